@@ -1,0 +1,173 @@
+"""The engine protocol: one request in, one completion out, or an error of a known kind.
+
+Engines know nothing of batches, files or HTTP servers. A request is the caller's own, decoded but otherwise
+untouched, so that an engine can honour, translate or refuse each parameter by name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob
+from gristmill.wire.completions import CompletionRequest
+
+#: A text prompt here is one string or one list of token ids, never several prompts.
+Request = ChatCompletionRequest | CompletionRequest
+
+#: Called with a choice's index and the text just decoded for it, in order; for streaming.
+OnText = Callable[[int, str], None]
+
+
+class ErrorKind(enum.StrEnum):
+    #: The request itself cannot be answered; never retried.
+    INVALID_REQUEST = "invalid_request"
+    #: The engine asks for a pause; retried, and not counted as an attempt.
+    OVERLOADED = "overloaded"
+    #: The engine cannot be reached or has crashed; pauses everything that uses it.
+    UNAVAILABLE = "unavailable"
+    #: This request took too long; retried a few times.
+    TIMEOUT = "timeout"
+    #: This request was cut off in the middle; retried a few times.
+    INTERRUPTED = "interrupted"
+
+
+class EngineError(Exception):
+    """Why there is no completion. ``status``, ``param`` and ``code`` are what the caller is answered."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+
+def unsupported_parameter(name: str, engine: str) -> EngineError:
+    message = f"Unsupported parameter: '{name}' is not supported by the {engine} engine."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=name, code="unsupported_parameter")
+
+
+def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
+    message = f"The model '{model}' does not exist here. This server has: {', '.join(served)}."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
+
+
+def context_length_exceeded(prompt_tokens: int, output_tokens: int, context_length: int) -> EngineError:
+    message = (
+        f"This model's maximum context length is {context_length} tokens. However, you requested "
+        f"{prompt_tokens + output_tokens} tokens ({prompt_tokens} in the prompt, {output_tokens} in the completion)."
+    )
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="context_length_exceeded")
+
+
+class Choice(msgspec.Struct, frozen=True):
+    text: str
+    finish_reason: str
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Seconds, as the engine measured them; None where it does not."""
+
+    queued: float | None = None
+    prefill: float | None = None
+    decode: float | None = None
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """``cached_tokens`` counts the prompt tokens whose KV state was reused; None where it is not reported."""
+
+    model: str
+    choices: tuple[Choice, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None = None
+    timings: Timings = Timings()
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What an engine can do. ``slots`` is how many requests in flight keep it busy."""
+
+    slots: int
+    parameters: frozenset[str]
+    reports_cached_tokens: bool
+    context_length: int | None = None
+
+
+class Engine(Protocol):
+    """``start`` before the first request, ``stop`` after the last; ``complete`` from any number of tasks."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model names a request may ask for, known once started."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+        """Answer one request, or raise EngineError. Cancelling the task frees what the request holds."""
+        ...
+
+
+#: Parameters that cannot change an answer, so that every engine may take them and do nothing.
+INERT_PARAMETERS = frozenset(
+    {
+        "messages", "prompt", "model", "stream", "stream_options", "metadata", "user", "store", "service_tier",
+        "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
+        "parallel_tool_calls",
+    }
+)  # fmt: skip
+
+#: Values that ask for what happens anyway.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,), "best_of": (1,), "frequency_penalty": (0.0,), "presence_penalty": (0.0,), "logprobs": (False,),
+    "top_logprobs": (0,), "echo": (False,), "response_format": ({"type": "text"},), "tools": ([],),
+    "tool_choice": ("none", "auto"), "functions": ([],), "logit_bias": ({},), "modalities": (["text"],),
+    "stop": ([],), "top_p": (1.0,),
+}  # fmt: skip
+
+
+def check_parameters(request: Request, capabilities: Capabilities, engine: str) -> None:
+    """Refuse, by name, a parameter the engine cannot honour: asking for it is never silently dropped."""
+    for name in request.__struct_fields__:
+        value = getattr(request, name)
+        if value is None or name in INERT_PARAMETERS or name in capabilities.parameters:
+            continue
+        if value not in _NEUTRAL.get(name, ()):
+            raise unsupported_parameter(name, engine)
+    if isinstance(request, ChatCompletionRequest):
+        _check_text_only(request, engine)
+
+
+def _check_text_only(request: ChatCompletionRequest, engine: str) -> None:
+    for index, message in enumerate(request.messages):
+        for name in ("tool_calls", "function_call", "audio"):
+            if getattr(message, name):
+                raise unsupported_parameter(f"messages[{index}].{name}", engine)
+        if isinstance(message.content, list):
+            for part in message.content:
+                if part.type != "text":
+                    raise unsupported_parameter(f"messages[{index}].content ({part.type})", engine)

@@ -1,0 +1,45 @@
+"""The engines by name, made from their options. Each is imported only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gristmill.engines.protocol import Engine
+from gristmill.user_error import UserError
+
+
+class EngineSettings(NamedTuple):
+    """What the user chose: a model name or path, an address, and the engine's own ``key=value`` options."""
+
+    engine: str
+    model: str | None = None
+    url: str | None = None
+    options: dict[str, str] = {}  # noqa: RUF012 - never written to
+
+
+def _simulated(settings: EngineSettings) -> Engine:
+    from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
+
+    return SimulatedEngine(SimulatedOptions.parse(settings.options), model=settings.model or "simulated")
+
+
+def _openvino(settings: EngineSettings) -> Engine:
+    from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+
+    return OpenVinoEngine(OpenVinoOptions.parse(settings.options), model=settings.model)
+
+
+_FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
+    "openvino": _openvino,
+    "simulated": _simulated,
+}
+
+ENGINES = tuple(_FACTORIES)
+
+
+def create_engine(settings: EngineSettings) -> Engine:
+    factory = _FACTORIES.get(settings.engine)
+    if factory is None:
+        raise UserError(f"There is no engine '{settings.engine}'. Choose one of: {', '.join(ENGINES)}.")
+    return factory(settings)

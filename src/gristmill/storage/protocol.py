@@ -1,0 +1,163 @@
+"""The two storage seams: metadata and blobs.
+
+Methods either happen whole or not at all, and what a method has returned from survives a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+from gristmill.storage.records import (
+    BatchRecord,
+    Changes,
+    ErrorRow,
+    FileRecord,
+    Page,
+    PartRecord,
+    Result,
+    Row,
+    UploadRecord,
+)
+
+
+class LeaseLost(Exception):
+    """Another runner owns the batch now; what was about to be stored was not."""
+
+
+class StorageError(Exception):
+    """The disk or the database refuses; the message says what to do."""
+
+
+class UnknownCursor(Exception):
+    """``after`` names nothing in the list."""
+
+
+class Files(Protocol):
+    async def add(self, file: FileRecord) -> None: ...
+    async def get(self, file_id: str) -> FileRecord | None:
+        """None for unknown and deleted files."""
+        ...
+
+    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page: ...
+    async def delete(self, file_id: str) -> bool:
+        """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""
+        ...
+
+    async def delete_expired(self, now: int) -> int: ...
+    async def garbage(self) -> list[str]:
+        """Blobs of deleted files that no unfinished batch reads."""
+        ...
+
+    async def forget_garbage(self, blob: str) -> None: ...
+
+
+class Uploads(Protocol):
+    async def add(self, upload: UploadRecord) -> None: ...
+    async def get(self, upload_id: str) -> UploadRecord | None: ...
+    async def add_part(self, part: PartRecord) -> bool:
+        """False if the upload is no longer pending."""
+        ...
+
+    async def parts(self, upload_id: str) -> list[PartRecord]: ...
+    async def end(self, upload_id: str, status: str, file: FileRecord | None = None) -> bool:
+        """From pending to completed (with its file), cancelled or expired; False if it was not pending."""
+        ...
+
+    async def overdue(self, now: int) -> list[str]:
+        """Ids of pending uploads past their hour."""
+        ...
+
+    async def forget_parts(self, upload_id: str) -> None: ...
+
+
+class Batches(Protocol):
+    async def add(self, batch: BatchRecord) -> BatchRecord:
+        """Store a new batch; the answer has its ``seq``."""
+        ...
+
+    async def get(self, batch_id: str) -> BatchRecord | None: ...
+    async def page(self, *, after: str | None, limit: int) -> Page: ...
+    async def change(
+        self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()
+    ) -> bool:
+        """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False."""
+        ...
+
+    async def claim(self, owner: str, now: float, lease_seconds: float) -> BatchRecord | None:
+        """Take the lease on the oldest unfinished batch that nobody holds."""
+        ...
+
+    async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
+        """Extend every lease of ``owner``; the ids it still holds."""
+        ...
+
+    async def release(self, batch_id: str, owner: str, not_before: float = 0) -> None:
+        """Give the lease back; nobody may claim the batch before ``not_before`` (Unix seconds)."""
+        ...
+
+    async def release_all(self) -> None:
+        """Void every lease. Only for a process that knows it is alone with this store."""
+        ...
+
+
+class Rows(Protocol):
+    async def add(self, batch_seq: int, rows: Sequence[Row]) -> None: ...
+    async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
+        """Line and custom_id of every row whose custom_id an earlier row has, in line order."""
+        ...
+
+    async def clear(self, batch_seq: int) -> None:
+        """Drop rows and results: validation starts again, or the batch has ended and its files are written."""
+        ...
+
+    async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:
+        """Rows without a result, in line order."""
+        ...
+
+    async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:
+        """Store results and count them, in one step. Raises LeaseLost, storing nothing."""
+        ...
+
+    async def succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[tuple[int, bytes]]: ...
+    async def not_succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[ErrorRow]: ...
+
+
+class MetadataStore(Protocol):
+    @property
+    def files(self) -> Files: ...
+    @property
+    def uploads(self) -> Uploads: ...
+    @property
+    def batches(self) -> Batches: ...
+    @property
+    def rows(self) -> Rows: ...
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class BlobStore(Protocol):
+    """Bytes by path. A blob exists whole or not at all: a write that is cut off leaves nothing behind."""
+
+    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store a stream; the number of bytes written. An error of ``chunks`` is raised and nothing is kept."""
+        ...
+
+    async def read(self, path: str, start: int, length: int) -> bytes: ...
+    async def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several (start, length) ranges, neighbours fetched together."""
+        ...
+
+    def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Chunks of some megabytes from ``start`` up to, not including, ``end``."""
+        ...
+
+    async def delete(self, path: str) -> None:
+        """No error where there is nothing."""
+        ...
+
+
+class Storage(NamedTuple):
+    metadata: MetadataStore
+    blobs: BlobStore

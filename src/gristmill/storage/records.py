@@ -1,0 +1,115 @@
+"""What is stored: plain typed records, independent of any database."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.wire.batch import BatchError
+
+#: Column values to change, by column name.
+Changes = dict[str, Any]
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """``blob`` is the path of its bytes in the blob store; times are Unix seconds."""
+
+    id: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    blob: str
+    expires_at: int | None = None
+
+
+class UploadRecord(msgspec.Struct, frozen=True):
+    id: str
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: str
+    file_lifetime: int | None = None
+    file_id: str | None = None
+
+
+class PartRecord(msgspec.Struct, frozen=True):
+    id: str
+    upload_id: str
+    bytes: int
+    created_at: int
+    blob: str
+
+
+class BatchRecord(msgspec.Struct, frozen=True):
+    """``seq`` orders batches by creation and keys their rows. Token sums cover rows with a result."""
+
+    seq: int
+    id: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: str
+    created_at: int
+    expires_at: int
+    model: str | None = None
+    errors: list[BatchError] | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    #: Rows whose engine did not report cached tokens; if any, the batch's figure is unknown.
+    unreported_rows: int = 0
+    metadata: dict[str, str] | None = None
+    #: Body parameters for lines that do not set them themselves.
+    defaults: dict[str, Any] | None = None
+    output_file_lifetime: int | None = None
+
+
+class Row(NamedTuple):
+    """Where one request stands in the input file: ``line`` counts from 1, ``offset`` and ``length`` are bytes."""
+
+    line: int
+    custom_id: str
+    offset: int
+    length: int
+
+
+class Result(NamedTuple):
+    """One row's outcome; ``payload`` is its finished line of the output or error file, without the newline."""
+
+    line: int
+    succeeded: bool
+    payload: bytes
+    prompt_tokens: int = 0
+    cached_tokens: int | None = 0
+    completion_tokens: int = 0
+
+
+class ErrorRow(NamedTuple):
+    """A row of the error file: a stored failure, or (payload None) a row that never ran."""
+
+    line: int
+    custom_id: str
+    payload: bytes | None
+
+
+class Page(NamedTuple):
+    """One page of a newest-first or oldest-first list."""
+
+    records: list[Any]
+    has_more: bool

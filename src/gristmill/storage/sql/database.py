@@ -1,0 +1,99 @@
+"""A SQL database behind asyncio: one thread writes, a few read, the event loop never waits for a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from gristmill.storage.protocol import StorageError
+
+T = TypeVar("T")
+
+_READERS = 3
+
+
+class Database:
+    """Runs functions of a connection in a transaction each: ``write`` one at a time, ``read`` side by side."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _create_engine(url)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
+
+    async def migrate(self) -> None:
+        await self.write(_upgrade)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        return await self._run(self._writer, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._run(self._readers, work)
+
+    async def close(self) -> None:
+        """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
+        for pool in (self._writer, self._readers):
+            await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(self._engine.dispose)
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, self._transaction, work)
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        with _clear_errors(), self._engine.begin() as connection:
+            return work(connection)
+
+
+def _create_engine(url: str) -> Engine:
+    engine = create_engine(url, pool_size=_READERS + 1)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        # A counted result is durable: every commit reaches the disk, also when the power fails.
+        "synchronous = FULL",
+        "busy_timeout = 30000",
+        "foreign_keys = ON",
+        "cache_size = -16384",
+        "temp_store = FILE",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Say what to do about the failures a person can mend."""
+    try:
+        yield
+    except DBAPIError as error:
+        text = str(error.orig)
+        if "disk is full" in text or "disk I/O error" in text:
+            raise StorageError(
+                f"The database cannot be written ({text}): free space on the disk that holds the data folder."
+            ) from error
+        if "database is locked" in text:
+            raise StorageError(
+                "The database is locked by another program: stop the other one or choose another --data folder."
+            ) from error
+        raise

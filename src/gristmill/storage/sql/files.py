@@ -1,0 +1,77 @@
+"""Files in SQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert, select, update
+
+from gristmill.storage.protocol import UnknownCursor
+from gristmill.storage.records import FileRecord, Page
+from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.schema import batches, files
+
+_FIELDS = [files.c[name] for name in FileRecord.__struct_fields__]
+TERMINAL = ("completed", "failed", "expired", "cancelled")
+
+
+def insert_file(connection: Connection, file: FileRecord) -> None:
+    values = {name: getattr(file, name) for name in file.__struct_fields__}
+    connection.execute(insert(files).values(**values, deleted=False))
+
+
+def select_page(
+    connection: Connection, table: Table, query: Any, *, after: str | None, limit: int, newest_first: bool
+) -> tuple[list[Any], bool]:
+    """One page of ``query`` by ``seq``, and whether there is more."""
+    order = table.c.seq.desc() if newest_first else table.c.seq.asc()
+    if after is not None:
+        cursor = connection.scalar(select(table.c.seq).where(table.c.id == after))
+        if cursor is None:
+            raise UnknownCursor(after)
+        query = query.where(table.c.seq < cursor if newest_first else table.c.seq > cursor)
+    found = connection.execute(query.order_by(order).limit(limit + 1)).all()
+    return list(found[:limit]), len(found) > limit
+
+
+class SqlFiles:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, file: FileRecord) -> None:
+        await self._database.write(lambda connection: insert_file(connection, file))
+
+    async def get(self, file_id: str) -> FileRecord | None:
+        query = select(*_FIELDS).where(files.c.id == file_id, ~files.c.deleted)
+        found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return FileRecord(**found._mapping) if found else None
+
+    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page:
+        query = select(*_FIELDS).where(~files.c.deleted)
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+        found, more = await self._database.read(
+            lambda connection: select_page(
+                connection, files, query, after=after, limit=limit, newest_first=newest_first
+            )
+        )
+        return Page([FileRecord(**row._mapping) for row in found], more)
+
+    async def delete(self, file_id: str) -> bool:
+        statement = update(files).where(files.c.id == file_id, ~files.c.deleted).values(deleted=True)
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
+
+    async def delete_expired(self, now: int) -> int:
+        statement = update(files).where(~files.c.deleted, files.c.expires_at <= now).values(deleted=True)
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def garbage(self) -> list[str]:
+        in_use = select(batches.c.input_file_id).where(batches.c.status.not_in(TERMINAL))
+        query = select(files.c.blob).where(files.c.deleted, files.c.blob != "", files.c.id.not_in(in_use))
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
+
+    async def forget_garbage(self, blob: str) -> None:
+        # The row stays, without its bytes: its id remains a valid cursor for whoever is paging through the list.
+        statement = update(files).where(files.c.blob == blob, files.c.deleted).values(blob="")
+        await self._database.write(lambda connection: connection.execute(statement))
+

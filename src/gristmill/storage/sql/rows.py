@@ -1,0 +1,133 @@
+"""Rows and results in SQL: the part that is written hundreds of times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+
+from gristmill.storage.protocol import LeaseLost
+from gristmill.storage.records import ErrorRow, Result, Row
+from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.schema import batches, results, rows
+
+#: Rows dropped in one transaction: other writers get their turn in between.
+_CLEAR_LINES = 20_000
+
+_joined = rows.outerjoin(results, and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line))
+
+_PENDING = (
+    select(rows.c.line, rows.c.custom_id, rows.c.offset, rows.c.length)
+    .select_from(_joined)
+    .where(rows.c.batch == bindparam("batch"), rows.c.line > bindparam("after"), results.c.line.is_(None))
+    .order_by(rows.c.line)
+    .limit(bindparam("limit"))
+)
+
+_SUCCEEDED = (
+    select(results.c.line, results.c.payload)
+    .where(results.c.batch == bindparam("batch"), results.c.line > bindparam("after"), results.c.succeeded)
+    .order_by(results.c.line)
+    .limit(bindparam("limit"))
+)
+
+_NOT_SUCCEEDED = (
+    select(rows.c.line, rows.c.custom_id, results.c.payload)
+    .select_from(_joined)
+    .where(
+        rows.c.batch == bindparam("batch"),
+        rows.c.line > bindparam("after"),
+        or_(results.c.line.is_(None), ~results.c.succeeded),
+    )
+    .order_by(rows.c.line)
+    .limit(bindparam("limit"))
+)
+
+_occurrence = (
+    select(
+        rows.c.line,
+        rows.c.custom_id,
+        func.row_number().over(partition_by=rows.c.custom_id, order_by=rows.c.line).label("occurrence"),
+    )
+    .where(rows.c.batch == bindparam("batch"))
+    .subquery()
+)
+
+_DUPLICATES = (
+    select(_occurrence.c.line, _occurrence.c.custom_id)
+    .where(_occurrence.c.occurrence > 1)
+    .order_by(_occurrence.c.line)
+    .limit(bindparam("limit"))
+)
+
+
+class SqlRows:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, batch_seq: int, new: Sequence[Row]) -> None:
+        values = [
+            {"batch": batch_seq, "line": row.line, "custom_id": row.custom_id, "offset": row.offset,
+             "length": row.length}
+            for row in new
+        ]  # fmt: skip
+        if values:
+            await self._database.write(lambda connection: connection.execute(insert(rows), values))
+
+    async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
+        values = {"batch": batch_seq, "limit": limit}
+        found = await self._database.read(lambda connection: connection.execute(_DUPLICATES, values).all())
+        return [(line, custom_id) for line, custom_id in found]
+
+    async def clear(self, batch_seq: int) -> None:
+        last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
+        last_line = await self._database.read(lambda connection: connection.scalar(last)) or 0
+        for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
+            await self._database.write(lambda connection, upto=upto: _clear(connection, batch_seq, upto))
+
+    async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:
+        values = {"batch": batch_seq, "after": after_line, "limit": limit}
+        found = await self._database.read(lambda connection: connection.execute(_PENDING, values).all())
+        return [Row(*row) for row in found]
+
+    async def commit(self, batch_seq: int, owner: str, new: Sequence[Result]) -> None:
+        values = [
+            {"batch": batch_seq, "line": result.line, "succeeded": result.succeeded, "payload": result.payload}
+            for result in new
+        ]
+        succeeded = sum(result.succeeded for result in new)
+        count = (
+            update(batches)
+            .where(batches.c.seq == batch_seq, batches.c.lease_owner == owner)
+            .values(
+                completed=batches.c.completed + succeeded,
+                failed=batches.c.failed + len(new) - succeeded,
+                input_tokens=batches.c.input_tokens + sum(result.prompt_tokens for result in new),
+                cached_tokens=batches.c.cached_tokens + sum(result.cached_tokens or 0 for result in new),
+                output_tokens=batches.c.output_tokens + sum(result.completion_tokens for result in new),
+                unreported_rows=batches.c.unreported_rows
+                + sum(result.cached_tokens is None for result in new),
+            )
+        )
+
+        def work(connection: Connection) -> None:
+            if connection.execute(count).rowcount == 0:
+                raise LeaseLost(owner)
+            connection.execute(insert(results), values)
+
+        await self._database.write(work)
+
+    async def succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[tuple[int, bytes]]:
+        values = {"batch": batch_seq, "after": after_line, "limit": limit}
+        found = await self._database.read(lambda connection: connection.execute(_SUCCEEDED, values).all())
+        return [(line, payload) for line, payload in found]
+
+    async def not_succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[ErrorRow]:
+        values = {"batch": batch_seq, "after": after_line, "limit": limit}
+        found = await self._database.read(lambda connection: connection.execute(_NOT_SUCCEEDED, values).all())
+        return [ErrorRow(*row) for row in found]
+
+
+def _clear(connection: Connection, batch_seq: int, upto_line: int) -> None:
+    for table in (results, rows):
+        connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))

@@ -1,0 +1,65 @@
+"""Uploads and their parts in SQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord
+from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.files import insert_file
+from gristmill.storage.sql.schema import upload_parts, uploads
+
+
+class SqlUploads:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, upload: UploadRecord) -> None:
+        values = {name: getattr(upload, name) for name in upload.__struct_fields__}
+        await self._database.write(lambda connection: connection.execute(insert(uploads).values(**values)))
+
+    async def get(self, upload_id: str) -> UploadRecord | None:
+        query = select(uploads).where(uploads.c.id == upload_id)
+        found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return UploadRecord(**found._mapping) if found else None
+
+    async def add_part(self, part: PartRecord) -> bool:
+        pending = select(uploads.c.id).where(uploads.c.id == part.upload_id, uploads.c.status == "pending")
+        values = {name: getattr(part, name) for name in part.__struct_fields__}
+
+        def work(connection: Connection) -> bool:
+            if connection.scalar(pending) is None:
+                return False
+            connection.execute(insert(upload_parts).values(**values))
+            return True
+
+        return await self._database.write(work)
+
+    async def parts(self, upload_id: str) -> list[PartRecord]:
+        query = select(upload_parts).where(upload_parts.c.upload_id == upload_id)
+        found = await self._database.read(lambda connection: connection.execute(query).all())
+        return [PartRecord(**row._mapping) for row in found]
+
+    async def end(self, upload_id: str, status: str, file: FileRecord | None = None) -> bool:
+        statement = (
+            update(uploads)
+            .where(uploads.c.id == upload_id, uploads.c.status == "pending")
+            .values(status=status, file_id=file.id if file else None)
+        )
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(statement).rowcount == 0:
+                return False
+            if file is not None:
+                insert_file(connection, file)
+            return True
+
+        return await self._database.write(work)
+
+    async def overdue(self, now: int) -> list[str]:
+        query = select(uploads.c.id).where(uploads.c.status == "pending", uploads.c.expires_at <= now)
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
+
+    async def forget_parts(self, upload_id: str) -> None:
+        statement = delete(upload_parts).where(upload_parts.c.upload_id == upload_id)
+        await self._database.write(lambda connection: connection.execute(statement))

@@ -1,0 +1,116 @@
+"""Batches: the object, the request that creates one, and the lines of its files."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gristmill.wire.files import ExpiresAfter
+
+
+class CreateBatchRequest(msgspec.Struct):
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, msgspec.Raw] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+class BatchError(msgspec.Struct):
+    """One reason why an input file was rejected; ``line`` counts from 1, null for the file as a whole."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(msgspec.Struct):
+    data: list[BatchError]
+    object: str = "list"
+
+
+class RequestCounts(msgspec.Struct):
+    """Lines that were never run (expired, cancelled) are in ``total`` only."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class InputTokensDetails(msgspec.Struct):
+    #: Null where the engine did not report it for every row.
+    cached_tokens: int | None = 0
+
+
+class OutputTokensDetails(msgspec.Struct):
+    reasoning_tokens: int = 0
+
+
+class BatchUsage(msgspec.Struct):
+    """Named as in the Responses API (input, output), also for chat batches."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class BatchProgress(msgspec.Struct):
+    """Gristmill's own addition to the batch object: how a running batch is doing, measured by its runner."""
+
+    rows_per_second: float | None = None
+    tokens_per_second: float | None = None
+    #: Cached prompt tokens over prompt tokens.
+    reused_share: float | None = None
+    eta_seconds: float | None = None
+    #: Why nothing is moving, in words; null while all is well.
+    waiting_for: str | None = None
+
+
+class Batch(msgspec.Struct):
+    """Every key is always sent, null or not: raw-JSON clients index them."""
+
+    id: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: str
+    created_at: int
+    model: str | None = None
+    errors: BatchErrors | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts = msgspec.field(default_factory=RequestCounts)
+    usage: BatchUsage | None = None
+    metadata: dict[str, str] | None = None
+    gristmill: BatchProgress | None = None
+    object: str = "batch"
+
+
+class LineResponse(msgspec.Struct):
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class LineError(msgspec.Struct):
+    code: str
+    message: str
+
+
+class OutputLine(msgspec.Struct):
+    """One line of an output or error file."""
+
+    id: str
+    custom_id: str
+    response: LineResponse | None
+    error: LineError | None

@@ -1,0 +1,31 @@
+"""What several resources share: pages of a list, token usage of one answer."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """A page of a list; ``first_id`` and ``last_id`` are cursors, empty strings where there is nothing."""
+
+    data: list[T]
+    first_id: str
+    last_id: str
+    has_more: bool
+    object: str = "list"
+
+
+class PromptTokensDetails(msgspec.Struct):
+    #: Prompt tokens whose KV state was reused; null where the engine does not report it.
+    cached_tokens: int | None = None
+
+
+class CompletionUsage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails

@@ -1,0 +1,60 @@
+"""The error object of the OpenAI API, and the exception that carries one to whoever answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ErrorBody(msgspec.Struct):
+    """All four keys are always present, null or not: clients index them."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(msgspec.Struct):
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """A request that cannot be answered; becomes an HTTP answer, or a line of a batch's error file.
+
+    ``retry`` is what the client is told in ``x-should-retry``: the official SDK repeats 409s and 5xx
+    unless told not to. ``None`` leaves the client to its own rules.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str = "invalid_request_error",
+        retry: bool | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(message=message, type=type, param=param, code=code)
+        self.retry = retry
+        self.retry_after = retry_after
+
+    def response(self) -> ErrorResponse:
+        return ErrorResponse(self.body)
+
+
+def invalid_value(param: str, given: str, supported: str) -> ApiError:
+    message = f"Invalid value: '{given}'. Supported values are: {supported}."
+    return ApiError(400, message, param=param, code="invalid_value")
+
+
+def missing_parameter(param: str) -> ApiError:
+    message = f"Missing required parameter: '{param}'."
+    return ApiError(400, message, param=param, code="missing_required_parameter")
+
+
+def not_found(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(404, message, param=param, code=code)

@@ -1,0 +1,108 @@
+"""JSON in and out: pure ASCII lines out, and decoding errors in the words of the OpenAI API."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from gristmill.wire.errors import ApiError
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+
+
+def _escape_non_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be")
+    escaped = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return escaped, error.end
+
+
+codecs.register_error("gristmill.json", _escape_non_ascii)
+
+
+def encode(value: Any) -> bytes:
+    return _encoder.encode(value)
+
+
+def encode_ascii(value: Any) -> bytes:
+    """JSON with every character beyond ASCII escaped.
+
+    Readers of batch files call ``splitlines()``, which also cuts at U+2028, U+2029 and U+0085: a raw one inside
+    a string would tear a line apart. Non-ASCII bytes occur only inside JSON strings, so escaping them is safe.
+    """
+    data = _encoder.encode(value)
+    if data.isascii():
+        return data
+    return data.decode("utf-8").encode("ascii", "gristmill.json")
+
+
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.+?)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>.+?)`")
+_WRONG_TYPE = re.compile(r"Expected `(?P<want>.+?)`, got `(?P<got>.+?)`")
+_PATH = re.compile(r" - at `\$\.?(?P<path>.*?)`$")
+
+_JSON_TYPES = {
+    "str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null", "array": "array",
+    "object": "object",
+}  # fmt: skip
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray | memoryview) -> T:
+    """Decode a request body, or raise the 400 the OpenAI API would answer."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, f"We could not parse the JSON body of your request: {error}.") from None
+
+
+def explain(message: str) -> ApiError:
+    """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path."""
+    path_match = _PATH.search(message)
+    path = path_match["path"] if path_match else ""
+    if found := _UNKNOWN_FIELD.search(message):
+        name = _join(path, found["name"])
+        return ApiError(400, f"Unrecognized request argument supplied: {name}", param=name)
+    if found := _MISSING_FIELD.search(message):
+        name = _join(path, found["name"])
+        text = f"Missing required parameter: '{name}'."
+        return ApiError(400, text, param=name, code="missing_required_parameter")
+    if found := _WRONG_TYPE.search(message):
+        if not path:
+            return ApiError(400, f"The body must be a JSON object, but got {_article(found['got'])} instead.")
+        text = f"Invalid type for '{path}': expected {_types(found['want'])}, but got {_article(found['got'])} instead."
+        return ApiError(400, text, param=path, code="invalid_type")
+    reason = _PATH.sub("", message)
+    return ApiError(400, f"Invalid value for '{path}': {reason}.", param=path or None, code="invalid_value")
+
+
+def type_name(value: object) -> str:
+    """The JSON type of a decoded value, with its article: ``an array``."""
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _article(name: str) -> str:
+    word = _JSON_TYPES.get(name, name)
+    if word == "null":
+        return word
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _types(names: str) -> str:
+    words = [_article(name.strip()) for name in names.split("|")]
+    named = [word for word in words if word != "null"] or words
+    return " or ".join(named)

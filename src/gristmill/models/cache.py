@@ -1,0 +1,30 @@
+"""Where pulled models are kept: the user's cache folder, so that every checkout and version shares them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """``GRISTMILL_CACHE``, else ``gristmill`` in ``XDG_CACHE_HOME``, else ``~/.cache/gristmill``.
+
+    The folder may not exist yet: whoever writes makes it.
+    """
+    chosen = os.environ.get("GRISTMILL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    base = Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache"
+    return base / "gristmill"
+
+
+def catalog_folder(name: str) -> Path:
+    """Where the catalog model ``name`` is kept. Apart from the hub's: a catalog name may equal an organisation."""
+    return cache_folder() / "models" / "catalog" / name
+
+
+def hub_folder(repo: str) -> Path:
+    """Where the files of the hub repository ``organisation/name`` are kept."""
+    return cache_folder() / "models" / "hub" / repo

@@ -20,11 +20,19 @@ def cache_folder() -> Path:
     return base / "gristmill"
 
 
+# Three folders, so that a catalog name, an organisation on the hub and a file of the user's never collide.
+
+
 def catalog_folder(name: str) -> Path:
-    """Where the catalog model ``name`` is kept. Apart from the hub's: a catalog name may equal an organisation."""
+    """Where the catalog model ``name`` is kept."""
     return cache_folder() / "models" / "catalog" / name
 
 
 def hub_folder(repo: str) -> Path:
     """Where the files of the hub repository ``organisation/name`` are kept."""
     return cache_folder() / "models" / "hub" / repo
+
+
+def imported_folder(name: str) -> Path:
+    """Where the copy of a model pulled from a local path is kept."""
+    return cache_folder() / "models" / "imported" / name

@@ -1,19 +1,25 @@
-"""From the name or path a user gives to the files of a model on this machine, checked, or one clear sentence."""
+"""From the name or path a user gives to the files of a model on this machine, checked, or one clear error."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from gristmill.models.cache import catalog_folder, hub_folder
+from gristmill.models.cache import catalog_folder, hub_folder, imported_folder
+from gristmill.models.gguf_header import read_header
+from gristmill.models.ir_folder import check_ir
+from gristmill.models.receipt import Pulled, receipts_in
 from gristmill.user_error import UserError
 
-GGUF_MAGIC = b"GGUF"
-IR_FILES = ("openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml", "openvino_tokenizer.bin")
+#: organisation/repository, and the file after a colon; neither may climb out of the cache with "..".
+HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(:(?P<file>(?!.*\.\.)\w[\w./ -]*))?")
+_PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 class LocalModel(NamedTuple):
-    """``path`` is the GGUF file, or the folder of the OpenVINO IR. ``name`` is what requests call the model."""
+    """``path`` is the GGUF file, or the folder of the OpenVINO IR. ``name`` is what requests call the
+    model."""
 
     name: str
     path: Path
@@ -23,47 +29,60 @@ class LocalModel(NamedTuple):
 def locate(name_or_path: str) -> LocalModel:
     """A pulled model by its catalog name or hub id, or a local GGUF file or OpenVINO IR folder.
 
-    Raises UserError when there is none, or when the file is damaged or the folder incomplete.
+    A pulled model comes before a file or folder of the same name: write ``./name`` for the latter. Raises
+    UserError when there is none, or when the file is damaged or the folder incomplete.
     """
-    pulled = _pulled(catalog_folder(name_or_path), name_or_path)
-    if pulled is not None:
-        return pulled
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return _ir(path)
-    if path.is_file():
-        return _gguf(path)
-    repo, _, file = name_or_path.partition(":")
-    pulled = _pulled(hub_folder(repo), name_or_path, file or "*.gguf")
-    if pulled is not None:
-        return pulled
-    raise UserError(
-        f"There is no model '{name_or_path}' on this machine. Run 'gristmill models pull {name_or_path}' first, "
-        "or give the path of a GGUF file or an OpenVINO IR folder."
-    )
-
-
-def _pulled(folder: Path, name: str, pattern: str = "*.gguf") -> LocalModel | None:
-    files = sorted(folder.glob(pattern)) if folder.is_dir() else []
-    if files:
-        return LocalModel(name, files[0], "gguf")
-    if (folder / IR_FILES[0]).is_file():
-        return LocalModel(name, folder, "ir")
-    return None
-
-
-def _gguf(path: Path) -> LocalModel:
-    with path.open("rb") as file:
-        if file.read(4) != GGUF_MAGIC:
-            raise UserError(f"'{path}' is not a GGUF file. Give the path of a .gguf file or an OpenVINO IR folder.")
-    return LocalModel(path.stem, path.absolute(), "gguf")
-
-
-def _ir(folder: Path) -> LocalModel:
-    missing = [name for name in IR_FILES if not (folder / name).is_file()]
-    if missing:
+    pulled = find_pulled(name_or_path)
+    if pulled is None:
+        return open_path(name_or_path)
+    if not pulled.files_present():
         raise UserError(
-            f"The OpenVINO IR folder '{folder}' is incomplete: it has no {', '.join(missing)}. "
-            "Export the model again, or give the path of a GGUF file."
+            f"The files of the model '{name_or_path}' in the cache are damaged or gone: "
+            f"run 'gristmill models pull {name_or_path}' to repair it."
         )
-    return LocalModel(folder.absolute().name, folder.absolute(), "ir")
+    return LocalModel(name_or_path, pulled.path, pulled.receipt.kind)
+
+
+def find_pulled(name: str) -> Pulled | None:
+    """The pulled model of that name, if any; its files are not looked at.
+
+    Raises UserError when a hub id fits several pulled models.
+    """
+    if _PLAIN_NAME.fullmatch(name):
+        found = receipts_in(catalog_folder(name)) or receipts_in(imported_folder(name))
+        return found[0] if found else None
+    match = HUB_ID.fullmatch(name)
+    if match is None:
+        return None
+    found = receipts_in(hub_folder(match["repo"]))
+    if match["file"]:
+        found = [
+            pulled
+            for pulled in found
+            if match["file"] in (pulled.receipt.main, Path(pulled.receipt.main).name)
+        ]
+    if len(found) > 1:
+        names = ", ".join(f"{match['repo']}:{pulled.receipt.main}" for pulled in found)
+        raise UserError(f"Several pulled models fit '{name}': name one of {names}.")
+    return found[0] if found else None
+
+
+def open_path(text: str) -> LocalModel:
+    """The model at a path, checked. Raises UserError when nothing usable is there."""
+    path = Path(text).expanduser().absolute()
+    if path.is_dir():
+        check_ir(path)
+        return LocalModel(path.name, path, "ir")
+    if path.is_file():
+        read_header(path)
+        return LocalModel(path.stem, path, "gguf")
+    if (text.endswith(".gguf") and ":" not in text) or text.startswith(("/", ".", "~")):
+        raise UserError(f"There is no file or folder '{path}': give the path of a GGUF file or an IR folder.")
+    if _PLAIN_NAME.fullmatch(text) or HUB_ID.fullmatch(text):
+        raise UserError(
+            f"The model '{text}' is not on this machine: run 'gristmill models pull {text}' first."
+        )
+    raise UserError(
+        f"'{text}' is not a model: give a name that 'gristmill models list' shows, a hub id "
+        "(organisation/repository), or the path of a GGUF file or OpenVINO IR folder."
+    )

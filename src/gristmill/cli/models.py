@@ -1,0 +1,111 @@
+"""``gristmill models``: the models of the embedded engine, in the user's cache folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from gristmill.models.describe import ModelFacts, describe, list_models
+from gristmill.models.progress import Report, human_size
+from gristmill.models.pull import pull as pull_model
+
+app = typer.Typer(
+    no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder."
+)
+
+_JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+@app.command("list")
+def list_command(json: bool = _JSON) -> None:
+    """The models that can be pulled by name, and those that were pulled."""
+    rows = list_models()
+    if json:
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Name", "Size", "Licence", "Source", "Here"):
+        table.add_column(heading, justify="right" if heading == "Size" else "left", overflow="fold")
+    for row in rows:
+        here = "yes" if row.pulled else "no"
+        table.add_row(row.name, human_size(row.size), row.licence or "not stated", row.source, here)
+    Console().print(table)
+
+
+@app.command()
+def pull(
+    name: str = typer.Argument(
+        help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder."
+    ),
+) -> None:
+    """Fetch a model into the cache and check it; says how big it is before it starts."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        with _report(console) as report:
+            pulled = pull_model(name, report)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. Run 'gristmill models pull {name}' again to finish; nothing is broken.", markup=False
+        )
+        raise typer.Exit(130) from None
+    typer.echo(pulled.path)
+
+
+@app.command()
+def show(
+    name: str = typer.Argument(help="A pulled model, a GGUF file or an OpenVINO IR folder."),
+    json: bool = _JSON,
+) -> None:
+    """What a model on this machine is: licence, size, path, quantisation, architecture, context length."""
+    facts = describe(name)
+    if json:
+        _print_json(facts)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for label, value in _facts_shown(facts):
+        if value is not None:
+            table.add_row(label, value)
+    Console(highlight=False).print(table)
+
+
+def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
+    yield "Name", facts.name
+    yield "Licence", facts.licence or "not stated"
+    yield "Size", human_size(facts.size)
+    yield "Path", facts.path
+    yield "Format", {"gguf": "GGUF", "ir": "OpenVINO IR"}[facts.kind]
+    yield "Architecture", facts.architecture
+    yield "Quantisation", facts.quantisation
+    yield "Parameters", f"{facts.parameters / 1e6:,.0f} million" if facts.parameters else None
+    yield "Context length", f"{facts.context_length:,} tokens" if facts.context_length else None
+    yield "Revision", facts.revision
+
+
+@contextmanager
+def _report(console: Console) -> Iterator[Report]:
+    """Sentences on stderr; a bar below them when a person watches."""
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False)
+
+    if not console.is_terminal:
+        yield Report(say)
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None, visible=False)
+        yield Report(
+            say, lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+        )
+
+
+def _print_json(value: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

@@ -1,0 +1,106 @@
+"""Writing a file so that it is either wholly there and right, or not there; and checking that it still is."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from gristmill.models.progress import human_size
+from gristmill.models.receipt import Pulled
+from gristmill.user_error import UserError
+
+CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id_of(path: Path) -> str:
+    """The id git gives the file's content: what a hub reports for files it does not keep by SHA-256."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def intact(pulled: Pulled) -> bool:
+    """Whether each file still has the content it was pulled with; reads all of it."""
+    return pulled.files_present() and all(
+        sha256_of(pulled.folder / file.path) == file.sha256 for file in pulled.receipt.files
+    )
+
+
+def write_checked(path: Path, content: Iterable[bytes], sha256: str | None) -> str:
+    """Write ``content``, check it against ``sha256`` when given, then put it in place; returns its SHA-256.
+
+    Raises UserError, leaving no file, when the content is not the expected one.
+    """
+    temporary = path.with_name(path.name + ".part")
+    digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            for chunk in content:
+                file.write(chunk)
+                digest.update(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise UserError(
+                f"What was fetched for '{path.name}' is not what it must be (its SHA-256 differs), so it "
+                "was not kept: try again, and if it stays so, the source has changed or something on the "
+                "way alters it."
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raises UserError when the disk that holds ``folder`` (or will) has not ``size`` bytes free."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise UserError(
+            f"This needs {human_size(size)} of free disk space in '{folder}' and there is "
+            f"{human_size(free)}: free some, or set GRISTMILL_CACHE to a folder on a larger disk."
+        )
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and keep other processes' pulls out of it; what the disk refuses becomes a
+    UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "the disk is full: free some space, or set GRISTMILL_CACHE to a folder on a larger disk"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            advice = "set GRISTMILL_CACHE to a folder you may write to"
+        else:
+            raise
+        raise UserError(
+            f"Cannot write to '{error.filename or folder}' ({error.strerror}): {advice}."
+        ) from None

@@ -1,0 +1,120 @@
+"""What there is to know of a model, for ``gristmill models list`` and ``show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from gristmill.models.cache import cache_folder
+from gristmill.models.catalog import CATALOG
+from gristmill.models.extra import require
+from gristmill.models.gguf_header import read_header
+from gristmill.models.ir_folder import configuration, weight_type
+from gristmill.models.locate import LocalModel, find_pulled, locate
+from gristmill.models.receipt import Pulled, receipts_in
+
+
+class ModelRow(msgspec.Struct, frozen=True):
+    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not
+    pulled."""
+
+    name: str
+    source: str
+    licence: str | None
+    size: int
+    pulled: bool
+    kind: str | None
+    path: str | None
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """``size`` in bytes, ``context_length`` in tokens; None where the model's files do not say."""
+
+    name: str
+    kind: str
+    path: str
+    size: int
+    licence: str | None
+    architecture: str | None
+    quantisation: str | None
+    parameters: int | None
+    context_length: int | None
+    revision: str | None
+
+
+def list_models() -> list[ModelRow]:
+    """The catalog, pulled or not, then what else was pulled, by name."""
+    rows = []
+    for model in CATALOG.values():
+        pulled = find_pulled(model.name)
+        if pulled is None:
+            rows.append(ModelRow(model.name, "catalog", model.licence, model.size, False, None, None))
+        else:
+            rows.append(_row(pulled, "catalog"))
+    models = cache_folder() / "models"
+    for source, depth in (("hub", "*/*"), ("imported", "*")):
+        for folder in sorted((models / source).glob(depth)):
+            rows.extend(_row(pulled, source) for pulled in receipts_in(folder))
+    return rows
+
+
+def _row(pulled: Pulled, source: str) -> ModelRow:
+    receipt = pulled.receipt
+    return ModelRow(receipt.name, source, receipt.licence, receipt.size, True, receipt.kind, str(pulled.path))
+
+
+def describe(name_or_path: str) -> ModelFacts:
+    """The facts of a model on this machine, read from its files. Raises UserError when it is not here."""
+    model = locate(name_or_path)
+    pulled = find_pulled(name_or_path)
+    facts = _gguf_facts(model) if model.kind == "gguf" else _ir_facts(model)
+    if pulled is None:
+        return facts
+    receipt = pulled.receipt
+    return msgspec.structs.replace(
+        facts, licence=receipt.licence or facts.licence, size=receipt.size, revision=receipt.revision
+    )
+
+
+def _gguf_facts(model: LocalModel) -> ModelFacts:
+    header = read_header(model.path)
+    architecture = header.metadata.get("general.architecture")
+    context_length = header.metadata.get(f"{architecture}.context_length")
+    licence = header.metadata.get("general.license")
+    return ModelFacts(
+        name=model.name,
+        kind="gguf",
+        path=str(model.path),
+        size=model.path.stat().st_size,
+        licence=str(licence) if licence else None,
+        architecture=str(architecture) if architecture else None,
+        quantisation=_quantisation(header.metadata.get("general.file_type")),
+        parameters=header.parameters,
+        context_length=int(context_length) if context_length else None,
+        revision=None,
+    )
+
+
+def _quantisation(file_type: str | int | float | bool | None) -> str | None:
+    try:
+        name: str = require("gguf").LlamaFileType(file_type).name
+    except ValueError:
+        return None
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _ir_facts(model: LocalModel) -> ModelFacts:
+    config = configuration(model.path)
+    return ModelFacts(
+        name=model.name,
+        kind="ir",
+        path=str(model.path),
+        size=sum(path.stat().st_size for path in Path(model.path).iterdir() if path.is_file()),
+        licence=None,
+        architecture=config.get("model_type"),
+        quantisation=weight_type(model.path),
+        parameters=None,
+        context_length=config.get("max_position_embeddings"),
+        revision=None,
+    )

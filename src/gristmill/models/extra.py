@@ -1,0 +1,19 @@
+"""The packages of the optional extra ``embedded``, imported only when needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from gristmill.user_error import UserError
+
+
+def require(package: str) -> Any:
+    """The module ``package``. Raises UserError naming the extra when it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"This needs the Python package '{error.name}', which is not installed: "
+            "run pip install 'gristmill[embedded]'."
+        ) from None

@@ -1,0 +1,129 @@
+"""The header of a GGUF file: its metadata, and whether all of its tensors are there.
+
+The ``gguf`` package's own reader builds an object for each vocabulary entry (seconds on a small model, ten on
+a large vocabulary); a look at the header must take milliseconds. Its tables of types are used as they are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from gristmill.models.extra import require
+from gristmill.user_error import UserError
+
+MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_DEFAULT_ALIGNMENT = 32
+_STRING, _ARRAY = 8, 9
+#: Value type number of the format -> struct code.
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+class GgufHeader(NamedTuple):
+    """``metadata`` holds scalars and strings; arrays (the vocabulary) are left out. ``end`` is where the last
+    tensor ends, in bytes from the start of the file."""
+
+    metadata: dict[str, str | int | float | bool]
+    parameters: int
+    end: int
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Raises UserError when the file is not GGUF, of an unknown version, or shorter than its header says."""
+    with path.open("rb") as file:
+        if file.read(4) != MAGIC:
+            raise UserError(f"'{path}' is not a GGUF file: give the path of a .gguf file or of an IR folder.")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                header = _parse(data, path)
+            except (struct.error, UnicodeDecodeError):
+                raise _truncated(path) from None
+            if header.end > len(data):
+                raise _truncated(path)
+    return header
+
+
+def _truncated(path: Path) -> UserError:
+    return UserError(f"The GGUF file '{path}' is damaged or cut short: download or copy it again.")
+
+
+class _Cursor:
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self.at = 4
+
+    def number(self, code: str) -> int:
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += struct.calcsize("<" + code)
+        return value  # type: ignore[no-any-return]
+
+    def string(self) -> str:
+        length = self.number("Q")
+        raw = self.data[self.at : self.at + length]
+        if len(raw) < length:
+            raise struct.error
+        self.at += length
+        return raw.decode()
+
+    def value(self, kind: int) -> str | int | float | bool | None:
+        """A scalar or a string; an array is stepped over and gives None."""
+        if kind == _STRING:
+            return self.string()
+        if kind == _ARRAY:
+            self._skip_array()
+            return None
+        if kind not in _SCALARS:
+            raise struct.error
+        return self.number(_SCALARS[kind])
+
+    def _skip_array(self) -> None:
+        kind, count = self.number("I"), self.number("Q")
+        if kind in _SCALARS:
+            self.at += count * struct.calcsize("<" + _SCALARS[kind])
+            return
+        if kind not in (_STRING, _ARRAY):
+            raise struct.error
+        unpack, data, at = struct.Struct("<Q").unpack_from, self.data, self.at
+        if kind == _STRING:
+            for _ in range(count):
+                at += 8 + unpack(data, at)[0]
+            self.at = at
+        else:
+            for _ in range(count):
+                self._skip_array()
+
+
+def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
+    cursor = _Cursor(data)
+    version, tensors, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
+    if version not in _VERSIONS:
+        raise UserError(
+            f"The GGUF file '{path}' is of a version that is not supported: convert it to version 3."
+        )
+    metadata = {}
+    for _ in range(keys):
+        key = cursor.string()
+        value = cursor.value(cursor.number("I"))
+        if value is not None:
+            metadata[key] = value
+    sizes = require("gguf").GGML_QUANT_SIZES
+    parameters = last = 0
+    for _ in range(tensors):
+        cursor.string()
+        elements = 1
+        for _ in range(cursor.number("I")):
+            elements *= cursor.number("Q")
+        kind, offset = cursor.number("I"), cursor.number("Q")
+        if kind not in sizes:
+            raise UserError(
+                f"The GGUF file '{path}' has a tensor of unknown type {kind}: use another quantisation."
+            )
+        block, size = sizes[kind]
+        parameters += elements
+        last = max(last, offset + elements // block * size)
+    alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
+    start = -(-cursor.at // alignment) * alignment
+    return GgufHeader(metadata, parameters, start + last)

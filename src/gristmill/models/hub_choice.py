@@ -1,0 +1,101 @@
+"""Which of a hub repository's files make one model: decided from their names and sizes alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
+
+from gristmill.models.ir_folder import MODEL_FILE, REQUIRED_FILES, is_ir_file
+from gristmill.models.progress import human_size
+from gristmill.user_error import UserError
+
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_SHOWN = 12
+
+
+class HubFile(NamedTuple):
+    """``size`` in bytes; ``sha256`` of a large file, ``blob_id`` (git's) of a small one, None when not
+    told."""
+
+    path: str
+    size: int
+    sha256: str | None = None
+    blob_id: str | None = None
+
+
+class HubChoice(NamedTuple):
+    """``main`` is the GGUF file or the openvino_model.xml among ``files``."""
+
+    kind: Literal["gguf", "ir"]
+    main: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def choose(repo: str, files: list[HubFile], wanted: str | None) -> HubChoice:
+    """The one model ``repo`` holds, or the one whose main file is ``wanted`` (a path, or its last part).
+
+    Raises UserError when there is none, or several and none is named.
+    """
+    choices = _choices(files)
+    if wanted is not None:
+        named = [choice for choice in choices if choice.main == wanted]
+        choices_left = named or [choice for choice in choices if PurePosixPath(choice.main).name == wanted]
+        if not choices_left:
+            held = f"its models are {_list(choices)}" if choices else _nothing_usable(files)
+            raise UserError(f"The repository '{repo}' has no usable model file '{wanted}': {held}.")
+    else:
+        choices_left = choices
+    if not choices_left:
+        raise UserError(
+            f"The repository '{repo}' holds no model for the embedded engine: {_nothing_usable(files)}."
+        )
+    if len(choices_left) > 1:
+        raise UserError(
+            f"The repository '{repo}' holds {len(choices_left)} models: {_list(choices_left)}. Name one, "
+            f"for example: gristmill models pull {repo}:{choices_left[0].main}"
+        )
+    return choices_left[0]
+
+
+def _choices(files: list[HubFile]) -> list[HubChoice]:
+    choices = [
+        HubChoice("gguf", file.path, (file,))
+        for file in files
+        if file.path.lower().endswith(".gguf")
+        and not _SPLIT.search(file.path)
+        and not _is_projector(file.path)
+    ]
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.name == MODEL_FILE:
+            beside = [other for other in files if PurePosixPath(other.path).parent == path.parent]
+            names = {PurePosixPath(other.path).name for other in beside}
+            if names.issuperset(REQUIRED_FILES):
+                kept = tuple(other for other in beside if is_ir_file(PurePosixPath(other.path).name))
+                choices.append(HubChoice("ir", file.path, kept))
+    return sorted(choices, key=lambda choice: choice.size)
+
+
+def _is_projector(path: str) -> bool:
+    """The picture half of a model that also reads pictures: not a language model by itself."""
+    return PurePosixPath(path).name.lower().startswith("mmproj")
+
+
+def _nothing_usable(files: list[HubFile]) -> str:
+    if any(_SPLIT.search(file.path) for file in files):
+        return "its GGUF files are split into several, and only whole ones can be read"
+    if any(PurePosixPath(file.path).name == MODEL_FILE for file in files):
+        return "its OpenVINO IR has no tokenizer and detokenizer"
+    return "it has neither a GGUF file nor an OpenVINO IR, so look for a repository of the model that has"
+
+
+def _list(choices: list[HubChoice]) -> str:
+    shown = [f"{choice.main} ({human_size(choice.size)})" for choice in choices[:_SHOWN]]
+    if len(choices) > _SHOWN:
+        shown.append(f"and {len(choices) - _SHOWN} more")
+    return ", ".join(shown)

@@ -15,9 +15,7 @@ from gristmill.models.describe import ModelFacts, describe, list_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull as pull_model
 
-app = typer.Typer(
-    no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder."
-)
+app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 
@@ -35,7 +33,7 @@ def list_command(json: bool = _JSON) -> None:
     for row in rows:
         here = "yes" if row.pulled else "no"
         table.add_row(row.name, human_size(row.size), row.licence or "not stated", row.source, here)
-    Console().print(table)
+    _print_table(table)
 
 
 @app.command()
@@ -50,9 +48,7 @@ def pull(
         with _report(console) as report:
             pulled = pull_model(name, report)
     except KeyboardInterrupt:
-        console.print(
-            f"Stopped. Run 'gristmill models pull {name}' again to finish; nothing is broken.", markup=False
-        )
+        console.print(f"Stopped. Run 'gristmill models pull {name}' again to finish; nothing is broken.", markup=False)
         raise typer.Exit(130) from None
     typer.echo(pulled.path)
 
@@ -73,7 +69,7 @@ def show(
     for label, value in _facts_shown(facts):
         if value is not None:
             table.add_row(label, value)
-    Console(highlight=False).print(table)
+    _print_table(table)
 
 
 def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
@@ -102,9 +98,14 @@ def _report(console: Console) -> Iterator[Report]:
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
-        yield Report(
-            say, lambda done, total: progress.update(task, completed=done, total=total, visible=True)
-        )
+        yield Report(say, lambda done, total: progress.update(task, completed=done, total=total, visible=True))
+
+
+def _print_table(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no width: a path stays on one line
+    console.print(table)
 
 
 def _print_json(value: object) -> None:

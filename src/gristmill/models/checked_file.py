@@ -101,6 +101,4 @@ def writing_to(folder: Path) -> Iterator[None]:
             advice = "set GRISTMILL_CACHE to a folder you may write to"
         else:
             raise
-        raise UserError(
-            f"Cannot write to '{error.filename or folder}' ({error.strerror}): {advice}."
-        ) from None
+        raise UserError(f"Cannot write to '{error.filename or folder}' ({error.strerror}): {advice}.") from None

@@ -26,9 +26,7 @@ class _Again(Exception):
     """What went wrong, worth another attempt."""
 
 
-def download(
-    url: str, partial: Path, size: int, headers: Mapping[str, str], advance: Callable[[int], None]
-) -> None:
+def download(url: str, partial: Path, size: int, headers: Mapping[str, str], advance: Callable[[int], None]) -> None:
     """Bring ``partial`` to ``size`` bytes. ``advance`` is told the bytes there so far.
 
     The content behind ``url`` must never change (an address with a commit in it), or the halves would not
@@ -80,7 +78,7 @@ def _attempt(
         if not (response.status_code == 206 and continues):
             done = 0
         with partial.open("ab" if done else "wb") as file:
-            for chunk in response.iter_bytes(1 << 18):
+            for chunk in response.iter_bytes():  # as received: a larger chunk is lost when cut
                 file.write(chunk)
                 done += len(chunk)
                 advance(done)

@@ -100,9 +100,7 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
     cursor = _Cursor(data)
     version, tensors, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     if version not in _VERSIONS:
-        raise UserError(
-            f"The GGUF file '{path}' is of a version that is not supported: convert it to version 3."
-        )
+        raise UserError(f"The GGUF file '{path}' is of a version that is not supported: convert it to version 3.")
     metadata = {}
     for _ in range(keys):
         key = cursor.string()
@@ -118,9 +116,7 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
             elements *= cursor.number("Q")
         kind, offset = cursor.number("I"), cursor.number("Q")
         if kind not in sizes:
-            raise UserError(
-                f"The GGUF file '{path}' has a tensor of unknown type {kind}: use another quantisation."
-            )
+            raise UserError(f"The GGUF file '{path}' has a tensor of unknown type {kind}: use another quantisation.")
         block, size = sizes[kind]
         parameters += elements
         last = max(last, offset + elements // block * size)

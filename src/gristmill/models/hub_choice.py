@@ -51,9 +51,7 @@ def choose(repo: str, files: list[HubFile], wanted: str | None) -> HubChoice:
     else:
         choices_left = choices
     if not choices_left:
-        raise UserError(
-            f"The repository '{repo}' holds no model for the embedded engine: {_nothing_usable(files)}."
-        )
+        raise UserError(f"The repository '{repo}' holds no model for the embedded engine: {_nothing_usable(files)}.")
     if len(choices_left) > 1:
         raise UserError(
             f"The repository '{repo}' holds {len(choices_left)} models: {_list(choices_left)}. Name one, "
@@ -66,9 +64,7 @@ def _choices(files: list[HubFile]) -> list[HubChoice]:
     choices = [
         HubChoice("gguf", file.path, (file,))
         for file in files
-        if file.path.lower().endswith(".gguf")
-        and not _SPLIT.search(file.path)
-        and not _is_projector(file.path)
+        if file.path.lower().endswith(".gguf") and not _SPLIT.search(file.path) and not _is_projector(file.path)
     ]
     for file in files:
         path = PurePosixPath(file.path)

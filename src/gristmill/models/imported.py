@@ -21,9 +21,7 @@ def import_model(text: str, report: Report) -> Pulled:
     """
     model = open_path(text)
     if model.name in CATALOG:
-        raise UserError(
-            f"The catalog already has a model '{model.name}': rename '{model.path.name}' and pull it."
-        )
+        raise UserError(f"The catalog already has a model '{model.name}': rename '{model.path.name}' and pull it.")
     folder = imported_folder(model.name)
     with writing_to(folder):
         sources = _sources(model)

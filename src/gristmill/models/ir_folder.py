@@ -22,6 +22,8 @@ _CONSTANT = re.compile(rb'<data element_type="(\w+)"[^>]* offset="(\d+)" size="(
 def check_ir(folder: Path) -> None:
     """Raises UserError when a file is missing or cut short."""
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if MODEL_FILE in missing:
+        raise UserError(f"There is no model in the folder '{folder}': it has no {MODEL_FILE}.")
     if missing:
         raise UserError(
             f"The OpenVINO IR folder '{folder}' is incomplete, it has no {', '.join(missing)}: "

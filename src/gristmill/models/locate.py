@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gristmill.models.cache import catalog_folder, hub_folder, imported_folder
+from gristmill.models.catalog import CATALOG
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import check_ir
 from gristmill.models.receipt import Pulled, receipts_in
@@ -56,11 +57,7 @@ def find_pulled(name: str) -> Pulled | None:
         return None
     found = receipts_in(hub_folder(match["repo"]))
     if match["file"]:
-        found = [
-            pulled
-            for pulled in found
-            if match["file"] in (pulled.receipt.main, Path(pulled.receipt.main).name)
-        ]
+        found = [pulled for pulled in found if match["file"] in (pulled.receipt.main, Path(pulled.receipt.main).name)]
     if len(found) > 1:
         names = ", ".join(f"{match['repo']}:{pulled.receipt.main}" for pulled in found)
         raise UserError(f"Several pulled models fit '{name}': name one of {names}.")
@@ -78,10 +75,8 @@ def open_path(text: str) -> LocalModel:
         return LocalModel(path.stem, path, "gguf")
     if (text.endswith(".gguf") and ":" not in text) or text.startswith(("/", ".", "~")):
         raise UserError(f"There is no file or folder '{path}': give the path of a GGUF file or an IR folder.")
-    if _PLAIN_NAME.fullmatch(text) or HUB_ID.fullmatch(text):
-        raise UserError(
-            f"The model '{text}' is not on this machine: run 'gristmill models pull {text}' first."
-        )
+    if text in CATALOG or HUB_ID.fullmatch(text):
+        raise UserError(f"The model '{text}' is not on this machine: run 'gristmill models pull {text}' first.")
     raise UserError(
         f"'{text}' is not a model: give a name that 'gristmill models list' shows, a hub id "
         "(organisation/repository), or the path of a GGUF file or OpenVINO IR folder."

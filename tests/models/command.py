@@ -1,0 +1,28 @@
+"""``gristmill models`` in its own process, as a person runs it. A catalog model can be added to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from gristmill.cli.models import app
+from gristmill.models.catalog import CATALOG, CatalogModel, Part
+from gristmill.user_error import UserError
+
+
+def main() -> None:
+    added = json.loads(os.environ.get("TEST_CATALOG", "null"))
+    if added:
+        added["parts"] = tuple(Part(*part) for part in added["parts"])
+        added["documents"] = tuple(Part(*part) for part in added["documents"])
+        CATALOG[added["name"]] = CatalogModel(**added)
+    try:
+        app(prog_name="gristmill models")
+    except UserError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

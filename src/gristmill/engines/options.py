@@ -16,9 +16,7 @@ def parse_options(kind: type[T], options: dict[str, str], engine: str) -> T:
     known = kind.__struct_fields__
     for key in options:
         if key not in known:
-            raise UserError(
-                f"The {engine} engine has no option '{key}'. Its options are: {', '.join(known)}."
-            )
+            raise UserError(f"The {engine} engine has no option '{key}'. Its options are: {', '.join(known)}.")
     try:
         return msgspec.convert(options, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -28,16 +28,6 @@ class LocalBlobStore:
         for path in self._folder.rglob("*#*"):
             path.unlink(missing_ok=True)
 
-    def place(self, path: str, source: Path) -> None:
-        """Make an existing file readable as a blob without copying it."""
-        target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        target.symlink_to(source.resolve())
-
-    def local_path(self, path: str) -> Path:
-        return self._folder / path
-
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> int:
         written = 0
 

@@ -46,10 +46,10 @@ class Files(Protocol):
 
     async def delete_expired(self, now: int) -> int: ...
     async def garbage(self) -> list[str]:
-        """Blobs of deleted files that no unfinished batch reads."""
+        """Ids of deleted files whose bytes are still there and that no unfinished batch reads."""
         ...
 
-    async def forget_garbage(self, blob: str) -> None: ...
+    async def mark_erased(self, file_id: str) -> None: ...
 
 
 class Uploads(Protocol):
@@ -78,9 +78,7 @@ class Batches(Protocol):
 
     async def get(self, batch_id: str) -> BatchRecord | None: ...
     async def page(self, *, after: str | None, limit: int) -> Page: ...
-    async def change(
-        self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()
-    ) -> bool:
+    async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
         """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False."""
         ...
 
@@ -109,6 +107,10 @@ class Rows(Protocol):
 
     async def clear(self, batch_seq: int) -> None:
         """Drop rows and results: validation starts again, or the batch has ended and its files are written."""
+        ...
+
+    async def leftovers(self) -> list[int]:
+        """Ended batches that still have rows: a kill came between their end and ``clear``."""
         ...
 
     async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:

@@ -11,16 +11,27 @@ from gristmill.wire.batch import BatchError
 #: Column values to change, by column name.
 Changes = dict[str, Any]
 
+#: A batch in one of these never changes again.
+TERMINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
+
+
+def file_blob(file_id: str) -> str:
+    """Where a file's bytes are in the blob store."""
+    return f"files/{file_id}"
+
+
+def part_blob(part_id: str) -> str:
+    return f"parts/{part_id}"
+
 
 class FileRecord(msgspec.Struct, frozen=True):
-    """``blob`` is the path of its bytes in the blob store; times are Unix seconds."""
+    """Its bytes are the blob ``file_blob(id)``; times are Unix seconds."""
 
     id: str
     bytes: int
     created_at: int
     filename: str
     purpose: str
-    blob: str
     expires_at: int | None = None
 
 
@@ -41,7 +52,6 @@ class PartRecord(msgspec.Struct, frozen=True):
     upload_id: str
     bytes: int
     created_at: int
-    blob: str
 
 
 class BatchRecord(msgspec.Struct, frozen=True):

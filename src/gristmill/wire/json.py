@@ -106,3 +106,15 @@ def _types(names: str) -> str:
     words = [_article(name.strip()) for name in names.split("|")]
     named = [word for word in words if word != "null"] or words
     return " or ".join(named)
+
+
+_any_decoder = msgspec.json.Decoder()
+
+
+def parses_as_json(data: bytes) -> bool:
+    try:
+        data.decode()
+        _any_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

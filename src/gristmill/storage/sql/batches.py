@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from gristmill.storage.records import BatchRecord, Changes, FileRecord, Page
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page
 from gristmill.storage.sql.database import Database
-from gristmill.storage.sql.files import TERMINAL, insert_file, select_page
+from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.schema import batches
 
 _FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
 
 
 def _record(row: Row[Any]) -> BatchRecord:
-    return msgspec.convert(dict(row._mapping), BatchRecord)
+    return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
 
 
 class SqlBatches:
@@ -45,15 +45,11 @@ class SqlBatches:
     async def page(self, *, after: str | None, limit: int) -> Page:
         query = select(*_FIELDS)
         found, more = await self._database.read(
-            lambda connection: select_page(
-                connection, batches, query, after=after, limit=limit, newest_first=True
-            )
+            lambda connection: select_page(connection, batches, query, after=after, limit=limit, newest_first=True)
         )
         return Page([_record(row) for row in found], more)
 
-    async def change(
-        self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()
-    ) -> bool:
+    async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
         values = msgspec.to_builtins(changes)
         statement = update(batches).where(batches.c.id == batch_id, batches.c.status == expected).values(**values)
 
@@ -69,7 +65,7 @@ class SqlBatches:
     async def claim(self, owner: str, now: float, lease_seconds: float) -> BatchRecord | None:
         free = (
             select(batches.c.seq)
-            .where(batches.c.status.not_in(TERMINAL), batches.c.lease_until <= now)
+            .where(batches.c.status.not_in(TERMINAL_STATUSES), batches.c.lease_until <= now)
             .order_by(batches.c.seq)
             .limit(1)
         )

@@ -7,17 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 
 from gristmill.storage.protocol import UnknownCursor
-from gristmill.storage.records import FileRecord, Page
+from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, Page
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, files
 
 _FIELDS = [files.c[name] for name in FileRecord.__struct_fields__]
-TERMINAL = ("completed", "failed", "expired", "cancelled")
 
 
 def insert_file(connection: Connection, file: FileRecord) -> None:
     values = {name: getattr(file, name) for name in file.__struct_fields__}
-    connection.execute(insert(files).values(**values, deleted=False))
+    connection.execute(insert(files).values(**values, deleted=False, erased=False))
 
 
 def select_page(
@@ -66,12 +65,10 @@ class SqlFiles:
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def garbage(self) -> list[str]:
-        in_use = select(batches.c.input_file_id).where(batches.c.status.not_in(TERMINAL))
-        query = select(files.c.blob).where(files.c.deleted, files.c.blob != "", files.c.id.not_in(in_use))
+        in_use = select(batches.c.input_file_id).where(batches.c.status.not_in(TERMINAL_STATUSES))
+        query = select(files.c.id).where(files.c.deleted, ~files.c.erased, files.c.id.not_in(in_use))
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def forget_garbage(self, blob: str) -> None:
-        # The row stays, without its bytes: its id remains a valid cursor for whoever is paging through the list.
-        statement = update(files).where(files.c.blob == blob, files.c.deleted).values(blob="")
+    async def mark_erased(self, file_id: str) -> None:
+        statement = update(files).where(files.c.id == file_id).values(erased=True)
         await self._database.write(lambda connection: connection.execute(statement))
-

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from gristmill.storage.protocol import LeaseLost
-from gristmill.storage.records import ErrorRow, Result, Row
+from gristmill.storage.records import TERMINAL_STATUSES, ErrorRow, Result, Row
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, results, rows
 
@@ -83,7 +84,12 @@ class SqlRows:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
         last_line = await self._database.read(lambda connection: connection.scalar(last)) or 0
         for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
-            await self._database.write(lambda connection, upto=upto: _clear(connection, batch_seq, upto))
+            await self._database.write(functools.partial(_clear, batch_seq, upto))
+
+    async def leftovers(self) -> list[int]:
+        some_row = exists().where(rows.c.batch == batches.c.seq)
+        query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:
         values = {"batch": batch_seq, "after": after_line, "limit": limit}
@@ -92,7 +98,12 @@ class SqlRows:
 
     async def commit(self, batch_seq: int, owner: str, new: Sequence[Result]) -> None:
         values = [
-            {"batch": batch_seq, "line": result.line, "succeeded": result.succeeded, "payload": result.payload}
+            {
+                "batch": batch_seq,
+                "line": result.line,
+                "succeeded": result.succeeded,
+                "payload": result.payload,
+            }
             for result in new
         ]
         succeeded = sum(result.succeeded for result in new)
@@ -105,8 +116,7 @@ class SqlRows:
                 input_tokens=batches.c.input_tokens + sum(result.prompt_tokens for result in new),
                 cached_tokens=batches.c.cached_tokens + sum(result.cached_tokens or 0 for result in new),
                 output_tokens=batches.c.output_tokens + sum(result.completion_tokens for result in new),
-                unreported_rows=batches.c.unreported_rows
-                + sum(result.cached_tokens is None for result in new),
+                unreported_rows=batches.c.unreported_rows + sum(result.cached_tokens is None for result in new),
             )
         )
 
@@ -128,6 +138,6 @@ class SqlRows:
         return [ErrorRow(*row) for row in found]
 
 
-def _clear(connection: Connection, batch_seq: int, upto_line: int) -> None:
+def _clear(batch_seq: int, upto_line: int, connection: Connection) -> None:
     for table in (results, rows):
         connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))

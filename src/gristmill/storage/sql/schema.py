@@ -32,8 +32,9 @@ files = Table(
     Column("expires_at", BigInteger),
     Column("filename", Text, nullable=False),
     Column("purpose", Text, nullable=False),
-    Column("blob", Text, nullable=False),
+    #: A deleted file's row stays, so that its id remains a valid cursor; ``erased`` once its bytes are gone too.
     Column("deleted", Boolean, nullable=False, default=False),
+    Column("erased", Boolean, nullable=False, default=False),
 )
 
 uploads = Table(
@@ -57,7 +58,6 @@ upload_parts = Table(
     Column("upload_id", Text, ForeignKey("uploads.id"), nullable=False, index=True),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("blob", Text, nullable=False),
 )
 
 batches = Table(

@@ -1,0 +1,75 @@
+"""Every error leaves as OpenAI's error object, whoever raised it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gristmill.api.exchange import reply
+from gristmill.engines.protocol import EngineError
+from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
+from gristmill.inference.failures import api_error
+from gristmill.storage.protocol import StorageError, UnknownCursor
+from gristmill.telemetry.log import get_logger
+from gristmill.wire.errors import ApiError
+
+log = get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(EngineError, _engine_error)
+    app.add_exception_handler(UnknownCursor, _unknown_cursor)
+    app.add_exception_handler(StorageError, _storage_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def answer(error: ApiError) -> Response:
+    headers = {}
+    if error.retry is not None:
+        headers["x-should-retry"] = "true" if error.retry else "false"
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    return reply(error.response(), error.status, headers)
+
+
+async def _api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return answer(error)
+
+
+async def _engine_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, EngineError)
+    return answer(api_error(error))
+
+
+async def _unknown_cursor(_request: Request, error: Exception) -> Response:
+    message = f"Invalid 'after': there is no object with id '{error}' in this list."
+    return answer(ApiError(400, message, param="after", code="invalid_value"))
+
+
+async def _storage_error(_request: Request, error: Exception) -> Response:
+    log.error("storage refused", reason=str(error))
+    # Repeating the request does not make room on a disk.
+    return answer(ApiError(507, str(error), type="server_error", code="storage_unavailable", retry=False))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the router refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    if error.status_code == 404 and path in UNAVAILABLE_ENDPOINTS:
+        message = f"This server does not offer {path}. It offers: {', '.join(ENDPOINTS)}."
+        return answer(ApiError(404, message, code="unsupported_endpoint"))
+    if error.status_code == 404:
+        return answer(ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url"))
+    if error.status_code == 405:
+        return answer(ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_supported"))
+    return answer(ApiError(error.status_code, str(error.detail)))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("a request failed unexpectedly", path=request.url.path, exc_info=error)
+    message = "The server had an unexpected error while processing your request; its log has the details."
+    return answer(ApiError(500, message, type="server_error"))

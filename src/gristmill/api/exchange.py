@@ -1,0 +1,50 @@
+"""What every handler needs: the host behind the request, JSON bodies in, JSON answers out."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import Request, Response
+
+from gristmill.batches.host import BatchHost
+from gristmill.wire.errors import ApiError
+from gristmill.wire.json import decode, encode
+
+T = TypeVar("T")
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+def host(request: Request) -> BatchHost:
+    found: BatchHost = request.app.state.host
+    return found
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode(body), status, headers, media_type="application/json")
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body, as long as it is of a sane size."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise ApiError(413, f"The request body is larger than the maximum of {MAX_JSON_BYTES:,} bytes.")
+    return bytes(body)
+
+
+async def read_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    return decode(decoder, await read_body(request))
+
+
+def page_limit(request: Request, default: int, maximum: int) -> int:
+    """The ``limit`` of a list."""
+    given = request.query_params.get("limit")
+    if given is None:
+        return default
+    if not given.isdecimal() or not given.isascii() or not 1 <= int(given[:9]) <= maximum or len(given) > 9:
+        message = f"Invalid 'limit': expected an integer between 1 and {maximum}, but got '{given[:40]}'."
+        raise ApiError(400, message, param="limit", code="invalid_value")
+    return int(given)

@@ -1,0 +1,134 @@
+"""``/v1/files``."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from gristmill.api.byte_range import ByteRange, Unsatisfiable, parse_range
+from gristmill.api.exchange import host, page_limit, reply
+from gristmill.api.incoming import IncomingFile, expiry
+from gristmill.api.multipart import read_form
+from gristmill.storage.housekeeping import erase_deleted
+from gristmill.storage.records import FileRecord, file_blob
+from gristmill.wire.common import Page
+from gristmill.wire.errors import ApiError, invalid_value, missing_parameter, not_found
+from gristmill.wire.files import ExpiresAfter, File, FileDeleted
+from gristmill.wire.json import explain
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+
+@router.post("", summary="Upload a file")
+async def create(request: Request) -> Response:
+    storage = host(request).storage
+    incoming = IncomingFile(storage, new_file_id())
+    form = await read_form(request, "file", incoming.receive)
+    try:
+        purpose = form.fields.get("purpose")
+        if purpose is None:
+            raise missing_parameter("purpose")
+        lifetime = _lifetime(form.fields)
+    except ApiError:
+        await incoming.discard()
+        raise
+    await incoming.check(purpose)
+    now = int(time.time())
+    record = FileRecord(
+        id=incoming.file_id,
+        bytes=incoming.bytes,
+        created_at=now,
+        filename=form.filename,
+        purpose=purpose,
+        expires_at=expiry(purpose, now, lifetime),
+    )
+    await storage.metadata.files.add(record)
+    return reply(present(record))
+
+
+@router.get("", summary="List files")
+async def list_files(request: Request) -> Response:
+    query = request.query_params
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise invalid_value("order", order[:40], "'asc' and 'desc'")
+    page = await host(request).storage.metadata.files.page(
+        after=query.get("after"),
+        limit=page_limit(request, default=10_000, maximum=10_000),
+        newest_first=order == "desc",
+        purpose=query.get("purpose"),
+    )
+    data = [present(record) for record in page.records]
+    first, last = (data[0].id, data[-1].id) if data else ("", "")
+    return reply(Page(data, first, last, page.has_more))
+
+
+@router.get("/{file_id}", summary="Retrieve a file")
+async def retrieve(request: Request, file_id: str) -> Response:
+    return reply(present(await _find(request, file_id)))
+
+
+@router.delete("/{file_id}", summary="Delete a file")
+async def delete(request: Request, file_id: str) -> Response:
+    storage = host(request).storage
+    if not await storage.metadata.files.delete(file_id):
+        raise _unknown(file_id)
+    await erase_deleted(storage)
+    return reply(FileDeleted(file_id))
+
+
+@router.get("/{file_id}/content", summary="Download a file, or a range of it")
+async def content(request: Request, file_id: str) -> Response:
+    file = await _find(request, file_id)
+    headers = {"accept-ranges": "bytes", "content-disposition": f'attachment; filename="{file.id}.jsonl"'}
+    try:
+        part = parse_range(request.headers.get("range"), file.bytes)
+    except Unsatisfiable:
+        answer = ApiError(416, f"The requested range is not within the file's {file.bytes} bytes.").response()
+        return reply(answer, 416, {"content-range": f"bytes */{file.bytes}"})
+    status = 200
+    if part is not None:
+        status = 206
+        headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{file.bytes}"
+    start, end = part or ByteRange(0, file.bytes)
+    headers["content-length"] = str(end - start)
+    stream = host(request).storage.blobs.stream(file_blob(file.id), start, end)
+    return StreamingResponse(stream, status, headers, media_type="application/octet-stream")
+
+
+def present(record: FileRecord) -> File:
+    """The file object of the API."""
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    return File(**fields)
+
+
+def new_file_id() -> str:
+    return "file-" + secrets.token_hex(16)
+
+
+def _lifetime(fields: dict[str, str]) -> int | None:
+    """``expires_after`` arrives as two bracketed text fields."""
+    given = {key: fields[f"expires_after[{key}]"] for key in ("anchor", "seconds") if f"expires_after[{key}]" in fields}
+    if not given:
+        return None
+    try:
+        return msgspec.convert(given, ExpiresAfter, strict=False).seconds
+    except msgspec.ValidationError as error:
+        refusal = explain(str(error))
+        param = f"expires_after.{refusal.body.param}" if refusal.body.param else "expires_after"
+        raise ApiError(400, refusal.body.message, param=param, code=refusal.body.code) from None
+
+
+async def _find(request: Request, file_id: str) -> FileRecord:
+    record = await host(request).storage.metadata.files.get(file_id)
+    if record is None or (record.expires_at is not None and record.expires_at <= time.time()):
+        raise _unknown(file_id)
+    return record
+
+
+def _unknown(file_id: str) -> ApiError:
+    return not_found(f"No such File object: {file_id}", param="id")

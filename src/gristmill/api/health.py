@@ -1,0 +1,34 @@
+"""``/health``, ``/ready`` and ``/metrics``: for supervisors, load balancers and scrapers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from gristmill.api.exchange import host, reply
+from gristmill.telemetry import metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", summary="Whether the process is alive")
+async def health() -> Response:
+    return reply({"status": "ok"})
+
+
+@router.get("/ready", summary="Whether requests will be answered")
+async def ready(request: Request) -> Response:
+    """503 while the engine is away or the database cannot be read, with the reason."""
+    reason = host(request).dispatcher.outage.reason
+    if reason is None:
+        try:
+            await host(request).storage.metadata.batches.page(after=None, limit=1)
+        except Exception as error:
+            reason = str(error)
+    if reason is not None:
+        return reply({"status": "unavailable", "reason": reason}, 503)
+    return reply({"status": "ready"})
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def prometheus() -> Response:
+    return Response(metrics.render(), media_type="text/plain; version=0.0.4")

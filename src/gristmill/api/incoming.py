@@ -1,0 +1,84 @@
+"""Receiving bytes that will be a file: measured, limited, and looked at while they stream by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from gristmill.batches.lines import BOM
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import file_blob
+from gristmill.wire.errors import ApiError
+from gristmill.wire.files import UPLOAD_PURPOSES
+from gristmill.wire.json import parses_as_json
+
+#: 8 GB, what the Uploads API of the contract allows.
+MAX_FILE_BYTES = 8 * 1024**3
+#: A first line longer than this is left to the batch's validation.
+_MAX_FIRST_LINE = 1024 * 1024
+DEFAULT_BATCH_LIFETIME = 2_592_000
+
+
+class IncomingFile:
+    """Streams into a blob; afterwards knows its size and whether its first line is JSON."""
+
+    def __init__(self, storage: Storage, file_id: str) -> None:
+        self._storage = storage
+        self.file_id = file_id
+        self.bytes = 0
+        self._first_line = bytearray()
+        self._first_line_ended = False
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> IncomingFile:
+        """Raises ApiError 413; then nothing is kept."""
+        self.bytes = await self._storage.blobs.write(file_blob(self.file_id), self._watched(chunks))
+        return self
+
+    async def discard(self) -> None:
+        await self._storage.blobs.delete(file_blob(self.file_id))
+
+    async def check(self, purpose: str) -> None:
+        """Refuse, and discard, what cannot be such a file: the same cases that OpenAI refuses at upload."""
+        try:
+            check_purpose(purpose)
+            if purpose == "batch" and not self._starts_as_jsonl():
+                raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
+        except ApiError:
+            await self.discard()
+            raise
+
+    def _starts_as_jsonl(self) -> bool:
+        if len(self._first_line) > _MAX_FIRST_LINE:
+            return True
+        line = bytes(self._first_line).removeprefix(BOM).strip()
+        # A blank first line says nothing yet; a file of nothing but blank lines is found by validation.
+        return self.bytes > 0 and (not line or parses_as_json(line))
+
+    async def _watched(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > MAX_FILE_BYTES:
+                message = f"File is too large. The maximum is {MAX_FILE_BYTES:,} bytes."
+                raise ApiError(413, message, param="file", code="file_too_large")
+            if not self._first_line_ended:
+                self._look(chunk)
+            yield chunk
+
+    def _look(self, chunk: bytes) -> None:
+        line, newline, _ = chunk.partition(b"\n")
+        self._first_line += line
+        self._first_line_ended = bool(newline) or len(self._first_line) > _MAX_FIRST_LINE
+
+
+def check_purpose(purpose: str) -> None:
+    if purpose not in UPLOAD_PURPOSES:
+        supported = ", ".join(f"'{each}'" for each in UPLOAD_PURPOSES)
+        message = f"Invalid value: '{purpose}'. Supported values are: {supported}."
+        raise ApiError(400, message, param="purpose", code="invalid_value")
+
+
+def expiry(purpose: str, created_at: int, lifetime: int | None) -> int | None:
+    """When a file expires: batch inputs after 30 days by default, others never."""
+    if lifetime is None and purpose == "batch":
+        lifetime = DEFAULT_BATCH_LIFETIME
+    return None if lifetime is None else created_at + lifetime

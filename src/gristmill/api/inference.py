@@ -1,0 +1,75 @@
+"""``/v1/chat/completions`` and ``/v1/completions``, at once or streamed."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from gristmill.api.exchange import host, read_body, reply
+from gristmill.api.streaming import Chunks, Piece, Text, stream
+from gristmill.inference import chat, completions
+from gristmill.inference.answer import new_id, now, usage
+from gristmill.wire.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
+from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
+
+router = APIRouter(prefix="/v1", tags=["inference"])
+
+
+@router.post("/chat/completions", summary="Chat completion")
+async def create_chat_completion(request: Request) -> Response:
+    dispatcher = host(request).dispatcher
+    body = await read_body(request)
+    wanted = chat.parse(body)
+    if wanted.stream:
+        return await stream(dispatcher, wanted, _chat_chunks(wanted))
+    return reply((await chat.answer(body, dispatcher.complete_once)).body)
+
+
+@router.post("/completions", summary="Text completion")
+async def create_completion(request: Request) -> Response:
+    dispatcher = host(request).dispatcher
+    body = await read_body(request)
+    wanted = completions.parse(body)
+    if wanted[0].stream:
+        return await stream(dispatcher, wanted[0], _text_chunks(wanted[0]))
+    return reply((await completions.answer(body, dispatcher.complete_once)).body)
+
+
+def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
+    blank = ChatCompletionChunk(id=new_id("chatcmpl-"), created=now(), model=request.model, choices=[])
+
+    def chunk(*choices: ChunkChoice) -> msgspec.Struct:
+        return msgspec.structs.replace(blank, choices=list(choices))
+
+    def chunks(piece: Piece | None) -> list[msgspec.Struct]:
+        if piece is None:
+            return [chunk(ChunkChoice(i, Delta(role="assistant", content=""))) for i in range(request.n or 1)]
+        if isinstance(piece, Text):
+            return [chunk(ChunkChoice(piece.index, Delta(content=piece.text)))]
+        ends = [chunk(ChunkChoice(i, Delta(), choice.finish_reason)) for i, choice in enumerate(piece.choices)]
+        if request.stream_options and request.stream_options.include_usage:
+            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens)
+            ends.append(msgspec.structs.replace(blank, usage=totals))
+        return ends
+
+    return chunks
+
+
+def _text_chunks(request: CompletionRequest) -> Chunks:
+    blank = TextCompletion(id=new_id("cmpl-"), created=now(), model=request.model, choices=[], usage=None)
+
+    def chunk(*choices: CompletionChoice) -> msgspec.Struct:
+        return msgspec.structs.replace(blank, choices=list(choices))
+
+    def chunks(piece: Piece | None) -> list[msgspec.Struct]:
+        if piece is None:
+            return []
+        if isinstance(piece, Text):
+            return [chunk(CompletionChoice(piece.index, piece.text, None))]
+        ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
+        if request.stream_options and request.stream_options.include_usage:
+            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens)
+            ends.append(msgspec.structs.replace(blank, usage=totals))
+        return ends
+
+    return chunks

@@ -1,0 +1,28 @@
+"""``/v1/models``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from gristmill.api.exchange import host, reply
+from gristmill.wire.errors import not_found
+from gristmill.wire.models import Model, ModelList
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", summary="List the models the engine serves")
+async def list_models(request: Request) -> Response:
+    return reply(ModelList([_present(request, name) for name in host(request).dispatcher.engine.models]))
+
+
+# A model's name may hold slashes, as hub names do.
+@router.get("/{name:path}", summary="Retrieve a model")
+async def retrieve(request: Request, name: str) -> Response:
+    if name not in host(request).dispatcher.engine.models:
+        raise not_found(f"The model '{name}' does not exist", param="model", code="model_not_found")
+    return reply(_present(request, name))
+
+
+def _present(request: Request, name: str) -> Model:
+    return Model(id=name, created=request.app.state.started_at)

@@ -1,0 +1,99 @@
+"""Serving the application on a port, until a signal says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import uvicorn
+
+from gristmill.api.app import create_app
+from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.user_error import UserError
+
+
+class ServerSettings(NamedTuple):
+    """``port`` 0 takes any free one."""
+
+    address: str
+    port: int
+    host: HostSettings
+
+
+def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; returns with everything stored. ``ready`` is told the base URL.
+
+    Raises UserError for what a person can mend.
+    """
+    with _listen(settings.address, settings.port) as listener, asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(_serve(settings.host, listener, ready))
+
+
+async def _serve(settings: HostSettings, listener: socket.socket, ready: Callable[[str], None]) -> None:
+    host = BatchHost(settings)
+    await host.start()
+    try:
+        config = uvicorn.Config(
+            create_app(host),
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+        server = _Server(config)
+        _stop_on_signals(server)
+        address, port = listener.getsockname()[:2]
+        ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/v1")
+        await server.serve(sockets=[listener])
+    finally:
+        await host.stop()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would raise them again before the work in flight is stored."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    def stop() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise UserError(_why_not(error, address, port)) from None
+    return listener
+
+
+def _why_not(error: OSError, address: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} is taken by another program: stop it, or choose another port with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs more rights than you have: choose one above 1023 with --port."
+    return f"Cannot listen on {address}: {error.strerror or error}. Use an address of this machine with --host."

@@ -1,0 +1,78 @@
+"""Server-sent events for a completion as it is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.protocol import Completion, EngineError, Request
+from gristmill.inference.failures import api_error
+from gristmill.wire.errors import ApiError
+from gristmill.wire.json import encode
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A piece of one choice's text."""
+
+    index: int
+    text: str
+
+
+Piece = Text | Completion
+#: Turns what the engine said into the chunks of one endpoint; None comes first.
+Chunks = Callable[[Piece | None], list[msgspec.Struct]]
+
+
+async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Response:
+    """Answer with events. An error before the first piece of text is an ordinary HTTP error."""
+    if request.logprobs:
+        raise ApiError(400, "'logprobs' cannot be streamed here.", param="logprobs", code="unsupported_parameter")
+    queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
+
+    async def ask() -> None:
+        try:
+            put = queue.put_nowait
+            put(await dispatcher.complete_once(request, lambda index, text: put(Text(index, text))))
+        except EngineError as error:
+            queue.put_nowait(error)
+
+    asking = asyncio.create_task(ask())
+    try:
+        first = await queue.get()
+    except asyncio.CancelledError:
+        asking.cancel()
+        raise
+    if isinstance(first, EngineError):
+        raise first
+    return StreamingResponse(_events(asking, first, queue, chunks), media_type="text/event-stream")
+
+
+async def _events(
+    asking: asyncio.Task[None], first: Piece, queue: asyncio.Queue[Piece | EngineError], chunks: Chunks
+) -> AsyncIterator[bytes]:
+    try:
+        for chunk in chunks(None):
+            yield _event(encode(chunk))
+        piece: Piece | EngineError = first
+        while isinstance(piece, Text):
+            for chunk in chunks(piece):
+                yield _event(encode(chunk))
+            piece = await queue.get()
+        if isinstance(piece, EngineError):
+            yield _event(encode(api_error(piece).response()))
+            return
+        for chunk in chunks(piece):
+            yield _event(encode(chunk))
+        yield _event(b"[DONE]")
+    finally:
+        # The reader may have gone away: then nobody wants the rest.
+        asking.cancel()
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

@@ -1,0 +1,168 @@
+"""``/v1/uploads``: a big file in parts."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from gristmill.api.exchange import host, read_json, reply
+from gristmill.api.files import new_file_id
+from gristmill.api.files import present as present_file
+from gristmill.api.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry
+from gristmill.api.multipart import read_form
+from gristmill.storage.housekeeping import drop_parts
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, part_blob
+from gristmill.wire.errors import ApiError, not_found
+from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+
+UPLOAD_LIFETIME = 3600
+MAX_PART_BYTES = 64 * 1024 * 1024
+
+_create_decoder = msgspec.json.Decoder(CreateUploadRequest)
+_complete_decoder = msgspec.json.Decoder(CompleteUploadRequest)
+
+
+@router.post("", summary="Begin an upload")
+async def create(request: Request) -> Response:
+    wanted = await read_json(request, _create_decoder)
+    check_purpose(wanted.purpose)
+    if not 0 < wanted.bytes <= MAX_FILE_BYTES:
+        message = f"Invalid 'bytes': expected a number between 1 and {MAX_FILE_BYTES:,}, but got {wanted.bytes:,}."
+        raise ApiError(400, message, param="bytes", code="invalid_value")
+    now = int(time.time())
+    record = UploadRecord(
+        id="upload_" + secrets.token_hex(16),
+        bytes=wanted.bytes,
+        created_at=now,
+        expires_at=now + UPLOAD_LIFETIME,
+        filename=wanted.filename,
+        purpose=wanted.purpose,
+        status="pending",
+        file_lifetime=wanted.expires_after.seconds if wanted.expires_after else None,
+    )
+    await host(request).storage.metadata.uploads.add(record)
+    return reply(_present(record))
+
+
+@router.post("/{upload_id}/parts", summary="Add a part of at most 64 MB")
+async def add_part(request: Request, upload_id: str) -> Response:
+    storage = host(request).storage
+    await _pending(storage, upload_id)
+    part_id = "part_" + secrets.token_hex(16)
+
+    async def sink(chunks: AsyncIterator[bytes]) -> int:
+        return await storage.blobs.write(part_blob(part_id), _limited(chunks))
+
+    form = await read_form(request, "data", sink)
+    part = PartRecord(part_id, upload_id, form.file, int(time.time()))
+    if not await storage.metadata.uploads.add_part(part):
+        await storage.blobs.delete(part_blob(part_id))
+        await _pending(storage, upload_id)
+    return reply(UploadPart(part.id, part.created_at, upload_id))
+
+
+@router.post("/{upload_id}/complete", summary="Put the parts together into a file")
+async def complete(request: Request, upload_id: str) -> Response:
+    storage = host(request).storage
+    wanted = await read_json(request, _complete_decoder)
+    upload = await _pending(storage, upload_id)
+    parts = await _ordered_parts(storage, upload, wanted.part_ids)
+    digest = hashlib.md5(usedforsecurity=False)
+    incoming = IncomingFile(storage, new_file_id())
+    await incoming.receive(_joined(storage, parts, digest if wanted.md5 else None))
+    if wanted.md5 and digest.hexdigest() != wanted.md5.lower():
+        await incoming.discard()
+        message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {wanted.md5}."
+        raise ApiError(400, message, param="md5", code="invalid_value")
+    await incoming.check(upload.purpose)
+    now = int(time.time())
+    file = FileRecord(
+        id=incoming.file_id,
+        bytes=incoming.bytes,
+        created_at=now,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        expires_at=expiry(upload.purpose, now, upload.file_lifetime),
+    )
+    if not await storage.metadata.uploads.end(upload_id, "completed", file):
+        await incoming.discard()
+        await _pending(storage, upload_id)
+    await drop_parts(storage, upload_id)
+    return reply(_present(msgspec.structs.replace(upload, status="completed", file_id=file.id), file))
+
+
+@router.post("/{upload_id}/cancel", summary="Give an upload up")
+async def cancel(request: Request, upload_id: str) -> Response:
+    storage = host(request).storage
+    upload = await _pending(storage, upload_id)
+    if not await storage.metadata.uploads.end(upload_id, "cancelled"):
+        await _pending(storage, upload_id)
+    await drop_parts(storage, upload_id)
+    return reply(_present(msgspec.structs.replace(upload, status="cancelled")))
+
+
+async def _pending(storage: Storage, upload_id: str) -> UploadRecord:
+    upload = await storage.metadata.uploads.get(upload_id)
+    if upload is None:
+        raise not_found(f"No such Upload object: {upload_id}", param="id")
+    status = upload.status
+    if status == "pending" and upload.expires_at <= time.time():
+        status = "expired"
+    if status != "pending":
+        raise ApiError(400, f"The upload {upload_id} is {status}; only a pending upload can be changed.")
+    return upload
+
+
+async def _ordered_parts(storage: Storage, upload: UploadRecord, part_ids: list[str]) -> list[PartRecord]:
+    known = {part.id: part for part in await storage.metadata.uploads.parts(upload.id)}
+    for part_id in part_ids:
+        if part_id not in known:
+            message = f"The upload {upload.id} has no part '{part_id}'."
+            raise ApiError(400, message, param="part_ids", code="invalid_value")
+    if len(set(part_ids)) != len(part_ids):
+        raise ApiError(400, "A part is named twice.", param="part_ids", code="invalid_value")
+    parts = [known[part_id] for part_id in part_ids]
+    total = sum(part.bytes for part in parts)
+    if total != upload.bytes:
+        message = f"The parts have {total:,} bytes together, but the upload was created for {upload.bytes:,}."
+        raise ApiError(400, message, param="part_ids", code="invalid_value")
+    return parts
+
+
+async def _joined(storage: Storage, parts: list[PartRecord], digest: hashlib._Hash | None) -> AsyncIterator[bytes]:
+    for part in parts:
+        async for chunk in storage.blobs.stream(part_blob(part.id)):
+            if digest is not None:
+                digest.update(chunk)
+            yield chunk
+
+
+async def _limited(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_PART_BYTES:
+            message = f"The part is larger than the maximum of {MAX_PART_BYTES:,} bytes."
+            raise ApiError(413, message, param="data", code="part_too_large")
+        yield chunk
+
+
+def _present(record: UploadRecord, file: FileRecord | None = None) -> Upload:
+    return Upload(
+        id=record.id,
+        bytes=record.bytes,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+        filename=record.filename,
+        purpose=record.purpose,
+        status=record.status,
+        file=present_file(file) if file else None,
+    )

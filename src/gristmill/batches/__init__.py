@@ -1,0 +1,1 @@
+"""Batches: what a batch is and how it lives, from validating its input to writing its files."""

@@ -1,0 +1,120 @@
+"""Running a batch's rows: workers take rows from the feed, ask the engine, and log results."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from gristmill.batches import output_lines
+from gristmill.batches.result_log import ResultLog
+from gristmill.batches.row_feed import Input, RowFeed
+from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.engines.protocol import Completion, EngineError, Request
+from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.inference.failures import api_error
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import BatchRecord, Result
+from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import ROWS, TOKENS
+from gristmill.telemetry.progress import Counts
+from gristmill.wire.errors import ApiError
+
+log = get_logger(__name__)
+
+
+class _Line(msgspec.Struct):
+    custom_id: str
+    body: msgspec.Raw
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Execution:
+    """One run over the rows that have no result yet. ``run`` returns when none is left, or after ``stop``."""
+
+    def __init__(self, storage: Storage, batch: BatchRecord, dispatcher: Dispatcher, owner: str) -> None:
+        self._batch = batch
+        self._endpoint = ENDPOINTS[batch.endpoint]
+        self._dispatcher = dispatcher
+        self._feed = RowFeed(storage, batch)
+        self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
+        self._abandon = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._defaults = {name: msgspec.Raw(msgspec.json.encode(v)) for name, v in (batch.defaults or {}).items()}
+        cached = None if batch.unreported_rows else batch.cached_tokens
+        done = batch.completed + batch.failed
+        self.counts = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
+
+    async def run(self) -> None:
+        """Raises what storage raises; rows whose results were not stored run again another time."""
+        async with asyncio.TaskGroup() as group:
+            storing = group.create_task(self._log.run())
+            self._workers = [group.create_task(self._work()) for _ in range(self._dispatcher.window)]
+            await asyncio.wait(self._workers)
+            self._log.finish()
+            await storing
+
+    def stop(self, grace: float) -> None:
+        """Start nothing more; give what is in flight ``grace`` seconds, then hand it back unanswered."""
+        self._feed.close()
+        self._abandon.set()
+        asyncio.get_running_loop().call_later(grace, self._cancel_workers)
+
+    def _cancel_workers(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+
+    async def _work(self) -> None:
+        while (row := await self._feed.next()) is not None:
+            try:
+                result = await self._answer(row)
+            except Abandoned:
+                return
+            self._count(result)
+            await self._log.add(result)
+
+    async def _answer(self, row: Input) -> Result:
+        line = _line_decoder.decode(row.data)
+        body = bytes(line.body) if not self._defaults else self._with_defaults(line.body)
+        try:
+            answer = await self._endpoint.answer(body, self._complete)
+        except EngineError as error:
+            return output_lines.failure(self._batch.id, row.line, line.custom_id, api_error(error))
+        except ApiError as error:
+            return output_lines.failure(self._batch.id, row.line, line.custom_id, error)
+        except (Abandoned, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            # Whatever goes wrong with one row, it is that row's result and never the batch's end.
+            log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)
+            unexpected = ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
+            return output_lines.failure(self._batch.id, row.line, line.custom_id, unexpected)
+        return output_lines.success(self._batch.id, row.line, line.custom_id, answer)
+
+    async def _complete(self, request: Request) -> Completion:
+        return await self._dispatcher.complete(request, self._abandon)
+
+    def _with_defaults(self, body: msgspec.Raw) -> bytes:
+        fields: dict[str, Any] = {**self._defaults, **_fields_decoder.decode(body)}
+        return msgspec.json.encode(fields)
+
+    def _count(self, result: Result) -> None:
+        counts = self.counts
+        cached = None
+        if counts.cached_tokens is not None and result.cached_tokens is not None:
+            cached = counts.cached_tokens + result.cached_tokens
+        self.counts = Counts(
+            counts.rows + 1,
+            counts.failed + (not result.succeeded),
+            counts.prompt_tokens + result.prompt_tokens,
+            cached,
+            counts.completion_tokens + result.completion_tokens,
+        )
+        ROWS["succeeded" if result.succeeded else "failed"].inc()
+        TOKENS["prompt"].inc(result.prompt_tokens)
+        TOKENS["cached"].inc(result.cached_tokens or 0)
+        TOKENS["completion"].inc(result.completion_tokens)

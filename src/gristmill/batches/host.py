@@ -1,0 +1,64 @@
+"""Everything a process needs to run batches: storage, engine, dispatcher, supervisor; with or without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from gristmill.batches.service import BatchService
+from gristmill.batches.supervisor import Supervisor
+from gristmill.batches.validation import Limits
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.storage.housekeeping import keep_house
+from gristmill.storage.open import OpenStorage, StorageSettings
+from gristmill.storage.protocol import Storage
+
+
+class HostSettings(NamedTuple):
+    """``concurrency`` is the number of requests in flight (None: what the engine asks for); times in seconds."""
+
+    storage: StorageSettings
+    engine: EngineSettings
+    concurrency: int | None = None
+    request_timeout: float = 600.0
+    stop_grace: float = 20.0
+    limits: Limits = Limits()
+
+
+class BatchHost:
+    """``start``, then use ``storage``, ``batches``, ``dispatcher`` and ``supervisor``; ``stop`` hands work back."""
+
+    storage: Storage
+    dispatcher: Dispatcher
+    supervisor: Supervisor
+    batches: BatchService
+
+    def __init__(self, settings: HostSettings) -> None:
+        self.settings = settings
+        self._opened = OpenStorage(settings.storage)
+        self._engine = create_engine(settings.engine)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Raises UserError for what a person can mend."""
+        self.storage = await self._opened.start()
+        try:
+            await self._engine.start()
+        except BaseException:
+            await self._opened.stop()
+            raise
+        settings = self.settings
+        self.dispatcher = Dispatcher(self._engine, window=settings.concurrency, timeout=settings.request_timeout)
+        self.supervisor = Supervisor(self.storage, self.dispatcher, settings.limits)
+        self.batches = BatchService(self.storage, self.supervisor)
+        self._tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(keep_house(self.storage))]
+
+    async def stop(self) -> None:
+        """Finish or hand back what is in flight, store it, and close everything."""
+        await self.supervisor.stop(self.settings.stop_grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.stop()
+        await self._opened.stop()

@@ -1,0 +1,173 @@
+"""Whether one line of an input file is a request this batch can run: pure, with every error it has."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.inference.endpoints import ENDPOINTS, Endpoint
+from gristmill.wire.batch import BatchError
+from gristmill.wire.json import type_name
+
+
+class LineCheck(NamedTuple):
+    """What a line says of itself (None where it does not), and what is wrong with it."""
+
+    custom_id: str | None
+    model: str | None
+    errors: list[BatchError]
+
+
+class _BodyHead(msgspec.Struct):
+    model: str
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    stream: bool | None = None
+
+
+class _LineHead(msgspec.Struct):
+    custom_id: str
+    method: str
+    url: str
+    body: _BodyHead
+
+
+_head_decoder = msgspec.json.Decoder(_LineHead)
+_any_decoder = msgspec.json.Decoder()
+_ABSENT = (b"", b"null")
+
+
+def check_line(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] | None) -> LineCheck:
+    """Check one line on its own; duplicates, mixed models and unknown models are the whole file's matter."""
+    try:
+        head = _head_decoder.decode(data)
+        if not data.isascii():
+            # The decoder skips over fields it does not need without looking at their encoding.
+            data.decode()
+    except msgspec.ValidationError:
+        return _examine(data, number, endpoint, defaults)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return LineCheck(None, None, [_unparseable(number)])
+    required = head.body.messages if ENDPOINTS[endpoint].required == "messages" else head.body.prompt
+    well_formed = (
+        head.custom_id
+        and head.method == "POST"
+        and head.url == endpoint
+        and head.body.model
+        and not head.body.stream
+        and bytes(required) not in _ABSENT
+    )
+    if well_formed:
+        return LineCheck(head.custom_id, head.body.model, [])
+    return _examine(data, number, endpoint, defaults)
+
+
+def too_long(number: int, length: int, limit: int) -> BatchError:
+    message = f"This line is {length:,} bytes long; the maximum is {limit:,} bytes."
+    return BatchError(code="invalid_request", message=message, line=number)
+
+
+def duplicate(number: int, custom_id: str) -> BatchError:
+    message = (
+        f"The custom_id '{custom_id}' for this request is a duplicate of another request. "
+        "The custom_id parameter must be unique for each request in a batch."
+    )
+    return BatchError(code="duplicate_custom_id", message=message, param="custom_id", line=number)
+
+
+def mismatched_model(number: int, model: str) -> BatchError:
+    message = (
+        f"The model '{model}' for this request does not match the rest of the batch. "
+        "Each batch must contain requests for a single model."
+    )
+    return BatchError(code="mismatched_model", message=message, param="body.model", line=number)
+
+
+def unknown_model(number: int, model: str) -> BatchError:
+    message = f"The provided model '{model}' is not supported by the Batch API."
+    return BatchError(code="model_not_found", message=message, param="body.model", line=number)
+
+
+def _examine(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] | None) -> LineCheck:
+    """The slow, thorough way: every error of a line that is not plainly good."""
+    try:
+        data.decode()
+        line = _any_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return LineCheck(None, None, [_unparseable(number)])
+    if not isinstance(line, dict):
+        text = f"Each line must be a JSON object, but this one is {type_name(line)}."
+        return LineCheck(None, None, [BatchError("invalid_request", text, line=number)])
+    checker = _Checker(number)
+    custom_id = checker.string(line, "custom_id")
+    method = checker.string(line, "method")
+    if method is not None and method != "POST":
+        checker.add("invalid_method", f"The method '{method}' is not supported. Only POST is allowed.", "method")
+    url = checker.string(line, "url")
+    if url is not None:
+        checker.url(url, endpoint)
+    body = line.get("body")
+    if body is None:
+        checker.missing("body")
+    elif not isinstance(body, dict):
+        checker.wrong_type("body", "an object", body)
+    model = checker.body({**(defaults or {}), **body}, ENDPOINTS[endpoint]) if isinstance(body, dict) else None
+    return LineCheck(custom_id, model, checker.errors)
+
+
+class _Checker:
+    """Collects the errors of one line."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.errors: list[BatchError] = []
+
+    def add(self, code: str, message: str, param: str) -> None:
+        self.errors.append(BatchError(code=code, message=message, param=param, line=self._number))
+
+    def missing(self, name: str) -> None:
+        self.add("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
+
+    def wrong_type(self, name: str, expected: str, value: object) -> None:
+        message = f"Invalid type for '{name}': expected {expected}, but got {type_name(value)} instead."
+        self.add("invalid_type", message, name)
+
+    def string(self, line: dict[str, Any], name: str) -> str | None:
+        value = line.get(name)
+        if value is None:
+            self.missing(name)
+        elif not isinstance(value, str):
+            self.wrong_type(name, "a string", value)
+        elif not value:
+            self.add("invalid_value", f"Invalid '{name}': it must not be empty.", name)
+        else:
+            return value
+        return None
+
+    def url(self, url: str, endpoint: str) -> None:
+        if url == endpoint:
+            return
+        if url in ENDPOINTS:
+            self.add("invalid_url", "The URL provided for this request does not match the batch endpoint.", "url")
+        else:
+            self.add("url_not_found", f"The provided url '{url}' is not supported by the Batch API.", "url")
+
+    def body(self, body: dict[str, Any], endpoint: Endpoint) -> str | None:
+        """Check what is checked before anything runs; the rest of the body is judged when its line runs."""
+        model = body.get("model")
+        if model is None or model == "":
+            self.add("invalid_request", "Model parameter is required.", "body.model")
+        elif not isinstance(model, str):
+            self.wrong_type("body.model", "a string", model)
+        if body.get(endpoint.required) is None:
+            message = f"{endpoint.required.capitalize()} parameter is required."
+            self.add("invalid_request", message, f"body.{endpoint.required}")
+        if body.get("stream"):
+            message = f"{endpoint.title}: Streaming is not supported in the Batch API."
+            self.add("streaming_unsupported", message, "body.stream")
+        return model if isinstance(model, str) and model else None
+
+
+def _unparseable(number: int) -> BatchError:
+    return BatchError("invalid_json_line", "This line is not parseable as valid JSON.", line=number)

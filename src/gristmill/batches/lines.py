@@ -1,0 +1,67 @@
+"""Cutting a byte stream into numbered lines, in constant memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """A line of the input file: ``number`` counts from 1, ``offset`` and ``length`` are bytes without the line end.
+
+    ``data`` is None where the line is longer than allowed; its bytes were not kept.
+    """
+
+    number: int
+    offset: int
+    length: int
+    data: bytes | None
+
+
+class LineSplitter:
+    """Feed it chunks, get lines. Blank lines are counted but not returned; a byte order mark is dropped."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._rest = b""
+        #: Bytes of the unfinished line that were dropped because it is too long.
+        self._dropped = 0
+        self._offset = 0
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> list[Line]:
+        pieces = (self._rest + chunk).split(b"\n") if self._rest else chunk.split(b"\n")
+        self._rest = pieces.pop()
+        lines = []
+        for piece in pieces:
+            if (line := self._line(piece)) is not None:
+                lines.append(line)
+            self._offset += self._dropped + len(piece) + 1
+            self._dropped = 0
+        if len(self._rest) + self._dropped > self._max_bytes:
+            self._dropped += len(self._rest)
+            self._rest = b""
+        return lines
+
+    def finish(self) -> list[Line]:
+        """The last line, if it has no line end."""
+        if not self._rest and not self._dropped:
+            return []
+        line = self._line(self._rest)
+        return [] if line is None else [line]
+
+    def _line(self, piece: bytes) -> Line | None:
+        self._number += 1
+        offset = self._offset
+        if self._dropped:
+            return Line(self._number, offset, self._dropped + len(piece), None)
+        if offset == 0 and piece.startswith(BOM):
+            piece, offset = piece[len(BOM) :], len(BOM)
+        if piece.endswith(b"\r"):
+            piece = piece[:-1]
+        if not piece or piece.isspace():
+            return None
+        if len(piece) > self._max_bytes:
+            return Line(self._number, offset, len(piece), None)
+        return Line(self._number, offset, len(piece), piece)

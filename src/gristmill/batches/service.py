@@ -1,0 +1,165 @@
+"""What can be asked of batches: create, look at, cancel. The HTTP API and the command line both call this."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, Protocol
+
+import msgspec
+
+from gristmill.batches import lifecycle
+from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import BatchRecord
+from gristmill.wire.batch import (
+    Batch,
+    BatchErrors,
+    BatchProgress,
+    BatchUsage,
+    CreateBatchRequest,
+    InputTokensDetails,
+    OutputTokensDetails,
+    RequestCounts,
+)
+from gristmill.wire.common import Page
+from gristmill.wire.errors import ApiError, invalid_value, not_found
+from gristmill.wire.json import type_name
+
+_MAX_METADATA = 16
+_MAX_KEY = 64
+_MAX_VALUE = 512
+
+
+class Work(Protocol):
+    """Who runs batches; the supervisor."""
+
+    def wake(self) -> None: ...
+    def cancel(self, batch_id: str) -> None: ...
+    def progress(self, batch_id: str) -> BatchProgress | None: ...
+
+
+class BatchService:
+    def __init__(self, storage: Storage, work: Work) -> None:
+        self._batches = storage.metadata.batches
+        self._work = work
+
+    async def create(self, request: CreateBatchRequest, defaults: dict[str, Any] | None = None) -> Batch:
+        """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong."""
+        now = int(time.time())
+        record = BatchRecord(
+            seq=0,
+            id="batch_" + secrets.token_hex(16),
+            endpoint=_endpoint(request.endpoint),
+            input_file_id=request.input_file_id,
+            completion_window=request.completion_window,
+            status=lifecycle.VALIDATING,
+            created_at=now,
+            expires_at=now + _window(request.completion_window),
+            metadata=_metadata(request.metadata),
+            defaults=defaults,
+            output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
+        )
+        record = await self._batches.add(record)
+        self._work.wake()
+        return self._present(record)
+
+    async def get(self, batch_id: str) -> Batch:
+        return self._present(await self._record(batch_id))
+
+    async def page(self, after: str | None, limit: int) -> Page[Batch]:
+        """Newest first. Raises UnknownCursor."""
+        page = await self._batches.page(after=after, limit=limit)
+        data = [self._present(record) for record in page.records]
+        first, last = (data[0].id, data[-1].id) if data else ("", "")
+        return Page(data, first, last, page.has_more)
+
+    async def cancel(self, batch_id: str) -> Batch:
+        """Raises ApiError 404, or 409 where the batch has ended some other way."""
+        while True:
+            record = await self._record(batch_id)
+            try:
+                changes = lifecycle.cancel_requested(record.status, int(time.time()))
+            except lifecycle.CannotCancel:
+                message = f"Cannot cancel a batch with status '{record.status}'."
+                raise ApiError(409, message, retry=False) from None
+            if changes is None:
+                return self._present(record)
+            # The status may change between reading and writing; then look again.
+            if await self._batches.change(batch_id, changes, expected=record.status):
+                self._work.cancel(batch_id)
+                return await self.get(batch_id)
+
+    async def _record(self, batch_id: str) -> BatchRecord:
+        record = await self._batches.get(batch_id)
+        if record is None:
+            raise not_found(f"No batch found with id '{batch_id}'.")
+        return record
+
+    def _present(self, record: BatchRecord) -> Batch:
+        progress = None if lifecycle.is_terminal(record.status) else self._work.progress(record.id)
+        return present(record, progress)
+
+
+def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch:
+    """The batch object of the API."""
+    shared = {name: getattr(record, name) for name in _SHARED_FIELDS}
+    return Batch(
+        **shared,
+        errors=BatchErrors(record.errors) if record.errors else None,
+        request_counts=RequestCounts(record.total, record.completed, record.failed),
+        usage=_usage(record),
+        gristmill=progress,
+    )
+
+
+_SHARED_FIELDS = (set(Batch.__struct_fields__) & set(BatchRecord.__struct_fields__)) - {"errors"}
+
+
+def _usage(record: BatchRecord) -> BatchUsage | None:
+    if record.in_progress_at is None:
+        return None
+    return BatchUsage(
+        input_tokens=record.input_tokens,
+        input_tokens_details=InputTokensDetails(None if record.unreported_rows else record.cached_tokens),
+        output_tokens=record.output_tokens,
+        output_tokens_details=OutputTokensDetails(),
+        total_tokens=record.input_tokens + record.output_tokens,
+    )
+
+
+def _endpoint(endpoint: str) -> str:
+    if endpoint not in ENDPOINTS:
+        raise invalid_value("endpoint", endpoint, ", ".join(f"'{path}'" for path in ENDPOINTS))
+    return endpoint
+
+
+def _window(window: str) -> int:
+    seconds = lifecycle.window_seconds(window)
+    if seconds is None:
+        raise invalid_value("completion_window", window, "'24h', or any number of minutes, hours or days up to '366d'")
+    return seconds
+
+
+def _metadata(given: dict[str, msgspec.Raw] | None) -> dict[str, str] | None:
+    """Metadata as it came, or the 400 that says which pair is wrong."""
+    if given is None:
+        return None
+    if len(given) > _MAX_METADATA:
+        message = f"Invalid 'metadata': too many properties. Expected at most {_MAX_METADATA}, got {len(given)}."
+        raise ApiError(400, message, param="metadata", code="object_above_max_properties")
+    metadata = {}
+    for key, raw in given.items():
+        value = msgspec.json.decode(raw)
+        param = f"metadata.{key}"
+        if not isinstance(value, str):
+            message = f"Invalid type for '{param}': expected a string, but got {type_name(value)} instead."
+            raise ApiError(400, message, param=param, code="invalid_type")
+        if len(key) > _MAX_KEY:
+            message = f"Invalid 'metadata': a key is {len(key)} characters long, the maximum is {_MAX_KEY}."
+            raise ApiError(400, message, param="metadata", code="string_above_max_length")
+        if len(value) > _MAX_VALUE:
+            message = f"Invalid '{param}': the value is {len(value)} characters long, the maximum is {_MAX_VALUE}."
+            raise ApiError(400, message, param=param, code="string_above_max_length")
+        metadata[key] = value
+    return metadata

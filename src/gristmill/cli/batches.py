@@ -1,0 +1,153 @@
+"""``gristmill batches``: batches on a server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gristmill.cli import jsonl, show
+from gristmill.cli.client import BatchClient
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
+
+app = typer.Typer(help="Submit batches to a server and follow them.", no_args_is_help=True)
+
+Server = Annotated[str, typer.Option("--server", envvar="GRISTMILL_SERVER", help="The server's base URL.")]
+BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_SERVER = "http://127.0.0.1:4080/v1"
+_POLL_SECONDS = 1.0
+
+
+@app.command()
+def submit(
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
+    server: Server = DEFAULT_SERVER,
+    window: Annotated[str, typer.Option(help="How long it may take, such as 24h or 30d.")] = "30d",
+    endpoint: Annotated[str | None, typer.Option(help="Endpoint of the requests; the first line's url.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the batch.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a JSONL file and create a batch from it."""
+    jsonl.check_readable(input_file)
+    client = BatchClient(server)
+    file = client.upload(input_file)
+    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, _metadata(metadata or []))
+    if watch:
+        batch = _watch(client, batch, quiet=as_json)
+    if as_json:
+        show.print_json(batch)
+    elif not watch:
+        print(batch.id)
+    _exit(batch if watch else None)
+
+
+@app.command(name="list")
+def list_batches(
+    server: Server = DEFAULT_SERVER,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Only those created before this batch.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List batches, newest first."""
+    page = BatchClient(server).page(limit, after)
+    if as_json:
+        show.print_json(page)
+    elif page.data:
+        Console(highlight=False).print(show.batch_table(page.data))
+    else:
+        show.console.print("There are no batches yet: create one with 'gristmill batches submit'.")
+
+
+@app.command(name="show")
+def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Show one batch."""
+    batch = BatchClient(server).get(batch_id)
+    if as_json:
+        show.print_json(batch)
+        return
+    Console(highlight=False).print(show.batch_table([batch]))
+    if batch.errors:
+        print(show.errors_text(batch.errors.data))
+    if text := show.rates(batch):
+        print(text)
+
+
+@app.command()
+def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Follow a batch to its end. Exit code 1: rows failed or were not run."""
+    client = BatchClient(server)
+    batch = _watch(client, client.get(batch_id), quiet=as_json)
+    if as_json:
+        show.print_json(batch)
+    _exit(batch)
+
+
+@app.command()
+def cancel(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Cancel a batch; what is done is kept."""
+    batch = BatchClient(server).cancel(batch_id)
+    if as_json:
+        show.print_json(batch)
+    else:
+        print(f"{batch.id} is {batch.status}.")
+
+
+@app.command()
+def download(
+    batch_id: BatchId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go.")],
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Download the answers, and failed rows to OUTPUT.errors.jsonl. Goes on where an earlier try stopped."""
+    client = BatchClient(server)
+    batch = client.get(batch_id)
+    if not show.is_terminal(batch):
+        raise UserError(
+            f"The batch is {batch.status}: its files come when it ends (gristmill batches watch {batch.id})."
+        )
+    errors = output.with_name(f"{output.stem}.errors{output.suffix}")
+    for file_id, target in ((batch.output_file_id, output), (batch.error_file_id, errors)):
+        if file_id is not None:
+            for _ in client.download(file_id, target):
+                pass
+            print(target)
+    if batch.output_file_id is None:
+        show.console.print("No row was answered, so there is no output file.")
+
+
+def _watch(client: BatchClient, batch: Batch, quiet: bool) -> Batch:
+    with show.ProgressView() as view:
+        while not show.is_terminal(batch):
+            if not quiet:
+                view.update(batch)
+            time.sleep(_POLL_SECONDS)
+            batch = client.get(batch.id)
+    if not quiet:
+        ended = max(
+            filter(None, (batch.completed_at, batch.failed_at, batch.expired_at, batch.cancelled_at)), default=0
+        )
+        show.console.print(show.summary(batch, ended - batch.in_progress_at if batch.in_progress_at else None))
+        if batch.errors:
+            show.console.print(show.errors_text(batch.errors.data))
+    return batch
+
+
+def _exit(batch: Batch | None) -> None:
+    if batch is not None and (batch.status != "completed" or batch.request_counts.failed):
+        raise typer.Exit(1)
+
+
+def _metadata(pairs: list[str]) -> dict[str, str]:
+    metadata = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"The metadata '{pair}' is not KEY=VALUE.")
+        metadata[key] = value
+    return metadata

@@ -1,0 +1,114 @@
+"""A client of any server that speaks the Batch API, for the ``batches`` commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
+from gristmill.wire.common import Page
+from gristmill.wire.errors import ErrorResponse
+from gristmill.wire.files import File
+
+T = TypeVar("T")
+
+#: Seconds; an upload's answer comes only when the last byte is stored.
+_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+
+
+class BatchClient:
+    """``server`` is a base URL with its ``/v1``. Every method raises UserError, in a sentence, when it fails."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server.rstrip("/")
+        self._http = httpx.Client(timeout=_TIMEOUT)
+
+    def upload(self, path: Path) -> File:
+        with path.open("rb") as file:
+            files = {"file": (path.name, file, "application/jsonl")}
+            return self._ask("POST", "/files", File, data={"purpose": "batch"}, files=files)
+
+    def create(self, file_id: str, endpoint: str, window: str, metadata: dict[str, str]) -> Batch:
+        body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window, "metadata": metadata}
+        return self._ask("POST", "/batches", Batch, json=body)
+
+    def get(self, batch_id: str) -> Batch:
+        return self._ask("GET", f"/batches/{batch_id}", Batch)
+
+    def page(self, limit: int, after: str | None) -> Page[Batch]:
+        query = {"limit": limit} | ({"after": after} if after else {})
+        return self._ask("GET", "/batches", Page[Batch], params=query)
+
+    def cancel(self, batch_id: str) -> Batch:
+        return self._ask("POST", f"/batches/{batch_id}/cancel", Batch)
+
+    def file(self, file_id: str) -> File:
+        return self._ask("GET", f"/files/{file_id}", File)
+
+    def download(self, file_id: str, target: Path) -> Iterator[int]:
+        """Write a file, going on where an earlier download stopped; yields the bytes received so far."""
+        size = self.file(file_id).bytes
+        partial = target.with_name(target.name + ".part")
+        have = partial.stat().st_size if partial.exists() else 0
+        if have > size:
+            partial.unlink()
+            have = 0
+        with partial.open("ab") as file:
+            while have < size:
+                for chunk in self._chunks(file_id, have):
+                    file.write(chunk)
+                    have += len(chunk)
+                    yield have
+        partial.replace(target)
+
+    def _chunks(self, file_id: str, start: int) -> Iterator[bytes]:
+        url, headers = f"{self._server}/files/{file_id}/content", {"range": f"bytes={start}-"}
+        with self._clear_errors(), self._http.stream("GET", url, headers=headers) as answer:
+            if answer.status_code != 206:
+                answer.read()
+                raise _refusal(answer)
+            yield from answer.iter_bytes()
+
+    def _ask(self, method: str, path: str, kind: type[T], **options: Any) -> T:
+        with self._clear_errors():
+            answer = self._http.request(method, self._server + path, **options)
+        if answer.status_code != 200:
+            raise _refusal(answer)
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.DecodeError:
+            raise UserError(
+                f"{self._server} answered, but not as a Batch API server: check the URL (it usually ends in /v1)."
+            ) from None
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise UserError(
+                f"'{self._server}' is not a server's URL: write it like http://127.0.0.1:4080/v1."
+            ) from None
+        except httpx.TimeoutException:
+            raise UserError(f"The server at {self._server} did not answer in time: is it overloaded?") from None
+        except httpx.TransportError as error:
+            raise UserError(
+                f"No server answers at {self._server} ({error}): start one with 'gristmill serve', "
+                "or name another with --server."
+            ) from None
+
+
+def _refusal(answer: httpx.Response) -> UserError:
+    try:
+        return UserError(msgspec.json.decode(answer.content, type=ErrorResponse).error.message)
+    except msgspec.DecodeError:
+        return UserError(
+            f"{answer.url} answered {answer.status_code}, but not as a Batch API server: "
+            "check the URL (it usually ends in /v1)."
+        )

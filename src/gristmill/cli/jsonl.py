@@ -1,0 +1,47 @@
+"""Looking at an input file before it is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from gristmill.batches.lines import LineSplitter
+from gristmill.batches.validation import Limits
+from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.user_error import UserError
+
+
+class _Url(msgspec.Struct):
+    url: str | None = None
+
+
+def check_readable(path: Path) -> None:
+    """Raises UserError where the file is not there to be read."""
+    if not path.exists():
+        raise UserError(f"There is no file {path}: check the name.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a JSONL file.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def first_endpoint(path: Path) -> str:
+    """The endpoint that the first line asks for; chat completions where that cannot be told."""
+    splitter = LineSplitter(Limits().max_line_bytes)
+    with path.open("rb") as file:
+        while chunk := file.read(1024 * 1024):
+            if lines := splitter.feed(chunk):
+                break
+        else:
+            lines = splitter.finish()
+    if lines and lines[0].data is not None:
+        try:
+            url = msgspec.json.decode(lines[0].data, type=_Url).url
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            url = None
+        if url in ENDPOINTS:
+            return url
+    return "/v1/chat/completions"

@@ -1,0 +1,57 @@
+"""The command ``gristmill``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import gristmill
+from gristmill.cli import batches, models, run, serve
+from gristmill.cli.config import load_defaults
+from gristmill.user_error import UserError
+
+app = typer.Typer(
+    help="Huge batches of LLM requests that share most of their prompt, on machines you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve.serve)
+app.command()(run.run)
+app.add_typer(batches.app, name="batches")
+app.add_typer(models.app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gristmill {gristmill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(envvar="GRISTMILL_CONFIG", help="Settings file; ./gristmill.toml if it exists.")
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.default_map = load_defaults(config)
+
+
+def main() -> None:
+    """Run the command; an error a person can mend is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has had enough.
+        sys.stderr.close()
+        sys.exit(0)

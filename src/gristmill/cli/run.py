@@ -1,0 +1,180 @@
+"""``gristmill run``: a batch without a server, resumable by running it again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.cli import config, jsonl, show
+from gristmill.engines.registry import EngineSettings
+from gristmill.storage.open import StorageSettings
+from gristmill.storage.records import FileRecord, file_blob
+from gristmill.telemetry import log
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch, CreateBatchRequest
+
+#: A run has no deadline; this is the longest window there is.
+_WINDOW = "366d"
+_INPUT_ID = "file-input"
+
+
+class _Job(msgspec.Struct):
+    """What a run was started with; running it again with something else is not resuming it."""
+
+    input: str
+    input_bytes: int
+    input_modified_ns: int
+    engine: str
+    model: str | None
+    defaults: dict[str, Any] | None
+
+
+def run(
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", help="Requests, one JSON object a line.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go.")],
+    engine: config.EngineName = "openvino",
+    model: config.Model = None,
+    url: config.Url = None,
+    engine_option: config.EngineOptions = None,
+    defaults: Annotated[
+        Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
+    ] = None,
+    concurrency: config.Concurrency = None,
+    request_timeout: config.RequestTimeout = 600.0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
+    log_level: config.LogLevel = "error",
+) -> None:
+    """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
+    log.configure(config.check_log_level(log_level))
+    jsonl.check_readable(input_file)
+    settings = config.engine_settings(engine, model, url, engine_option)
+    state = output.parent / f".{output.name}.gristmill"
+    _check_output(output, state, overwrite)
+    job = _job(input_file, settings, _read_defaults(defaults))
+    _check_same_job(state, job)
+    host_settings = HostSettings(
+        StorageSettings(state), settings, concurrency=concurrency, request_timeout=request_timeout
+    )
+    batch = asyncio.run(_run(host_settings, input_file, job))
+    if not show.is_terminal(batch):
+        show.console.print(f"Stopped. What is done is kept in {state}; the same command goes on from there.")
+        raise typer.Exit(130)
+    if batch.status == "failed":
+        shutil.rmtree(state)
+        errors = batch.errors.data if batch.errors else []
+        raise UserError(f"{input_file} was rejected, nothing ran:\n{show.errors_text(errors)}")
+    errors_file = output.with_name(f"{output.stem}.errors{output.suffix}")
+    _deliver(batch.error_file_id, state, errors_file, even_if_empty=False)
+    _deliver(batch.output_file_id, state, output, even_if_empty=True)
+    shutil.rmtree(state)
+    show.console.print(show.summary(batch, (batch.completed_at or 0) - (batch.in_progress_at or 0)))
+    show.console.print(f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else ""))
+    if batch.request_counts.failed:
+        raise typer.Exit(1)
+
+
+async def _run(settings: HostSettings, input_file: Path, job: _Job) -> Batch:
+    """Run or resume; returns when the batch has ended or a signal stopped it."""
+    host = BatchHost(settings)
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await host.start()
+    try:
+        batch = await _find_or_create(host, input_file, job)
+        with show.ProgressView() as view:
+            while not show.is_terminal(batch) and not stopped.is_set():
+                view.update(batch)
+                await _pause(stopped, 0.2)
+                batch = await host.batches.get(batch.id)
+    finally:
+        await host.stop()
+    return batch
+
+
+async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch:
+    page = await host.batches.page(None, 1)
+    if page.data:
+        return page.data[0]
+    now = int(time.time())
+    _link(_blob(host.settings.storage.data, _INPUT_ID), input_file)
+    await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
+    request = CreateBatchRequest(_INPUT_ID, jsonl.first_endpoint(input_file), _WINDOW)
+    return await host.batches.create(request, job.defaults)
+
+
+async def _pause(stopped: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopped.wait()
+    except TimeoutError:
+        pass
+
+
+def _check_output(output: Path, state: Path, overwrite: bool) -> None:
+    if not output.parent.is_dir():
+        raise UserError(f"There is no folder {output.parent} for the output: create it first.")
+    if output.exists() and not state.exists() and not overwrite:
+        raise UserError(f"{output} exists already: choose another name, or replace it with --overwrite.")
+
+
+def _read_defaults(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    jsonl.check_readable(path)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} must hold one JSON object of body parameters: {error}.") from None
+
+
+def _job(input_file: Path, engine: EngineSettings, defaults: dict[str, Any] | None) -> _Job:
+    status = input_file.stat()
+    return _Job(str(input_file.resolve()), status.st_size, status.st_mtime_ns, engine.engine, engine.model, defaults)
+
+
+def _check_same_job(state: Path, job: _Job) -> None:
+    """Raises UserError where ``state`` belongs to something else, else notes the job there."""
+    note = state / "job.json"
+    if not note.exists():
+        state.mkdir(exist_ok=True)
+        note.write_bytes(msgspec.json.encode(job))
+        return
+    before = msgspec.json.decode(note.read_bytes(), type=_Job)
+    changed = [name for name in job.__struct_fields__ if getattr(job, name) != getattr(before, name)]
+    if changed:
+        what = "input" if any(name.startswith("input") for name in changed) else " and ".join(changed)
+        raise UserError(
+            f"The {what} changed since this run was started: undo that to resume it, or delete {state} to start afresh."
+        )
+
+
+def _deliver(file_id: str | None, state: Path, target: Path, even_if_empty: bool) -> None:
+    """Move a result file into place; again and again, if need be, after a kill."""
+    if file_id is not None:
+        source = _blob(state, file_id)
+        if source.exists():
+            source.replace(target)
+    elif even_if_empty:
+        target.write_bytes(b"")
+    else:
+        target.unlink(missing_ok=True)
+
+
+def _blob(state: Path, file_id: str) -> Path:
+    return state / "blobs" / file_blob(file_id)
+
+
+def _link(blob: Path, input_file: Path) -> None:
+    """The input is read where it is, not copied."""
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    blob.unlink(missing_ok=True)
+    blob.symlink_to(input_file.resolve())

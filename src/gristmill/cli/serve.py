@@ -1,0 +1,66 @@
+"""``gristmill serve``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gristmill.api.server import ServerSettings
+from gristmill.api.server import serve as serve_api
+from gristmill.batches.host import HostSettings
+from gristmill.cli import config
+from gristmill.storage.open import StorageSettings
+from gristmill.telemetry import log
+
+
+def default_data_folder() -> Path:
+    return Path.home() / ".local" / "share" / "gristmill"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(envvar="GRISTMILL_HOST", help="Address to listen on; 0.0.0.0 for the whole network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRISTMILL_PORT", min=0, max=65535, help="0 takes a free one.")] = 4080,
+    data: Annotated[
+        Path | None, typer.Option(envvar="GRISTMILL_DATA", help="Where batches live. [~/.local/share/gristmill]")
+    ] = None,
+    engine: config.EngineName = "openvino",
+    model: config.Model = None,
+    url: config.Url = None,
+    engine_option: config.EngineOptions = None,
+    database: Annotated[
+        str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
+    ] = None,
+    blobs: Annotated[
+        str | None, typer.Option(envvar="GRISTMILL_BLOBS", help="Folder or URL of the files. [in the data folder]")
+    ] = None,
+    concurrency: config.Concurrency = None,
+    request_timeout: config.RequestTimeout = 600.0,
+    stop_grace: Annotated[
+        float, typer.Option(envvar="GRISTMILL_STOP_GRACE", min=0, help="Seconds for requests in flight at a stop.")
+    ] = 20.0,
+    log_level: config.LogLevel = "info",
+    log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
+) -> None:
+    """Serve the OpenAI Batch API."""
+    log.configure(config.check_log_level(log_level), log_json)
+    settings = ServerSettings(
+        address=host,
+        port=port,
+        host=HostSettings(
+            storage=StorageSettings(data or default_data_folder(), database, blobs),
+            engine=config.engine_settings(engine, model, url, engine_option),
+            concurrency=concurrency,
+            request_timeout=request_timeout,
+            stop_grace=stop_grace,
+        ),
+    )
+    serve_api(settings, ready=_announce)
+
+
+def _announce(base_url: str) -> None:
+    print(f"Gristmill is ready: {base_url}", file=sys.stderr, flush=True)

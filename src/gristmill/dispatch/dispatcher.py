@@ -1,0 +1,95 @@
+"""The dispatcher: keeps an engine's window full, and retries what is worth retrying."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from gristmill.dispatch.outage import Outage
+from gristmill.dispatch.retry import RetryPolicy, decide
+from gristmill.engines.protocol import Completion, Engine, EngineError, ErrorKind, OnText, Request
+from gristmill.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Abandoned(Exception):
+    """The caller asked to stop while the request was waiting for another try."""
+
+
+class Dispatcher:
+    """One engine's requests, from all batches and callers.
+
+    At most ``window`` requests are in flight; who waits is served in turn, so batches that run at the same time
+    share the engine evenly. ``timeout`` is in seconds, for one attempt.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        window: int | None = None,
+        timeout: float = 600.0,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        self.engine = engine
+        self.window = window or engine.capabilities.slots
+        self.outage = Outage()
+        self._timeout = timeout
+        self._policy = policy or RetryPolicy()
+        self._slots = asyncio.Semaphore(self.window)
+
+    async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
+        """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
+        try:
+            async with self._slots, asyncio.timeout(self._timeout):
+                completion = await self.engine.complete(request, on_text)
+        except EngineError as error:
+            if error.kind is ErrorKind.UNAVAILABLE:
+                self.outage.report_failure(error.message)
+            raise
+        except TimeoutError:
+            raise EngineError(ErrorKind.TIMEOUT, "The underlying call to the model timed out.") from None
+        except Exception as error:
+            # A defect of an engine must cost one row, not the batch.
+            log.error("engine failed unexpectedly", engine=self.engine.name, exc_info=error)
+            message = f"The {self.engine.name} engine failed: {error!r}."
+            raise EngineError(ErrorKind.INTERRUPTED, message) from error
+        self.outage.report_success()
+        return completion
+
+    async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
+        """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
+
+        Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
+        """
+        failures = pauses = 0
+        while True:
+            if self.outage.open:
+                await _unless(abandon, self.outage.wait())
+            try:
+                return await self.complete_once(request)
+            except EngineError as error:
+                failures += 1
+                retry = decide(error.kind, failures, pauses + 1, error.retry_after, random.random(), self._policy)
+                if retry is None:
+                    raise
+            if not retry.counted:
+                failures -= 1
+                pauses += 1
+            if retry.delay > 0:
+                await _unless(abandon, asyncio.sleep(retry.delay))
+
+
+async def _unless(abandon: asyncio.Event, waiting: Coroutine[Any, Any, Any]) -> None:
+    """Wait, but not past ``abandon``."""
+    wait, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(abandon.wait())
+    try:
+        await asyncio.wait((wait, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        wait.cancel()
+        gone.cancel()
+    if abandon.is_set():
+        raise Abandoned

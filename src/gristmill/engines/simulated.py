@@ -1,0 +1,201 @@
+"""The simulated engine: deterministic text, a clock and a prefix cache, but no model.
+
+For tests and capacity planning: it answers from a hash of the prompt, takes as long as it is told a real engine
+would, reuses prefixes the way a slot-based server does, and fails on demand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+
+from gristmill.engines.options import parse_options
+from gristmill.engines.protocol import (
+    Capabilities,
+    Choice,
+    Completion,
+    EngineError,
+    ErrorKind,
+    OnText,
+    Request,
+    Timings,
+    check_parameters,
+    context_length_exceeded,
+    unknown_model,
+)
+from gristmill.wire.chat import ChatCompletionRequest
+
+#: Characters a token, a fair average for English.
+_TOKEN_CHARS = 4
+_DEFAULT_OUTPUT_TOKENS = 16
+_WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
+
+_PARAMETERS = frozenset(
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
+     "presence_penalty"}
+)  # fmt: skip
+
+
+class SimulatedOptions(msgspec.Struct, frozen=True):
+    """Times in seconds, speeds in tokens a second (0: no time at all)."""
+
+    #: How many requests may usefully be in flight.
+    slots: int = 64
+    latency: float = 0.0
+    prefill_speed: float = 0.0
+    decode_speed: float = 0.0
+    context_length: int = 131_072
+    #: Prompts the prefix cache remembers; 0 switches it off.
+    cached_prompts: int = 8
+    #: Share of requests that fail with ``failure_kind``, by chance.
+    failure_rate: float = 0.0
+    failure_kind: ErrorKind = ErrorKind.INTERRUPTED
+    #: A request whose prompt contains this text always fails with ``failure_kind``.
+    fail_on: str = ""
+    #: A file that gets one line (the end of the prompt) for each answered request, to count them from outside.
+    journal: str = ""
+
+    @staticmethod
+    def parse(options: dict[str, str]) -> SimulatedOptions:
+        return parse_options(SimulatedOptions, options, "simulated")
+
+
+class SimulatedEngine:
+    name = "simulated"
+
+    def __init__(self, options: SimulatedOptions, model: str = "simulated") -> None:
+        self._options = options
+        self._model = model
+        self._cache = _PromptCache(options.cached_prompts)
+        self._journal = -1
+        self.models = (model,)
+        self.capabilities = Capabilities(
+            slots=options.slots,
+            parameters=_PARAMETERS,
+            reports_cached_tokens=True,
+            context_length=options.context_length,
+        )
+
+    async def start(self) -> None:
+        if self._options.journal:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._journal = os.open(Path(self._options.journal), flags, 0o644)
+
+    async def stop(self) -> None:
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+        if request.model != self._model:
+            raise unknown_model(request.model, self.models)
+        check_parameters(request, self.capabilities, self.name)
+        prompt = _prompt_text(request)
+        prompt_tokens = _count(prompt)
+        limit = request.token_limit() or _DEFAULT_OUTPUT_TOKENS
+        if prompt_tokens >= self._options.context_length:
+            raise context_length_exceeded(prompt_tokens, limit, self._options.context_length)
+        self._fail_on_demand(prompt)
+        cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
+        choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
+        completion_tokens = sum(len(choice.text.split()) for choice in choices)
+        timings = self._timings(prompt_tokens - cached_tokens, completion_tokens)
+        await self._pass_time(timings, choices, on_text)
+        if self._journal >= 0:
+            os.write(self._journal, prompt[-80:].replace("\n", " ").encode() + b"\n")
+        return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens, timings)
+
+    def _fail_on_demand(self, prompt: str) -> None:
+        options = self._options
+        on_text = bool(options.fail_on) and options.fail_on in prompt
+        if on_text or (options.failure_rate and random.random() < options.failure_rate):
+            kind = options.failure_kind
+            code = "simulated_failure" if kind is ErrorKind.INVALID_REQUEST else None
+            raise EngineError(kind, f"A simulated failure ({kind.value}).", code=code)
+
+    def _timings(self, new_tokens: int, completion_tokens: int) -> Timings:
+        options = self._options
+        prefill = new_tokens / options.prefill_speed if options.prefill_speed else 0.0
+        decode = completion_tokens / options.decode_speed if options.decode_speed else 0.0
+        return Timings(queued=0.0, prefill=options.latency + prefill, decode=decode)
+
+    async def _pass_time(self, timings: Timings, choices: tuple[Choice, ...], on_text: OnText | None) -> None:
+        prefill, decode = timings.prefill or 0.0, timings.decode or 0.0
+        if on_text is None:
+            if prefill + decode > 0:
+                await asyncio.sleep(prefill + decode)
+            return
+        await asyncio.sleep(prefill)
+        for index, choice in enumerate(choices):
+            words = choice.text.split(" ")
+            for position, word in enumerate(words):
+                await asyncio.sleep(decode / len(words) / len(choices))
+                on_text(index, word if position == 0 else " " + word)
+
+
+class _PromptCache:
+    """The last few prompts, as a slot-based server keeps them: a prompt reuses what it shares with the nearest."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._prompts: OrderedDict[str, None] = OrderedDict()
+
+    def reuse(self, prompt: str) -> int:
+        """Characters of ``prompt`` that were seen before, at its beginning; remembers the prompt."""
+        if self._size == 0:
+            return 0
+        best, nearest = 0, None
+        for known in reversed(self._prompts):
+            if best and known[:best] != prompt[:best]:
+                continue
+            shared = _shared_prefix(known, prompt)
+            if shared > best:
+                best, nearest = shared, known
+            if best > len(prompt) * 9 // 10:
+                break
+        if nearest is not None and best * 2 > len(nearest):
+            del self._prompts[nearest]
+        elif len(self._prompts) >= self._size:
+            self._prompts.popitem(last=False)
+        self._prompts[prompt] = None
+        # The last token is always computed, as it gives the first output token.
+        return max(min(best, len(prompt) - _TOKEN_CHARS), 0)
+
+
+def _shared_prefix(one: str, other: str) -> int:
+    """Length of the common prefix, by bisection over slices: comparing those is one memcmp each."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _prompt_text(request: Request) -> str:
+    if isinstance(request, ChatCompletionRequest):
+        return "\n".join(f"{message.role}: {message.text()}" for message in request.messages)
+    return request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt))
+
+
+def _count(text: str) -> int:
+    return max(1, len(text) // _TOKEN_CHARS)
+
+
+def _choice(prompt: str, index: int, limit: int, stop: str | list[str] | None) -> Choice:
+    """Words drawn by a hash of the prompt: the same prompt gets the same answer, one word a token."""
+    digest = hashlib.blake2b(f"{index}\0{prompt}".encode("utf-8", "replace"), digest_size=16).digest()
+    words = [str(digest[0] % 11)] + [_WORDS[byte % len(_WORDS)] for byte in digest[1:8]]
+    text, reason = " ".join(words[:limit]), "stop" if limit >= len(words) else "length"
+    for end in [stop] if isinstance(stop, str) else stop or []:
+        if end and end in text:
+            text, reason = text[: text.index(end)], "stop"
+    return Choice(text, reason)

@@ -1,0 +1,42 @@
+"""What every endpoint shares: how a completion is asked for, and how it is accounted for."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+
+from gristmill.engines.protocol import Completion, Request
+from gristmill.wire.common import CompletionUsage, PromptTokensDetails
+
+#: Asks an engine, through whatever dispatching and retrying the caller wants.
+Complete = Callable[[Request], Awaitable[Completion]]
+
+
+class Answer(NamedTuple):
+    """The response body, and its token counts for the batch's sums."""
+
+    body: msgspec.Struct
+    prompt_tokens: int
+    cached_tokens: int | None
+    completion_tokens: int
+
+
+def new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(14)
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def usage(prompt_tokens: int, cached_tokens: int | None, completion_tokens: int) -> CompletionUsage:
+    return CompletionUsage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens),
+    )

@@ -1,0 +1,90 @@
+"""``/v1/completions``: one prompt or several, as strings or token ids."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.protocol import Choice, Completion
+from gristmill.inference.answer import Answer, Complete, new_id, now, usage
+from gristmill.wire.chat import TokenLogprob
+from gristmill.wire.completions import (
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionRequest,
+    TextCompletion,
+)
+from gristmill.wire.errors import ApiError
+from gristmill.wire.json import decode
+
+_decoder = msgspec.json.Decoder(CompletionRequest)
+
+
+def parse(body: bytes) -> list[CompletionRequest]:
+    """One request a prompt."""
+    request = decode(_decoder, body)
+    prompts = _prompts(request.prompt)
+    if request.stream and len(prompts) > 1:
+        raise ApiError(400, "Streaming takes one prompt at a time.", param="stream", code="invalid_value")
+    return [msgspec.structs.replace(request, prompt=prompt) for prompt in prompts]
+
+
+async def answer(body: bytes, complete: Complete) -> Answer:
+    requests = parse(body)
+    if len(requests) == 1:
+        completions = [await complete(requests[0])]
+    else:
+        completions = list(await asyncio.gather(*(complete(request) for request in requests)))
+    prompt_tokens = sum(each.prompt_tokens for each in completions)
+    completion_tokens = sum(each.completion_tokens for each in completions)
+    reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]
+    cached_tokens = sum(reported) if len(reported) == len(completions) else None
+    body_out = text_completion(completions)
+    body_out.usage = usage(prompt_tokens, cached_tokens, completion_tokens)
+    return Answer(body_out, prompt_tokens, cached_tokens, completion_tokens)
+
+
+def text_completion(completions: list[Completion]) -> TextCompletion:
+    choices = [choice for completion in completions for choice in completion.choices]
+    return TextCompletion(
+        id=new_id("cmpl-"),
+        created=now(),
+        model=completions[0].model,
+        choices=[_choice(index, choice) for index, choice in enumerate(choices)],
+        usage=None,
+    )
+
+
+def _choice(index: int, choice: Choice) -> CompletionChoice:
+    logprobs = None if choice.logprobs is None else _logprobs(choice.logprobs)
+    return CompletionChoice(index, choice.text, choice.finish_reason, logprobs)
+
+
+def _logprobs(tokens: list[TokenLogprob]) -> CompletionLogprobs:
+    offsets, position = [], 0
+    for token in tokens:
+        offsets.append(position)
+        position += len(token.token)
+    return CompletionLogprobs(
+        tokens=[token.token for token in tokens],
+        token_logprobs=[token.logprob for token in tokens],
+        top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in tokens],
+        text_offset=offsets,
+    )
+
+
+def _prompts(prompt: str | list[Any]) -> list[str | list[Any]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise ApiError(400, "The 'prompt' is an empty list.", param="prompt", code="invalid_value")
+    if all(isinstance(token, int) for token in prompt):
+        return [prompt]
+    if all(isinstance(part, str) for part in prompt):
+        return list(prompt)
+    if all(isinstance(part, list) and part and all(isinstance(t, int) for t in part) for part in prompt):
+        return list(prompt)
+    text = "Invalid type for 'prompt': expected a string, an array of strings, or an array of token ids."
+    raise ApiError(400, text, param="prompt", code="invalid_type")

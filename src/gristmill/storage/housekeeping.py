@@ -1,0 +1,48 @@
+"""Housekeeping: expired files, abandoned uploads, and what a kill left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import file_blob, part_blob
+from gristmill.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+INTERVAL_SECONDS = 60.0
+
+
+async def keep_house(storage: Storage) -> None:
+    """Tidy up now and then, for ever; a failure is logged and tried again."""
+    while True:
+        try:
+            await tidy(storage, int(time.time()))
+        except Exception as error:
+            log.warning("housekeeping failed", reason=str(error))
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+async def tidy(storage: Storage, now: int) -> None:
+    for batch_seq in await storage.metadata.rows.leftovers():
+        await storage.metadata.rows.clear(batch_seq)
+    for upload_id in await storage.metadata.uploads.overdue(now):
+        if await storage.metadata.uploads.end(upload_id, "expired"):
+            await drop_parts(storage, upload_id)
+    await storage.metadata.files.delete_expired(now)
+    await erase_deleted(storage)
+
+
+async def erase_deleted(storage: Storage) -> None:
+    """Free the bytes of deleted files that no unfinished batch reads."""
+    for file_id in await storage.metadata.files.garbage():
+        await storage.blobs.delete(file_blob(file_id))
+        await storage.metadata.files.mark_erased(file_id)
+
+
+async def drop_parts(storage: Storage, upload_id: str) -> None:
+    """Free the parts of an upload that has ended."""
+    for part in await storage.metadata.uploads.parts(upload_id):
+        await storage.blobs.delete(part_blob(part.id))
+    await storage.metadata.uploads.forget_parts(upload_id)

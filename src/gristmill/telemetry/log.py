@@ -1,0 +1,56 @@
+"""The log: structured events on standard error. A log line that cannot be written is lost, never an error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+
+class _SafeStream:
+    """Standard error that swallows its own failures: a closed terminal or a full disk must not stop a batch."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+def configure(level: str = "info", as_json: bool = False) -> None:
+    """Log to standard error from ``level`` up: for a person, or one JSON object a line."""
+    stream = _SafeStream(sys.stderr)
+    renderer: Any
+    if as_json:
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=False),
+            structlog.processors.format_exc_info if as_json else _keep,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> Any:
+    return structlog.get_logger(component=name.removeprefix("gristmill."))
+
+
+def _keep(_logger: Any, _name: str, event: Any) -> Any:
+    return event

@@ -1,0 +1,27 @@
+"""Prometheus metrics of this process."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+REGISTRY = CollectorRegistry()
+
+_rows = Counter("gristmill_rows", "Rows with a result, by outcome.", ["outcome"], registry=REGISTRY)
+_tokens = Counter(
+    "gristmill_tokens",
+    "Tokens of rows with a result; cached ones are part of prompt.",
+    ["kind"],
+    registry=REGISTRY,
+)
+
+#: By outcome. Looking up a label once, not a row, keeps this off the hot path.
+ROWS = {outcome: _rows.labels(outcome) for outcome in ("succeeded", "failed")}
+TOKENS = {kind: _tokens.labels(kind) for kind in ("prompt", "cached", "completion")}
+
+ACTIVE_BATCHES = Gauge("gristmill_active_batches", "Batches this process is working on.", registry=REGISTRY)
+ENGINE_UP = Gauge("gristmill_engine_up", "1 while the engine answers.", registry=REGISTRY)
+
+
+def render() -> bytes:
+    """The text exposition format."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,57 @@
+"""How a job is doing: rates over a sliding window, the reused share, and the time that is left."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+
+class Counts(NamedTuple):
+    """What has been done so far; ``cached_tokens`` is None where the engine does not report it."""
+
+    rows: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int | None = 0
+    completion_tokens: int = 0
+
+
+class Rates(NamedTuple):
+    """None until there is something to measure."""
+
+    rows_per_second: float | None
+    tokens_per_second: float | None
+    reused_share: float | None
+    eta_seconds: float | None
+
+
+class Progress:
+    """Feed it ``(time, counts)`` observations; ``rates`` looks back over ``window`` seconds."""
+
+    def __init__(self, total: int, window: float = 60.0) -> None:
+        self.total = total
+        self._window = window
+        self._observations: deque[tuple[float, Counts]] = deque()
+
+    def observe(self, now: float, counts: Counts) -> None:
+        """``now`` in seconds on any steady clock."""
+        if len(self._observations) > 1 and now - self._observations[-1][0] < self._window / 600:
+            # Enough resolution; the last observation moves on instead of the list growing.
+            self._observations.pop()
+        self._observations.append((now, counts))
+        while len(self._observations) > 2 and self._observations[1][0] < now - self._window:
+            self._observations.popleft()
+
+    def rates(self) -> Rates:
+        if not self._observations:
+            return Rates(None, None, None, None)
+        (start, first), (end, last) = self._observations[0], self._observations[-1]
+        share = None
+        if last.cached_tokens is not None and last.prompt_tokens:
+            share = last.cached_tokens / last.prompt_tokens
+        seconds, done = end - start, last.rows - first.rows
+        if seconds <= 0 or done <= 0:
+            return Rates(None, None, share, None)
+        tokens = last.prompt_tokens + last.completion_tokens - first.prompt_tokens - first.completion_tokens
+        rate = done / seconds
+        return Rates(rate, tokens / seconds, share, max(self.total - last.rows, 0) / rate)

@@ -78,6 +78,7 @@ class RowFeed:
         span = last.offset + last.length - first.offset
         if span <= 2 * _BYTES_AHEAD or len(rows) == 1:
             data = await self._storage.blobs.read(self._blob, first.offset, span)
-            return [data[row.offset - first.offset :][: row.length] for row in rows]
+            starts = [row.offset - first.offset for row in rows]
+            return [data[start : start + row.length] for start, row in zip(starts, rows, strict=True)]
         ranges = [(row.offset, row.length) for row in rows]
         return await self._storage.blobs.read_ranges(self._blob, ranges)

@@ -1,0 +1,36 @@
+# Two commands do it all: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint check-python
+
+demo: .venv/demo
+	@scripts/demo.sh $(BIN)
+
+test: .venv/dev lint
+	@$(BIN)/gristmill models pull smollm2-135m-instruct > /dev/null
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \
+	{ echo "Gristmill needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python3.11'."; exit 1; }
+
+.venv/bin/python: | check-python
+	@$(PYTHON) -m venv .venv || \
+	{ echo "Python cannot make a virtual environment: on Debian, apt-get install python3-venv."; rm -rf .venv; exit 1; }
+
+.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing Gristmill into .venv (a minute or so) ..."
+	@$(PIP) -e '.[embedded]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing Gristmill and its test tools into .venv (a minute or so) ..."
+	@$(PIP) -e '.[embedded,dev]'
+	@touch $@

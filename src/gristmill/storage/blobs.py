@@ -68,14 +68,16 @@ class LocalBlobStore:
 
 async def _regrouped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Network chunks gathered into a few megabytes: each one crosses into the blob store's runtime."""
-    group = bytearray()
+    group: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        group += chunk
-        if len(group) >= CHUNK_BYTES:
-            yield bytes(group)
-            group.clear()
+        group.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK_BYTES:
+            yield b"".join(group)
+            group, size = [], 0
     if group:
-        yield bytes(group)
+        yield b"".join(group)
 
 
 @contextlib.contextmanager

@@ -129,10 +129,7 @@ def _watch(client: BatchClient, batch: Batch, quiet: bool) -> Batch:
             time.sleep(_POLL_SECONDS)
             batch = client.get(batch.id)
     if not quiet:
-        ended = max(
-            filter(None, (batch.completed_at, batch.failed_at, batch.expired_at, batch.cancelled_at)), default=0
-        )
-        show.console.print(show.summary(batch, ended - batch.in_progress_at if batch.in_progress_at else None))
+        show.console.print(" ".join(filter(None, (show.summary(batch), view.speed(batch)))))
         if batch.errors:
             show.console.print(show.errors_text(batch.errors.data))
     return batch

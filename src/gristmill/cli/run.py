@@ -24,6 +24,7 @@ from gristmill.wire.batch import Batch, CreateBatchRequest
 #: A run has no deadline; this is the longest window there is.
 _WINDOW = "366d"
 _INPUT_ID = "file-input"
+_NOTE = "job.json"
 
 
 class _Job(msgspec.Struct):
@@ -63,7 +64,7 @@ def run(
     host_settings = HostSettings(
         StorageSettings(state), settings, concurrency=concurrency, request_timeout=request_timeout
     )
-    batch = asyncio.run(_run(host_settings, input_file, job))
+    batch, speed = asyncio.run(_run(host_settings, input_file, job))
     if not show.is_terminal(batch):
         show.console.print(f"Stopped. What is done is kept in {state}; the same command goes on from there.")
         raise typer.Exit(130)
@@ -75,14 +76,14 @@ def run(
     _deliver(batch.error_file_id, state, errors_file, even_if_empty=False)
     _deliver(batch.output_file_id, state, output, even_if_empty=True)
     shutil.rmtree(state)
-    show.console.print(show.summary(batch, (batch.completed_at or 0) - (batch.in_progress_at or 0)))
+    show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
     show.console.print(f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else ""))
     if batch.request_counts.failed:
         raise typer.Exit(1)
 
 
-async def _run(settings: HostSettings, input_file: Path, job: _Job) -> Batch:
-    """Run or resume; returns when the batch has ended or a signal stopped it."""
+async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Batch, str]:
+    """Run or resume until the batch has ended or a signal stops it; with what is to say of its speed."""
     host = BatchHost(settings)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,15 +96,18 @@ async def _run(settings: HostSettings, input_file: Path, job: _Job) -> Batch:
                 view.update(batch)
                 await _pause(stopped, 0.2)
                 batch = await host.batches.get(batch.id)
+            speed = view.speed(batch)
     finally:
         await host.stop()
-    return batch
+    return batch, speed
 
 
 async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch:
     page = await host.batches.page(None, 1)
     if page.data:
         return page.data[0]
+    # Only now: an engine that could not start has begun nothing.
+    (host.settings.storage.data / _NOTE).write_bytes(msgspec.json.encode(job))
     now = int(time.time())
     _link(_blob(host.settings.storage.data, _INPUT_ID), input_file)
     await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
@@ -142,11 +146,9 @@ def _job(input_file: Path, engine: EngineSettings, defaults: dict[str, Any] | No
 
 
 def _check_same_job(state: Path, job: _Job) -> None:
-    """Raises UserError where ``state`` belongs to something else, else notes the job there."""
-    note = state / "job.json"
+    """Raises UserError where ``state`` belongs to something else."""
+    note = state / _NOTE
     if not note.exists():
-        state.mkdir(exist_ok=True)
-        note.write_bytes(msgspec.json.encode(job))
         return
     before = msgspec.json.decode(note.read_bytes(), type=_Job)
     changed = [name for name in job.__struct_fields__ if getattr(job, name) != getattr(before, name)]

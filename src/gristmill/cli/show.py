@@ -44,7 +44,8 @@ class ProgressView:
         )
         self._task: TaskID | None = None
         self._next_line = time.monotonic() + 2.0
-        self._last_status = ""
+        #: When rows were first seen to run, and how many were done then.
+        self._first_seen: tuple[float, int] | None = None
 
     def __enter__(self) -> ProgressView:
         if console.is_terminal:
@@ -52,11 +53,25 @@ class ProgressView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if console.is_terminal:
+            self._bar.stop()
+
+    def speed(self, batch: Batch) -> str:
+        """Rows answered while this view looked on, and how fast; nothing where it saw too little to tell."""
+        if self._first_seen is None:
+            return ""
+        since, rows_before = self._first_seen
+        rows = batch.request_counts.completed + batch.request_counts.failed - rows_before
+        seconds = time.monotonic() - since
+        if rows <= 0 or seconds < 1:
+            return ""
+        return f"{rows:,} rows in {duration(seconds)}: {_number(rows / seconds)} rows/s."
 
     def update(self, batch: Batch) -> None:
         counts = batch.request_counts
         done = counts.completed + counts.failed
+        if self._first_seen is None and batch.status == "in_progress":
+            self._first_seen = (time.monotonic(), done)
         if console.is_terminal:
             if self._task is None:
                 self._task = self._bar.add_task(batch.status, total=1, rates="")
@@ -89,15 +104,13 @@ def rates(batch: Batch) -> str:
     return "  ".join(parts)
 
 
-def summary(batch: Batch, seconds: float | None = None) -> str:
+def summary(batch: Batch) -> str:
     """What came of a batch, in one or two sentences."""
     counts = batch.request_counts
     unrun = counts.total - counts.completed - counts.failed
     text = f"{batch.status.capitalize()}: {counts.completed:,} of {counts.total:,} rows answered"
     text += f", {counts.failed:,} failed" if counts.failed else ""
     text += f", {unrun:,} not run" if unrun else ""
-    if seconds is not None and seconds > 0:
-        text += f", in {duration(seconds)} ({_number((counts.completed + counts.failed) / seconds)} rows/s)"
     text += "."
     if batch.usage is not None and batch.usage.total_tokens:
         usage = batch.usage

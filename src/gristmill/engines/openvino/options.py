@@ -1,0 +1,29 @@
+"""Options of the embedded engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gristmill.engines.options import parse_options
+
+
+class OpenVinoOptions(msgspec.Struct, frozen=True):
+    """How much the embedded engine may use, and how it computes."""
+
+    #: Memory for the KV cache, in GiB; it bounds how many tokens rows and reusable prefixes may hold together.
+    kv_cache_gb: float = 2.0
+    #: Rows computed at the same time.
+    max_rows: int = 64
+    #: Tokens computed in one step; longer prefills are cut into chunks of it.
+    step_tokens: int = 2048
+    #: CPU threads; 0 leaves it to OpenVINO.
+    threads: int = 0
+    #: How a GGUF's quantized weights are stored for OpenVINO. f16 keeps log-probabilities within 0.02 of a float32
+    #: reference. q8_0 is about a third faster, and computes with 8-bit activations: errors up to about 0.8.
+    weights: Literal["f16", "q8_0"] = "f16"
+
+    @staticmethod
+    def parse(options: dict[str, str]) -> OpenVinoOptions:
+        return parse_options(OpenVinoOptions, options, "openvino")

@@ -1,0 +1,119 @@
+"""From a model on this machine to a folder the engine can load: OpenVINO IR, tokenizer, and a few facts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from gristmill.engines.openvino.reencode import metadata, needs_reencoding, reencode
+from gristmill.models.cache import cache_folder
+from gristmill.models.extra import require
+from gristmill.models.locate import LocalModel
+from gristmill.user_error import UserError
+
+#: Part of the cache key: raise it when this file or ``reencode`` writes anything differently.
+_CONVERTER = 1
+_FACTS = "gristmill.json"
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the graph does not say: context length in tokens, and the token ids that end an answer."""
+
+    context_length: int
+    eos_token_ids: list[int]
+
+
+class PreparedModel(NamedTuple):
+    folder: Path
+    facts: Facts
+
+
+def prepare(model: LocalModel, weights: Literal["f16", "q8_0"]) -> PreparedModel:
+    """Convert ``model`` unless that has been done before. Raises UserError when OpenVINO cannot read it.
+
+    The result appears in one rename, so that a kill in the middle leaves nothing half-made to be found.
+    """
+    if model.kind == "ir":
+        return PreparedModel(model.path, _facts_of_ir(model.path))
+    folder = cache_folder() / "openvino" / f"{model.path.stem}-{weights}-{_key(model.path, weights)}"
+    if not (folder / _FACTS).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as temporary:
+            made = Path(temporary) / "model"
+            made.mkdir()
+            _convert(model.path, made, weights)
+            try:
+                made.rename(folder)
+            except OSError:
+                # Another process was faster; what it made is the same.
+                if not (folder / _FACTS).is_file():
+                    raise
+    return PreparedModel(folder, msgspec.json.decode((folder / _FACTS).read_bytes(), type=Facts))
+
+
+def _key(file: Path, weights: str) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(f"{_CONVERTER} {weights} {require('openvino').__version__}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
+    readable = folder / "model.gguf"
+    if needs_reencoding(file, weights):
+        reencode(file, readable, weights)
+    else:
+        _link(file, readable)
+    genai = require("openvino_genai")
+    try:
+        # Loading a GGUF with this switch writes the IR, tokenizer and detokenizer next to it.
+        genai.LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
+    readable.unlink()
+    values = metadata(file)
+    architecture = values.get("general.architecture")
+    ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    facts = Facts(
+        context_length=int(values[f"{architecture}.context_length"]),
+        eos_token_ids=sorted({int(i) for i in ids if i is not None}),
+    )
+    (folder / _FACTS).write_bytes(msgspec.json.encode(facts))
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _facts_of_ir(folder: Path) -> Facts:
+    if (folder / _FACTS).is_file():
+        return msgspec.json.decode((folder / _FACTS).read_bytes(), type=Facts)
+    config = _json(folder / "config.json")
+    generation = _json(folder / "generation_config.json")
+    length = config.get("max_position_embeddings")
+    if not isinstance(length, int):
+        raise UserError(
+            f"The IR folder '{folder}' does not say how long its context is: its config.json needs "
+            "max_position_embeddings."
+        )
+    found = generation.get("eos_token_id", config.get("eos_token_id"))
+    ids = found if isinstance(found, list) else [found]
+    return Facts(length, sorted(i for i in ids if isinstance(i, int)))
+
+
+def _json(file: Path) -> dict[str, object]:
+    try:
+        content = msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}

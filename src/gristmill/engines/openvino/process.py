@@ -1,0 +1,157 @@
+"""The server's end of the worker process: start it, send it requests, take its frames, notice its death."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import sys
+
+from gristmill.engines.openvino import frames
+from gristmill.engines.openvino.frames import Cancel, Done, Failed, FromWorker, Load, LoadFailed, Ready, Submit, Text
+from gristmill.engines.openvino.options import OpenVinoOptions
+from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
+from gristmill.user_error import UserError
+from gristmill.wire.chat import ChatCompletionRequest
+
+#: How much of what the worker printed last is kept, in bytes, to say why it died.
+_KEPT_OUTPUT = 4096
+
+
+class WorkerProcess:
+    """One worker from start to death; ``alive`` turns False for good. Made by ``start``."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._ids = itertools.count()
+        self._waiting: dict[int, tuple[asyncio.Future[Completion], OnText | None]] = {}
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._printed = b""
+        self._tasks = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
+        self.alive = True
+
+    @classmethod
+    async def start(cls, model: str, options: OpenVinoOptions) -> tuple[WorkerProcess, Ready]:
+        """Returns when the model is loaded. Raises UserError when it cannot be, EngineError (unavailable) when
+        the worker dies of something else."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gristmill.engines.openvino.worker",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            # Its own session: the terminal's interrupt goes to the server alone.
+            start_new_session=True,
+        )  # fmt: skip
+        worker = cls(process)
+        worker._send(Load(model, options))
+        try:
+            return worker, await worker._ready
+        except BaseException:
+            await worker.stop()
+            raise
+
+    async def complete(self, request: Request, on_text: OnText | None) -> Completion:
+        """Raises EngineError; unavailable when the worker dies meanwhile."""
+        number = next(self._ids)
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = (future, on_text)
+        stream = on_text is not None
+        try:
+            if isinstance(request, ChatCompletionRequest):
+                self._send(Submit(number, chat=request, stream=stream))
+            else:
+                self._send(Submit(number, text=request, stream=stream))
+            return await future
+        except asyncio.CancelledError:
+            self._send(Cancel(number))
+            raise
+        finally:
+            del self._waiting[number]
+
+    async def stop(self) -> None:
+        """End the worker and wait for it. Closing its input would do, but not while a kernel is running."""
+        self.alive = False
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _send(self, frame: frames.ToWorker) -> None:
+        stdin = self._process.stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(frames.encode(frame))
+
+    async def _read_frames(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        try:
+            while True:
+                length = int.from_bytes(await stdout.readexactly(frames.LENGTH_BYTES), "little")
+                self._take(frames.decode_from_worker(await stdout.readexactly(length)))
+        except asyncio.IncompleteReadError:
+            await self._died()
+
+    def _take(self, frame: FromWorker) -> None:
+        if isinstance(frame, Ready):
+            self._ready.set_result(frame)
+        elif isinstance(frame, LoadFailed):
+            error = UserError if frame.user_error else _could_not_load
+            self._ready.set_exception(error(frame.message))
+        elif frame.id in self._waiting:
+            future, on_text = self._waiting[frame.id]
+            if future.done():
+                return
+            if isinstance(frame, Done):
+                future.set_result(frame.completion)
+            elif isinstance(frame, Failed):
+                future.set_exception(
+                    EngineError(frame.kind, frame.message, status=frame.status, param=frame.param, code=frame.code)
+                )
+            elif on_text is not None:
+                _call(on_text, frame, future)
+
+    async def _died(self) -> None:
+        expected, self.alive = not self.alive, False
+        code = await self._process.wait()
+        await self._tasks[1]
+        how = "was stopped" if expected else f"has died ({_describe_exit(code)})"
+        error = _unavailable(how, "" if expected else self._printed.decode("utf-8", "replace"))
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        for future, _ in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        # Nobody may be waiting for it any more, which is no fault.
+        if not self._ready.cancelled():
+            self._ready.exception()
+
+    async def _read_output(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        while data := await stderr.read(65536):
+            self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
+
+
+def _call(on_text: OnText, frame: Text, future: asyncio.Future[Completion]) -> None:
+    try:
+        on_text(frame.choice, frame.text)
+    except Exception as error:
+        # The caller's own fault: hand it back to the caller, not to the reader of everybody's frames.
+        future.set_exception(error)
+
+
+def _describe_exit(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _could_not_load(traceback: str) -> EngineError:
+    return _unavailable("could not load the model", traceback)
+
+
+def _unavailable(how: str, printed: str) -> EngineError:
+    last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")
+    reason = f": {last}" if last else "."
+    return EngineError(ErrorKind.UNAVAILABLE, f"The embedded engine's process {how}{reason}", status=503)

@@ -1,0 +1,107 @@
+"""From a request to what the scheduler and the sampler need, or an error naming the parameter."""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from gristmill.engines.openvino.chat_template import ChatTemplate
+from gristmill.engines.openvino.sampler import Sampling
+from gristmill.engines.openvino.vocabulary import Vocabulary
+from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.wire.chat import ChatCompletionRequest
+
+
+class Job(NamedTuple):
+    """``samplings`` has one entry a choice. ``max_tokens`` never exceeds what is left of the context."""
+
+    prompt: list[int]
+    max_tokens: int
+    stops: list[str]
+    samplings: list[Sampling]
+
+
+class JobReader:
+    """Reads requests for one model: its vocabulary, template and context length (in tokens)."""
+
+    def __init__(self, vocabulary: Vocabulary, context_length: int) -> None:
+        self._vocabulary = vocabulary
+        self._context_length = context_length
+        self._template = (
+            ChatTemplate(vocabulary.chat_template, vocabulary.bos_token, vocabulary.eos_token)
+            if vocabulary.chat_template
+            else None
+        )
+
+    def read(self, request: Request) -> Job:
+        """Raises EngineError (invalid request)."""
+        prompt = self._prompt_tokens(request)
+        limit = request.token_limit()
+        room = self._context_length - len(prompt)
+        if room < (limit or 1):
+            error = context_length_exceeded(len(prompt), limit or 1, self._context_length)
+            if not isinstance(request, ChatCompletionRequest):
+                error.param = "prompt"
+            raise error
+        stop = request.stop or []
+        return Job(
+            prompt, limit or room, [text for text in ([stop] if isinstance(stop, str) else stop) if text],
+            self._samplings(request),
+        )  # fmt: skip
+
+    def _prompt_tokens(self, request: Request) -> list[int]:
+        if isinstance(request, ChatCompletionRequest):
+            if self._template is None:
+                raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
+            tokens = self._vocabulary.encode(self._template.render(request.messages), special_tokens=False)
+            param = "messages"
+        elif isinstance(request.prompt, str):
+            tokens, param = self._vocabulary.encode(request.prompt, special_tokens=True), "prompt"
+        else:
+            size = len(self._vocabulary.token_bytes)
+            if not all(type(token) is int and 0 <= token < size for token in request.prompt):
+                raise _invalid("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
+            tokens, param = list(request.prompt), "prompt"
+        if not tokens:
+            raise _invalid(param, "The prompt is empty.")
+        return tokens
+
+    def _samplings(self, request: Request) -> list[Sampling]:
+        seed = request.seed if request.seed is not None else secrets.randbits(63)
+        return [
+            Sampling(
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                seed=seed,
+                choice=choice,
+                presence_penalty=request.presence_penalty or 0.0,
+                frequency_penalty=request.frequency_penalty or 0.0,
+                logit_bias=self._logit_bias(request),
+                top_logprobs=_top_logprobs(request),
+            )
+            for choice in range(request.n or 1)
+        ]
+
+    def _logit_bias(self, request: Request) -> dict[int, float] | None:
+        size = len(self._vocabulary.token_bytes)
+        biases: dict[int, float] = {}
+        for key, bias in (request.logit_bias or {}).items():
+            if not (key.isascii() and key.isdecimal() and int(key) < size):
+                message = f"'{key}' in logit_bias is not a token id of this model (0 to {size - 1})."
+                raise _invalid("logit_bias", message)
+            biases[int(key)] = bias
+        return biases or None
+
+
+def _top_logprobs(request: Request) -> int | None:
+    if not isinstance(request, ChatCompletionRequest):
+        return request.logprobs
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise _invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+    return None
+
+
+def _invalid(param: str, message: str) -> EngineError:
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")

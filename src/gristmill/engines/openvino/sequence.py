@@ -1,0 +1,38 @@
+"""One row being computed: its tokens, how many of them have KV state, and the blocks that hold it."""
+
+from __future__ import annotations
+
+from gristmill.engines.openvino.prefix_tree import Node
+
+
+class Sequence:
+    """``tokens`` is the prompt followed by what has been generated; the first ``computed`` of them have KV state.
+
+    ``blocks[i]`` holds tokens ``i * block_size`` onwards. The first ``published`` blocks belong to the prefix tree
+    (``node`` is the deepest of them, locked), the others to this sequence alone. ``cached_tokens`` is what the first
+    admission found in the prefix cache; a resumption after preemption does not count.
+    """
+
+    __slots__ = (
+        "arrival", "blocks", "cached_tokens", "computed", "leader", "leader_tokens", "node", "preemptions",
+        "prompt_tokens", "published", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.tokens = list(prompt)
+        self.prompt_tokens = len(prompt)
+        self.computed = 0
+        self.blocks: list[int] = []
+        self.published = 0
+        self.node: Node | None = None
+        self.cached_tokens: int | None = None
+        self.arrival = 0
+        self.preemptions = 0
+        #: The row this one waits for, and how many tokens that row must have computed first.
+        self.leader: Sequence | None = None
+        self.leader_tokens = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens without KV state."""
+        return len(self.tokens) - self.computed

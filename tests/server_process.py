@@ -22,10 +22,18 @@ class ServerProcess:
         self.log: list[str] = []
 
     def start(self) -> ServerProcess:
+        self.spawn()
+        self.wait_until_ready()
+        return self
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it: so that it can be killed while it starts."""
         command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0"]
         command += ["--data", str(self.data), *self._options]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
+
+    def wait_until_ready(self) -> None:
+        assert self._process is not None and self._process.stderr is not None
         for line in self._process.stderr:
             self.log.append(line)
             if line.startswith("Gristmill is ready: "):
@@ -35,7 +43,6 @@ class ServerProcess:
             raise AssertionError(f"the server did not start: {''.join(self.log)}")
         # Keep reading, or a full pipe would stop the server.
         threading.Thread(target=self.log.extend, args=(self._process.stderr,), daemon=True).start()
-        return self
 
     @property
     def pid(self) -> int:

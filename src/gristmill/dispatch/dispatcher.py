@@ -9,6 +9,8 @@ from typing import Any
 
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy, decide
+from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.protocol import Completion, Engine, EngineError, ErrorKind, OnText, Request
 from gristmill.telemetry.log import get_logger
 
@@ -35,11 +37,13 @@ class Dispatcher:
         policy: RetryPolicy | None = None,
     ) -> None:
         self.engine = engine
+        #: The most requests that can ever be in flight; as many workers are worth having.
         self.window = window or engine.capabilities.slots
         self.outage = Outage()
         self._timeout = timeout
         self._policy = policy or RetryPolicy()
-        self._slots = asyncio.Semaphore(self.window)
+        self._tuner = None if window or engine.capabilities.slots_known else Tuner(self.window)
+        self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
@@ -49,8 +53,11 @@ class Dispatcher:
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
+            elif error.kind in (ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
+                self._tune(pushed_back=True)
             raise
         except TimeoutError:
+            self._tune(pushed_back=True)
             raise EngineError(ErrorKind.TIMEOUT, "The underlying call to the model timed out.") from None
         except Exception as error:
             # A defect of an engine must cost one row, not the batch.
@@ -58,7 +65,14 @@ class Dispatcher:
             message = f"The {self.engine.name} engine failed: {error!r}."
             raise EngineError(ErrorKind.INTERRUPTED, message) from error
         self.outage.report_success()
+        self._tune(pushed_back=False)
         return completion
+
+    def _tune(self, pushed_back: bool) -> None:
+        if self._tuner is not None:
+            self._tuner.note(pushed_back, full=self._slots.in_flight >= self._slots.limit - 1)
+            if self._tuner.window.limit != self._slots.limit:
+                self._slots.resize(self._tuner.window.limit)
 
     async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.

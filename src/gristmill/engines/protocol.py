@@ -101,12 +101,16 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What an engine can do. ``slots`` is how many requests in flight keep it busy."""
+    """What an engine can do. ``slots`` is how many requests in flight keep it busy.
+
+    With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay.
+    """
 
     slots: int
     parameters: frozenset[str]
     reports_cached_tokens: bool
     context_length: int | None = None
+    slots_known: bool = True
 
 
 class Engine(Protocol):

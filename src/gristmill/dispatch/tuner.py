@@ -1,0 +1,40 @@
+"""Watching an engine whose capacity is not known, and setting the window round by round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gristmill.dispatch.window import Observation, Window, decide
+
+_FIRST_LIMIT = 4
+#: A round is at least this long (seconds), or one slow answer would decide for all.
+_ROUND_SECONDS = 0.5
+
+
+class Tuner:
+    """``note`` every answer; ``window`` is what to keep in flight now."""
+
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.window = Window(min(_FIRST_LIMIT, maximum))
+        self._maximum = maximum
+        self._clock = clock
+        self._start_round()
+
+    def note(self, pushed_back: bool, full: bool) -> None:
+        """An answer, or a refusal for load; ``full`` if the window was the limit when it came."""
+        self._push_backs += pushed_back
+        self._completed += not pushed_back
+        self._full |= full
+        seconds = self._clock() - self._started
+        # Requests that were refused together count once: the rest of the round is still the old window's.
+        if self._completed + self._push_backs < 2 * self.window.limit or seconds < _ROUND_SECONDS:
+            return
+        seen = Observation(seconds, self._completed, self._push_backs, self._full)
+        self.window = decide(self.window, seen, self._maximum)
+        self._start_round()
+
+    def _start_round(self) -> None:
+        self._started = self._clock()
+        self._completed = self._push_backs = 0
+        self._full = False

@@ -1,0 +1,55 @@
+"""How many requests to keep in flight: a pure decision from what the last round showed.
+
+Slow start, then additive increase and multiplicative decrease, as congestion control does it: the window doubles
+while that pays, then creeps up by one, and shrinks when the engine pushes back or answers fewer rows a second.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: A larger window paid if the rate grew by this factor.
+_PAYS = 1.1
+#: The engine is past its best if the rate fell below this share of the best seen.
+_FALLEN = 0.8
+_PUSHED_BACK = 0.7
+
+
+class Window(NamedTuple):
+    """``limit`` requests in flight; ``best_rate`` in rows a second was first reached at ``best_limit``."""
+
+    limit: int
+    doubling: bool = True
+    best_rate: float = 0.0
+    best_limit: int = 1
+
+
+class Observation(NamedTuple):
+    """One round: at least ``limit`` rows. ``full`` says whether the window was ever the limit."""
+
+    seconds: float
+    completed: int
+    push_backs: int
+    full: bool
+
+
+def decide(window: Window, seen: Observation, maximum: int) -> Window:
+    """The window for the next round, from 1 to ``maximum``. Push-backs are refusals for load, and time-outs."""
+    if seen.push_backs:
+        limit = max(1, int(window.limit * _PUSHED_BACK))
+        return Window(limit, doubling=False, best_limit=limit)
+    if not seen.full or seen.seconds <= 0:
+        return window
+    rate = seen.completed / seen.seconds
+    if rate >= window.best_rate * _PAYS:
+        limit = window.limit * 2 if window.doubling else window.limit + 1
+        return Window(min(limit, maximum), window.doubling, rate, window.limit)
+    if window.doubling:
+        # The last doubling brought nothing but longer answers: take it back.
+        return window._replace(limit=window.best_limit, doubling=False)
+    if rate < window.best_rate * _FALLEN:
+        # What was best may have been another kind of row: from here on, this is what is compared with.
+        limit = max(1, int(window.limit * 0.9))
+        return Window(limit, doubling=False, best_rate=rate, best_limit=limit)
+    # As good as the best: feel upwards, but not far past the window that was enough.
+    return window._replace(limit=min(window.limit + 1, window.best_limit * 3 // 2 + 1, maximum))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.tuner import Tuner
+from gristmill.dispatch.window import Observation, Window, decide
+
+observations = st.builds(
+    Observation,
+    seconds=st.floats(0, 100),
+    completed=st.integers(0, 1000),
+    push_backs=st.integers(0, 3),
+    full=st.booleans(),
+)
+
+
+@given(st.lists(observations, max_size=60), st.integers(1, 300))
+def test_the_window_stays_between_one_and_the_maximum(seen: list[Observation], maximum: int) -> None:
+    window = Window(min(4, maximum))
+    for observation in seen:
+        window = decide(window, observation, maximum)
+        assert 1 <= window.limit <= maximum
+
+
+def test_a_push_back_shrinks_the_window_and_ends_the_doubling() -> None:
+    window = decide(Window(20), Observation(1, 40, 1, True), 64)
+    assert window.limit == 14
+    assert not window.doubling
+
+
+def test_a_window_that_was_never_full_is_left_alone() -> None:
+    window = Window(8, best_rate=5.0)
+    assert decide(window, Observation(1, 2, 0, False), 64) == window
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 8, 30, 100])
+def test_the_window_settles_where_the_engine_is_busy_and_no_longer(capacity: int) -> None:
+    """An engine that answers up to ``capacity`` requests side by side, one second each."""
+    now = 0.0
+    tuner = Tuner(256, lambda: now)
+    limits = []
+    for _ in range(60):
+        limit = tuner.window.limit
+        limits.append(limit)
+        for _ in range(2 * limit):
+            now += 1 / min(limit, capacity)
+            tuner.note(pushed_back=False, full=True)
+    settled = limits[20:]
+    assert min(settled) >= capacity
+    assert max(settled) <= 4 * capacity + 4
+
+
+async def test_slots_never_exceed_their_limit_and_serve_in_turn() -> None:
+    slots, served = Slots(2), list[int]()
+
+    async def use(number: int) -> None:
+        async with slots:
+            assert slots.in_flight <= 2
+            served.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(use(number) for number in range(20)))
+    assert served == list(range(20))
+    assert slots.in_flight == 0
+
+
+async def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+    slots = Slots(1)
+    await slots.__aenter__()
+    first, second = (asyncio.create_task(slots.__aenter__()) for _ in range(2))
+    await asyncio.sleep(0)
+    await slots.__aexit__()
+    first.cancel()
+    await second
+    assert first.cancelled() or first.done()
+    assert slots.in_flight == 1
+
+
+async def test_growing_admits_who_waits_and_shrinking_interrupts_nobody() -> None:
+    slots = Slots(1)
+    await slots.__aenter__()
+    waiting = [asyncio.create_task(slots.__aenter__()) for _ in range(3)]
+    await asyncio.sleep(0)
+    slots.resize(3)
+    await asyncio.gather(*waiting[:2])
+    slots.resize(1)
+    assert slots.in_flight == 3
+    await slots.__aexit__()
+    await slots.__aexit__()
+    assert not waiting[2].done()
+    await slots.__aexit__()
+    await waiting[2]

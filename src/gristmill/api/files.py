@@ -27,13 +27,14 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 async def create(request: Request) -> Response:
     storage = host(request).storage
     incoming = IncomingFile(storage, new_file_id())
-    form = await read_form(request, "file", incoming.receive)
     try:
+        form = await read_form(request, "file", incoming.receive)
         purpose = form.fields.get("purpose")
         if purpose is None:
             raise missing_parameter("purpose")
         lifetime = _lifetime(form.fields)
-    except ApiError:
+    except BaseException:
+        # Also where the client goes away in the middle.
         await incoming.discard()
         raise
     await incoming.check(purpose)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.exchange import host, reply
@@ -26,7 +28,8 @@ async def ready(request: Request) -> Response:
             reason = str(error)
     if reason is not None:
         return reply({"status": "unavailable", "reason": reason}, 503)
-    return reply({"status": "ready"})
+    disk = shutil.disk_usage(host(request).settings.storage.data)
+    return reply({"status": "ready", "disk_free_bytes": disk.free})
 
 
 @router.get("/metrics", summary="Prometheus metrics")

@@ -25,4 +25,5 @@ async def retrieve(request: Request, name: str) -> Response:
 
 
 def _present(request: Request, name: str) -> Model:
-    return Model(id=name, created=request.app.state.started_at)
+    context_length = host(request).dispatcher.engine.capabilities.context_length
+    return Model(id=name, created=request.app.state.started_at, max_model_len=context_length)

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
+_MAX_BOUNDARY_BYTES = 256
 
 #: Takes the file's bytes, returns whatever the caller wants to know about them.
 Sink = Callable[[AsyncIterator[bytes]], Awaitable[T]]
@@ -144,7 +145,7 @@ class _Events:
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
-        message = "This endpoint takes a multipart/form-data body with a boundary."
+    if kind != b"multipart/form-data" or not boundary or len(boundary) > _MAX_BOUNDARY_BYTES:
+        message = "This endpoint takes a multipart/form-data body with a boundary of at most 256 bytes."
         raise ApiError(400, message, code="unsupported_content_type")
     return boundary

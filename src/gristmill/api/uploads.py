@@ -61,7 +61,11 @@ async def add_part(request: Request, upload_id: str) -> Response:
     async def sink(chunks: AsyncIterator[bytes]) -> int:
         return await storage.blobs.write(part_blob(part_id), _limited(chunks))
 
-    form = await read_form(request, "data", sink)
+    try:
+        form = await read_form(request, "data", sink)
+    except BaseException:
+        await storage.blobs.delete(part_blob(part_id))
+        raise
     part = PartRecord(part_id, upload_id, form.file, int(time.time()))
     if not await storage.metadata.uploads.add_part(part):
         await storage.blobs.delete(part_blob(part_id))

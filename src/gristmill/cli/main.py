@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import gristmill
-from gristmill.cli import batches, models, run, serve
+from gristmill.cli import batches, doctor, models, run, serve
 from gristmill.cli.config import load_defaults
 from gristmill.user_error import UserError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(run.run)
+app.command()(doctor.doctor)
 app.add_typer(batches.app, name="batches")
 app.add_typer(models.app, name="models")
 

@@ -83,12 +83,30 @@ def explain(message: str) -> ApiError:
     return ApiError(400, f"Invalid value for '{path}': {reason}.", param=path or None, code="invalid_value")
 
 
-def type_name(value: object) -> str:
-    """The JSON type of a decoded value, with its article: ``an array``."""
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "an object"}
-    return names.get(type(value), "null")
+def type_of(value: msgspec.Raw) -> str:
+    """The JSON type of a value, with its article: ``an array``. It need not be one that Python can hold."""
+    text = bytes(value)
+    if text[:1] in b"-0123456789":
+        return "an integer" if text.lstrip(b"-").isdigit() else "a number"
+    return _FIRST_BYTES[text[:1]]
+
+
+_FIRST_BYTES = {
+    b'"': "a string",
+    b"[": "an array",
+    b"{": "an object",
+    b"t": "a boolean",
+    b"f": "a boolean",
+    b"n": "null",
+}
+
+
+def clip(text: str) -> str:
+    """What a client sent, as an error message repeats it: not all of it where it is long."""
+    return text if len(text) <= _CLIPPED else f"{text[:_CLIPPED]}..."
+
+
+_CLIPPED = 200
 
 
 def _join(path: str, name: str) -> str:
@@ -108,13 +126,13 @@ def _types(names: str) -> str:
     return " or ".join(named)
 
 
-_any_decoder = msgspec.json.Decoder()
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 def parses_as_json(data: bytes) -> bool:
     try:
         data.decode()
-        _any_decoder.decode(data)
+        _raw_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

@@ -9,6 +9,8 @@ class Model(msgspec.Struct):
     id: str
     created: int
     owned_by: str = "gristmill"
+    #: Tokens of context, prompt and output together; vLLM's name for it. Null where the engine does not say.
+    max_model_len: int | None = None
     object: str = "model"
 
 

@@ -1,0 +1,39 @@
+"""``gristmill doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gristmill.cli import jsonl, show
+from gristmill.cli.batches import DEFAULT_SERVER
+from gristmill.doctor.examination import examine
+from gristmill.doctor.finding import Finding
+
+_MARKS = {"ok": "[green]ok     [/green]", "note": "[yellow]note   [/yellow]", "problem": "[red]problem[/red]"}
+
+
+def doctor(
+    url: Annotated[str, typer.Argument(metavar="[URL]", envvar="GRISTMILL_SERVER")] = DEFAULT_SERVER,
+    input_file: Annotated[Path | None, typer.Option("--input", help="A batch file that is to be run there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Is a server reachable, alive, reusing prefixes, large enough? Exit code 1: there is a problem."""
+    if input_file is not None:
+        jsonl.check_readable(input_file)
+    findings: list[Finding] = []
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in examine(url, input_file):
+        findings.append(finding)
+        if not as_json:
+            console.print(f"{_MARKS[finding.verdict]}  {finding.check}: ", end="")
+            console.print(finding.detail, markup=False)
+            if finding.advice:
+                console.print(f"         -> {finding.advice}", markup=False)
+    if as_json:
+        show.print_json(findings)
+    if any(finding.verdict == "problem" for finding in findings):
+        raise typer.Exit(1)

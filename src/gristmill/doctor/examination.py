@@ -1,0 +1,138 @@
+"""Looking at a server: the measurements behind the findings."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from gristmill.batches.lines import LineSplitter
+from gristmill.doctor.finding import Finding
+from gristmill.doctor.judgement import (
+    Probe,
+    judge_address,
+    judge_connection,
+    judge_context,
+    judge_disk,
+    judge_models,
+    judge_reuse,
+)
+from gristmill.user_error import UserError
+
+_CONNECT_SECONDS = 5.0
+#: The first answer may have to wait for the model to be loaded.
+_ANSWER_SECONDS = 600.0
+_ROUND_TRIPS = 5
+_CHARS_PER_TOKEN = 3.5
+
+
+def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
+    """Findings on the server at ``url`` (with its ``/v1``), in the order in which they matter.
+
+    Stops at the first one that makes the others pointless. Raises UserError for what is not a URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"'{url}' is not a server's URL: write it like http://127.0.0.1:4080/v1.")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    addresses = _resolve(parts.hostname, port)
+    yield judge_address(parts.hostname, addresses)
+    if not addresses:
+        return
+    connection = _connect(parts.hostname, port)
+    yield connection
+    if connection.verdict == "problem":
+        return
+    with httpx.Client(base_url=url.rstrip("/"), timeout=httpx.Timeout(_ANSWER_SECONDS, connect=5.0)) as client:
+        yield from _examine_api(client, input_file)
+
+
+def _examine_api(client: httpx.Client, input_file: Path | None) -> Iterator[Finding]:
+    try:
+        listed = client.get("/models").raise_for_status().json()["data"]
+        models = [model["id"] for model in listed]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        advice = "Check the URL: it usually ends in /v1."
+        yield Finding("models", "problem", f"The server does not speak the OpenAI API ({error}).", advice)
+        return
+    yield judge_models(models)
+    if not models:
+        return
+    ready = _readiness(client)
+    if ready is not None and ready.get("status") != "ready":
+        yield Finding("engine", "problem", f"Not ready: {ready.get('reason')}", "See the server's log.")
+        return
+    yield from _examine_engine(client, models[0])
+    length = listed[0].get("max_model_len")
+    yield judge_context(length if isinstance(length, int) else None, _longest_row(input_file))
+    if ready is not None and isinstance(ready.get("disk_free_bytes"), int):
+        yield judge_disk(ready["disk_free_bytes"], input_file.stat().st_size if input_file else None)
+
+
+def _examine_engine(client: httpx.Client, model: str) -> Iterator[Finding]:
+    # New at every visit, so that the first probe finds nothing in the cache.
+    shared = f"Visit {secrets.token_hex(8)}. " + "The doctor looks whether a shared beginning is computed once. " * 40
+    try:
+        first, second = (_probe(client, model, shared + f"Probe {number}.") for number in (1, 2))
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        detail = f"{model} does not answer ({error})."
+        yield Finding("engine", "problem", detail, "See the server's log; is the engine running and the model loaded?")
+        return
+    yield Finding("engine", "ok", f"{model} answers: {first.seconds:.2f} s at first, {second.seconds:.2f} s then.")
+    yield judge_reuse(first, second)
+
+
+def _probe(client: httpx.Client, model: str, text: str) -> Probe:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0}
+    started = time.monotonic()
+    usage: dict[str, Any] = client.post("/chat/completions", json=body).raise_for_status().json()["usage"]
+    details = usage.get("prompt_tokens_details") or {}
+    return Probe(time.monotonic() - started, usage["prompt_tokens"], details.get("cached_tokens"))
+
+
+def _readiness(client: httpx.Client) -> dict[str, Any] | None:
+    """Gristmill's own readiness; None for other servers."""
+    answer = client.get(str(client.base_url.join("/ready")))
+    try:
+        found = answer.json()
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "status" in found else None
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return sorted({str(address[0]) for *_, address in found})
+
+
+def _connect(host: str, port: int) -> Finding:
+    times = []
+    for _ in range(_ROUND_TRIPS):
+        started = time.monotonic()
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            return judge_connection(host, port, str(error.strerror or error).lower(), [])
+        times.append(time.monotonic() - started)
+    return judge_connection(host, port, None, times)
+
+
+def _longest_row(input_file: Path | None) -> int | None:
+    """About how many tokens the longest row of a batch file needs; by its length in characters."""
+    if input_file is None:
+        return None
+    splitter, longest = LineSplitter(2**31), 0
+    with input_file.open("rb") as file:
+        while chunk := file.read(4 * 1024 * 1024):
+            longest = max([longest, *(line.length for line in splitter.feed(chunk))])
+    longest = max([longest, *(line.length for line in splitter.finish())])
+    return round(longest / _CHARS_PER_TOKEN)

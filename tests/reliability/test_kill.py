@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from watched_batch import Journal, Stored, peek, read_stored, wait_until
+
 from requests_jsonl import chat_line
 from server_process import ServerProcess
-from watched_batch import Journal, Stored, peek, read_stored, wait_until
 
 ROWS = 2_000
 #: Kills wanted in each phase, at the least; phases last as long as they need to be hit that often.

@@ -25,7 +25,6 @@ log = get_logger(__name__)
 
 
 class _Line(msgspec.Struct):
-    custom_id: str
     body: msgspec.Raw
 
 
@@ -78,27 +77,28 @@ class Execution:
             await self._log.add(result)
 
     async def _answer(self, row: Input) -> Result:
-        line = _line_decoder.decode(row.data)
-        body = bytes(line.body) if not self._defaults else self._with_defaults(line.body)
         try:
-            answer = await self._endpoint.answer(body, self._complete)
+            answer = await self._endpoint.answer(self._body(row), self._complete)
         except EngineError as error:
-            return output_lines.failure(self._batch.id, row.line, line.custom_id, api_error(error))
+            return output_lines.failure(self._batch.id, row.line, row.custom_id, api_error(error))
         except ApiError as error:
-            return output_lines.failure(self._batch.id, row.line, line.custom_id, error)
+            return output_lines.failure(self._batch.id, row.line, row.custom_id, error)
         except (Abandoned, asyncio.CancelledError):
             raise
         except Exception as error:
             # Whatever goes wrong with one row, it is that row's result and never the batch's end.
             log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)
             unexpected = ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
-            return output_lines.failure(self._batch.id, row.line, line.custom_id, unexpected)
-        return output_lines.success(self._batch.id, row.line, line.custom_id, answer)
+            return output_lines.failure(self._batch.id, row.line, row.custom_id, unexpected)
+        return output_lines.success(self._batch.id, row.line, row.custom_id, answer)
 
     async def _complete(self, request: Request) -> Completion:
         return await self._dispatcher.complete(request, self._abandon)
 
-    def _with_defaults(self, body: msgspec.Raw) -> bytes:
+    def _body(self, row: Input) -> bytes:
+        body = _line_decoder.decode(row.data).body
+        if not self._defaults:
+            return bytes(body)
         fields: dict[str, Any] = {**self._defaults, **_fields_decoder.decode(body)}
         return msgspec.json.encode(fields)
 

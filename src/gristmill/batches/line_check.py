@@ -8,7 +8,7 @@ import msgspec
 
 from gristmill.inference.endpoints import ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
-from gristmill.wire.json import type_name
+from gristmill.wire.json import clip, type_of
 
 
 class LineCheck(NamedTuple):
@@ -34,8 +34,11 @@ class _LineHead(msgspec.Struct):
 
 
 _head_decoder = msgspec.json.Decoder(_LineHead)
-_any_decoder = msgspec.json.Decoder()
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string_decoder = msgspec.json.Decoder(str)
 _ABSENT = (b"", b"null")
+_Fields = dict[str, msgspec.Raw]
 
 
 def check_line(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] | None) -> LineCheck:
@@ -70,7 +73,7 @@ def too_long(number: int, length: int, limit: int) -> BatchError:
 
 def duplicate(number: int, custom_id: str) -> BatchError:
     message = (
-        f"The custom_id '{custom_id}' for this request is a duplicate of another request. "
+        f"The custom_id '{clip(custom_id)}' for this request is a duplicate of another request. "
         "The custom_id parameter must be unique for each request in a batch."
     )
     return BatchError(code="duplicate_custom_id", message=message, param="custom_id", line=number)
@@ -78,14 +81,14 @@ def duplicate(number: int, custom_id: str) -> BatchError:
 
 def mismatched_model(number: int, model: str) -> BatchError:
     message = (
-        f"The model '{model}' for this request does not match the rest of the batch. "
+        f"The model '{clip(model)}' for this request does not match the rest of the batch. "
         "Each batch must contain requests for a single model."
     )
     return BatchError(code="mismatched_model", message=message, param="body.model", line=number)
 
 
 def unknown_model(number: int, model: str) -> BatchError:
-    message = f"The provided model '{model}' is not supported by the Batch API."
+    message = f"The provided model '{clip(model)}' is not supported by the Batch API."
     return BatchError(code="model_not_found", message=message, param="body.model", line=number)
 
 
@@ -93,27 +96,36 @@ def _examine(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] |
     """The slow, thorough way: every error of a line that is not plainly good."""
     try:
         data.decode()
-        line = _any_decoder.decode(data)
+        whole = _raw_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return LineCheck(None, None, [_unparseable(number)])
-    if not isinstance(line, dict):
-        text = f"Each line must be a JSON object, but this one is {type_name(line)}."
+    if bytes(whole)[:1] != b"{":
+        text = f"Each line must be a JSON object, but this one is {type_of(whole)}."
         return LineCheck(None, None, [BatchError("invalid_request", text, line=number)])
+    line = _fields(whole)
     checker = _Checker(number)
     custom_id = checker.string(line, "custom_id")
     method = checker.string(line, "method")
     if method is not None and method != "POST":
-        checker.add("invalid_method", f"The method '{method}' is not supported. Only POST is allowed.", "method")
+        checker.add("invalid_method", f"The method '{clip(method)}' is not supported. Only POST is allowed.", "method")
     url = checker.string(line, "url")
     if url is not None:
         checker.url(url, endpoint)
-    body = line.get("body")
-    if body is None:
+    model = None
+    if (body := line.get("body")) is None:
         checker.missing("body")
-    elif not isinstance(body, dict):
+    elif bytes(body)[:1] != b"{":
         checker.wrong_type("body", "an object", body)
-    model = checker.body({**(defaults or {}), **body}, ENDPOINTS[endpoint]) if isinstance(body, dict) else None
+    else:
+        preset = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (defaults or {}).items()}
+        model = checker.body(preset | _fields(body), ENDPOINTS[endpoint])
     return LineCheck(custom_id, model, checker.errors)
+
+
+def _fields(value: msgspec.Raw) -> _Fields:
+    """An object's fields that are not null, undecoded: a number in them may be larger than Python's."""
+    fields = _fields_decoder.decode(value)
+    return {name: field for name, field in fields.items() if bytes(field) not in _ABSENT}
 
 
 class _Checker:
@@ -129,20 +141,20 @@ class _Checker:
     def missing(self, name: str) -> None:
         self.add("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
 
-    def wrong_type(self, name: str, expected: str, value: object) -> None:
-        message = f"Invalid type for '{name}': expected {expected}, but got {type_name(value)} instead."
+    def wrong_type(self, name: str, expected: str, value: msgspec.Raw) -> None:
+        message = f"Invalid type for '{name}': expected {expected}, but got {type_of(value)} instead."
         self.add("invalid_type", message, name)
 
-    def string(self, line: dict[str, Any], name: str) -> str | None:
+    def string(self, line: _Fields, name: str) -> str | None:
         value = line.get(name)
         if value is None:
             self.missing(name)
-        elif not isinstance(value, str):
+        elif bytes(value)[:1] != b'"':
             self.wrong_type(name, "a string", value)
-        elif not value:
+        elif not (text := _string_decoder.decode(value)):
             self.add("invalid_value", f"Invalid '{name}': it must not be empty.", name)
         else:
-            return value
+            return text
         return None
 
     def url(self, url: str, endpoint: str) -> None:
@@ -151,22 +163,27 @@ class _Checker:
         if url in ENDPOINTS:
             self.add("invalid_url", "The URL provided for this request does not match the batch endpoint.", "url")
         else:
-            self.add("url_not_found", f"The provided url '{url}' is not supported by the Batch API.", "url")
+            self.add("url_not_found", f"The provided url '{clip(url)}' is not supported by the Batch API.", "url")
 
-    def body(self, body: dict[str, Any], endpoint: Endpoint) -> str | None:
+    def body(self, body: _Fields, endpoint: Endpoint) -> str | None:
         """Check what is checked before anything runs; the rest of the body is judged when its line runs."""
-        model = body.get("model")
-        if model is None or model == "":
+        model = body.get("model", _EMPTY)
+        is_text = bytes(model)[:1] == b'"'
+        if model == _EMPTY:
             self.add("invalid_request", "Model parameter is required.", "body.model")
-        elif not isinstance(model, str):
+        elif not is_text:
             self.wrong_type("body.model", "a string", model)
-        if body.get(endpoint.required) is None:
+        if endpoint.required not in body:
             message = f"{endpoint.required.capitalize()} parameter is required."
             self.add("invalid_request", message, f"body.{endpoint.required}")
-        if body.get("stream"):
+        if body.get("stream", _FALSE) != _FALSE:
             message = f"{endpoint.title}: Streaming is not supported in the Batch API."
             self.add("streaming_unsupported", message, "body.stream")
-        return model if isinstance(model, str) and model else None
+        return (_string_decoder.decode(model) or None) if is_text else None
+
+
+_EMPTY = msgspec.Raw(b'""')
+_FALSE = msgspec.Raw(b"false")
 
 
 def _unparseable(number: int) -> BatchError:

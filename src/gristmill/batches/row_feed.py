@@ -15,6 +15,7 @@ _BYTES_AHEAD = 8 * 1024 * 1024
 
 class Input(NamedTuple):
     line: int
+    custom_id: str
     data: bytes
 
 
@@ -62,7 +63,7 @@ class RowFeed:
             return []
         self._after = rows[-1].line
         data = await self._read(rows)
-        return [Input(row.line, each) for row, each in zip(rows, data, strict=True)]
+        return [Input(row.line, row.custom_id, each) for row, each in zip(rows, data, strict=True)]
 
     def _take(self, max_bytes: int) -> list[Row]:
         """The next rows that fit into ``max_bytes``, at least one."""

@@ -24,7 +24,9 @@ from gristmill.wire.batch import (
 )
 from gristmill.wire.common import Page
 from gristmill.wire.errors import ApiError, invalid_value, not_found
-from gristmill.wire.json import type_name
+from gristmill.wire.json import clip, decode, type_of
+
+_string_decoder = msgspec.json.Decoder(str)
 
 _MAX_METADATA = 16
 _MAX_KEY = 64
@@ -150,11 +152,11 @@ def _metadata(given: dict[str, msgspec.Raw] | None) -> dict[str, str] | None:
         raise ApiError(400, message, param="metadata", code="object_above_max_properties")
     metadata = {}
     for key, raw in given.items():
-        value = msgspec.json.decode(raw)
-        param = f"metadata.{key}"
-        if not isinstance(value, str):
-            message = f"Invalid type for '{param}': expected a string, but got {type_name(value)} instead."
+        param = f"metadata.{clip(key)}"
+        if bytes(raw)[:1] != b'"':
+            message = f"Invalid type for '{param}': expected a string, but got {type_of(raw)} instead."
             raise ApiError(400, message, param=param, code="invalid_type")
+        value = decode(_string_decoder, raw)
         if len(key) > _MAX_KEY:
             message = f"Invalid 'metadata': a key is {len(key)} characters long, the maximum is {_MAX_KEY}."
             raise ApiError(400, message, param="metadata", code="string_above_max_length")

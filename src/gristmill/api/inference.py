@@ -1,4 +1,4 @@
-"""``/v1/chat/completions`` and ``/v1/completions``, at once or streamed."""
+"""``/v1/chat/completions`` and ``/v1/completions``, at once or streamed, and ``/v1/score``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.api.exchange import host, read_body, reply
 from gristmill.api.streaming import Chunks, Piece, Text, stream
-from gristmill.inference import chat, completions
-from gristmill.inference.answer import new_id, now, usage
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.inference import chat, completions, score
+from gristmill.inference.answer import Asker, new_id, now, usage
 from gristmill.wire.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
 
@@ -22,7 +23,7 @@ async def create_chat_completion(request: Request) -> Response:
     wanted = chat.parse(body)
     if wanted.stream:
         return await stream(dispatcher, wanted, _chat_chunks(wanted))
-    return reply((await chat.answer(body, dispatcher.complete_once)).body)
+    return reply((await chat.answer(body, _asker(dispatcher))).body)
 
 
 @router.post("/completions", summary="Text completion")
@@ -32,7 +33,18 @@ async def create_completion(request: Request) -> Response:
     wanted = completions.parse(body)
     if wanted[0].stream:
         return await stream(dispatcher, wanted[0], _text_chunks(wanted[0]))
-    return reply((await completions.answer(body, dispatcher.complete_once)).body)
+    return reply((await completions.answer(body, _asker(dispatcher))).body)
+
+
+@router.post("/score", summary="Probabilities of labels after a prompt")
+async def create_score(request: Request) -> Response:
+    answer = await score.answer(await read_body(request), _asker(host(request).dispatcher))
+    return reply(answer.body)
+
+
+def _asker(dispatcher: Dispatcher) -> Asker:
+    """Somebody is waiting for the answer: one attempt, and its error if it fails."""
+    return Asker(dispatcher.complete_once, dispatcher.score_once)
 
 
 def _chat_chunks(request: ChatCompletionRequest) -> Chunks:

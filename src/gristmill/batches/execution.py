@@ -11,7 +11,8 @@ from gristmill.batches import output_lines
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
-from gristmill.engines.protocol import Completion, EngineError, Request
+from gristmill.engines.protocol import EngineError
+from gristmill.inference.answer import Asker
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
@@ -42,6 +43,10 @@ class Execution:
         self._feed = RowFeed(storage, batch)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
         self._abandon = asyncio.Event()
+        self._ask = Asker(
+            lambda request: dispatcher.complete(request, self._abandon),
+            lambda request: dispatcher.score(request, self._abandon),
+        )
         self._workers: list[asyncio.Task[None]] = []
         self._defaults = {name: msgspec.Raw(msgspec.json.encode(v)) for name, v in (batch.defaults or {}).items()}
         cached = None if batch.unreported_rows else batch.cached_tokens
@@ -78,7 +83,7 @@ class Execution:
 
     async def _answer(self, row: Input) -> Result:
         try:
-            answer = await self._endpoint.answer(self._body(row), self._complete)
+            answer = await self._endpoint.answer(self._body(row), self._ask)
         except EngineError as error:
             return output_lines.failure(self._batch.id, row.line, row.custom_id, api_error(error))
         except ApiError as error:
@@ -91,9 +96,6 @@ class Execution:
             unexpected = ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
             return output_lines.failure(self._batch.id, row.line, row.custom_id, unexpected)
         return output_lines.success(self._batch.id, row.line, row.custom_id, answer)
-
-    async def _complete(self, request: Request) -> Completion:
-        return await self._dispatcher.complete(request, self._abandon)
 
     def _body(self, row: Input) -> bytes:
         body = _line_decoder.decode(row.data).body

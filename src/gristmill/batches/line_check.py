@@ -52,14 +52,14 @@ def check_line(data: bytes, number: int, endpoint: str, defaults: dict[str, Any]
         return _examine(data, number, endpoint, defaults)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return LineCheck(None, None, [_unparseable(number)])
-    required = head.body.messages if ENDPOINTS[endpoint].required == "messages" else head.body.prompt
+    required = ENDPOINTS[endpoint].required
     well_formed = (
         head.custom_id
         and head.method == "POST"
         and head.url == endpoint
         and head.body.model
         and not head.body.stream
-        and bytes(required) not in _ABSENT
+        and (required is None or bytes(getattr(head.body, required)) not in _ABSENT)
     )
     if well_formed:
         return LineCheck(head.custom_id, head.body.model, [])
@@ -173,7 +173,7 @@ class _Checker:
             self.add("invalid_request", "Model parameter is required.", "body.model")
         elif not is_text:
             self.wrong_type("body.model", "a string", model)
-        if endpoint.required not in body:
+        if endpoint.required is not None and endpoint.required not in body:
             message = f"{endpoint.required.capitalize()} parameter is required."
             self.add("invalid_request", message, f"body.{endpoint.required}")
         if body.get("stream", _FALSE) != _FALSE:

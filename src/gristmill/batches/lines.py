@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
+#: What a line may be longer than its content: a byte order mark and a carriage return.
+_MARKS = len(BOM) + 1
 
 
 class Line(NamedTuple):
     """A line of the input file: ``number`` counts from 1, ``offset`` and ``length`` are bytes without the line end.
 
-    ``data`` is None where the line is longer than allowed; its bytes were not kept.
+    ``data`` is None where the line is longer than allowed; its bytes were not kept, ``length`` counts all of them.
     """
 
     number: int
@@ -27,6 +29,7 @@ class LineSplitter:
         self._rest = b""
         #: Bytes of the unfinished line that were dropped because it is too long.
         self._dropped = 0
+        self._dropped_blank = True
         self._offset = 0
         self._number = 0
 
@@ -39,7 +42,9 @@ class LineSplitter:
                 lines.append(line)
             self._offset += self._dropped + len(piece) + 1
             self._dropped = 0
-        if len(self._rest) + self._dropped > self._max_bytes:
+            self._dropped_blank = True
+        if len(self._rest) + self._dropped > self._max_bytes + _MARKS:
+            self._dropped_blank = self._dropped_blank and self._blank(self._rest)
             self._dropped += len(self._rest)
             self._rest = b""
         return lines
@@ -53,15 +58,20 @@ class LineSplitter:
 
     def _line(self, piece: bytes) -> Line | None:
         self._number += 1
-        offset = self._offset
+        offset, length = self._offset, self._dropped + len(piece)
+        if self._blank(piece) and self._dropped_blank:
+            return None
         if self._dropped:
-            return Line(self._number, offset, self._dropped + len(piece), None)
+            return Line(self._number, offset, length, None)
         if offset == 0 and piece.startswith(BOM):
             piece, offset = piece[len(BOM) :], len(BOM)
         if piece.endswith(b"\r"):
             piece = piece[:-1]
-        if not piece or piece.isspace():
-            return None
         if len(piece) > self._max_bytes:
-            return Line(self._number, offset, len(piece), None)
+            return Line(self._number, self._offset, length, None)
         return Line(self._number, offset, len(piece), piece)
+
+    def _blank(self, piece: bytes) -> bool:
+        if self._offset == 0 and not self._dropped:
+            piece = piece.removeprefix(BOM)
+        return not piece or piece.isspace()

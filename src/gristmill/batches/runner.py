@@ -47,9 +47,12 @@ class Runner:
             lifecycle.FINALIZING: self._complete,
             lifecycle.CANCELLING: self._cancel,
         }
-        while not lifecycle.is_terminal(self.batch.status) and not self._stopping:
-            await steps[self.batch.status]()
+        while not self._stopping:
+            # Read when ``cancel`` can already be called: a status read before would miss it.
             await self._reload()
+            if lifecycle.is_terminal(self.batch.status):
+                return
+            await steps[self.batch.status]()
 
     def hand_back(self, grace: float) -> None:
         """Stop soon: requests in flight have ``grace`` seconds to finish and be stored."""
@@ -93,6 +96,9 @@ class Runner:
         log.info("batch rejected", batch=self.batch.id, errors=len(errors))
 
     async def _run_rows(self) -> None:
+        if self._cancelled:
+            # The status was read while it was being changed.
+            return
         self._progress.total = self.batch.total
         execution = self._execution = Execution(self._storage, self.batch, self._dispatcher, self._owner)
         expiry = asyncio.get_running_loop().call_later(max(self.batch.expires_at - time.time(), 0), execution.stop, 0.0)

@@ -9,6 +9,8 @@ import secrets
 import socket
 import time
 
+import msgspec
+
 from gristmill.batches.runner import Runner
 from gristmill.batches.validation import Limits
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -24,6 +26,7 @@ LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
 #: After a failure that is not a row's (a full disk, a defect), a batch is tried again after this many seconds.
 FAILURE_PAUSE = 10.0
+RELEASE_PAUSE = 2.0
 MAX_ACTIVE = 16
 
 
@@ -65,9 +68,10 @@ class Supervisor:
 
     def progress(self, batch_id: str) -> BatchProgress | None:
         """How a batch is doing; None where nothing is known beyond what is stored."""
-        if batch_id in self._active:
-            return self._active[batch_id][0].progress()
         reason = self._waiting_for.get(batch_id)
+        if batch_id in self._active:
+            progress = self._active[batch_id][0].progress()
+            return progress if progress.waiting_for else msgspec.structs.replace(progress, waiting_for=reason)
         return BatchProgress(waiting_for=reason) if reason else None
 
     async def wait_for(self, batch_id: str) -> None:
@@ -88,12 +92,14 @@ class Supervisor:
         while len(self._active) < MAX_ACTIVE and not self._stopping:
             try:
                 batch = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS)
-            except StorageError as error:
+            except Exception as error:
                 log.error("cannot look for batches", reason=str(error))
                 return
             if batch is None:
                 return
-            self._start(batch)
+            if batch.id not in self._active:
+                # Ours may be free to claim too, if its lease could not be renewed in time.
+                self._start(batch)
 
     def _start(self, batch: BatchRecord) -> None:
         runner = Runner(self._storage, self._dispatcher, batch, self.owner, self._limits)
@@ -123,8 +129,19 @@ class Supervisor:
         except* Exception as group:
             not_before = self._pause(batch_id, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
-        with contextlib.suppress(StorageError):
-            await self._storage.metadata.batches.release(batch_id, self.owner, not_before)
+        await self._release(batch_id, not_before)
+
+    async def _release(self, batch_id: str, not_before: float) -> None:
+        """Until it is done: a lease that is kept, and renewed with the others, would keep the batch from everyone."""
+        while True:
+            try:
+                await self._storage.metadata.batches.release(batch_id, self.owner, not_before)
+                return
+            except Exception as error:
+                if self._stopping:
+                    return
+                log.error("cannot release a batch", batch=batch_id, reason=str(error))
+                await asyncio.sleep(RELEASE_PAUSE)
 
     def _pause(self, batch_id: str, reason: str) -> float:
         self._waiting_for[batch_id] = reason
@@ -137,7 +154,7 @@ class Supervisor:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
                 held = await self._storage.metadata.batches.renew(self.owner, time.time(), LEASE_SECONDS)
-            except StorageError as error:
+            except Exception as error:
                 log.error("cannot renew leases", reason=str(error))
                 continue
             for batch_id, (runner, _) in self._active.items():

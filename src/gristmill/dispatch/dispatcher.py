@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy, decide
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.tuner import Tuner
-from gristmill.engines.protocol import Completion, Engine, EngineError, ErrorKind, OnText, Request
+from gristmill.engines.protocol import (
+    Completion,
+    Engine,
+    EngineError,
+    ErrorKind,
+    LabelRequest,
+    LabelScorer,
+    LabelScores,
+    OnText,
+    Request,
+)
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Abandoned(Exception):
@@ -47,9 +59,30 @@ class Dispatcher:
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
+        return await self._attempt(self.engine.complete(request, on_text))
+
+    async def score_once(self, request: LabelRequest) -> LabelScores:
+        """The same for label scores."""
+        if not isinstance(self.engine, LabelScorer):
+            message = f"The {self.engine.name} engine cannot score labels: it gives no access to all log-probabilities."
+            raise EngineError(ErrorKind.INVALID_REQUEST, message, code="unsupported_endpoint")
+        return await self._attempt(self.engine.score(request))
+
+    async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
+        """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
+
+        Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
+        """
+        return await self._persist(lambda: self.complete_once(request), abandon)
+
+    async def score(self, request: LabelRequest, abandon: asyncio.Event) -> LabelScores:
+        """The same for label scores."""
+        return await self._persist(lambda: self.score_once(request), abandon)
+
+    async def _attempt(self, asking: Coroutine[Any, Any, T]) -> T:
         try:
             async with self._slots, asyncio.timeout(self._timeout):
-                completion = await self.engine.complete(request, on_text)
+                answer = await asking
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
@@ -66,7 +99,7 @@ class Dispatcher:
             raise EngineError(ErrorKind.INTERRUPTED, message) from error
         self.outage.report_success()
         self._tune(pushed_back=False)
-        return completion
+        return answer
 
     def _tune(self, pushed_back: bool) -> None:
         if self._tuner is not None:
@@ -74,17 +107,13 @@ class Dispatcher:
             if self._tuner.window.limit != self._slots.limit:
                 self._slots.resize(self._tuner.window.limit)
 
-    async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
-        """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
-
-        Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
-        """
+    async def _persist(self, attempt: Callable[[], Awaitable[T]], abandon: asyncio.Event) -> T:
         failures = pauses = 0
         while True:
             if self.outage.open:
                 await _unless(abandon, self.outage.wait())
             try:
-                return await self.complete_once(request)
+                return await attempt()
             except EngineError as error:
                 failures += 1
                 retry = decide(error.kind, failures, pauses + 1, error.retry_after, random.random(), self._policy)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob
+from gristmill.wire.chat import ChatCompletionRequest, Message, TokenLogprob
 from gristmill.wire.completions import CompletionRequest
 
 #: A text prompt here is one string or one list of token ids, never several prompts.
@@ -100,6 +100,24 @@ class Completion(msgspec.Struct, frozen=True):
     timings: Timings = Timings()
 
 
+class LabelRequest(msgspec.Struct, frozen=True):
+    """How probable is each label after ``prompt`` (chat messages, or text)? Labels are texts, or single token ids."""
+
+    model: str
+    prompt: str | list[Message]
+    labels: list[str] | list[int]
+
+
+class LabelScores(msgspec.Struct, frozen=True):
+    """``logprobs`` in the order of the labels: of the event that the output starts with the label, and with none of
+    the longer labels that begin with it."""
+
+    model: str
+    logprobs: tuple[float, ...]
+    prompt_tokens: int
+    cached_tokens: int | None = None
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do. ``slots`` is how many requests in flight keep it busy.
 
@@ -133,6 +151,15 @@ class Engine(Protocol):
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
         """Answer one request, or raise EngineError. Cancelling the task frees what the request holds."""
+        ...
+
+
+@runtime_checkable
+class LabelScorer(Protocol):
+    """What an engine is besides, if it can give the probabilities of labels from its logits alone."""
+
+    async def score(self, request: LabelRequest) -> LabelScores:
+        """Raises EngineError."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import random
 from collections import OrderedDict
@@ -22,6 +23,8 @@ from gristmill.engines.protocol import (
     Completion,
     EngineError,
     ErrorKind,
+    LabelRequest,
+    LabelScores,
     OnText,
     Request,
     Timings,
@@ -29,7 +32,7 @@ from gristmill.engines.protocol import (
     context_length_exceeded,
     unknown_model,
 )
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.chat import ChatCompletionRequest, Message
 
 #: Characters a token, a fair average for English.
 _TOKEN_CHARS = 4
@@ -107,9 +110,26 @@ class SimulatedEngine:
         completion_tokens = sum(len(choice.text.split()) for choice in choices)
         timings = self._timings(prompt_tokens - cached_tokens, completion_tokens)
         await self._pass_time(timings, choices, on_text)
+        self._note_answered(prompt)
+        return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens, timings)
+
+    async def score(self, request: LabelRequest) -> LabelScores:
+        """Probabilities drawn by a hash of the prompt: the same prompt gets the same scores."""
+        if request.model != self._model:
+            raise unknown_model(request.model, self.models)
+        prompt = request.prompt if isinstance(request.prompt, str) else _chat_text(request.prompt)
+        self._fail_on_demand(prompt)
+        cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
+        timings = self._timings(_count(prompt) - cached_tokens, 0)
+        await self._pass_time(timings, (), None)
+        self._note_answered(prompt)
+        weights = [1 + _digest(f"{label}\0{prompt}")[0] for label in request.labels]
+        logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
+        return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
+
+    def _note_answered(self, prompt: str) -> None:
         if self._journal >= 0:
             os.write(self._journal, prompt[-80:].replace("\n", " ").encode() + b"\n")
-        return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens, timings)
 
     def _fail_on_demand(self, prompt: str) -> None:
         options = self._options
@@ -182,8 +202,16 @@ def _shared_prefix(one: str, other: str) -> int:
 
 def _prompt_text(request: Request) -> str:
     if isinstance(request, ChatCompletionRequest):
-        return "\n".join(f"{message.role}: {message.text()}" for message in request.messages)
+        return _chat_text(request.messages)
     return request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt))
+
+
+def _chat_text(messages: list[Message]) -> str:
+    return "\n".join(f"{message.role}: {message.text()}" for message in messages)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def _count(text: str) -> int:
@@ -192,7 +220,7 @@ def _count(text: str) -> int:
 
 def _choice(prompt: str, index: int, limit: int, stop: str | list[str] | None) -> Choice:
     """Words drawn by a hash of the prompt: the same prompt gets the same answer, one word a token."""
-    digest = hashlib.blake2b(f"{index}\0{prompt}".encode("utf-8", "replace"), digest_size=16).digest()
+    digest = _digest(f"{index}\0{prompt}")
     words = [str(digest[0] % 11)] + [_WORDS[byte % len(_WORDS)] for byte in digest[1:8]]
     text, reason = " ".join(words[:limit]), "stop" if limit >= len(words) else "length"
     for end in [stop] if isinstance(stop, str) else stop or []:

@@ -9,11 +9,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from gristmill.engines.protocol import Completion, Request
+from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, Request
 from gristmill.wire.common import CompletionUsage, PromptTokensDetails
 
-#: Asks an engine, through whatever dispatching and retrying the caller wants.
-Complete = Callable[[Request], Awaitable[Completion]]
+
+class Asker(NamedTuple):
+    """Asks an engine, through whatever dispatching and retrying the caller wants."""
+
+    complete: Callable[[Request], Awaitable[Completion]]
+    score: Callable[[LabelRequest], Awaitable[LabelScores]]
 
 
 class Answer(NamedTuple):

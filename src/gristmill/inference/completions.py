@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
-from gristmill.inference.answer import Answer, Complete, new_id, now, usage
+from gristmill.inference.answer import Answer, Asker, new_id, now, usage
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
     CompletionChoice,
@@ -31,12 +31,12 @@ def parse(body: bytes) -> list[CompletionRequest]:
     return [msgspec.structs.replace(request, prompt=prompt) for prompt in prompts]
 
 
-async def answer(body: bytes, complete: Complete) -> Answer:
+async def answer(body: bytes, ask: Asker) -> Answer:
     requests = parse(body)
     if len(requests) == 1:
-        completions = [await complete(requests[0])]
+        completions = [await ask.complete(requests[0])]
     else:
-        completions = list(await asyncio.gather(*(complete(request) for request in requests)))
+        completions = list(await asyncio.gather(*(ask.complete(request) for request in requests)))
     prompt_tokens = sum(each.prompt_tokens for each in completions)
     completion_tokens = sum(each.completion_tokens for each in completions)
     reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from gristmill.inference import chat, completions
-from gristmill.inference.answer import Answer, Complete
+from gristmill.inference import chat, completions, score
+from gristmill.inference.answer import Answer, Asker
 
 
 class Endpoint(NamedTuple):
-    """``required`` is the body field (besides model) that a batch's validation insists on."""
+    """``required`` is the body field (besides model) that a batch's validation insists on; None where there is none."""
 
     path: str
     title: str
-    required: str
-    answer: Callable[[bytes, Complete], Awaitable[Answer]]
+    required: str | None
+    answer: Callable[[bytes, Asker], Awaitable[Answer]]
 
 
 ENDPOINTS = {
@@ -23,6 +23,7 @@ ENDPOINTS = {
     for endpoint in (
         Endpoint("/v1/chat/completions", "Chat Completions", "messages", chat.answer),
         Endpoint("/v1/completions", "Completions", "prompt", completions.answer),
+        Endpoint("/v1/score", "Score", None, score.answer),
     )
 }
 

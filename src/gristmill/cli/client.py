@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,8 @@ class BatchClient:
     def download(self, file_id: str, target: Path) -> Iterator[int]:
         """Write a file, going on where an earlier download stopped; yields the bytes received so far."""
         size = self.file(file_id).bytes
-        partial = target.with_name(target.name + ".part")
+        # Named after the file, so that what is left of another download is not taken for its beginning.
+        partial = target.with_name(f"{target.name}.{file_id}.part")
         have = partial.stat().st_size if partial.exists() else 0
         if have > size:
             partial.unlink()
@@ -105,10 +106,11 @@ class BatchClient:
 
 
 def _refusal(answer: httpx.Response) -> UserError:
-    try:
-        return UserError(msgspec.json.decode(answer.content, type=ErrorResponse).error.message)
-    except msgspec.DecodeError:
-        return UserError(
-            f"{answer.url} answered {answer.status_code}, but not as a Batch API server: "
-            "check the URL (it usually ends in /v1)."
-        )
+    with suppress(msgspec.DecodeError):
+        error = msgspec.json.decode(answer.content, type=ErrorResponse).error
+        if error.code != "unknown_url":
+            return UserError(error.message)
+    return UserError(
+        f"{answer.url} answered {answer.status_code}, but not as a Batch API server: "
+        "check the URL (it usually ends in /v1)."
+    )

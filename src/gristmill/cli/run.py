@@ -69,13 +69,13 @@ def run(
         show.console.print(f"Stopped. What is done is kept in {state}; the same command goes on from there.")
         raise typer.Exit(130)
     if batch.status == "failed":
-        shutil.rmtree(state)
+        _discard(state)
         errors = batch.errors.data if batch.errors else []
         raise UserError(f"{input_file} was rejected, nothing ran:\n{show.errors_text(errors)}")
     errors_file = output.with_name(f"{output.stem}.errors{output.suffix}")
     _deliver(batch.error_file_id, state, errors_file, even_if_empty=False)
     _deliver(batch.output_file_id, state, output, even_if_empty=True)
-    shutil.rmtree(state)
+    _discard(state)
     show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
     show.console.print(f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else ""))
     if batch.request_counts.failed:
@@ -107,10 +107,14 @@ async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch
     if page.data:
         return page.data[0]
     # Only now: an engine that could not start has begun nothing.
-    (host.settings.storage.data / _NOTE).write_bytes(msgspec.json.encode(job))
+    note = host.settings.storage.data / _NOTE
+    new_note = note.with_suffix(".new")
+    new_note.write_bytes(msgspec.json.encode(job))
+    new_note.replace(note)
     now = int(time.time())
     _link(_blob(host.settings.storage.data, _INPUT_ID), input_file)
-    await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
+    if await host.storage.metadata.files.get(_INPUT_ID) is None:
+        await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
     request = CreateBatchRequest(_INPUT_ID, jsonl.first_endpoint(input_file), _WINDOW)
     return await host.batches.create(request, job.defaults)
 
@@ -126,7 +130,7 @@ async def _pause(stopped: asyncio.Event, seconds: float) -> None:
 def _check_output(output: Path, state: Path, overwrite: bool) -> None:
     if not output.parent.is_dir():
         raise UserError(f"There is no folder {output.parent} for the output: create it first.")
-    if output.exists() and not state.exists() and not overwrite:
+    if output.exists() and not (state / _NOTE).exists() and not overwrite:
         raise UserError(f"{output} exists already: choose another name, or replace it with --overwrite.")
 
 
@@ -169,6 +173,14 @@ def _deliver(file_id: str | None, state: Path, target: Path, even_if_empty: bool
         target.write_bytes(b"")
     else:
         target.unlink(missing_ok=True)
+
+
+def _discard(state: Path) -> None:
+    """In one step: half a state, left behind by a kill, would look like a run to resume."""
+    done = state.with_name(state.name + ".done")
+    shutil.rmtree(done, ignore_errors=True)
+    state.replace(done)
+    shutil.rmtree(done)
 
 
 def _blob(state: Path, file_id: str) -> Path:

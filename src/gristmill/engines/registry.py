@@ -30,7 +30,14 @@ def _openvino(settings: EngineSettings) -> Engine:
     return OpenVinoEngine(OpenVinoOptions.parse(settings.options), model=settings.model)
 
 
+def _ollama(settings: EngineSettings) -> Engine:
+    from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
+
+    return OllamaEngine(OllamaOptions.parse(settings.options), url=settings.url, model=settings.model)
+
+
 _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
+    "ollama": _ollama,
     "openvino": _openvino,
     "simulated": _simulated,
 }

@@ -1,0 +1,206 @@
+"""The ollama engine, as the rest of Gristmill sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from gristmill.engines.ollama import facts
+from gristmill.engines.ollama.answers import Collector
+from gristmill.engines.ollama.client import Client, Unreachable
+from gristmill.engines.ollama.failures import unavailable
+from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
+from gristmill.engines.ollama.reloads import ReloadWatch
+from gristmill.engines.ollama.residency import Residency
+from gristmill.engines.ollama.settings import OllamaOptions, base_url
+from gristmill.engines.ollama.structured import Structure
+from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, translate, warmup_body
+from gristmill.engines.ollama.wire import ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version
+from gristmill.engines.protocol import (
+    Capabilities,
+    Completion,
+    EngineError,
+    OnText,
+    Request,
+    check_parameters,
+    unknown_model,
+)
+from gristmill.telemetry.log import get_logger
+from gristmill.user_error import UserError
+
+__all__ = ["OllamaEngine", "OllamaOptions"]
+
+log = get_logger(__name__)
+
+
+class _Running(NamedTuple):
+    """Everything that exists between ``start`` and ``stop``."""
+
+    client: Client
+    frozen: Frozen
+    residency: Residency
+    watch: ReloadWatch
+    warmup: PrefixWarmup | None
+
+
+class OllamaEngine:
+    """One model of one Ollama server."""
+
+    name = "ollama"
+
+    def __init__(self, options: OllamaOptions, url: str | None = None, model: str | None = None) -> None:
+        self._options = options
+        self._url = base_url(url)
+        self._model = model or ""
+        self._running: _Running | None = None
+        self._warming = asyncio.Lock()
+        self.models: tuple[str, ...] = ()
+        self.capabilities = Capabilities(options.parallel, PARAMETERS, reports_cached_tokens=False)
+
+    @property
+    def loads(self) -> int:
+        """How often a row found the model not loaded."""
+        return self._running.watch.loads if self._running is not None else 0
+
+    async def start(self) -> None:
+        """Check the server and the model, and load it. Raises UserError saying what to do."""
+        client = Client(self._url)
+        try:
+            self._running = await self._started(client)
+        except Unreachable as error:
+            raise UserError(
+                f"No Ollama answers at {self._url}: start it with `ollama serve`; if it runs on another machine, start "
+                f"it there with OLLAMA_HOST=0.0.0.0 and let its port through the firewall. ({error.message})"
+            ) from None
+        except EngineError as error:
+            raise UserError(f"Ollama at {self._url} cannot be used: {error.message}") from None
+        finally:
+            if self._running is None:
+                await client.close()
+
+    async def stop(self) -> None:
+        """Give the model back the keep_alive it had before."""
+        running, self._running = self._running, None
+        if running is not None:
+            await running.residency.restore()
+            await running.client.close()
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+        running = self._running
+        if running is None:
+            raise unavailable("The ollama engine is not running.")
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        check_parameters(request, self.capabilities, self.name)
+        asked = translate(request, running.frozen, stream=on_text is not None)
+        await self._warm_prefix(running, asked)
+        if running.watch.should_look():
+            await _look(running)
+        collector = Collector()
+        if on_text is not None and not asked.structure.choice:
+            collector = Collector(lambda text: on_text(0, text))
+        sent_at = time.monotonic()
+        await running.client.answer(asked, collector, self.models)
+        answered = collector.finish(request.model, asked, running.frozen.num_ctx)
+        if on_text is not None and asked.structure.choice:
+            on_text(0, answered.completion.choices[0].text)
+        if running.watch.row(answered.load_seconds, sent_at, time.monotonic()):
+            await self._reloaded(running, answered.load_seconds)
+        return answered.completion
+
+    async def _started(self, client: Client) -> _Running:
+        version = await _version(client)
+        reports_cached = facts.check_version(version)
+        await self._check_model(client)
+        model = facts.model_facts(await client.ask("/api/show", Show, ShowBody(self._model)), self._model)
+        found = facts.find_running((await client.ask("/api/ps", Running)).models, self._model)
+        num_ctx = facts.choose_num_ctx(self._options.num_ctx, model, found)
+        frozen = Frozen(
+            model=self._model,
+            runner=facts.runner_options(self._options, num_ctx),
+            num_ctx=num_ctx,
+            stops=model.stops,
+            think=self._options.think if model.thinks else None,
+            default_num_predict=self._options.num_predict,
+        )
+        residency = Residency(client, frozen, found)
+        loaded = await residency.load(self._options.load_timeout)
+        frozen = frozen._replace(num_ctx=_loaded_num_ctx(num_ctx, loaded))
+        full = facts.full_name(self._model)
+        # Requests may name the model either way, as they may on Ollama.
+        self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
+        self.capabilities = Capabilities(
+            self._options.parallel, PARAMETERS, reports_cached, context_length=frozen.num_ctx
+        )
+        log.info("ollama ready", url=self._url, version=version, model=self._model, num_ctx=frozen.num_ctx)
+        slides = model.sliding_window is not None and self._options.prefix_warmup
+        warmup = PrefixWarmup(self._options.num_batch or ROLLBACK_TOKENS) if slides else None
+        return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), warmup)
+
+    async def _check_model(self, client: Client) -> None:
+        names = [each.name for each in (await client.ask("/api/tags", Tags)).models]
+        has = f"It has: {', '.join(names)}." if names else "It has none yet: get one with `ollama pull gemma3`."
+        if not self._model:
+            raise UserError(f"Say which model Ollama at {self._url} shall use, with --model. {has}")
+        if facts.full_name(self._model) not in map(facts.full_name, names):
+            raise UserError(
+                f"Ollama at {self._url} has no model '{self._model}': get it with `ollama pull {self._model}`. {has}"
+            )
+
+    async def _warm_prefix(self, running: _Running, asked: Asked) -> None:
+        """Before a group's second long row: its common start, once on each slot at the same time."""
+        if running.warmup is None or not isinstance(asked.body, ChatBody):
+            return
+        async with self._warming:  # rows of the group that come meanwhile wait for it
+            due = running.warmup.due(asked.body.messages, asked.num_predict)
+            if due is None:
+                return
+            body = warmup_body(running.frozen, due)
+            text = "".join(message.content for message in due)
+            one = Asked("/api/chat", body, text, 1, Structure(), logprobs=False)
+            tries = (running.client.answer(one, Collector(), self.models) for _ in range(self._options.parallel))
+            # It only saves time: the row itself will show what is wrong.
+            await asyncio.gather(*tries, return_exceptions=True)
+
+    async def _reloaded(self, running: _Running, load_seconds: float) -> None:
+        await _look(running)
+        log.info("Ollama loaded the model again", model=self._model, seconds=round(load_seconds, 1), loads=self.loads)
+        cause = running.watch.warning()
+        if cause is not None:
+            log.warning(
+                "Ollama reloads the model again and again: each time costs seconds and the prefix cache",
+                model=self._model, loads=self.loads, frozen_options=_named(running.frozen), cause=cause,
+            )  # fmt: skip
+
+
+async def _version(client: Client) -> str:
+    try:
+        return (await client.ask("/api/version", Version)).version
+    except Unreachable:
+        raise
+    except EngineError as error:
+        raise UserError(
+            f"What answers at {client.url} is not Ollama: check --url, or use another engine. ({error.message})"
+        ) from None
+
+
+async def _look(running: _Running) -> None:
+    """Note what Ollama has loaded. It is for the log only, so a failure is none of the row's."""
+    try:
+        running.watch.looked((await running.client.ask("/api/ps", Running)).models)
+    except EngineError:
+        pass
+
+
+def _loaded_num_ctx(asked: int, loaded: RunningModel | None) -> int:
+    """What one request may use, in tokens: what the server says it loaded, which is not always what was asked."""
+    if loaded is None or loaded.context_length in (None, asked):
+        return asked
+    log.warning("Ollama loaded the model with another context", asked=asked, loaded=loaded.context_length)
+    return loaded.context_length or asked
+
+
+def _named(frozen: Frozen) -> str:
+    options = {name: getattr(frozen.runner, name) for name in ("num_ctx", "num_batch", "num_gpu", "num_thread")}
+    return ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)

@@ -1,0 +1,139 @@
+"""From a request in OpenAI's terms to one of Ollama's. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from gristmill.engines.ollama.structured import Structure, structure
+from gristmill.engines.ollama.wire import FOREVER, ChatBody, GenerateBody, Message, Options
+from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
+from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.completions import CompletionRequest
+
+#: Request parameters that reach the model; ``check_parameters`` refuses every other by name.
+PARAMETERS = frozenset(
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "frequency_penalty",
+     "presence_penalty", "logprobs", "top_logprobs", "response_format", "structured_outputs"}
+)  # fmt: skip
+
+#: The other roles need tool calls, which a text-only engine refuses; Ollama's templates drop "developer" silently.
+_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+}  # fmt: skip
+
+
+class Frozen(NamedTuple):
+    """What does not change while the engine runs. ``think`` is None for models that cannot think anyway."""
+
+    model: str
+    runner: Options
+    num_ctx: int
+    stops: tuple[str, ...] = ()
+    think: bool | None = None
+    default_num_predict: int = 1024
+
+
+class Asked(NamedTuple):
+    """A request ready to be sent, and what its answer is checked against. ``text`` is all of the prompt's text."""
+
+    path: str
+    body: ChatBody | GenerateBody
+    text: str
+    num_predict: int
+    structure: Structure
+    logprobs: bool
+
+
+def translate(request: Request, frozen: Frozen, stream: bool) -> Asked:
+    """Raises EngineError for what Ollama cannot do, naming the parameter."""
+    wanted = structure(request)
+    limit = min(request.token_limit() or frozen.default_num_predict, frozen.num_ctx)
+    logprobs, top = _logprobs(request)
+    if logprobs and wanted.choice:
+        # The answer's own tokens are those of a quoted JSON string, not of the choice.
+        raise unsupported_parameter("logprobs (with structured_outputs.choice)", "ollama")
+    shared: dict[str, Any] = {
+        "model": frozen.model,
+        "keep_alive": FOREVER,
+        "stream": stream,
+        "truncate": False,
+        "options": _options(request, frozen, limit),
+        "format": wanted.format,
+        "logprobs": logprobs or None,
+        "top_logprobs": top if logprobs else None,
+        "think": frozen.think,
+    }
+    if isinstance(request, ChatCompletionRequest):
+        messages = _messages(request)
+        text = "".join(message.content for message in messages)
+        return Asked("/api/chat", ChatBody(messages=messages, **shared), text, limit, wanted, logprobs)
+    prompt = _prompt(request)
+    return Asked("/api/generate", GenerateBody(prompt=prompt, raw=True, **shared), prompt, limit, wanted, logprobs)
+
+
+def load_body(frozen: Frozen, keep_alive: int) -> ChatBody:
+    """Loads the model with the frozen options, or changes how long it stays (seconds); computes nothing."""
+    return ChatBody(model=frozen.model, messages=[], keep_alive=keep_alive, options=frozen.runner)
+
+
+def warmup_body(frozen: Frozen, messages: list[Message]) -> ChatBody:
+    """Computes a prefix and one token, so that the server leaves a checkpoint at the prefix's end."""
+    options = msgspec.structs.replace(frozen.runner, num_predict=1, temperature=0.0)
+    return ChatBody(
+        model=frozen.model, messages=messages, keep_alive=FOREVER, options=options, stream=False, truncate=False,
+        think=frozen.think,
+    )  # fmt: skip
+
+
+def _options(request: Request, frozen: Frozen, limit: int) -> Options:
+    """What the request leaves out is left to the model's own settings."""
+    return msgspec.structs.replace(
+        frozen.runner,
+        num_predict=limit,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        # The sampler's seed has 32 bits, and -1 would mean a random one.
+        seed=None if request.seed is None else request.seed % 2**31,
+        stop=_stops(request.stop, frozen.stops),
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+    )
+
+
+def _stops(wanted: str | list[str] | None, own: tuple[str, ...]) -> list[str] | None:
+    """A request's stops replace the Modelfile's on the server, which often end the turn: so both are sent."""
+    stops = [wanted] if isinstance(wanted, str) else wanted or []
+    stops = [stop for stop in stops if stop]
+    return [*stops, *(each for each in own if each not in stops)] if stops else None
+
+
+def _logprobs(request: Request) -> tuple[bool, int | None]:
+    """Whether log-probabilities are asked for, and how many of the most likely tokens at each position."""
+    if isinstance(request, ChatCompletionRequest):
+        return bool(request.logprobs), request.top_logprobs or None
+    return request.logprobs is not None, request.logprobs or None
+
+
+def _messages(request: ChatCompletionRequest) -> list[Message]:
+    messages = []
+    for index, message in enumerate(request.messages):
+        role = _ROLES.get(message.role)
+        if role is None:
+            raise unsupported_parameter(f"messages[{index}].role ({message.role})", "ollama")
+        for name in ("name", "refusal", "tool_call_id"):
+            if getattr(message, name):
+                raise unsupported_parameter(f"messages[{index}].{name}", "ollama")
+        messages.append(Message(role, message.text()))
+    return messages
+
+
+def _prompt(request: CompletionRequest) -> str:
+    if not isinstance(request.prompt, str):
+        raise unsupported_parameter("prompt (token ids)", "ollama")
+    if not request.prompt:
+        # An empty prompt is Ollama's way to load a model: it would be answered with nothing.
+        message = "Invalid value for 'prompt': it must not be empty."
+        raise EngineError(ErrorKind.INVALID_REQUEST, message, param="prompt", code="invalid_value")
+    return request.prompt

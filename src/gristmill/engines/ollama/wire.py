@@ -1,0 +1,139 @@
+"""Every JSON shape of Ollama's native API that the engine sends or reads, under the fields' own names.
+
+Durations are integers in nanoseconds. Fields the engine does not use are left out and ignored when read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from gristmill.wire.chat import TokenLogprob
+
+#: Keeps a model loaded for ever. A number: the string "-1" is answered with 400.
+FOREVER = -1
+
+
+class Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``options``: the runner's (a change of one reloads the model), then those of one request (never a reload)."""
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    num_gpu: int | None = None
+    num_thread: int | None = None
+    num_predict: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """``POST /api/chat``. Empty ``messages`` load the model, or set its ``keep_alive``, and compute nothing.
+
+    ``stream`` is true for Ollama where it is absent, and so is ``truncate``, which drops the start of a long prompt
+    without a word: both are always sent, except when loading.
+    """
+
+    model: str
+    messages: list[Message]
+    keep_alive: int
+    options: Options
+    stream: bool | None = None
+    truncate: bool | None = None
+    format: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    think: bool | None = None
+
+
+class GenerateBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """``POST /api/generate``; ``raw`` leaves the model's chat template out."""
+
+    model: str
+    prompt: str
+    keep_alive: int
+    options: Options
+    stream: bool
+    truncate: bool
+    raw: bool
+    format: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    think: bool | None = None
+
+
+class ShowBody(msgspec.Struct, frozen=True):
+    model: str
+
+
+class AnswerMessage(msgspec.Struct, frozen=True):
+    content: str = ""
+
+
+class AnswerPart(msgspec.Struct, frozen=True):
+    """An answer of ``/api/chat`` (``message``) or ``/api/generate`` (``response``), or one line of its stream.
+
+    The counts and durations are in the last line only, which has ``done``. ``prompt_eval_count`` includes cached
+    tokens; ``prompt_eval_cached_count`` exists from 0.33.3 on. ``error`` may come in a stream that began with 200.
+    """
+
+    done: bool | None = None
+    message: AnswerMessage | None = None
+    response: str | None = None
+    done_reason: str | None = None
+    logprobs: list[TokenLogprob] | None = None
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int | None = None
+    prompt_eval_cached_count: int | None = None
+    prompt_eval_duration: int = 0
+    eval_count: int | None = None
+    eval_duration: int = 0
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.message.content if self.message is not None else self.response or ""
+
+
+class RunningModel(msgspec.Struct, frozen=True):
+    """One model of ``GET /api/ps``. ``context_length`` is the num_ctx it was loaded with."""
+
+    name: str
+    expires_at: str = ""
+    context_length: int | None = None
+
+
+class Running(msgspec.Struct, frozen=True):
+    models: list[RunningModel]
+
+
+class LocalModel(msgspec.Struct, frozen=True):
+    name: str
+
+
+class Tags(msgspec.Struct, frozen=True):
+    """``GET /api/tags``: the models on the server's disk."""
+
+    models: list[LocalModel]
+
+
+class Show(msgspec.Struct, frozen=True):
+    """``POST /api/show``. ``parameters`` is the Modelfile's, one a line: a name, blanks, a value."""
+
+    model_info: dict[str, Any] = {}
+    parameters: str = ""
+    capabilities: list[str] | None = None
+
+
+class Version(msgspec.Struct, frozen=True):
+    version: str

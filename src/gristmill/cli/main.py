@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,7 @@ def configure(
 
 def main() -> None:
     """Run the command; an error a person can mend is one sentence on standard error and exit code 2."""
+    _open_closed_streams()
     try:
         app()
     except UserError as error:
@@ -56,3 +58,14 @@ def main() -> None:
         # Whoever read our output has had enough.
         sys.stderr.close()
         sys.exit(0)
+
+
+def _open_closed_streams() -> None:
+    """Started without a standard stream (``2>&-``), the first file we open would take its place, and its messages."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode))  # noqa: PTH123, SIM115 - for the life of the process

@@ -59,30 +59,36 @@ class Dispatcher:
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
-        return await self._attempt(self.engine.complete(request, on_text))
+        async with self._slots:
+            return await self._attempt(lambda: self.engine.complete(request, on_text))
 
     async def score_once(self, request: LabelRequest) -> LabelScores:
         """The same for label scores."""
-        if not isinstance(self.engine, LabelScorer):
-            message = f"The {self.engine.name} engine cannot score labels: it gives no access to all log-probabilities."
-            raise EngineError(ErrorKind.INVALID_REQUEST, message, code="unsupported_endpoint")
-        return await self._attempt(self.engine.score(request))
+        async with self._slots:
+            return await self._attempt(lambda: self._scorer().score(request))
 
     async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
 
         Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
         """
-        return await self._persist(lambda: self.complete_once(request), abandon)
+        return await self._persist(lambda: self.engine.complete(request), abandon)
 
     async def score(self, request: LabelRequest, abandon: asyncio.Event) -> LabelScores:
         """The same for label scores."""
-        return await self._persist(lambda: self.score_once(request), abandon)
+        return await self._persist(lambda: self._scorer().score(request), abandon)
 
-    async def _attempt(self, asking: Coroutine[Any, Any, T]) -> T:
+    def _scorer(self) -> LabelScorer:
+        if not isinstance(self.engine, LabelScorer):
+            message = f"The {self.engine.name} engine cannot score labels: it gives no access to all log-probabilities."
+            raise EngineError(ErrorKind.INVALID_REQUEST, message, code="unsupported_endpoint")
+        return self.engine
+
+    async def _attempt(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the engine from a place in the window."""
         try:
-            async with self._slots, asyncio.timeout(self._timeout):
-                answer = await asking
+            async with asyncio.timeout(self._timeout):
+                answer = await ask()
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
@@ -107,13 +113,16 @@ class Dispatcher:
             if self._tuner.window.limit != self._slots.limit:
                 self._slots.resize(self._tuner.window.limit)
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T]], abandon: asyncio.Event) -> T:
+    async def _persist(self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event) -> T:
         failures = pauses = 0
         while True:
-            if self.outage.open:
-                await _unless(abandon, self.outage.wait())
             try:
-                return await attempt()
+                async with self._slots:
+                    # Looked at only here: a lot may have happened while the row waited for its place.
+                    if not self.outage.open and not abandon.is_set():
+                        return await self._attempt(ask)
+                await _unless(abandon, self.outage.wait())
+                continue
             except EngineError as error:
                 failures += 1
                 retry = decide(error.kind, failures, pauses + 1, error.retry_after, random.random(), self._policy)

@@ -12,9 +12,7 @@ from gguf import GGUFWriter
 from hub_stand_in import HubStandIn
 
 COMMAND = Path(__file__).with_name("command.py")
-IR_XML = (
-    b'<?xml version="1.0"?>\n<net name="m"><data element_type="i8" shape="4" offset="0" size="4" /></net>\n'
-)
+IR_XML = b'<?xml version="1.0"?>\n<net name="m"><data element_type="i8" shape="4" offset="0" size="4" /></net>\n'
 
 
 @pytest.fixture

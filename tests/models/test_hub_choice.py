@@ -41,9 +41,7 @@ def test_a_file_in_a_folder_can_be_named_by_its_last_part() -> None:
         ([HubFile("mmproj-m.gguf", 1)], "neither a GGUF file"),
     ],
 )
-def test_a_repository_without_a_usable_model_is_refused_with_the_reason(
-    files: list[HubFile], reason: str
-) -> None:
+def test_a_repository_without_a_usable_model_is_refused_with_the_reason(files: list[HubFile], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         choose("a/b", files, None)
 

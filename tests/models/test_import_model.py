@@ -52,9 +52,7 @@ def test_a_name_of_the_catalog_cannot_be_taken(cache: Path, tmp_path: Path, gguf
         pull(str(path))
 
 
-def test_a_copy_that_lost_a_file_is_an_error_with_what_to_do(
-    cache: Path, tmp_path: Path, gguf_bytes: bytes
-) -> None:
+def test_a_copy_that_lost_a_file_is_an_error_with_what_to_do(cache: Path, tmp_path: Path, gguf_bytes: bytes) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(gguf_bytes)
     pull(str(path)).path.unlink()

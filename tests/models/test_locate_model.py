@@ -56,9 +56,7 @@ def test_a_file_that_is_not_gguf_is_an_error(cache: Path, tmp_path: Path, conten
         locate(str(path))
 
 
-@pytest.mark.parametrize(
-    "missing", ["openvino_model.bin", "openvino_tokenizer.xml", "openvino_detokenizer.bin"]
-)
+@pytest.mark.parametrize("missing", ["openvino_model.bin", "openvino_tokenizer.xml", "openvino_detokenizer.bin"])
 def test_an_incomplete_ir_folder_is_an_error_naming_what_is_missing(
     cache: Path, tmp_path: Path, ir_files: dict[str, bytes], missing: str
 ) -> None:
@@ -69,9 +67,7 @@ def test_an_incomplete_ir_folder_is_an_error_naming_what_is_missing(
         locate(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("openvino_model.bin", b"12"), ("openvino_model.xml", b"<net><da")]
-)
+@pytest.mark.parametrize(("name", "content"), [("openvino_model.bin", b"12"), ("openvino_model.xml", b"<net><da")])
 def test_a_truncated_ir_file_is_an_error(
     cache: Path, tmp_path: Path, ir_files: dict[str, bytes], name: str, content: bytes
 ) -> None:
@@ -92,9 +88,7 @@ def test_a_truncated_ir_file_is_an_error(
         ("../../etc/../x", "There is no file or folder"),
     ],
 )
-def test_a_model_that_is_not_here_is_one_sentence_with_what_to_do(
-    cache: Path, name: str, advice: str
-) -> None:
+def test_a_model_that_is_not_here_is_one_sentence_with_what_to_do(cache: Path, name: str, advice: str) -> None:
     with pytest.raises(UserError) as caught:
         locate(name)
     assert advice in str(caught.value)

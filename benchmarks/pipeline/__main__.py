@@ -110,7 +110,10 @@ def drive(client: httpx.Client, source: Path, folder: Path, watch: Watch, rows: 
             status = {"validating": "in_progress", "in_progress": "finalizing", "finalizing": "completed"}[status]
     assert batch["status"] == "completed", batch
     lines = 0
-    with client.stream("GET", f"/files/{batch['output_file_id']}/content") as answer, (folder / "out").open("wb") as out:
+    with (
+        client.stream("GET", f"/files/{batch['output_file_id']}/content") as answer,
+        (folder / "out").open("wb") as out,
+    ):
         for chunk in answer.iter_bytes():
             lines += chunk.count(b"\n")
             out.write(chunk)

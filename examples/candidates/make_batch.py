@@ -1,6 +1,6 @@
 """Turn a rubric, examples and a table into a batch input file: one request a candidate, the shared part first.
 
-    python examples/candidates/make_batch.py OUTPUT.jsonl [MODEL]
+python examples/candidates/make_batch.py OUTPUT.jsonl [MODEL]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read a batch's output file and show the candidates by score.
 
-    python examples/candidates/show_scores.py OUTPUT.jsonl
+python examples/candidates/show_scores.py OUTPUT.jsonl
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from requests_jsonl import jsonl
 from server_process import ServerProcess
 

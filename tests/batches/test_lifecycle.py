@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.batches import lifecycle
+from gristmill.storage.records import TERMINAL_STATUSES
+from gristmill.wire.batch import BatchError
+
+UNFINISHED = ("validating", "in_progress", "finalizing")
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_what_has_not_ended_can_be_cancelled(status: str) -> None:
+    assert lifecycle.cancel_requested(status, 7) == {"status": "cancelling", "cancelling_at": 7}
+
+
+@pytest.mark.parametrize("status", ["cancelling", "cancelled"])
+def test_cancelling_again_changes_nothing(status: str) -> None:
+    assert lifecycle.cancel_requested(status, 7) is None
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "expired"])
+def test_what_has_ended_otherwise_cannot_be_cancelled(status: str) -> None:
+    with pytest.raises(lifecycle.CannotCancel, match=status):
+        lifecycle.cancel_requested(status, 7)
+
+
+def test_only_the_four_ends_of_the_contract_are_terminal() -> None:
+    assert set(TERMINAL_STATUSES) == {"completed", "failed", "expired", "cancelled"}
+    assert not any(lifecycle.is_terminal(status) for status in (*UNFINISHED, "cancelling"))
+    assert all(lifecycle.is_terminal(status) for status in TERMINAL_STATUSES)
+
+
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
+def test_an_end_sets_its_own_time_and_the_files_that_have_lines(status: str) -> None:
+    assert lifecycle.ended(status, "file-1", None, 9) == {
+        "status": status,
+        f"{status}_at": 9,
+        "output_file_id": "file-1",
+        "error_file_id": None,
+    }
+
+
+def test_each_step_sets_its_time() -> None:
+    errors = [BatchError("invalid_json_line", "no")]
+    assert lifecycle.rejected(errors, 1) == {"status": "failed", "failed_at": 1, "errors": errors}
+    assert lifecycle.validated(3, "m", 2) == {"status": "in_progress", "in_progress_at": 2, "total": 3, "model": "m"}
+    assert lifecycle.all_rows_done(3) == {"status": "finalizing", "finalizing_at": 3}
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"),
+    [("24h", 86_400), ("1m", 60), ("90m", 5_400), ("30d", 2_592_000), ("366d", 31_622_400), ("8784h", 31_622_400)],
+)
+def test_a_window_is_a_number_of_minutes_hours_or_days(window: str, seconds: int) -> None:
+    assert lifecycle.window_seconds(window) == seconds
+
+
+@pytest.mark.parametrize(
+    "window",
+    ["", "24", "h", "0h", "-1h", "+1h", "024h", "24H", "24 h", " 24h", "24h ", "24h\n", "1.5h", "1w", "1s", "367d",
+     "8785h", "999999d", "9999999m", "٢٤h", "1h30m"],
+)  # fmt: skip
+def test_anything_else_is_no_window(window: str) -> None:
+    assert lifecycle.window_seconds(window) is None
+
+
+@given(st.text(max_size=12))
+def test_no_text_breaks_the_reading_of_a_window(window: str) -> None:
+    seconds = lifecycle.window_seconds(window)
+    assert seconds is None or 60 <= seconds <= lifecycle.LONGEST_WINDOW_SECONDS

@@ -23,6 +23,8 @@ import httpx
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import itertools
+
 import receipt
 
 ENDPOINT = "/v1/chat/completions"
@@ -121,7 +123,7 @@ def drive(client: httpx.Client, source: Path, folder: Path, watch: Watch, rows: 
     assert lines == rows == batch["request_counts"]["completed"], (lines, batch["request_counts"])
     phases = {
         name: {"seconds": round(end - start, 3), "server_cpu_seconds": round(cpu_end - cpu_start, 3)}
-        for (_, start, cpu_start), (name, end, cpu_end) in zip(marks, marks[1:], strict=False)
+        for (_, start, cpu_start), (name, end, cpu_end) in itertools.pairwise(marks)
     }
     to_files_written = marks[-2][1] - marks[0][1]
     return {

@@ -13,9 +13,9 @@ import msgspec
 
 from gristmill.engines.ollama.failures import interrupted, stream_failure
 from gristmill.engines.ollama.translation import Asked
-from gristmill.engines.ollama.wire import AnswerPart
+from gristmill.engines.ollama.wire import AnswerPart, Logprob
 from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, Timings
-from gristmill.wire.chat import TokenLogprob
+from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 _NANOSECONDS = 1e9
 _REASONS = {"stop": "stop", "length": "length"}
@@ -53,7 +53,7 @@ class Collector:
             self._text.append(part.text)
             if self._on_text is not None:
                 self._on_text(part.text)
-        self._logprobs += part.logprobs or ()
+        self._logprobs += map(_token, part.logprobs or ())
         self._last = part
 
     def finish(self, model: str, asked: Asked, num_ctx: int) -> Answered:
@@ -80,6 +80,11 @@ class Collector:
             timings=_timings(last),
         )
         return Answered(completion, last.load_duration / _NANOSECONDS)
+
+
+def _token(token: Logprob) -> TokenLogprob:
+    top = [TopLogprob(each.token, each.logprob, each.bytes) for each in token.top_logprobs]
+    return TokenLogprob(token.token, token.logprob, token.bytes, top)
 
 
 def _check_context(asked: Asked, prompt_tokens: int, completion_tokens: int, num_ctx: int) -> None:

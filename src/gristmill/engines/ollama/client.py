@@ -11,6 +11,7 @@ import msgspec
 
 from gristmill.engines.ollama.answers import Collector
 from gristmill.engines.ollama.failures import failure, interrupted, unavailable
+from gristmill.engines.ollama.settings import shown
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.protocol import EngineError, ErrorKind
 
@@ -33,7 +34,9 @@ class Client:
     """Make it inside a running event loop; ``close`` it."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self._url = url
+        #: The address for messages.
+        self.url = shown(url)
         # The dispatcher limits what is in flight and for how long; closing the connection cancels on the server.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30.0)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
@@ -49,7 +52,7 @@ class Client:
             with self._transport():
                 limit = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 30.0))
                 async with self._session.request(
-                    method, self.url + path, data=data, headers=_HEADERS, timeout=limit, allow_redirects=False
+                    method, self._url + path, data=data, headers=_HEADERS, timeout=limit, allow_redirects=False
                 ) as response:
                     content = await response.read()
         except TimeoutError:
@@ -66,7 +69,7 @@ class Client:
         data = msgspec.json.encode(asked.body)
         with self._transport():
             async with self._session.post(
-                self.url + asked.path, data=data, headers=_HEADERS, allow_redirects=False
+                self._url + asked.path, data=data, headers=_HEADERS, allow_redirects=False
             ) as response:
                 if response.status != 200:
                     content = await response.read()

@@ -13,7 +13,7 @@ from gristmill.engines.ollama.failures import unavailable
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
-from gristmill.engines.ollama.settings import OllamaOptions, base_url
+from gristmill.engines.ollama.settings import OllamaOptions, base_url, shown
 from gristmill.engines.ollama.structured import Structure
 from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, translate, warmup_body
 from gristmill.engines.ollama.wire import ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version
@@ -52,6 +52,7 @@ class OllamaEngine:
     def __init__(self, options: OllamaOptions, url: str | None = None, model: str | None = None) -> None:
         self._options = options
         self._url = base_url(url)
+        self._shown = shown(self._url)
         self._model = model or ""
         self._running: _Running | None = None
         self._warming = asyncio.Lock()
@@ -70,11 +71,11 @@ class OllamaEngine:
             self._running = await self._started(client)
         except Unreachable as error:
             raise UserError(
-                f"No Ollama answers at {self._url}: start it with `ollama serve`; if it runs on another machine, start "
-                f"it there with OLLAMA_HOST=0.0.0.0 and let its port through the firewall. ({error.message})"
+                f"No Ollama answers at {self._shown}: start it with `ollama serve`; if it runs on another machine, "
+                f"start it there with OLLAMA_HOST=0.0.0.0 and let its port through the firewall. ({error.message})"
             ) from None
         except EngineError as error:
-            raise UserError(f"Ollama at {self._url} cannot be used: {error.message}") from None
+            raise UserError(f"Ollama at {self._shown} cannot be used: {error.message}") from None
         finally:
             if self._running is None:
                 await client.close()
@@ -133,7 +134,7 @@ class OllamaEngine:
         self.capabilities = Capabilities(
             self._options.parallel, PARAMETERS, reports_cached, context_length=frozen.num_ctx
         )
-        log.info("ollama ready", url=self._url, version=version, model=self._model, num_ctx=frozen.num_ctx)
+        log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
         slides = model.sliding_window is not None and self._options.prefix_warmup
         warmup = PrefixWarmup(self._options.num_batch or ROLLBACK_TOKENS) if slides else None
         return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), warmup)
@@ -142,10 +143,10 @@ class OllamaEngine:
         names = [each.name for each in (await client.ask("/api/tags", Tags)).models]
         has = f"It has: {', '.join(names)}." if names else "It has none yet: get one with `ollama pull gemma3`."
         if not self._model:
-            raise UserError(f"Say which model Ollama at {self._url} shall use, with --model. {has}")
+            raise UserError(f"Say which model Ollama at {self._shown} shall use, with --model. {has}")
         if facts.full_name(self._model) not in map(facts.full_name, names):
             raise UserError(
-                f"Ollama at {self._url} has no model '{self._model}': get it with `ollama pull {self._model}`. {has}"
+                f"Ollama at {self._shown} has no model '{self._model}': get it with `ollama pull {self._model}`. {has}"
             )
 
     async def _warm_prefix(self, running: _Running, asked: Asked) -> None:

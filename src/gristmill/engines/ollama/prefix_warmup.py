@@ -42,7 +42,7 @@ class PrefixWarmup:
             return None
         self._groups.move_to_end(group)
         first = self._groups[group]
-        if first is None:
+        if first is None or first == last.content:  # warm already, or the first row once more
             return None
         self._groups[group] = None
         start = _common_start(first, last.content)

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from gristmill.wire.chat import TokenLogprob
-
 #: Keeps a model loaded for ever. A number: the string "-1" is answered with 400.
 FOREVER = -1
 
@@ -79,6 +77,15 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     content: str = ""
 
 
+class Logprob(msgspec.Struct, frozen=True):
+    """Ollama leaves out what is empty. With ``format`` these are from before the grammar had its say."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[Logprob] = []
+
+
 class AnswerPart(msgspec.Struct, frozen=True):
     """An answer of ``/api/chat`` (``message``) or ``/api/generate`` (``response``), or one line of its stream.
 
@@ -90,7 +97,7 @@ class AnswerPart(msgspec.Struct, frozen=True):
     message: AnswerMessage | None = None
     response: str | None = None
     done_reason: str | None = None
-    logprobs: list[TokenLogprob] | None = None
+    logprobs: list[Logprob] | None = None
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int | None = None

@@ -90,7 +90,8 @@ class ReplayServer:
     of a path. ``seen`` is every request in order, ``wrong`` whatever did not look like a recorded one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.url = ""
         self.seen: list[Seen] = []
         self.wrong: list[str] = []
@@ -139,7 +140,7 @@ class ReplayServer:
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, handler_cancellation=True)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", self._port)
         self._loop.run_until_complete(site.start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()

@@ -40,6 +40,14 @@ def test_a_row_that_is_tried_again_is_no_group():
     assert warmup.due(row("Jia"), 8) == [RUBRIC, Message("user", "Candidate:")]
 
 
+def test_a_reload_makes_every_prefix_cold_again():
+    warmup = PrefixWarmup()
+    due = [warmup.due(row(name), 8) is not None for name in ("Ana", "Anton", "Jia")]
+    warmup.forget()
+    due += [warmup.due(row(name), 8) is not None for name in ("Ana", "Anton")]
+    assert due == [False, True, False, False, True]
+
+
 def test_a_short_prefix_is_not_worth_a_request():
     warmup = PrefixWarmup()
     head = Message("system", "Score.")

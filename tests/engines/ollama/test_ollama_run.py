@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from ollama_replay import MODEL, recording
+from ollama_replay import MODEL, ReplayServer, recording
 from ollama_requests import chat
 
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -74,3 +74,19 @@ async def test_a_busy_server_and_a_crashed_runner_cost_no_row(server, engine):
     completion = await Dispatcher(engine).complete(chat(), asyncio.Event())
     assert completion.choices[0].finish_reason == "length"
     assert len(server.rows) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_row_outlives_an_ollama_that_is_restarted(server, engine):
+    server.stop()
+    dispatcher = Dispatcher(engine)
+    row = asyncio.create_task(dispatcher.complete(chat(), asyncio.Event()))
+    while dispatcher.outage.reason is None:
+        await asyncio.sleep(0.01)
+    with ReplayServer(int(server.url.rpartition(":")[2])) as restarted:
+        restarted.play(recording("chat_first").but(load_duration=recording("chat_reload").json["load_duration"]))
+        assert (await row).choices[0].finish_reason == "length"
+        # The first row loads the model, with the same options as before.
+        assert restarted.rows[0].body["options"]["num_ctx"] == 4096
+        assert restarted.rows[0].body["keep_alive"] == -1
+    assert engine.loads == 1

@@ -165,6 +165,8 @@ class OllamaEngine:
             await asyncio.gather(*tries, return_exceptions=True)
 
     async def _reloaded(self, running: _Running, load_seconds: float) -> None:
+        if running.warmup is not None:
+            running.warmup.forget()
         await _look(running)
         log.info("Ollama loaded the model again", model=self._model, seconds=round(load_seconds, 1), loads=self.loads)
         cause = running.watch.warning()

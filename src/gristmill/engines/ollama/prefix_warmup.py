@@ -50,6 +50,10 @@ class PrefixWarmup:
             return None
         return [*head, Message("user", start)]
 
+    def forget(self) -> None:
+        """The model was loaded again: nothing is warm any more."""
+        self._groups.clear()
+
 
 def _common_start(one: str, other: str) -> str:
     """Both texts' beginning, up to the last blank in it, so that no token of it is cut."""

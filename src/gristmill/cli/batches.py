@@ -35,9 +35,10 @@ def submit(
 ) -> None:
     """Upload a JSONL file and create a batch from it."""
     jsonl.check_readable(input_file)
+    pairs = _metadata(metadata or [])
     client = BatchClient(server)
     file = client.upload(input_file)
-    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, _metadata(metadata or []))
+    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, pairs)
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:

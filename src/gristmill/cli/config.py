@@ -52,7 +52,7 @@ EngineName = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", envvar="GRISTMILL_MODEL", help="A pulled model's name, a GGUF file or an IR folder."),
+    typer.Option("--model", envvar="GRISTMILL_MODEL", help="A name the engine serves; for openvino also a GGUF file or an IR folder."),
 ]
 Url = Annotated[str | None, typer.Option("--url", envvar="GRISTMILL_URL", help="The engine's address, if it has one.")]
 EngineOptions = Annotated[

@@ -51,7 +51,7 @@ def run(
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
-    log_level: config.LogLevel = "error",
+    log_level: config.LogLevel = "warning",
 ) -> None:
     """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
     log.configure(config.check_log_level(log_level))
@@ -86,9 +86,10 @@ async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Bat
     """Run or resume until the batch has ended or a signal stops it; with what is to say of its speed."""
     host = BatchHost(settings)
     stopped = asyncio.Event()
+    # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
+    await host.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await host.start()
     try:
         batch = await _find_or_create(host, input_file, job)
         with show.ProgressView() as view:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gristmill.cli import jsonl, show
 from gristmill.cli.client import BatchClient
@@ -60,7 +59,7 @@ def list_batches(
     if as_json:
         show.print_json(page)
     elif page.data:
-        Console(highlight=False).print(show.batch_table(page.data))
+        show.print_table(show.batch_table(page.data))
     else:
         show.console.print("There are no batches yet: create one with 'gristmill batches submit'.")
 
@@ -72,7 +71,7 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
     if as_json:
         show.print_json(batch)
         return
-    Console(highlight=False).print(show.batch_table([batch]))
+    show.print_table(show.batch_table([batch]))
     if batch.errors:
         print(show.errors_text(batch.errors.data))
     if text := show.rates(batch):

@@ -11,6 +11,7 @@ latency = "0.1"
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +23,11 @@ from gristmill.user_error import UserError
 _DEFAULT_FILE = Path("gristmill.toml")
 
 
-def load_defaults(path: Path | None) -> dict[str, Any]:
-    """Default option values by command. Raises UserError for a file that is missing or not TOML."""
+def load_defaults(path: Path | None, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Default option values by command; a group's table holds for all its commands, [group.command] for one.
+
+    Raises UserError for a file that is missing or not TOML.
+    """
     file = path or _DEFAULT_FILE
     if path is None and not file.exists():
         return {}
@@ -36,7 +40,12 @@ def load_defaults(path: Path | None) -> dict[str, Any]:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UserError(f"In {file}, '{name}' stands outside a table: put it under [serve], [run] or [batches].")
-    return {command: _flags(table) for command, table in tables.items()}
+    return {name: _group(table, groups[name]) if name in groups else _flags(table) for name, table in tables.items()}
+
+
+def _group(table: dict[str, Any], commands: Sequence[str]) -> dict[str, Any]:
+    shared = _flags({key: value for key, value in table.items() if key not in commands})
+    return {command: shared | _flags(table.get(command, {})) for command in commands}
 
 
 def _flags(table: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +61,11 @@ EngineName = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", envvar="GRISTMILL_MODEL", help="A name the engine serves; for openvino also a GGUF file or an IR folder."),
+    typer.Option(
+        "--model",
+        envvar="GRISTMILL_MODEL",
+        help="A name the engine serves; for openvino also a GGUF file or an IR folder.",
+    ),
 ]
 Url = Annotated[str | None, typer.Option("--url", envvar="GRISTMILL_URL", help="The engine's address, if it has one.")]
 EngineOptions = Annotated[

@@ -43,7 +43,9 @@ def configure(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.default_map = load_defaults(config)
+    commands = getattr(context.command, "commands", {})
+    groups = {name: list(found.commands) for name, found in commands.items() if hasattr(found, "commands")}
+    context.default_map = load_defaults(config, groups)
 
 
 def main() -> None:

@@ -18,12 +18,20 @@ _TERMINAL = ("completed", "failed", "expired", "cancelled")
 #: Without a terminal, progress is one line this often (seconds).
 _LINE_INTERVAL = 30.0
 _SHOWN_ERRORS = 20
+#: Characters; more than any table has.
+_WIDE = 1_000
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+def print_table(table: Table) -> None:
+    """Cut to the terminal's width; to a file or a pipe, whole."""
+    out = Console(highlight=False)
+    (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table)
 
 
 def is_terminal(batch: Batch) -> bool:

@@ -20,9 +20,11 @@ ROWS = 2_000
 #: Kills wanted in each phase, at the least; phases last as long as they need to be hit that often.
 WANTED = {"validating": 7, "in_progress": 9, "finalizing": 5}
 #: The longest pause (seconds) between seeing a phase and killing in it.
-PAUSES = {"validating": 0.4, "in_progress": 0.25, "finalizing": 0.12}
-#: Makes lines long to read (validation looks through it, the engine never sees it).
-PADDING = [[number, {"x": "y"}] for number in range(2_500)]
+PAUSES = {"validating": 0.6, "in_progress": 0.2, "finalizing": 0.2}
+#: Makes lines long to read: validation looks through it, the engine never sees it.
+PADDING = json.dumps([[number, {"x": "y"}] for number in range(6_000)]).encode()
+#: Makes ids, and with them results and files, long to write.
+TAIL = "x" * 20_000
 
 
 class Kill(NamedTuple):
@@ -42,9 +44,14 @@ def fails(row: int) -> bool:
     return row % 10 == 3
 
 
-def line_of(row: int) -> dict[str, object]:
+def id_of(row: int) -> str:
+    return f"row-{row}-{TAIL}"
+
+
+def line_of(row: int) -> bytes:
     text = f"Rate {'the hopeless' if fails(row) else 'the'} candidate row-{row}"
-    return chat_line(f"row-{row}", text, n=40, max_tokens=8) | {"padding": PADDING}
+    line = json.dumps(chat_line(id_of(row), text, n=128, max_tokens=8)).encode()
+    return line[:-1] + b', "padding": ' + PADDING + b"}\n"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     server = ServerProcess(folder / "data", *options)
     with server:
         client = server.client()
-        data = b"".join(json.dumps(line_of(row)).encode() + b"\n" for row in range(ROWS))
+        data = b"".join(line_of(row) for row in range(ROWS))
         file = client.files.create(file=("rows.jsonl", data), purpose="batch")
         batch_id = client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -120,8 +127,8 @@ def test_the_server_was_killed_at_twenty_moments_across_validation_running_and_f
 def test_every_line_is_in_exactly_one_file_exactly_once_and_in_input_order(outcome: Outcome) -> None:
     answered = [json.loads(line)["custom_id"] for line in outcome.output]
     failed = [json.loads(line)["custom_id"] for line in outcome.errors]
-    assert answered == [f"row-{row}" for row in range(ROWS) if not fails(row)]
-    assert failed == [f"row-{row}" for row in range(ROWS) if fails(row)]
+    assert answered == [id_of(row) for row in range(ROWS) if not fails(row)]
+    assert failed == [id_of(row) for row in range(ROWS) if fails(row)]
 
 
 def test_counts_agree_with_the_files(outcome: Outcome) -> None:
@@ -139,7 +146,7 @@ def test_a_stored_result_is_never_changed_by_what_comes_after(outcome: Outcome) 
 
 def test_no_row_with_a_stored_result_runs_again(outcome: Outcome) -> None:
     for kill in outcome.kills:
-        stored = {json.loads(payload)["custom_id"] for payload in kill.stored.results.values()}
+        stored = {f"row-{line - 1}" for line in kill.stored.results}
         assert not stored.intersection(outcome.journal.rows(kill.journal_size))
 
 
@@ -151,4 +158,4 @@ def test_the_engine_answered_every_row_and_repeated_only_what_was_in_flight(outc
 
 
 def _by_line(lines: list[bytes]) -> dict[int, bytes]:
-    return {int(json.loads(line)["custom_id"].removeprefix("row-")) + 1: line for line in lines}
+    return {int(json.loads(line)["custom_id"].split("-")[1]) + 1: line for line in lines}

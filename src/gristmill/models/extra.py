@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from gristmill.user_error import UserError
@@ -10,6 +11,9 @@ from gristmill.user_error import UserError
 
 def require(package: str) -> Any:
     """The module ``package``. Raises UserError naming the extra when it is not installed."""
+    # OpenVINO's Python packages report their use to an analytics service, from a process they fork at import. Nobody
+    # asked for that; where the reporting package cannot be imported, they do without it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

@@ -17,6 +17,8 @@ from gristmill.wire.chat import ChatCompletionRequest
 
 #: How much of what the worker printed last is kept, in bytes, to say why it died.
 _KEPT_OUTPUT = 4096
+#: How long to read on after the worker has died.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class WorkerProcess:
@@ -28,7 +30,8 @@ class WorkerProcess:
         self._waiting: dict[int, tuple[asyncio.Future[Completion], OnText | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._printed = b""
-        self._tasks = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
+        self._reading = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
+        self._watching = asyncio.create_task(self._watch())
         self.alive = True
 
     @classmethod
@@ -73,8 +76,7 @@ class WorkerProcess:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        await self._process.wait()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._watching
 
     def _send(self, frame: frames.ToWorker) -> None:
         stdin = self._process.stdin
@@ -89,7 +91,7 @@ class WorkerProcess:
                 length = int.from_bytes(await stdout.readexactly(frames.LENGTH_BYTES), "little")
                 self._take(frames.decode_from_worker(await stdout.readexactly(length)))
         except asyncio.IncompleteReadError:
-            await self._died()
+            return
 
     def _take(self, frame: FromWorker) -> None:
         if isinstance(frame, Ready):
@@ -110,10 +112,14 @@ class WorkerProcess:
             elif on_text is not None:
                 _call(on_text, frame, future)
 
-    async def _died(self) -> None:
-        expected, self.alive = not self.alive, False
+    async def _watch(self) -> None:
+        """Wait for the worker's death, and tell everybody who waits for it."""
         code = await self._process.wait()
-        await self._tasks[1]
+        expected, self.alive = not self.alive, False
+        # What it wrote last is worth reading; but a process it forked may hold its pipes open, so not for ever.
+        await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
+        for task in self._reading:
+            task.cancel()
         how = "was stopped" if expected else f"has died ({_describe_exit(code)})"
         error = _unavailable(how, "" if expected else self._printed.decode("utf-8", "replace"))
         if not self._ready.done():

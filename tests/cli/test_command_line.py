@@ -331,3 +331,17 @@ def test_help_and_version_need_nothing(folder: Path) -> None:
     for words in (("--help",), ("serve", "-h"), ("run", "--help"), ("batches", "--help")):
         done = gristmill(folder, *words)
         assert done.returncode == 0 and "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[serve]\nprt = 1\n", "[serve] has no setting 'prt'"),
+        ("[serv]\nport = 1\n", "the table [serv] is for no command"),
+        ("[batches]\nprt = 1\n", "[batches] has no setting 'prt'"),
+        ("[batches.list]\nprt = 1\n", "[batches] has no setting 'prt'"),
+    ],
+)
+def test_a_setting_that_no_command_has_is_refused_by_name(folder: Path, text: str, said: str) -> None:
+    (folder / "gristmill.toml").write_text(text)
+    assert said in sentence(gristmill(folder, *RUN))

@@ -23,10 +23,14 @@ from gristmill.user_error import UserError
 _DEFAULT_FILE = Path("gristmill.toml")
 
 
-def load_defaults(path: Path | None, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+#: The names of a command's settings; for a group, those of each of its commands.
+Settings = Mapping[str, "Sequence[str] | Settings"]
+
+
+def load_defaults(path: Path | None, settings: Settings) -> dict[str, Any]:
     """Default option values by command; a group's table holds for all its commands, [group.command] for one.
 
-    Raises UserError for a file that is missing or not TOML.
+    Raises UserError for a file that is missing or not TOML, and for a setting that no command has.
     """
     file = path or _DEFAULT_FILE
     if path is None and not file.exists():
@@ -37,23 +41,54 @@ def load_defaults(path: Path | None, groups: Mapping[str, Sequence[str]]) -> dic
         raise UserError(f"The settings file {file} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The settings file {file} is not valid TOML: {error}.") from None
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise UserError(f"In {file}, '{name}' stands outside a table: put it under [serve], [run] or [batches].")
-    return {name: _group(table, groups[name]) if name in groups else _flags(table) for name, table in tables.items()}
+    try:
+        return {name: _table(name, table, settings) for name, table in tables.items()}
+    except _Unknown as error:
+        raise UserError(f"In {file}, {error}") from None
 
 
-def _group(table: dict[str, Any], commands: Sequence[str]) -> dict[str, Any]:
-    shared = _flags({key: value for key, value in table.items() if key not in commands})
-    return {command: shared | _flags(table.get(command, {})) for command in commands}
+class _Unknown(Exception):
+    pass
 
 
-def _flags(table: dict[str, Any]) -> dict[str, Any]:
-    flags = {key.replace("-", "_"): value for key, value in table.items()}
+def _table(name: str, table: Any, settings: Settings) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise _Unknown(f"'{name}' stands outside a table: put it under [serve], [run] or [batches].")
+    known = settings.get(name)
+    if known is None:
+        raise _Unknown(f"the table [{name}] is for no command. Tables are: {', '.join(settings)}.")
+    if isinstance(known, Mapping):
+        return _group(name, table, known)
+    return _flags(name, table, known)
+
+
+def _group(name: str, table: dict[str, Any], commands: Settings) -> dict[str, Any]:
+    shared = {key: value for key, value in table.items() if key not in commands}
+    of_any = {flag for flags in commands.values() for flag in flags}
+    _flags(name, shared, list(of_any))
+    return {
+        command: _flags(
+            name, {**{k: v for k, v in shared.items() if _flag(k) in flags}, **table.get(command, {})}, flags
+        )
+        for command, flags in commands.items()
+        if not isinstance(flags, Mapping)
+    }
+
+
+def _flags(name: str, table: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    flags = {_flag(key): value for key, value in table.items()}
     options = flags.pop("engine_options", None)
     if isinstance(options, dict):
         flags["engine_option"] = [f"{key}={value}" for key, value in options.items()]
+    for flag in flags:
+        if flag not in known:
+            names = ", ".join(sorted(each.replace("_", "-") for each in known))
+            raise _Unknown(f"[{name}] has no setting '{flag.replace('_', '-')}'. It has: {names}.")
     return flags
+
+
+def _flag(key: str) -> str:
+    return key.replace("-", "_")
 
 
 EngineName = Annotated[

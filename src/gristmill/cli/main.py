@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,9 +43,15 @@ def configure(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    commands = getattr(context.command, "commands", {})
-    groups = {name: list(found.commands) for name, found in commands.items() if hasattr(found, "commands")}
-    context.default_map = load_defaults(config, groups)
+    context.default_map = load_defaults(config, _settings(context.command))
+
+
+def _settings(command: Any) -> dict[str, Any]:
+    """The names of the settings of every command: a list for a command, a dict of lists for a group."""
+    return {
+        name: _settings(found) if hasattr(found, "commands") else [each.name for each in found.params]
+        for name, found in getattr(command, "commands", {}).items()
+    }
 
 
 def main() -> None:

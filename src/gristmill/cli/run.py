@@ -7,19 +7,21 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.cli import config, jsonl, show
 from gristmill.engines.registry import EngineSettings
-from gristmill.storage.open import StorageSettings
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
+
+if TYPE_CHECKING:
+    # Imported where it is used, so that the commands that only ask a server start in half the time.
+    from gristmill.batches.host import BatchHost, HostSettings
 
 #: A run has no deadline; this is the longest window there is.
 _WINDOW = "366d"
@@ -54,6 +56,9 @@ def run(
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
+    from gristmill.batches.host import HostSettings
+    from gristmill.storage.open import StorageSettings
+
     log.configure(config.check_log_level(log_level))
     jsonl.check_readable(input_file)
     settings = config.engine_settings(engine, model, url, engine_option)
@@ -84,6 +89,8 @@ def run(
 
 async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Batch, str]:
     """Run or resume until the batch has ended or a signal stops it; with what is to say of its speed."""
+    from gristmill.batches.host import BatchHost
+
     host = BatchHost(settings)
     stopped = asyncio.Event()
     # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.

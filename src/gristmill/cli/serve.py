@@ -8,11 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gristmill.api.server import ServerSettings
-from gristmill.api.server import serve as serve_api
-from gristmill.batches.host import HostSettings
 from gristmill.cli import config
-from gristmill.storage.open import StorageSettings
 from gristmill.telemetry import log
 
 
@@ -47,6 +43,12 @@ def serve(
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
 ) -> None:
     """Serve the OpenAI Batch API."""
+    # Imported here, so that the commands that only ask a server start in half the time.
+    from gristmill.api.server import ServerSettings
+    from gristmill.api.server import serve as serve_api
+    from gristmill.batches.host import HostSettings
+    from gristmill.storage.open import StorageSettings
+
     log.configure(config.check_log_level(log_level), log_json)
     settings = ServerSettings(
         address=host,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 _DESCRIPTION = json.loads(Path(__file__).with_name("openai-subset.openapi.json").read_text())
 
@@ -35,33 +35,34 @@ def _path_pattern(path: str) -> re.Pattern[str]:
 _ROUTES = [(_path_pattern(path), methods) for path, methods in _DESCRIPTION["paths"].items()]
 
 
-def _required_names(node: Any) -> set[str]:
-    if isinstance(node, list):
-        return set().union(*map(_required_names, node))
-    if not isinstance(node, dict):
-        return set()
-    required = node.get("required")
-    own = set(required) if isinstance(required, list) else set()
-    return own.union(*map(_required_names, node.values()))
-
-
-_REQUIRED = _required_names(_COMPONENTS)
-
-
-def without_optional_nulls(value: Any) -> Any:
-    """OpenAI's own answers hold nulls that its description leaves out; required keys keep theirs."""
+def without_nulls(value: Any) -> Any:
+    """OpenAI's description leaves many nulls out that its answers have; a null is never what is checked."""
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if item is not None or key in _REQUIRED}
-        return {key: without_optional_nulls(item) for key, item in kept.items()}
-    return [without_optional_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def check_schema(name: str, value: Any) -> None:
-    """Assert that ``value`` is a ``name`` of the description; a null is never what is wrong."""
+    """Assert that ``value`` is a ``name`` of the description."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": _COMPONENTS}
-    errors = Draft202012Validator(schema).iter_errors(without_optional_nulls(value))
-    found = [f"{error.json_path}: {error.message}" for error in errors if error.instance is not None]
+    errors = list(_validator(schema).iter_errors(without_nulls(value)))
+    found = [f"{error.json_path}: {error.message}" for error in errors if not _only_misses_allowed_nulls(error, value)]
     assert not found, f"not a {name}: {found[:5]} in {value}"
+
+
+def _only_misses_allowed_nulls(error: ValidationError, value: Any) -> bool:
+    """Whether what is missing was there as a null that the description allows, and only dropped by us."""
+    if error.validator != "required":
+        return False
+    for step in error.absolute_path:
+        value = value[step]
+    missing = [key for key in error.validator_value if key not in error.instance]
+    properties = error.schema["properties"]
+    return all(key in value and _allows_null(properties[key]) for key in missing)
+
+
+def _allows_null(schema: Any) -> bool:
+    return _validator(schema | {"components": _COMPONENTS}).is_valid(None)
 
 
 def check_error(body: Any) -> None:
@@ -111,6 +112,10 @@ def checked_client(base_url: str, **options: Any) -> openai.OpenAI:
     """The official client, unchanged, with every answer checked on its way in."""
     http = openai.DefaultHttpxClient(event_hooks={"response": [check_answer]})
     return openai.OpenAI(base_url=base_url, api_key="unused", http_client=http, **options)
+
+
+def _validator(schema: Any) -> Draft202012Validator:
+    return Draft202012Validator(schema)
 
 
 def _chunk_schema(path: str) -> str:

@@ -11,6 +11,8 @@ from gristmill.engines.protocol import (
     Completion,
     EngineError,
     ErrorKind,
+    LabelRequest,
+    LabelScores,
     OnText,
     Request,
     check_parameters,
@@ -62,6 +64,12 @@ class OpenVinoEngine:
         check_parameters(request, self.capabilities, self.name)
         worker = await self._running_worker()
         return await worker.complete(request, on_text)
+
+    async def score(self, request: LabelRequest) -> LabelScores:
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        worker = await self._running_worker()
+        return await worker.score(request)
 
     async def _running_worker(self) -> WorkerProcess:
         """The worker; a dead one is replaced, once however many requests ask."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from gristmill.engines.openvino.options import OpenVinoOptions
-from gristmill.engines.protocol import Completion, ErrorKind
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.engines.protocol import Completion, ErrorKind, LabelScores
+from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
 
@@ -24,6 +24,17 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     chat: ChatCompletionRequest | None = None
     text: CompletionRequest | None = None
     stream: bool = False
+
+
+class SubmitScore(msgspec.Struct, tag=True, frozen=True):
+    """Exactly one of ``chat`` and ``text`` is the prompt, exactly one of ``labels`` and ``label_ids`` is set."""
+
+    id: int
+    model: str
+    chat: list[Message] | None = None
+    text: str | None = None
+    labels: list[str] | None = None
+    label_ids: list[int] | None = None
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -52,6 +63,11 @@ class Done(msgspec.Struct, tag=True, frozen=True):
     completion: Completion
 
 
+class Scored(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    scores: LabelScores
+
+
 class Failed(msgspec.Struct, tag=True, frozen=True):
     id: int
     kind: ErrorKind
@@ -61,8 +77,8 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     code: str | None
 
 
-ToWorker = Load | Submit | Cancel
-FromWorker = Ready | LoadFailed | Text | Done | Failed
+ToWorker = Load | Submit | SubmitScore | Cancel
+FromWorker = Ready | LoadFailed | Text | Done | Scored | Failed
 
 LENGTH_BYTES = 4
 _encoder = msgspec.msgpack.Encoder()

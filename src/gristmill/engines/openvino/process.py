@@ -7,11 +7,24 @@ import contextlib
 import itertools
 import signal
 import sys
+from typing import Any
 
 from gristmill.engines.openvino import frames
-from gristmill.engines.openvino.frames import Cancel, Done, Failed, FromWorker, Load, LoadFailed, Ready, Submit, Text
+from gristmill.engines.openvino.frames import (
+    Cancel,
+    Done,
+    Failed,
+    FromWorker,
+    Load,
+    LoadFailed,
+    Ready,
+    Scored,
+    Submit,
+    SubmitScore,
+    Text,
+)
 from gristmill.engines.openvino.options import OpenVinoOptions
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
+from gristmill.engines.protocol import Completion, EngineError, ErrorKind, LabelRequest, LabelScores, OnText, Request
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
 
@@ -27,7 +40,7 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._ids = itertools.count()
-        self._waiting: dict[int, tuple[asyncio.Future[Completion], OnText | None]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], OnText | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._printed = b""
         self._reading = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
@@ -54,15 +67,30 @@ class WorkerProcess:
 
     async def complete(self, request: Request, on_text: OnText | None) -> Completion:
         """Raises EngineError; unavailable when the worker dies meanwhile."""
-        number = next(self._ids)
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        number, stream = next(self._ids), on_text is not None
+        if isinstance(request, ChatCompletionRequest):
+            frame = Submit(number, chat=request, stream=stream)
+        else:
+            frame = Submit(number, text=request, stream=stream)
+        answer: Completion = await self._ask(frame, on_text)
+        return answer
+
+    async def score(self, request: LabelRequest) -> LabelScores:
+        """Raises EngineError; unavailable when the worker dies meanwhile."""
+        number, prompt, labels = next(self._ids), request.prompt, request.labels
+        chat, text = (None, prompt) if isinstance(prompt, str) else (prompt, None)
+        texts = [label for label in labels if isinstance(label, str)]
+        ids = [label for label in labels if isinstance(label, int)]
+        frame = SubmitScore(number, request.model, chat, text, texts or None, ids or None)
+        answer: LabelScores = await self._ask(frame, None)
+        return answer
+
+    async def _ask(self, frame: Submit | SubmitScore, on_text: OnText | None) -> Any:
+        number = frame.id
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (future, on_text)
-        stream = on_text is not None
         try:
-            if isinstance(request, ChatCompletionRequest):
-                self._send(Submit(number, chat=request, stream=stream))
-            else:
-                self._send(Submit(number, text=request, stream=stream))
+            self._send(frame)
             return await future
         except asyncio.CancelledError:
             self._send(Cancel(number))
@@ -105,6 +133,8 @@ class WorkerProcess:
                 return
             if isinstance(frame, Done):
                 future.set_result(frame.completion)
+            elif isinstance(frame, Scored):
+                future.set_result(frame.scores)
             elif isinstance(frame, Failed):
                 future.set_exception(
                     EngineError(frame.kind, frame.message, status=frame.status, param=frame.param, code=frame.code)
@@ -138,7 +168,7 @@ class WorkerProcess:
             self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
 
 
-def _call(on_text: OnText, frame: Text, future: asyncio.Future[Completion]) -> None:
+def _call(on_text: OnText, frame: Text, future: asyncio.Future[Any]) -> None:
     try:
         on_text(frame.choice, frame.text)
     except Exception as error:

@@ -6,10 +6,13 @@ import secrets
 from typing import NamedTuple
 
 from gristmill.engines.openvino.chat_template import ChatTemplate
+from gristmill.engines.openvino.frames import SubmitScore
+from gristmill.engines.openvino.label_trie import LabelTrie
 from gristmill.engines.openvino.sampler import Sampling
+from gristmill.engines.openvino.scoring import ScoreJob
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.chat import ChatCompletionRequest, Message
 
 
 class Job(NamedTuple):
@@ -49,12 +52,37 @@ class JobReader:
             self._samplings(request),
         )  # fmt: skip
 
+    def read_score(self, submit: SubmitScore) -> ScoreJob:
+        """Raises EngineError (invalid request)."""
+        if submit.chat is not None:
+            prompt, param = self._chat_tokens(submit.chat), "messages"
+        else:
+            prompt, param = self._vocabulary.encode(submit.text or "", special_tokens=True), "query"
+        if not prompt:
+            raise _invalid(param, "The prompt is empty.")
+        size = len(self._vocabulary.token_bytes)
+        if any(label >= size for label in submit.label_ids or []):
+            raise _invalid("label_token_ids", f"A label's token id must be from 0 to {size - 1}.")
+        labels = [[label] for label in submit.label_ids or []]
+        labels += [self._vocabulary.encode(label, special_tokens=False) for label in submit.labels or []]
+        try:
+            job = ScoreJob(prompt, LabelTrie(labels))
+        except ValueError as error:
+            raise _invalid("labels", f"The labels cannot be told apart: {error}.") from None
+        if job.longest > self._context_length:
+            refusal = context_length_exceeded(len(prompt), job.longest - len(prompt), self._context_length)
+            refusal.param = param
+            raise refusal
+        return job
+
+    def _chat_tokens(self, messages: list[Message]) -> list[int]:
+        if self._template is None:
+            raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
+        return self._vocabulary.encode(self._template.render(messages), special_tokens=False)
+
     def _prompt_tokens(self, request: Request) -> list[int]:
         if isinstance(request, ChatCompletionRequest):
-            if self._template is None:
-                raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
-            tokens = self._vocabulary.encode(self._template.render(request.messages), special_tokens=False)
-            param = "messages"
+            tokens, param = self._chat_tokens(request.messages), "messages"
         elif isinstance(request.prompt, str):
             tokens, param = self._vocabulary.encode(request.prompt, special_tokens=True), "prompt"
         else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gristmill.engines.openvino.frames import Done, Failed, FromWorker, Submit, Text
+from gristmill.engines.openvino.frames import Done, Failed, FromWorker, Scored, Submit, SubmitScore, Text
 from gristmill.engines.openvino.paged import PagedModel, Span
 from gristmill.engines.openvino.prompt import JobReader
 from gristmill.engines.openvino.row import Row
-from gristmill.engines.openvino.sampler import sample
-from gristmill.engines.openvino.scheduler import Limits, Scheduler
+from gristmill.engines.openvino.sampler import Logits, sample
+from gristmill.engines.openvino.scheduler import Limits, Scheduler, Work
+from gristmill.engines.openvino.scoring import Probe, Scoring
 from gristmill.engines.openvino.sequence import Sequence
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import Completion, EngineError, Timings
@@ -49,10 +50,12 @@ class Runner:
         self.scheduler = Scheduler(Limits(model.block_size, model.blocks, step_tokens, max_rows))
         self._running: dict[int, Running] = {}
         self._rows: dict[Sequence, tuple[Running, Row]] = {}
+        self._scorings: dict[int, Scoring] = {}
+        self._probes: dict[Sequence, Probe] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._running)
+        return bool(self._running or self._scorings)
 
     def submit(self, submit: Submit) -> None:
         request = submit.chat or submit.text
@@ -60,7 +63,7 @@ class Runner:
         try:
             job = self._reader.read(request)
         except EngineError as error:
-            self._emit(Failed(submit.id, error.kind, error.message, error.status, error.param, error.code))
+            self._emit(_failed(submit.id, error))
             return
         running = Running(submit, request.model, [Row(job, choice) for choice in range(len(job.samplings))])
         self._running[submit.id] = running
@@ -68,8 +71,23 @@ class Runner:
             self._rows[row.sequence] = (running, row)
             self.scheduler.add(row.sequence)
 
+    def submit_score(self, submit: SubmitScore) -> None:
+        try:
+            scoring = Scoring(submit.id, submit.model, self._reader.read_score(submit))
+        except EngineError as error:
+            self._emit(_failed(submit.id, error))
+            return
+        self._scorings[submit.id] = scoring
+        for probe in scoring.probes:
+            self._probes[probe.sequence] = probe
+            self.scheduler.add(probe.sequence)
+
     def cancel(self, request_id: int) -> None:
         """Frees the request's blocks at once, that is between two steps. Unknown ids have finished already."""
+        scoring = self._scorings.pop(request_id, None)
+        for probe in scoring.probes if scoring else ():
+            if self._probes.pop(probe.sequence, None) is not None:
+                self.scheduler.remove(probe.sequence)
         running = self._running.pop(request_id, None)
         for row in running.rows if running else ():
             if row.finish_reason is None:
@@ -81,21 +99,59 @@ class Runner:
         step = self.scheduler.plan()
         for source, target in step.copies:
             self._model.copy_block(source, target)
-        now = time.monotonic()
-        for work in step.work:
-            running, _ = self._rows[work.sequence]
-            running.started = running.started or now
+        wanted = [self._wanted(work) for work in step.work]
         logits = self._model.forward(
             [
                 Span(
-                    work.sequence.tokens[work.start : work.start + work.tokens], work.start, work.sequence.blocks,
-                    (work.tokens - 1,) if work.samples else (),
+                    work.sequence.tokens[work.start : work.start + work.tokens],
+                    work.start,
+                    work.sequence.blocks,
+                    offsets,
                 )
-                for work in step.work
+                for work, offsets in zip(step.work, wanted, strict=True)
             ]
-        )  # fmt: skip
+        )
         self.scheduler.advance(step)
-        sampling = [self._rows[work.sequence] for work in step.work if work.samples]
+        self._take(step.work, wanted, logits)
+
+    def _wanted(self, work: Work) -> tuple[int, ...]:
+        """Which of the work's tokens have logits that somebody wants."""
+        if probe := self._probes.get(work.sequence):
+            return probe.offsets(work)
+        running, _ = self._rows[work.sequence]
+        running.started = running.started or time.monotonic()
+        return (work.tokens - 1,) if work.samples else ()
+
+    def _take(self, done: list[Work], wanted: list[tuple[int, ...]], logits: Logits) -> None:
+        """Hand the logits, in the order of the work, to the probes and rows they are for."""
+        sampling: list[tuple[Running, Row]] = []
+        places: list[int] = []
+        begin = 0
+        for work, offsets in zip(done, wanted, strict=True):
+            end = begin + len(offsets)
+            if work.sequence in self._probes:
+                self._take_probe(work, logits[begin:end])
+            elif offsets:
+                sampling.append(self._rows[work.sequence])
+                places.append(begin)
+            begin = end
+        if sampling:
+            self._sample(sampling, logits if len(places) == len(logits) else logits[places])
+
+    def _take_probe(self, work: Work, logits: Logits) -> None:
+        probe = self._probes[work.sequence]
+        probe.take(work, logits)
+        if not work.samples:
+            return
+        del self._probes[work.sequence]
+        self.scheduler.remove(work.sequence)
+        scoring = probe.scoring
+        scoring.missing -= 1
+        if not scoring.missing:
+            del self._scorings[scoring.id]
+            self._emit(Scored(scoring.id, scoring.scores()))
+
+    def _sample(self, sampling: list[tuple[Running, Row]], logits: Logits) -> None:
         for (running, row), token in zip(sampling, sample(logits, [row.state() for _, row in sampling]), strict=True):
             running.first_token = running.first_token or time.monotonic()
             released = row.accept(token, self._vocabulary, self._ends)
@@ -124,3 +180,7 @@ def _completion(running: Running) -> Completion:
         cached_tokens=prompt.cached_tokens or 0,
         timings=Timings(started - running.submitted, first - started, now - first),
     )
+
+
+def _failed(request_id: int, error: EngineError) -> Failed:
+    return Failed(request_id, error.kind, error.message, error.status, error.param, error.code)

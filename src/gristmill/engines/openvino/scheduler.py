@@ -102,8 +102,7 @@ class Scheduler:
                 break
             if self._waits_for_leader(sequence):
                 continue
-            # The last token is always computed: its logits are what the row is sampled from.
-            match = self.tree.match(sequence.tokens, len(sequence.tokens) - 1)
+            match = self.tree.match(sequence.tokens, sequence.reusable)
             matched = len(match.blocks) * self.limits.block_size + match.partial_tokens
             if self._find_leader(sequence, matched):
                 continue
@@ -134,13 +133,13 @@ class Scheduler:
     def _find_leader(self, sequence: Sequence, matched: int) -> bool:
         """Leader first: whether a running row is about to compute a block that this one would compute again."""
         size, tokens = self.limits.block_size, sequence.tokens
-        if matched + size > len(tokens) - 1:
+        if matched + size > sequence.reusable:
             return False
         wanted = tokens[matched : matched + size]
         for row in self.running:
             if row.computed >= row.prompt_tokens or row.tokens[matched : matched + size] != wanted:
                 continue
-            common = common_length(tokens[:-1], row.tokens[: row.prompt_tokens])
+            common = common_length(tokens[: sequence.reusable], row.tokens[: row.prompt_tokens])
             # Up to the end of the block in which the two part, which can be copied once it is full.
             needed = min(-(-common // size) * size, row.prompt_tokens)
             if common >= matched + size and row.computed < needed:

@@ -14,11 +14,21 @@ class Sequence:
     """
 
     __slots__ = (
-        "arrival", "blocks", "cached_tokens", "computed", "leader", "leader_tokens", "node", "preemptions",
-        "prompt_tokens", "published", "tokens",
-    )  # fmt: skip
+        "arrival",
+        "blocks",
+        "cached_tokens",
+        "computed",
+        "first_wanted",
+        "leader",
+        "leader_tokens",
+        "node",
+        "preemptions",
+        "prompt_tokens",
+        "published",
+        "tokens",
+    )
 
-    def __init__(self, prompt: list[int]) -> None:
+    def __init__(self, prompt: list[int], first_wanted: int | None = None) -> None:
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         self.computed = 0
@@ -26,11 +36,18 @@ class Sequence:
         self.published = 0
         self.node: Node | None = None
         self.cached_tokens: int | None = None
+        #: Index of the first token whose logits are wanted; None: only those of the last.
+        self.first_wanted = first_wanted
         self.arrival = 0
         self.preemptions = 0
         #: The row this one waits for, and how many tokens that row must have computed first.
         self.leader: Sequence | None = None
         self.leader_tokens = 0
+
+    @property
+    def reusable(self) -> int:
+        """How many tokens at most may come from the prefix cache: cached ones give no logits."""
+        return len(self.tokens) - 1 if self.first_wanted is None else self.first_wanted
 
     @property
     def pending(self) -> int:

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, BinaryIO
 
 from gristmill.engines.openvino import frames
-from gristmill.engines.openvino.frames import Cancel, Load, LoadFailed, Ready, Submit, ToWorker
+from gristmill.engines.openvino.frames import Cancel, Load, LoadFailed, Ready, Submit, SubmitScore, ToWorker
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def main() -> None:
             frame = inbox.get()
             if isinstance(frame, Submit):
                 runner.submit(frame)
+            elif isinstance(frame, SubmitScore):
+                runner.submit_score(frame)
             elif isinstance(frame, Cancel):
                 runner.cancel(frame.id)
         runner.step()

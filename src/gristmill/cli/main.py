@@ -64,8 +64,20 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         # Whoever read our output has had enough.
-        sys.stderr.close()
         sys.exit(0)
+    finally:
+        _let_go_of_closed_streams()
+
+
+def _let_go_of_closed_streams() -> None:
+    """Output that nobody takes any more must not turn a clean end into Python's exit code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 def _open_closed_streams() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.openvino.label_trie import LabelTrie, Path
-from gristmill.engines.openvino.sampler import log_softmax
 from gristmill.engines.openvino.scheduler import Work
 from gristmill.engines.openvino.sequence import Sequence
 from gristmill.engines.protocol import LabelScores
@@ -35,8 +34,11 @@ class Scoring:
     def note(self, path: Path, logits: NDArray[np.float32]) -> None:
         """The logits after ``path``; probes share the beginnings of their paths, which are noted once."""
         if path not in self._logprobs:
-            logprobs = log_softmax(logits)
-            self._logprobs[path] = {token: float(logprobs[token]) for token in self._job.trie.children[path]}
+            # Only a few tokens are asked for: the normaliser is all that the whole vocabulary is needed for.
+            highest = float(logits.max())
+            normaliser = highest + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+            children = self._job.trie.children[path]
+            self._logprobs[path] = {token: float(logits[token]) - normaliser for token in children}
 
     def scores(self) -> LabelScores:
         first = self.probes[0].sequence

@@ -78,14 +78,17 @@ def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
     readable.unlink()
+    (folder / _FACTS).write_bytes(msgspec.json.encode(_facts_of_gguf(file)))
+
+
+def _facts_of_gguf(file: Path) -> Facts:
     values = metadata(file)
     architecture = values.get("general.architecture")
     ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    facts = Facts(
+    return Facts(
         context_length=int(values[f"{architecture}.context_length"]),
         eos_token_ids=sorted({int(i) for i in ids if i is not None}),
     )
-    (folder / _FACTS).write_bytes(msgspec.json.encode(facts))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -102,9 +105,13 @@ def _facts_of_ir(folder: Path) -> Facts:
     generation = _json(folder / "generation_config.json")
     length = config.get("max_position_embeddings")
     if not isinstance(length, int):
+        # OpenVINO GenAI saves the IR of a GGUF next to it, without a config.json.
+        sources = list(folder.glob("*.gguf"))
+        if len(sources) == 1:
+            return _facts_of_gguf(sources[0])
         raise UserError(
-            f"The IR folder '{folder}' does not say how long its context is: its config.json needs "
-            "max_position_embeddings."
+            f"The IR folder '{folder}' does not say how long its context is: give it a config.json with "
+            "max_position_embeddings, or put the GGUF file it was made from into it."
         )
     found = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = found if isinstance(found, list) else [found]

@@ -6,14 +6,15 @@ import asyncio
 import time
 from typing import NamedTuple
 
+from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import Collector
-from gristmill.engines.ollama.client import Client, Unreachable
+from gristmill.engines.ollama.client import Client
 from gristmill.engines.ollama.failures import unavailable
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
-from gristmill.engines.ollama.settings import OllamaOptions, base_url, shown
+from gristmill.engines.ollama.settings import OllamaOptions, base_url
 from gristmill.engines.ollama.structured import Structure
 from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, translate, warmup_body
 from gristmill.engines.ollama.wire import ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version

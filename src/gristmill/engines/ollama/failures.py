@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gristmill.engines.http import seconds
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.protocol import EngineError, ErrorKind, context_length_exceeded, unknown_model
 
@@ -47,7 +48,7 @@ def failure(
         return context_length_exceeded(details["n_prompt_tokens"], asked.num_predict, details["n_ctx"])
     if status in (429, 503):
         return EngineError(
-            ErrorKind.OVERLOADED, f"Ollama is busy: {text}", status=429, retry_after=_seconds(retry_after)
+            ErrorKind.OVERLOADED, f"Ollama is busy: {text}", status=429, retry_after=seconds(retry_after)
         )
     if status == 404 and _NO_MODEL.search(text):
         return unknown_model("" if asked is None else asked.body.model, served)
@@ -104,10 +105,3 @@ def _read(body: bytes) -> tuple[str, dict[str, Any]]:
     if isinstance(error, dict):
         return str(error.get("message", error)), error
     return str(error), {}
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return None if retry_after is None else max(float(retry_after), 0.0)
-    except ValueError:
-        return None  # an HTTP date: our own backoff will do

@@ -43,12 +43,6 @@ class OllamaOptions(msgspec.Struct, frozen=True):
         return parse_options(OllamaOptions, options, "ollama")
 
 
-def shown(url: str) -> str:
-    """The address as it may stand in messages and logs: without a name and password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
 def base_url(url: str | None) -> str:
     """The server's root, without a slash at the end.
 

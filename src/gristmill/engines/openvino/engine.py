@@ -19,9 +19,12 @@ from gristmill.engines.protocol import (
     unknown_model,
 )
 from gristmill.models.locate import locate
+from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
 __all__ = ["DEFAULT_MODEL", "OpenVinoEngine", "OpenVinoOptions"]
+
+log = get_logger(__name__)
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -83,6 +86,8 @@ class OpenVinoEngine:
                     if self._worker is None:
                         raise
                     raise EngineError(ErrorKind.UNAVAILABLE, str(error), status=503) from error
+                if ready.fallback:
+                    log.warning("slower attention", kernel="openvino", because=ready.fallback)
                 self.capabilities = Capabilities(
                     self._options.max_rows, _PARAMETERS, True, context_length=ready.context_length
                 )

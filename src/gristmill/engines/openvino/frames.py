@@ -42,7 +42,10 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
+    """``fallback``: why OpenVINO's attention kernel is used where ours was asked for; else empty."""
+
     context_length: int
+    fallback: str
 
 
 class LoadFailed(msgspec.Struct, tag=True, frozen=True):

@@ -8,6 +8,9 @@ import msgspec
 
 from gristmill.engines.options import parse_options
 
+#: Which kernel computes attention.
+AttentionName = Literal["shared", "openvino"]
+
 
 class OpenVinoOptions(msgspec.Struct, frozen=True):
     """How much the embedded engine may use, and how it computes."""
@@ -18,8 +21,11 @@ class OpenVinoOptions(msgspec.Struct, frozen=True):
     max_rows: int = 64
     #: Tokens computed in one step; longer prefills are cut into chunks of it.
     step_tokens: int = 2048
-    #: CPU threads; 0 leaves it to OpenVINO.
+    #: CPU threads; 0: all that this process may use.
     threads: int = 0
+    #: shared: our own kernel, which reads a shared prefix once for all rows; it needs a C compiler at the first start.
+    #: openvino: OpenVINO's, which is also used where ours cannot be.
+    attention: AttentionName = "shared"
     #: How a GGUF's quantized weights are stored for OpenVINO. f16 keeps log-probabilities within 0.02 of a float32
     #: reference. q8_0 is about a third faster, and computes with 8-bit activations: errors up to about 0.8.
     weights: Literal["f16", "q8_0"] = "f16"

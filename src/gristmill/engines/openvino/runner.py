@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 
 from gristmill.engines.openvino.frames import Done, Failed, FromWorker, Scored, Submit, SubmitScore, Text
-from gristmill.engines.openvino.paged import PagedModel, Span
+from gristmill.engines.openvino.paged import PagedModel
 from gristmill.engines.openvino.prompt import JobReader
 from gristmill.engines.openvino.row import Row
 from gristmill.engines.openvino.sampler import Logits, sample
 from gristmill.engines.openvino.scheduler import Limits, Scheduler, Work
 from gristmill.engines.openvino.scoring import Probe, Scoring
 from gristmill.engines.openvino.sequence import Sequence
+from gristmill.engines.openvino.span import Span
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import Completion, EngineError, Timings
 

@@ -66,7 +66,7 @@ def _load(load: Load, output: BinaryIO) -> Runner:
 
     options = load.options
     folder, facts = prepare(locate(load.model), options.weights)
-    model = PagedModel(folder, int(options.kv_cache_gb * 2**30), options.threads)
+    model = PagedModel(folder, int(options.kv_cache_gb * 2**30), options.threads, options.attention)
     vocabulary = Vocabulary(folder)
     context_length = min(facts.context_length, model.blocks * model.block_size)
     runner = Runner(
@@ -78,7 +78,7 @@ def _load(load: Load, output: BinaryIO) -> Runner:
         options.max_rows,
         lambda frame: _write(output, frame),
     )
-    _write(output, Ready(context_length))
+    _write(output, Ready(context_length, model.fallback))
     return runner
 
 

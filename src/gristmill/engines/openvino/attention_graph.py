@@ -1,0 +1,103 @@
+"""Our attention in OpenVINO's graph: every paged attention node becomes a node of our own that calls back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gristmill.engines.openvino.attention_kernel import AttentionShape, KernelMissingError
+from gristmill.models.extra import require
+
+#: Inputs of OpenVINO's paged attention node by their place, as of the tested releases.
+_QUERIES, _KEYS, _VALUES, _SCALE, _SLIDING_WINDOW, _ALIBI_SLOPES, _SINKS = 0, 1, 2, 9, 10, 11, 20
+
+#: Layer, queries, keys, values, and the array that takes the result.
+RunLayer = Callable[[int, Any, Any, Any, Any], None]
+
+
+def read_head_shape(model: Any) -> tuple[int, int] | None:
+    """KV heads and head size, from the cache of the stateful graph (before its paged transformation), where they are
+    known and the same in every layer; else None."""
+    found = set()
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            shape = node.get_output_partial_shape(0)
+            if len(shape) != 4 or shape[1].is_dynamic or shape[3].is_dynamic:
+                return None
+            found.add((shape[1].get_length(), shape[3].get_length()))
+    return found.pop() if len(found) == 1 else None
+
+
+def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[AttentionShape, int]:
+    """The attention that every layer of ``model`` computes, and the number of layers.
+
+    Raises KernelMissingError for attention that the kernel does not compute.
+    """
+    nodes = _attention_nodes(model)
+    widths = {int(node.get_input_partial_shape(_QUERIES)[1].get_length()) for node in nodes}
+    scales = {float(_constant(node, _SCALE)) for node in nodes}
+    if head_shape is None or len(widths) != 1 or len(scales) != 1:
+        raise KernelMissingError("the layers of this model are not all alike")
+    if any(_constant(node, _SLIDING_WINDOW).any() for node in nodes):
+        raise KernelMissingError("this model's attention has a sliding window")
+    if any(_constant(node, _ALIBI_SLOPES).size or _constant(node, _SINKS).size for node in nodes):
+        raise KernelMissingError("this model's attention has ALiBi slopes or sinks")
+    kv_heads, dim = head_shape
+    shape = AttentionShape(widths.pop() // dim, kv_heads, dim, scales.pop())
+    if not shape.supported:
+        raise KernelMissingError(f"it has no code for {shape.heads} query and {kv_heads} KV heads of size {dim}")
+    return shape, len(nodes)
+
+
+def replace_attention(model: Any, run: RunLayer) -> None:
+    """Make every paged attention node call ``run``, and drop the inputs that only such nodes used."""
+    node_class = _node_class()
+    for layer, node in enumerate(_attention_nodes(model)):
+        inputs = [node.input_value(place) for place in (_QUERIES, _KEYS, _VALUES)]
+        node.output(0).replace(node_class(inputs, layer, run).output(0))
+    # A node that is still named here counts as a user of its inputs.
+    del node, inputs
+    for parameter in list(model.get_parameters()):
+        if not parameter.output(0).get_target_inputs():
+            model.remove_parameter(parameter)
+    model.validate_nodes_and_infer_types()
+
+
+def _attention_nodes(model: Any) -> list[Any]:
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "PagedAttentionExtension"]
+
+
+def _constant(node: Any, place: int) -> Any:
+    return node.input_value(place).get_node().data
+
+
+def _node_class() -> Any:
+    ov = require("openvino")
+
+    class SharedPrefixAttention(ov.Op):  # type: ignore[misc, name-defined]
+        def __init__(self, inputs: Any = None, layer: int = 0, run: RunLayer | None = None) -> None:
+            super().__init__(self, inputs)
+            self._layer = layer
+            self._run = run
+            if inputs is not None:
+                self.constructor_validate_and_infer_types()
+
+        def validate_and_infer_types(self) -> None:
+            self.set_output_type(0, self.get_input_element_type(0), self.get_input_partial_shape(0))
+
+        def clone_with_new_inputs(self, inputs: Any) -> Any:
+            return SharedPrefixAttention(inputs, self._layer, self._run)
+
+        def has_evaluate(self) -> bool:
+            return True
+
+        def evaluate(self, outputs: Any, inputs: Any) -> bool:
+            assert self._run
+            queries, keys, values = (each.data for each in inputs)
+            self._run(self._layer, queries, keys, values, outputs[0].data)
+            return True
+
+        def visit_attributes(self, visitor: Any) -> bool:
+            return True
+
+    return SharedPrefixAttention

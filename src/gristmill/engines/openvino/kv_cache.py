@@ -1,0 +1,69 @@
+"""The KV cache as OpenVINO's own attention kernel keeps it: tensors that are inputs of the compiled graph."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.openvino.span import Span
+from gristmill.models.extra import require
+from gristmill.user_error import UserError
+
+
+class KvCache(Protocol):
+    """Keys and values of all layers in ``blocks`` blocks of ``block_size`` tokens."""
+
+    block_size: int
+    blocks: int
+
+    def copy_block(self, source: int, target: int) -> None: ...
+
+    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+        """Get ready for a step; returns the inputs of the graph that tell it where ``spans`` are kept."""
+        ...
+
+
+class OpenVinoKvCache:
+    def __init__(self, compiled: Any, request: Any, kv_bytes: int) -> None:
+        """Raises UserError when ``kv_bytes`` holds not even one block."""
+        ov = require("openvino")
+        ports = [port for port in compiled.inputs if "_cache." in port.any_name]
+        shapes = [[dim.get_length() for dim in list(port.partial_shape)[1:]] for port in ports]
+        block_bytes = sum(
+            int(np.prod(shape)) * port.element_type.size for shape, port in zip(shapes, ports, strict=True)
+        )
+        self.block_size = shapes[0][1]
+        self.blocks = count_blocks(kv_bytes, block_bytes)
+        self._caches = []
+        for shape, port in zip(shapes, ports, strict=True):
+            # The memory is only reserved here: the system gives it page by page, as blocks are first written.
+            tensor = ov.Tensor(port.element_type, ov.Shape([self.blocks, *shape]))
+            request.set_tensor(port.any_name, tensor)
+            self._caches.append(tensor.data)
+
+    def copy_block(self, source: int, target: int) -> None:
+        for cache in self._caches:
+            cache[target] = cache[source]
+
+    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+        past = np.array([span.past for span in spans], np.int32)
+        lengths = np.array([len(span.tokens) for span in spans], np.int32)
+        used = -(-(past + lengths) // self.block_size)
+        return {
+            "past_lens": past,
+            "subsequence_begins": np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
+            "block_indices": np.concatenate(
+                [np.asarray(span.blocks[:n], np.int32) for span, n in zip(spans, used, strict=True)]
+            ),
+            "block_indices_begins": np.concatenate(([0], np.cumsum(used))).astype(np.int32),
+            "max_context_len": np.array((past + lengths).max(), np.int32),
+        }
+
+
+def count_blocks(kv_bytes: int, block_bytes: int) -> int:
+    """How many blocks fit. Raises UserError when none does."""
+    if kv_bytes < block_bytes:
+        raise UserError(f"The KV cache is too small: one block of this model needs {block_bytes / 2**30:.4f} GiB.")
+    return kv_bytes // block_bytes

@@ -3,43 +3,105 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.user_error import UserError
 from gristmill.wire.chat import Message
+
+#: Put behind the message to be continued, to find its end in the prompt; the text and the trailing space, which tells
+#: whether the template trims messages, are those of transformers.
+_END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+#: What a template can raise on messages it was not written for.
+_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class ChatTemplate:
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
-        """Raises jinja2.TemplateError when ``source`` is not a template."""
+        """Raises UserError when ``source`` is not a template."""
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._template = environment.from_string(source)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"The model's chat template is damaged at its line {error.lineno}: {error.message}"
+            ) from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, messages: list[Message]) -> str:
-        """The prompt text, ending where the assistant's answer begins. Raises EngineError (400) when the template
-        refuses the messages."""
+    def render(
+        self,
+        messages: list[Message],
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
+    ) -> str:
+        """The prompt text. It ends where the assistant's next message begins, or, to continue the last message, within
+        that; with ``add_generation_prompt`` false, after the last message. The names are those of transformers and
+        vLLM. Raises EngineError (400) when the template refuses the messages."""
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
+        if add_generation_prompt and continue_final_message:
+            raise _invalid(
+                "continue_final_message",
+                "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues "
+                "the last message or opens a new one.",
+            )
+        plain = [_plain(message) for message in messages]
+        if not continue_final_message:
+            return self._render(plain, add_generation_prompt)
+        plain[-1]["content"] += _END_MARK
+        return _cut(self._render(plain, False), messages[-1].text())
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
             return self._template.render(
-                messages=[_plain(message) for message in messages],
+                messages=messages,
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 **self._tokens,
             )
-        except (jinja2.TemplateError, TypeError) as error:
-            message = f"The model's chat template refuses these messages: {error}."
-            raise EngineError(ErrorKind.INVALID_REQUEST, message, param="messages") from None
+        except _REFUSALS as error:
+            raise _invalid("messages", f"The model's chat template refuses these messages: {error}") from None
+
+
+class _Generation(jinja2.ext.Extension):
+    """``{% generation %}`` marks what the assistant said, for training; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A block of its own, as in transformers: names set inside are not seen outside.
+        return jinja2.nodes.CallBlock(self.call_method("_unchanged"), [], [], body).set_lineno(line)
+
+    def _unchanged(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _cut(prompt: str, last: str) -> str:
+    """``prompt`` up to the end of the last message, whose text is ``last``. Raises EngineError when it is not there."""
+    place = prompt.rfind(_END_MARK.strip())
+    if place < 0 or last.strip() not in prompt:
+        raise _invalid(
+            "continue_final_message",
+            "The last message cannot be continued: the model's chat template leaves out some or all of it.",
+        )
+    kept = prompt[:place]
+    return kept if prompt.startswith(_END_MARK, place) else kept.rstrip()
 
 
 def _plain(message: Message) -> dict[str, str]:
@@ -53,9 +115,20 @@ def _plain(message: Message) -> dict[str, str]:
     return plain
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes what HTML does not allow.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
+
+
+def _invalid(param: str, message: str) -> EngineError:
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param)

@@ -48,6 +48,7 @@ def test_chat_messages_and_token_ids_are_taken(server: ServerProcess) -> None:
         ({"query": "a", "labels": ["x", ""]}, "labels"),
         ({"query": "a", "labels": ["x"], "label_token_ids": [1]}, "labels"),
         ({"labels": ["x"]}, "query"),
+        ({"query": "a", "labels": ["x"], "continue_final_message": True}, "continue_final_message"),
         ({"query": "a", "items": [], "labels": ["x"]}, "items"),
         ({"query": "a", "items": [[1, 2]], "labels": ["x"]}, "items"),
         ({"query": "a", "messages": [{"role": "user", "content": "b"}], "labels": ["x"]}, "messages"),

@@ -101,11 +101,15 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class LabelRequest(msgspec.Struct, frozen=True):
-    """How probable is each label after ``prompt`` (chat messages, or text)? Labels are texts, or single token ids."""
+    """How probable is each label after ``prompt`` (chat messages, or text)? Labels are texts, or single token ids.
+
+    The last two say where a prompt of chat messages ends, as in a ChatCompletionRequest."""
 
     model: str
     prompt: str | list[Message]
     labels: list[str] | list[int]
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class LabelScores(msgspec.Struct, frozen=True):
@@ -177,7 +181,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,), "best_of": (1,), "frequency_penalty": (0.0,), "presence_penalty": (0.0,), "logprobs": (False,),
     "top_logprobs": (0,), "echo": (False,), "response_format": ({"type": "text"},), "tools": ([],),
     "tool_choice": ("none", "auto"), "functions": ([],), "logit_bias": ({},), "modalities": (["text"],),
-    "stop": ([],), "top_p": (1.0,),
+    "stop": ([],), "top_p": (1.0,), "add_generation_prompt": (True,), "continue_final_message": (False,),
 }  # fmt: skip
 
 

@@ -24,7 +24,8 @@ def parse(body: bytes) -> ScoreRequest:
 async def answer(body: bytes, ask: Asker) -> Answer:
     request = parse(body)
     labels = _labels(request)
-    asked = [LabelRequest(request.model, prompt, labels) for prompt in _prompts(request)]
+    ending = request.add_generation_prompt, request.continue_final_message
+    asked = [LabelRequest(request.model, prompt, labels, *ending) for prompt in _prompts(request)]
     found = await asyncio.gather(*(ask.score(each) for each in asked))
     prompt_tokens = sum(each.prompt_tokens for each in found)
     reported = [each.cached_tokens for each in found if each.cached_tokens is not None]
@@ -55,6 +56,9 @@ def _prompts(request: ScoreRequest) -> list[str | list[Message]]:
         return [request.messages]
     if request.query is None:
         raise missing_parameter("query")
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if getattr(request, name) is not None:
+            raise ApiError(400, f"'{name}' goes with 'messages'.", param=name, code="invalid_value")
     items = [request.items or ""] if request.items is None or isinstance(request.items, str) else request.items
     if not items or not all(isinstance(item, str) for item in items):
         raise ApiError(400, "'items' must be a string or an array of strings.", param="items", code="invalid_type")

@@ -71,6 +71,9 @@ class ChatCompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_def
     top_logprobs: TopLogprobs | None = None
     response_format: Any = None
     structured_outputs: Any = None
+    # vLLM's and transformers' names: may the prompt open an answer, or does it continue the last message?
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None

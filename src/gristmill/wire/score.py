@@ -26,6 +26,9 @@ class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)] | None = None
     labels: Labels | None = None
     label_token_ids: LabelTokenIds | None = None
+    # Of ``messages``, as in a chat completion.
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     apply_softmax: bool = False
     item_first: bool = False
 

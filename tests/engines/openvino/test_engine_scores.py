@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.protocol import EngineError, LabelRequest
+from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,3 +96,28 @@ async def test_a_cancelled_scoring_leaves_the_engine_working(engine: OpenVinoEng
     await asyncio.sleep(0)
     asking.cancel()
     assert len((await engine.score(LabelRequest(MODEL, PROMPT, LABELS))).logprobs) == 11
+
+
+async def test_a_begun_answer_is_what_the_labels_come_after(engine: OpenVinoEngine) -> None:
+    turns = [("system", "Answer with a number."), ("user", "How many legs has a spider?"), ("assistant", "Legs:")]
+    prompt = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns).removesuffix("<|im_end|>\n")
+    messages = [Message(role, text) for role, text in turns]
+    continued = await engine.score(LabelRequest(MODEL, messages, LABELS, continue_final_message=True))
+    written = await engine.score(LabelRequest(MODEL, prompt, LABELS))
+    assert continued.prompt_tokens == written.prompt_tokens
+    assert continued.logprobs == pytest.approx(written.logprobs, abs=1e-3)
+    opened = await engine.score(LabelRequest(MODEL, messages, LABELS))
+    closed = await engine.score(LabelRequest(MODEL, messages, LABELS, add_generation_prompt=False))
+    assert opened.prompt_tokens > closed.prompt_tokens > continued.prompt_tokens
+    with pytest.raises(EngineError) as caught:
+        await engine.score(LabelRequest(MODEL, messages, LABELS, True, True))
+    assert caught.value.param == "continue_final_message"
+
+
+async def test_a_chat_completion_continues_a_begun_answer(engine: OpenVinoEngine) -> None:
+    body = {
+        "model": MODEL, "temperature": 0, "max_tokens": 4, "continue_final_message": True,
+        "messages": [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "A red app"}],
+    }  # fmt: skip
+    completion = await engine.complete(msgspec.convert(body, ChatCompletionRequest))
+    assert completion.choices[0].text.startswith("le")

@@ -30,7 +30,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop", "frequency_penalty",
-     "presence_penalty", "logit_bias", "logprobs", "top_logprobs"}
+     "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt", "continue_final_message"}
 )  # fmt: skip
 
 

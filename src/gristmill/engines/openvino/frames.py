@@ -35,6 +35,8 @@ class SubmitScore(msgspec.Struct, tag=True, frozen=True):
     text: str | None = None
     labels: list[str] | None = None
     label_ids: list[int] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

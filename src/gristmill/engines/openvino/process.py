@@ -81,7 +81,10 @@ class WorkerProcess:
         chat, text = (None, prompt) if isinstance(prompt, str) else (prompt, None)
         texts = [label for label in labels if isinstance(label, str)]
         ids = [label for label in labels if isinstance(label, int)]
-        frame = SubmitScore(number, request.model, chat, text, texts or None, ids or None)
+        frame = SubmitScore(
+            number, request.model, chat, text, texts or None, ids or None,
+            request.add_generation_prompt, request.continue_final_message,
+        )  # fmt: skip
         answer: LabelScores = await self._ask(frame, None)
         return answer
 

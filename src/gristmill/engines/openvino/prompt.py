@@ -58,7 +58,8 @@ class JobReader:
     def read_score(self, submit: SubmitScore) -> ScoreJob:
         """Raises EngineError (invalid request)."""
         if submit.chat is not None:
-            prompt, param = self._chat_tokens(submit.chat), "messages"
+            prompt = self._chat_tokens(submit.chat, submit.add_generation_prompt, submit.continue_final_message)
+            param = "messages"
         else:
             prompt, param = self._vocabulary.encode(submit.text or "", special_tokens=True), "query"
         if not prompt:
@@ -78,14 +79,16 @@ class JobReader:
             raise refusal
         return job
 
-    def _chat_tokens(self, messages: list[Message]) -> list[int]:
+    def _chat_tokens(self, messages: list[Message], opening: bool | None, continuing: bool | None) -> list[int]:
         if self._template is None:
             raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
-        return self._vocabulary.encode(self._template.render(messages), special_tokens=False)
+        text = self._template.render(messages, opening, continuing)
+        return self._vocabulary.encode(text, special_tokens=False)
 
     def _prompt_tokens(self, request: Request) -> list[int]:
         if isinstance(request, ChatCompletionRequest):
-            tokens, param = self._chat_tokens(request.messages), "messages"
+            tokens = self._chat_tokens(request.messages, request.add_generation_prompt, request.continue_final_message)
+            param = "messages"
         elif isinstance(request.prompt, str):
             tokens, param = self._vocabulary.encode(request.prompt, special_tokens=True), "prompt"
         else:

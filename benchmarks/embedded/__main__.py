@@ -1,11 +1,11 @@
 """The embedded engine beside OpenVINO GenAI's ContinuousBatchingPipeline, on the same prompts and the same weights.
 
-    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded]
+    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded] [--cases text-16,text-1,json,labels]
 
 One process an engine, alternating, after a warm-up row each that fills the prefix cache. Greedy, with the same limits
 and the same end of answer, so that both engines do the same work. The pipeline is at its best settings: f32 inference
 and KV cache, prefix caching, 2,048 tokens a step. Label scores (0 to 10) are compared with its one-token answers, as it
-has no label scores.
+has no label scores. ``json`` asks both for the same JSON schema, an object with one integer from 0 to 10.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -27,6 +27,28 @@ import workload
 
 MODEL = "smollm2-135m-instruct"
 LABELS = [str(number) for number in range(11)]
+SCHEMA = {
+    "type": "object",
+    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
+    "required": ["score"],
+    "additionalProperties": False,
+}
+
+
+class Case(NamedTuple):
+    """``tokens``: the most output tokens; ``kind``: text, json or labels."""
+
+    title: str
+    kind: str
+    tokens: int
+
+
+CASES = {
+    "text-16": Case("16 output tokens", "text", 16),
+    "text-1": Case("1 output token", "text", 1),
+    "json": Case("JSON object with one integer 0 to 10", "json", 32),
+    "labels": Case("label scores 0 to 10 (pipeline: 1 output token)", "labels", 1),
+}
 
 
 def model_folder() -> Path:
@@ -37,7 +59,7 @@ def model_folder() -> Path:
 
 
 def run_genai(commands: Any) -> None:
-    """Read ``{"rows", "tokens"}`` lines, answer ``{"seconds"}`` lines."""
+    """Read ``{"first", "rows", "case"}`` lines, answer ``{"seconds"}`` lines."""
     from gristmill.models.extra import require
 
     genai = require("openvino_genai")
@@ -49,17 +71,19 @@ def run_genai(commands: Any) -> None:
     pipeline = genai.ContinuousBatchingPipeline(str(model_folder()), schedule, "CPU", options)
     shared = workload.rubric()
 
-    def answer(rows: range, tokens: int) -> None:
+    def answer(rows: range, case: Case) -> None:
         config = genai.GenerationConfig()
-        config.max_new_tokens = tokens
+        config.max_new_tokens = case.tokens
         config.do_sample = False
         config.apply_chat_template = False
+        if case.kind == "json":
+            config.structured_output_config = genai.StructuredOutputConfig(json_schema=json.dumps(SCHEMA))
         pipeline.generate([workload.chat_prompt(row, shared) for row in rows], [config] * len(rows))
 
-    answer(range(1_000_000, 1_000_001), 1)
+    answer(range(1_000_000, 1_000_001), CASES["text-1"])
     for command in commands:
         started = time.perf_counter()
-        answer(range(command["first"], command["first"] + command["rows"]), command["tokens"] or 1)
+        answer(range(command["first"], command["first"] + command["rows"]), CASES[command["case"]])
         print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
 
 
@@ -79,23 +103,25 @@ async def _run_gristmill(commands: Any) -> None:
     shared = workload.rubric()
     places = asyncio.Semaphore(engine.capabilities.slots)
 
-    async def answer(row: int, tokens: int) -> None:
+    async def answer(row: int, case: Case) -> None:
         prompt = workload.chat_prompt(row, shared)
         async with places:
-            if tokens == 0:
+            if case.kind == "labels":
                 await engine.score(LabelRequest(MODEL, prompt, LABELS))
                 return
-            body = {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+            body: dict[str, Any] = {"model": MODEL, "prompt": prompt, "max_tokens": case.tokens, "temperature": 0}
+            if case.kind == "json":
+                body["structured_outputs"] = {"json": SCHEMA}
             completion = await engine.complete(msgspec.convert(body, CompletionRequest))
             produced.append(completion.completion_tokens)
 
     produced: list[int] = []
-    await answer(1_000_000, 1)
+    await answer(1_000_000, CASES["text-1"])
     for command in commands:
         produced.clear()
         rows = range(command["first"], command["first"] + command["rows"])
         started = time.perf_counter()
-        await asyncio.gather(*(answer(row, command["tokens"]) for row in rows))
+        await asyncio.gather(*(answer(row, CASES[command["case"]]) for row in rows))
         seconds = time.perf_counter() - started
         print(json.dumps({"seconds": seconds, "completion_tokens": sum(produced)}), flush=True)
     await engine.stop()
@@ -108,9 +134,9 @@ class Contender:
         command = [sys.executable, str(Path(__file__)), "--engine", name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def measure(self, first: int, rows: int, tokens: int) -> dict[str, float]:
+    def measure(self, first: int, rows: int, case: str) -> dict[str, float]:
         assert self._process.stdin and self._process.stdout
-        print(json.dumps({"first": first, "rows": rows, "tokens": tokens}), file=self._process.stdin, flush=True)
+        print(json.dumps({"first": first, "rows": rows, "case": case}), file=self._process.stdin, flush=True)
         while not (line := self._process.stdout.readline()).startswith("{"):
             assert line, "the engine's process has died"
         found: dict[str, float] = json.loads(line)
@@ -122,16 +148,17 @@ class Contender:
         self._process.wait()
 
 
-def compare(rows: int, runs: int) -> dict[str, Any]:
+def compare(rows: int, runs: int, cases: list[str]) -> dict[str, Any]:
     contenders = {"gristmill": Contender("gristmill"), "genai": Contender("genai")}
     results: dict[str, Any] = {}
     first = 0
-    for name, tokens in (("16 output tokens", 16), ("1 output token", 1), ("label scores 0 to 10", 0)):
+    for case in cases:
+        name = CASES[case].title
         rates: dict[str, list[float]] = {"gristmill": [], "genai": []}
         produced = []
         for _ in range(runs):
             for engine, contender in contenders.items():
-                found = contender.measure(first, rows, tokens)
+                found = contender.measure(first, rows, case)
                 rates[engine].append(round(rows / found["seconds"], 2))
                 if engine == "gristmill":
                     produced.append(found["completion_tokens"])
@@ -156,13 +183,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--receipt", default="embedded")
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--engine", choices=("gristmill", "genai"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.engine:
         commands = map(json.loads, sys.stdin)
         (run_gristmill if options.engine == "gristmill" else run_genai)(commands)
         return
-    results = compare(options.rows, options.runs)
+    results = compare(options.rows, options.runs, options.cases.split(","))
     content = {"rows": options.rows, "runs": options.runs, "model": MODEL, "weights": "f16", "results": results}
     path = receipt.write(options.receipt, content, ("openvino", "openvino-genai", "openvino-tokenizers"))
     for name, each in results.items():

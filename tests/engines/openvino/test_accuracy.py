@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("openvino", reason="the extra 'embedded' is not installed")
 
-from gristmill.engines.openvino.paged import PagedModel, Span
+from gristmill.engines.openvino.paged import PagedModel
 from gristmill.engines.openvino.prepare import prepare
+from gristmill.engines.openvino.span import Span
 from gristmill.models.extra import require
 from gristmill.models.locate import locate
 

@@ -70,11 +70,8 @@ class HttpClient:
 
         Cancelling closes the connection, which frees what the request holds on the server.
         """
-        method = "GET" if data is None else "POST"
         try:
-            async with self._session.request(
-                method, self._url + path, data=data, allow_redirects=False, timeout=timeout or self._session.timeout
-            ) as response:
+            async with await self._sent(path, data, timeout or self._session.timeout) as response:
                 yield response
         except aiohttp.ClientPayloadError as error:
             message = f"The connection to {self._kind} broke in the middle of an answer: {error}."
@@ -84,6 +81,18 @@ class HttpClient:
         except aiohttp.ClientError as error:
             message = f"{self.url} does not answer the way {self._kind} does: {error!r}."
             raise EngineError(ErrorKind.INTERRUPTED, message, status=500) from error
+
+    async def _sent(self, path: str, data: bytes | None, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        method = "GET" if data is None else "POST"
+        url = self._url + path
+        try:
+            return await self._session.request(method, url, data=data, allow_redirects=False, timeout=timeout)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # Most likely a kept-alive connection that the server has closed meanwhile, as llama.cpp's does after a
+            # stream. Asking again is harmless: a server that is really gone refuses.
+            return await self._session.request(method, url, data=data, allow_redirects=False, timeout=timeout)
 
 
 def shown(url: str) -> str:

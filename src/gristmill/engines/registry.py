@@ -36,8 +36,16 @@ def _ollama(settings: EngineSettings) -> Engine:
     return OllamaEngine(OllamaOptions.parse(settings.options), url=settings.url, model=settings.model)
 
 
+def _openai_compatible(settings: EngineSettings) -> Engine:
+    from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
+
+    options = OpenAICompatibleOptions.parse(settings.options)
+    return OpenAICompatibleEngine(options, url=settings.url, model=settings.model)
+
+
 _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
     "ollama": _ollama,
+    "openai_compatible": _openai_compatible,
     "openvino": _openvino,
     "simulated": _simulated,
 }

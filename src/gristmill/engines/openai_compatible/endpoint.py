@@ -1,0 +1,89 @@
+"""One server of the pool: what is known of it, how it is, and how it is asked."""
+
+from __future__ import annotations
+
+import time
+
+from gristmill.engines.http import HttpClient, lines
+from gristmill.engines.openai_compatible.answers import Collector
+from gristmill.engines.openai_compatible.failures import failure
+from gristmill.engines.openai_compatible.health import Health, after_failure, after_push_back, usable
+from gristmill.engines.openai_compatible.probe import Facts, probe
+from gristmill.engines.openai_compatible.translation import ServerKind, body, path_of
+from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
+from gristmill.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Endpoint:
+    """Make it inside a running event loop; ``close`` it. ``facts`` are None until it was first reached."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._http = HttpClient("the server", url, headers)
+        #: The address for messages.
+        self.url = self._http.url
+        self.facts: Facts | None = None
+        self.in_flight = 0
+        self._health = Health()
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    def usable(self) -> bool:
+        return usable(self._health, self.in_flight, time.monotonic())
+
+    def serves(self, model: str) -> bool:
+        """Whether it may; of one that was never reached that is not known."""
+        return self.facts is None or model in self.facts.models
+
+    async def reach(self, model: str | None, timeout: float) -> Facts:
+        """Find out what the server is, unless that is known."""
+        if self.facts is None:
+            self.in_flight += 1
+            try:
+                self.facts = await probe(self._http, self._ask, model, timeout)
+            except EngineError as error:
+                self._note(error)
+                raise
+            finally:
+                self.in_flight -= 1
+        return self.facts
+
+    async def complete(self, request: Request, on_text: OnText | None) -> Completion:
+        """Raises EngineError. Whatever comes of it changes the endpoint's health."""
+        assert self.facts is not None
+        self.in_flight += 1
+        try:
+            completion = await self._ask(request, self.facts.kind, on_text)
+        except EngineError as error:
+            self._note(error)
+            raise
+        finally:
+            self.in_flight -= 1
+        if self._health.trips:
+            log.info("server answers again", server=self.url)
+        self._health = Health()
+        return completion
+
+    async def _ask(self, request: Request, kind: ServerKind, on_text: OnText | None = None) -> Completion:
+        collector = Collector(request, on_text)
+        data = body(request, kind, stream=on_text is not None)
+        async with self._http.exchange(path_of(request), data) as response:
+            if response.status != 200:
+                raise failure(response.status, await response.read(), response.headers.get("Retry-After"))
+            if on_text is None:
+                collector.add(await response.read())
+            else:
+                async for line in lines(response.content.iter_any()):
+                    collector.add_line(line)
+        return collector.finish()
+
+    def _note(self, error: EngineError) -> None:
+        now, trips = time.monotonic(), self._health.trips
+        if error.kind is ErrorKind.OVERLOADED:
+            self._health = after_push_back(self._health, error.retry_after, now)
+        elif error.kind is not ErrorKind.INVALID_REQUEST:
+            self._health = after_failure(self._health, error.kind is ErrorKind.UNAVAILABLE, now)
+        if self._health.trips > trips == 0:
+            log.warning("server is left alone for a while", server=self.url, reason=error.message)

@@ -1,0 +1,176 @@
+"""The openai_compatible engine: a pool of servers as one engine, as the rest of Gristmill sees it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gristmill.engines.openai_compatible.endpoint import Endpoint
+from gristmill.engines.openai_compatible.failures import unavailable
+from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
+from gristmill.engines.openai_compatible.probe import Facts
+from gristmill.engines.openai_compatible.routing import (
+    Candidate,
+    RecentPrefixes,
+    by_prefix,
+    least_busy,
+    prefix_of,
+)
+from gristmill.engines.openai_compatible.translation import PARAMETERS
+from gristmill.engines.protocol import (
+    Capabilities,
+    Completion,
+    EngineError,
+    ErrorKind,
+    OnText,
+    Request,
+    check_parameters,
+    unknown_model,
+)
+from gristmill.telemetry.log import get_logger
+from gristmill.user_error import UserError
+
+__all__ = ["OpenAICompatibleEngine", "OpenAICompatibleOptions"]
+
+log = get_logger(__name__)
+
+#: The most requests in flight to a server that does not tell its slots: vLLM's own default limit.
+_MOST_IN_FLIGHT = 256
+#: Seconds a row waits for a server that was away at the start, to learn what it is.
+_REACH_AGAIN = 30.0
+
+
+class OpenAICompatibleEngine:
+    """Servers of the same model, or models. Rows of one that goes away are answered by the others."""
+
+    name = "openai_compatible"
+
+    def __init__(self, options: OpenAICompatibleOptions, url: str | None = None, model: str | None = None) -> None:
+        self._options = options
+        self._urls = base_urls(url)
+        self._model = model
+        self._endpoints: list[Endpoint] = []
+        self._recent = RecentPrefixes()
+        self.models: tuple[str, ...] = ()
+        self.capabilities = Capabilities(1, PARAMETERS, reports_cached_tokens=False, slots_known=False)
+
+    async def start(self) -> None:
+        """Find out what the servers can do. Those that are away may come later, unless it is all of them.
+
+        Raises UserError saying what to do.
+        """
+        headers = self._options.headers()
+        self._endpoints = [Endpoint(url, headers) for url in self._urls]
+        reach = (each.reach(self._model, self._options.start_timeout) for each in self._endpoints)
+        try:
+            results = await asyncio.gather(*reach, return_exceptions=True)
+            self._settle(results)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        endpoints, self._endpoints = self._endpoints, []
+        for endpoint in endpoints:
+            await endpoint.close()
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+        if not self._endpoints:
+            raise unavailable("The openai_compatible engine is not running.")
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        check_parameters(request, self.capabilities, self.name)
+        failed: dict[Endpoint, EngineError] = {}
+        said = _Said(on_text) if on_text is not None else None
+        while True:
+            endpoint = self._choose(request, failed)
+            if endpoint is None:
+                raise _none_left(failed)
+            try:
+                await endpoint.reach(self._model, _REACH_AGAIN)
+                return await endpoint.complete(request, said)
+            except UserError as error:
+                failed[endpoint] = unavailable(str(error))
+            except EngineError as error:
+                # What was said cannot be taken back, and another server might say something else.
+                if error.kind not in (ErrorKind.UNAVAILABLE, ErrorKind.OVERLOADED) or (said and said.anything):
+                    raise
+                failed[endpoint] = error
+
+    def _choose(self, request: Request, failed: dict[Endpoint, EngineError]) -> Endpoint | None:
+        """The endpoint to ask next; None when all have failed this request."""
+        left = [each for each in self._endpoints if each not in failed and each.serves(request.model)]
+        # Where none is to be asked, all the same one by one: the caller has waited, and decides how long.
+        left = [each for each in left if each.usable()] or left[:1]
+        if len(left) < 2:
+            return left[0] if left else None
+        prefix = prefix_of(request)
+        self._recent.note(prefix)
+        candidates = [Candidate(each.url, each.in_flight) for each in left]
+        crowded = any(each.facts is not None and self._recent.exceed(each.facts.holds) for each in left)
+        chosen = by_prefix(prefix, candidates) if crowded else least_busy(candidates)
+        return left[candidates.index(chosen)]
+
+    def _settle(self, results: list[Facts | BaseException]) -> None:
+        """From what was found at each endpoint to what the pool can do."""
+        found: list[Facts] = []
+        away: list[str] = []
+        for endpoint, result in zip(self._endpoints, results, strict=True):
+            if isinstance(result, EngineError):
+                away.append(f"{endpoint.url} ({result.message})")
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found.append(result)
+        if not found:
+            raise UserError(
+                f"No server answers at {', '.join(away)}: start it, or correct --url; from another machine it must "
+                "listen on 0.0.0.0 and its port must be let through the firewall."
+            )
+        self.models = _models(found, self._model)
+        self.capabilities = _capabilities(found, len(self._endpoints), self._options.parallel)
+        log.info(
+            "servers ready", urls=[each.url for each in self._endpoints if each.facts is not None],
+            kinds=sorted({each.kind.value for each in found}), models=self.models,
+            slots=self.capabilities.slots if self.capabilities.slots_known else None,
+        )  # fmt: skip
+
+
+class _Said:
+    """Passes text on, and remembers that there was some."""
+
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text = on_text
+        self.anything = False
+
+    def __call__(self, index: int, text: str) -> None:
+        self.anything = True
+        self._on_text(index, text)
+
+
+def _models(found: list[Facts], model: str | None) -> tuple[str, ...]:
+    if model is not None:
+        return (model,)
+    return tuple(dict.fromkeys(name for facts in found for name in facts.models))
+
+
+def _capabilities(found: list[Facts], endpoints: int, parallel: int) -> Capabilities:
+    """What all of the servers can do. How many requests pay is known only if every one of them told."""
+    lengths = [facts.context_length for facts in found if facts.context_length is not None]
+    told = [parallel] * endpoints if parallel else [facts.slots for facts in found if facts.slots is not None]
+    known = len(told) == endpoints
+    return Capabilities(
+        slots=sum(told) if known else _MOST_IN_FLIGHT * endpoints,
+        parameters=frozenset.intersection(*(facts.parameters for facts in found)),
+        reports_cached_tokens=all(facts.reports_cached_tokens for facts in found),
+        context_length=min(lengths) if len(lengths) == len(found) else None,
+        slots_known=known,
+    )
+
+
+def _none_left(failed: dict[Endpoint, EngineError]) -> EngineError:
+    """Busy if any of them was only busy; else the engine is away."""
+    busy = [error for error in failed.values() if error.kind is ErrorKind.OVERLOADED]
+    if busy:
+        return min(busy, key=lambda error: error.retry_after or 0.0)
+    reasons = "; ".join(error.message for error in failed.values())
+    return unavailable(reasons or "No server of the pool has that model now.")

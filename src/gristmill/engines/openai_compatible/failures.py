@@ -1,0 +1,95 @@
+"""From a server's error answers to the engine's kinds of failure. Pure.
+
+The statuses mean what HTTP says, with exceptions that the text decides: a prompt that is too long, a model that is
+still being loaded, and 500s of llama.cpp that are the caller's mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.http import seconds
+from gristmill.engines.protocol import EngineError, ErrorKind
+
+#: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
+_TOO_LONG = re.compile(r"context (length|size|window)", re.I)
+_TOO_LONG_TYPE = "exceed_context_size_error"
+#: llama.cpp while it loads; another Gristmill while its engine is away.
+_AWAY = re.compile(r"loading model|engine_unavailable", re.I)
+#: Older llama.cpp (b7950 and before) answers 500 to messages that the model's chat template refuses; newer ones 400.
+_CALLER = re.compile(r"jinja exception|raise_exception|roles must alternate", re.I)
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What an error answer said, in whichever of the usual shapes."""
+
+    message: str
+    type: str = ""
+    param: str | None = None
+    code: str | None = None
+
+
+def interrupted(message: str) -> EngineError:
+    return EngineError(ErrorKind.INTERRUPTED, message, status=500)
+
+
+def unavailable(message: str) -> EngineError:
+    return EngineError(ErrorKind.UNAVAILABLE, message, status=503)
+
+
+def failure(status: int, body: bytes, retry_after: str | None) -> EngineError:
+    """What an answer that is not 200 means."""
+    return _failure(status, _read(body), seconds(retry_after))
+
+
+def stream_failure(error: Any) -> EngineError:
+    """What an error means that came after the first byte of a stream; vLLM and llama.cpp put the status in it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return _failure(code if isinstance(code, int) and code >= 400 else 500, _said(error), None)
+
+
+def _failure(status: int, said: Said, pause: float | None) -> EngineError:
+    text = said.message
+    if said.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)):
+        return EngineError(ErrorKind.INVALID_REQUEST, text, param="messages", code="context_length_exceeded")
+    if status in (401, 403):
+        return unavailable(f"The server refuses the key (status {status}): {text}")
+    if status == 404 and (said.param == "model" or "model" in text.lower()):
+        return EngineError(ErrorKind.INVALID_REQUEST, text, status=404, param="model", code="model_not_found")
+    if status in (404, 502) or status < 400 or (status == 503 and _AWAY.search(f"{text} {said.code}")):
+        return unavailable(f"The server says {status}: {text}")
+    if status in (408, 429, 503):
+        return EngineError(ErrorKind.OVERLOADED, f"The server is busy: {text}", status=429, retry_after=pause)
+    if status == 504:
+        return EngineError(ErrorKind.TIMEOUT, f"The server took too long: {text}", status=504)
+    if status == 500 and _CALLER.search(text):
+        status = 400
+    if status >= 500 and status != 501:
+        return interrupted(f"The server failed (status {status}): {text}")
+    return EngineError(ErrorKind.INVALID_REQUEST, text, status=status, param=said.param, code=said.code)
+
+
+def _read(body: bytes) -> Said:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Said(body[:300].decode("utf-8", "replace").strip() or "nothing")
+    if isinstance(answer, dict):
+        # SGLang has the fields at the top, FastAPI's own answers have "detail".
+        return _said(answer.get("error") or (answer if "message" in answer else answer.get("detail", answer)))
+    return _said(answer)
+
+
+def _said(error: Any) -> Said:
+    if not isinstance(error, dict):
+        return Said(str(error))
+    param, code = error.get("param"), error.get("code")
+    return Said(
+        message=str(error.get("message", error)),
+        type=str(error.get("type", "")),
+        param=param if isinstance(param, str) else None,
+        code=code if isinstance(code, str) else None,
+    )

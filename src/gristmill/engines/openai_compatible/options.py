@@ -1,0 +1,65 @@
+"""What the user chose for the openai_compatible engine: its options and the servers' addresses."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gristmill.engines.http import shown
+from gristmill.engines.options import parse_options
+from gristmill.user_error import UserError
+
+_EXAMPLE = "http://127.0.0.1:8000"
+
+
+class OpenAICompatibleOptions(msgspec.Struct, frozen=True):
+    #: Name of the environment variable that holds the servers' bearer key. The key itself is never an option: options
+    #: stand in process lists and configuration files.
+    api_key_env: str = ""
+    #: Requests in flight to each server; 0 asks the server, and finds out by trying where it does not tell.
+    parallel: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    #: Seconds a server may take to load its model before the first row.
+    start_timeout: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+
+    @staticmethod
+    def parse(options: dict[str, str]) -> OpenAICompatibleOptions:
+        return parse_options(OpenAICompatibleOptions, options, "openai_compatible")
+
+    def headers(self) -> dict[str, str]:
+        """Raises UserError where the environment does not hold the key."""
+        if not self.api_key_env:
+            return {}
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key:
+            raise UserError(
+                f"The environment variable {self.api_key_env} is empty: set it to the server's key, "
+                "or leave the option api_key_env away."
+            )
+        return {"Authorization": f"Bearer {key}"}
+
+
+def base_urls(given: str | None) -> tuple[str, ...]:
+    """The servers' roots, from addresses separated by commas, each with or without /v1 at its end."""
+    addresses = [each.strip() for each in (given or "").split(",") if each.strip()]
+    if not addresses:
+        raise UserError(
+            f"Say where the server is, with --url {_EXAMPLE}; several servers of one model are separated by commas."
+        )
+    urls = tuple(map(_base_url, addresses))
+    if len(set(urls)) < len(urls):
+        raise UserError(f"--url names a server twice: {', '.join(map(shown, urls))}.")
+    return urls
+
+
+def _base_url(address: str) -> str:
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        parts.port  # noqa: B018 - raises for what is no port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UserError(f"'{shown(address)}' is no address of a server: write it like {_EXAMPLE}.")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"

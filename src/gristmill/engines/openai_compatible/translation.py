@@ -1,0 +1,127 @@
+"""From a request to the body sent, where servers differ from OpenAI's API. Pure.
+
+Most requests are passed on as they are. Sources of the differences: vLLM's ``entrypoints/openai`` (0.32), llama.cpp's
+``tools/server`` (b11434).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
+from gristmill.wire.chat import ChatCompletionRequest, StreamOptions
+
+#: Parameters that every such server is passed; ``check_parameters`` refuses the others by name.
+PARAMETERS = frozenset(
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
+     "presence_penalty", "logit_bias"}
+)  # fmt: skip
+#: Those for which a probe must have shown that the server honours them.
+LOGPROBS = frozenset({"logprobs", "top_logprobs"})
+STRUCTURE = frozenset({"response_format", "structured_outputs"})
+
+
+class ServerKind(enum.StrEnum):
+    """By ``owned_by`` in the server's list of models."""
+
+    LLAMA_CPP = "llamacpp"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    GRISTMILL = "gristmill"
+    OTHER = "other"
+
+
+def kind_of(owned_by: str | None) -> ServerKind:
+    try:
+        return ServerKind(owned_by or "")
+    except ValueError:
+        return ServerKind.OTHER
+
+
+def path_of(request: Request) -> str:
+    return "/v1/chat/completions" if isinstance(request, ChatCompletionRequest) else "/v1/completions"
+
+
+def body(request: Request, kind: ServerKind, stream: bool) -> bytes:
+    """Raises EngineError for what the server would silently ignore, naming the parameter."""
+    options = StreamOptions(include_usage=True) if stream else None
+    request = msgspec.structs.replace(request, stream=stream or None, stream_options=options)
+    extra: dict[str, Any] = {}
+    if request.structured_outputs is not None and kind not in (ServerKind.VLLM, ServerKind.GRISTMILL):
+        extra = _structure(request, kind)
+        request = msgspec.structs.replace(request, structured_outputs=None)
+    if kind is ServerKind.LLAMA_CPP:
+        request = _for_llama_cpp(request)
+    if not extra:
+        return msgspec.json.encode(request)
+    return msgspec.json.encode(msgspec.to_builtins(request) | extra)
+
+
+def _for_llama_cpp(request: Request) -> Request:
+    if request.seed is not None:
+        # Its sampler's seed has 32 bits, and the largest value would mean a random one.
+        request = msgspec.structs.replace(request, seed=request.seed % 2**31)
+    if isinstance(request, ChatCompletionRequest):
+        if request.logprobs and not request.top_logprobs:
+            # Without top_logprobs it would list twenty, and with none give no log-probabilities at all.
+            request = msgspec.structs.replace(request, top_logprobs=1)
+    elif request.logprobs == 0:
+        request = msgspec.structs.replace(request, logprobs=1)
+    return request
+
+
+def _structure(request: Request, kind: ServerKind) -> dict[str, Any]:
+    """vLLM's ``structured_outputs`` in the terms of a server that does not know it."""
+    if isinstance(request, ChatCompletionRequest) and request.response_format not in (None, {"type": "text"}):
+        raise _invalid("structured_outputs", "cannot be combined with 'response_format'")
+    name, wanted = _constraint(request.structured_outputs)
+    if name in ("json", "json_object"):
+        schema = _schema(wanted) if name == "json" else {"type": "object"}
+        if kind is ServerKind.LLAMA_CPP:
+            return {"json_schema": schema}
+        if isinstance(request, ChatCompletionRequest):
+            if name == "json_object":
+                return {"response_format": {"type": "json_object"}}
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+    if name == "choice" and kind is ServerKind.LLAMA_CPP:
+        return {"grammar": "root ::= " + " | ".join(map(_literal, _choices(wanted)))}
+    raise unsupported_parameter(f"structured_outputs.{name}", "openai_compatible")
+
+
+def _constraint(wanted: Any) -> tuple[str, Any]:
+    if not isinstance(wanted, dict):
+        raise _invalid("structured_outputs", "must be an object")
+    given = [(name, value) for name, value in wanted.items() if value is not None and value is not False]
+    if len(given) != 1:
+        raise _invalid("structured_outputs", "must hold exactly one constraint")
+    return given[0]
+
+
+def _schema(wanted: Any) -> dict[str, Any]:
+    if isinstance(wanted, str):
+        try:
+            wanted = msgspec.json.decode(wanted)
+        except msgspec.DecodeError:
+            wanted = None
+    if not isinstance(wanted, dict):
+        raise _invalid("structured_outputs.json", "must be a JSON schema (an object, or its text)")
+    return wanted
+
+
+def _choices(wanted: Any) -> list[str]:
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) and each for each in wanted):
+        raise _invalid("structured_outputs.choice", "must be a list of texts")
+    return wanted
+
+
+def _literal(text: str) -> str:
+    """A terminal of llama.cpp's grammar notation, whose escapes are those of JSON."""
+    return msgspec.json.encode(text).decode()
+
+
+def _invalid(name: str, must: str) -> EngineError:
+    message = f"Invalid value for '{name}': it {must}."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=name, code="invalid_value")

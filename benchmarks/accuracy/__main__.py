@@ -10,6 +10,7 @@ and nothing before it (all linear layers, hardly any attention), alternating bet
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -51,9 +52,17 @@ class Variant:
         finally:
             ov.Core.compile_model = compile_model
 
+        self._before: list[int] = []
+        self._random = np.random.default_rng(0)
+
     def forward(self, tokens: list[int]) -> Any:
-        blocks = list(range(-(-len(tokens) // self.model.block_size)))
-        return self.model.forward([Span(tokens, 0, blocks, (len(tokens) - 1,))])[0]
+        """Logits after ``tokens``. What they share with those before them is in the same blocks, and not computed."""
+        size = self.model.block_size
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(self._before, tokens[:-1], strict=False))
+        past = sum(1 for _ in same) // size * size
+        self._before = tokens
+        blocks = list(range(-(-len(tokens) // size)))
+        return self.model.forward([Span(tokens[past:], past, blocks, (len(tokens) - past - 1,))])[0]
 
     def difference(self, case: dict[str, Any]) -> float:
         logits = self.forward(case["prompt"]).astype(np.float64)
@@ -62,12 +71,13 @@ class Variant:
         return float(np.abs(found - expected["logprobs"]).max())
 
     def time_prefill(self) -> float:
-        tokens = np.random.default_rng(0).integers(100, 40_000, 2048).tolist()
+        tokens = self._random.integers(100, 40_000, 2048).tolist()
         started = time.perf_counter()
         self.forward(tokens)
         return time.perf_counter() - started
 
     def time_rows(self) -> float:
+        self._before = []
         spans = [Span([100 + row], 0, [row], (0,)) for row in range(64)]
         started = time.perf_counter()
         self.model.forward(spans)

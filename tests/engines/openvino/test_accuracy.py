@@ -19,42 +19,22 @@ from gristmill.models.extra import require
 from gristmill.models.locate import locate
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("accuracy.json").read_text())
-#: A rubric of about 1,700 tokens, shared by several prompts.
-LONG = 1000
-
-
-class Prefixes:
-    """Blocks of earlier long prompts, so that a rubric is computed once, as the engine does it."""
-
-    def __init__(self, model: PagedModel) -> None:
-        self._size = model.block_size
-        self._free = 0
-        self._known: list[tuple[list[int], list[int]]] = []
-
-    def place(self, tokens: list[int]) -> Span:
-        """What is left to compute of ``tokens``, with the logits of the last one wanted."""
-        past, blocks = 0, list[int]()
-        for known, owned in self._known:
-            shared = len(os.path.commonprefix([tokens[:-1], known])) // self._size
-            if shared * self._size > past:
-                past, blocks = shared * self._size, owned[:shared]
-        blocks = blocks + list(range(self._free, self._free - (-len(tokens) // self._size) - len(blocks)))
-        if len(tokens) >= LONG and not past:
-            self._known.append((tokens, blocks))
-            self._free += len(blocks)
-        return Span(tokens[past:], past, blocks, (len(tokens) - past - 1,))
 
 
 def errors(folder: Path, reference: str) -> np.ndarray:
     """Of each prompt, the largest difference over the reference's 20 most probable tokens."""
-    model = PagedModel(folder, 300 * 2**20)
-    prefixes = Prefixes(model)
-    found = []
+    model = PagedModel(folder, 2**28)
+    before, found = list[int](), []
     for case in CASES:
-        logits = model.forward([prefixes.place(case["prompt"])])[0].astype(np.float64)
+        tokens, expected = case["prompt"], case[reference]
+        # What a prompt shares with the one before it is in the same blocks: a rubric is computed once, as the engine
+        # does it.
+        past = len(os.path.commonprefix([before, tokens[:-1]])) // model.block_size * model.block_size
+        blocks = list(range(-(-len(tokens) // model.block_size)))
+        logits = model.forward([Span(tokens[past:], past, blocks, (len(tokens) - past - 1,))])[0].astype(np.float64)
         logprobs = logits - np.logaddexp.reduce(logits)
-        expected = case[reference]
         found.append(np.abs(logprobs[expected["ids"]] - expected["logprobs"]).max())
+        before = tokens
     return np.array(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +32,9 @@ class SharedAttention:
         self._shape = ctypes.byref(shape)
         self._tile_tokens = TILE_ROWS * shape.kv_heads // shape.heads
         self._threads = threads
-        self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention")
+        # OpenVINO pins the thread that calls ``run`` to one core, which the threads it starts would inherit.
+        usable = os.sched_getaffinity(0)
+        self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
         block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
         self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
         # Zeros are given page by page, as blocks are first written.

@@ -146,13 +146,13 @@ async def _when_loaded(ask: Callable[[], Awaitable[T]], timeout: float) -> T:
     end = time.monotonic() + timeout
     while True:
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(end - time.monotonic(), 0)):
+            async with asyncio.timeout(end - time.monotonic()):
                 return await ask()
         except TimeoutError:
             raise unavailable(f"it did not answer within {timeout:g} seconds") from None
         except EngineError as error:
             waits = error.kind is ErrorKind.OVERLOADED or "loading model" in error.message.lower()
-            if not waits or time.monotonic() >= end:
+            if not waits or time.monotonic() + _LOOK_AGAIN >= end:
                 raise
         await asyncio.sleep(_LOOK_AGAIN)
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from gristmill.engines.openvino import attention_kernel
 from gristmill.engines.openvino.attention_kernel import BLOCK_SIZE, AttentionShape, KernelMissingError, load_kernel
 from gristmill.engines.openvino.attention_plan import plan_attention
+from gristmill.engines.openvino.paged import PagedModel
+from gristmill.engines.openvino.prepare import prepare
 from gristmill.engines.openvino.shared_attention import SharedAttention
 from gristmill.engines.openvino.span import Span
+from gristmill.models.locate import locate
 
 
 @st.composite
@@ -147,3 +150,38 @@ def test_a_kernel_is_compiled_once(library, monkeypatch, tmp_path):
     assert kept.stat().st_mtime_ns == before
     assert Path(attention_kernel.__file__).with_name("attention.c").is_file()
     assert os.access(kept, os.R_OK)
+
+
+def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
+    pytest.importorskip("openvino")
+    folder = prepare(locate(pulled_model), "f16").folder
+    random = np.random.default_rng(3)
+    prefix = random.integers(100, 40_000, 150).tolist()
+    tails = [random.integers(100, 40_000, count).tolist() for count in (1, 40, 70)]
+    found = []
+    for attention in ("shared", "openvino"):
+        model = PagedModel(folder, 2**28, attention=attention)
+        assert not model.fallback
+        size = model.block_size
+        model.forward([Span(prefix, 0, list(range(5)), ())])
+        # The prefix ends within its fifth block, which each row gets a copy of.
+        rows = [
+            Span(tail, 150, [*range(4), *range(10 * i, 10 * i + 4)], (len(tail) - 1,))
+            for i, tail in enumerate(tails, 1)
+        ]
+        for row in rows:
+            model.copy_block(4, row.blocks[150 // size])
+        first = model.forward(rows).copy()
+        second = [Span([7], 150 + len(row.tokens), row.blocks, (0,)) for row in rows]
+        found.append(np.concatenate([first, model.forward(second)]))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3)
+
+
+def test_without_a_kernel_the_engine_runs_on_openvinos_and_says_why(monkeypatch, tmp_path, pulled_model):
+    pytest.importorskip("openvino")
+    folder = prepare(locate(pulled_model), "f16").folder
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    model = PagedModel(folder, 2**28)
+    assert "no C compiler was found" in model.fallback
+    assert np.isfinite(model.forward([Span([1, 2, 3], 0, [0], (2,))])).all()

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint check-python
+.PHONY: demo test test-engines lint check-python
 
 demo: .venv/demo
 	@scripts/demo.sh $(BIN)
@@ -11,6 +11,11 @@ demo: .venv/demo
 test: .venv/dev lint
 	@$(BIN)/gristmill models pull smollm2-135m-instruct > /dev/null
 	$(BIN)/python -m pytest
+
+# Real llama.cpp and vLLM servers, built once into the user's cache; then `make test` runs these tests too.
+test-engines: .venv/dev
+	@scripts/build-test-engines.sh $(BIN)
+	$(BIN)/python -m pytest -m real_engine -rs tests/engines/openai_compatible
 
 lint: .venv/dev
 	$(BIN)/ruff check .

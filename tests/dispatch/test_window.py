@@ -55,6 +55,13 @@ def test_the_window_settles_where_the_engine_is_busy_and_no_longer(capacity: int
     assert max(settled) <= 4 * capacity + 4
 
 
+@pytest.mark.parametrize(("rate", "limit"), [(2000, 128), (1890, 96), (1810, 64)])
+def test_a_doubling_is_kept_or_taken_back_by_half_or_whole_as_it_helped(rate: int, limit: int) -> None:
+    """From 64 in flight, which gave 1,800 rows a second."""
+    window = decide(Window(128, best_rate=1800.0, best_limit=64), Observation(1, rate, 0, True), 128)
+    assert (window.limit, window.doubling) == (limit, limit == 128)
+
+
 async def test_slots_never_exceed_their_limit_and_serve_in_turn() -> None:
     slots, served = Slots(2), list[int]()
 

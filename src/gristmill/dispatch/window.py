@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 #: A larger window paid if the rate grew by this factor.
 _PAYS = 1.1
+#: Half of a doubling is kept if the rate grew by this factor at least: what answers need on their way to and from the
+#: engine, it is idle unless others wait there already.
+_HELPS = 1.02
 #: The engine is past its best if the rate fell below this share of the best seen.
 _FALLEN = 0.8
 _PUSHED_BACK = 0.7
@@ -45,8 +48,10 @@ def decide(window: Window, seen: Observation, maximum: int) -> Window:
         limit = window.limit * 2 if window.doubling else window.limit + 1
         return Window(min(limit, maximum), window.doubling, rate, window.limit)
     if window.doubling:
-        # The last doubling brought nothing but longer answers: take it back.
-        return window._replace(limit=window.best_limit, doubling=False)
+        # The last doubling brought little but longer answers: take it back, or half of it.
+        helped = rate >= window.best_rate * _HELPS
+        limit = (window.best_limit + window.limit) // 2 if helped else window.best_limit
+        return window._replace(limit=limit, doubling=False)
     if rate < window.best_rate * _FALLEN:
         # What was best may have been another kind of row: from here on, this is what is compared with.
         limit = max(1, int(window.limit * 0.9))

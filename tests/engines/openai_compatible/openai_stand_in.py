@@ -72,6 +72,8 @@ class StandIn:
     def __init__(self, rows: Callable[[int], Play] | None = None) -> None:
         self.rows = rows or (lambda _: play(recording("chat")))
         self.asked = 0
+        #: How long an answer to a row takes.
+        self.seconds = 0.0
         self.headers: list[dict[str, str]] = []
         self.models = play(recording("models"))
         self.url = ""
@@ -103,7 +105,9 @@ class StandIn:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
-        answer = self._answer(request.path, await request.read())
+        before, answer = self.asked, self._answer(request.path, await request.read())
+        if self.asked > before:
+            await asyncio.sleep(self.seconds)
         if answer.cut is None:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         response = web.StreamResponse(status=answer.status)

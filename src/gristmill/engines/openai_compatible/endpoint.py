@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from gristmill.engines.http import HttpClient, lines
@@ -12,6 +13,7 @@ from gristmill.engines.openai_compatible.probe import Facts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, path_of
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
 from gristmill.telemetry.log import get_logger
+from gristmill.user_error import UserError
 
 log = get_logger(__name__)
 
@@ -33,6 +35,10 @@ class Endpoint:
     def usable(self) -> bool:
         return usable(self._health, self.in_flight, time.monotonic())
 
+    @property
+    def load(self) -> int:
+        return self.in_flight + self._health.failures
+
     def serves(self, model: str) -> bool:
         """Whether it may; of one that was never reached that is not known."""
         return self.facts is None or model in self.facts.models
@@ -45,6 +51,9 @@ class Endpoint:
                 self.facts = await probe(self._http, self._ask, model, timeout)
             except EngineError as error:
                 self._note(error)
+                raise
+            except UserError as error:
+                self._failed(str(error), gone=True)
                 raise
             finally:
                 self.in_flight -= 1
@@ -59,11 +68,13 @@ class Endpoint:
         except EngineError as error:
             self._note(error)
             raise
+        except asyncio.CancelledError:
+            # Most likely the caller's time-out: a server that hangs must not be asked for ever.
+            self._failed("it did not answer in time", gone=False)
+            raise
         finally:
             self.in_flight -= 1
-        if self._health.trips:
-            log.info("server answers again", server=self.url)
-        self._health = Health()
+        self._answered()
         return completion
 
     async def _ask(self, request: Request, kind: ServerKind, on_text: OnText | None = None) -> Completion:
@@ -80,10 +91,19 @@ class Endpoint:
         return collector.finish()
 
     def _note(self, error: EngineError) -> None:
-        now, trips = time.monotonic(), self._health.trips
-        if error.kind is ErrorKind.OVERLOADED:
-            self._health = after_push_back(self._health, error.retry_after, now)
-        elif error.kind is not ErrorKind.INVALID_REQUEST:
-            self._health = after_failure(self._health, error.kind is ErrorKind.UNAVAILABLE, now)
-        if self._health.trips > trips == 0:
-            log.warning("server is left alone for a while", server=self.url, reason=error.message)
+        if error.kind is ErrorKind.INVALID_REQUEST:
+            self._answered()
+        elif error.kind is ErrorKind.OVERLOADED:
+            self._health = after_push_back(self._health, error.retry_after, time.monotonic())
+        else:
+            self._failed(error.message, gone=error.kind is ErrorKind.UNAVAILABLE)
+
+    def _answered(self) -> None:
+        if self._health.trips:
+            log.info("server answers again", server=self.url)
+        self._health = Health()
+
+    def _failed(self, reason: str, gone: bool) -> None:
+        before, self._health = self._health, after_failure(self._health, gone, time.monotonic())
+        if self._health.trips > before.trips == 0:
+            log.warning("server is left alone for a while", server=self.url, reason=reason)

@@ -105,7 +105,7 @@ class OpenAICompatibleEngine:
             return left[0] if left else None
         prefix = prefix_of(request)
         self._recent.note(prefix)
-        candidates = [Candidate(each.url, each.in_flight) for each in left]
+        candidates = [Candidate(each.url, each.load) for each in left]
         crowded = any(each.facts is not None and self._recent.exceed(each.facts.holds) for each in left)
         chosen = by_prefix(prefix, candidates) if crowded else least_busy(candidates)
         return left[candidates.index(chosen)]

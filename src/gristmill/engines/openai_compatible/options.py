@@ -55,8 +55,9 @@ def base_urls(given: str | None) -> tuple[str, ...]:
 
 
 def _base_url(address: str) -> str:
+    address = address if "://" in address else f"http://{address}"
     try:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
+        parts = urlsplit(address)
         parts.port  # noqa: B018 - raises for what is no port
     except ValueError:
         parts = urlsplit("")

@@ -27,8 +27,10 @@ _LOAD_BOUND = 1.25
 
 
 class Candidate(NamedTuple):
+    """``load``: requests in flight, and as many more as failed in a row."""
+
     name: str
-    in_flight: int
+    load: int
 
 
 class Holds(NamedTuple):
@@ -84,7 +86,7 @@ class RecentPrefixes:
 
 
 def least_busy(candidates: Sequence[Candidate]) -> Candidate:
-    return min(candidates, key=lambda candidate: candidate.in_flight)
+    return min(candidates, key=lambda candidate: candidate.load)
 
 
 def by_prefix(prefix: Prefix, candidates: Sequence[Candidate]) -> Candidate:
@@ -93,9 +95,9 @@ def by_prefix(prefix: Prefix, candidates: Sequence[Candidate]) -> Candidate:
     When an endpoint comes or goes, only the prefixes it had or gets move (Thaler and Ravishankar, 1998; the bound:
     Mirrokni, Thorup and Zadimoghaddam, 2018).
     """
-    bound = math.ceil(_LOAD_BOUND * (sum(each.in_flight for each in candidates) + 1) / len(candidates))
+    bound = math.ceil(_LOAD_BOUND * (sum(each.load for each in candidates) + 1) / len(candidates))
     ranked = sorted(candidates, key=lambda each: _weight(prefix, each.name), reverse=True)
-    return next(each for each in ranked if each.in_flight < bound)
+    return next(each for each in ranked if each.load < bound)
 
 
 def _weight(prefix: Prefix, name: str) -> bytes:

@@ -1,7 +1,7 @@
 """How many requests to keep in flight: a pure decision from what the last round showed.
 
 Slow start, then additive increase and multiplicative decrease, as congestion control does it: the window doubles
-while that pays, then creeps up by one, and shrinks when the engine pushes back or answers fewer rows a second.
+while that pays, then creeps up, and shrinks when the engine pushes back or answers fewer rows a second.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def decide(window: Window, seen: Observation, maximum: int) -> Window:
         return window
     rate = seen.completed / seen.seconds
     if rate >= window.best_rate * _PAYS:
-        limit = window.limit * 2 if window.doubling else window.limit + 1
+        limit = window.limit * 2 if window.doubling else window.limit + _step(window)
         return Window(min(limit, maximum), window.doubling, rate, window.limit)
     if window.doubling:
         # The last doubling brought little but longer answers: take it back, or half of it.
@@ -57,4 +57,9 @@ def decide(window: Window, seen: Observation, maximum: int) -> Window:
         limit = max(1, int(window.limit * 0.9))
         return Window(limit, doubling=False, best_rate=rate, best_limit=limit)
     # As good as the best: feel upwards, but not far past the window that was enough.
-    return window._replace(limit=min(window.limit + 1, window.best_limit * 3 // 2 + 1, maximum))
+    return window._replace(limit=min(window.limit + _step(window), window.best_limit * 3 // 2 + 1, maximum))
+
+
+def _step(window: Window) -> int:
+    """One, or a sixteenth of a large window: with one at a time it would take long to find what is missing."""
+    return max(1, window.limit // 16)

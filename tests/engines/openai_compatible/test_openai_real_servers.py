@@ -137,7 +137,7 @@ async def test_without_the_key_the_start_says_what_to_do(server):
 
 
 def test_a_batch_runs_through(server, tmp_path):
-    rows = [f"Candidate {index}: {index} years of experience." for index in range(12)]
+    rows = [f"Candidate {index}: {index} years of experience." for index in range(8)]
     lines = [
         {"custom_id": f"row-{index}", "method": "POST", "url": "/v1/chat/completions", "body": {
             "model": server.model, "max_tokens": 4, "temperature": 0,
@@ -163,7 +163,7 @@ async def test_a_real_server_that_dies_is_an_outage_and_not_a_failed_row(tmp_pat
         async with started(server) as engine:
             row = asyncio.create_task(engine.complete(chat(server, "Tell a long story.", max_tokens=1000)))
             await asyncio.sleep(0.5)
-            server.__exit__()
+            server.kill()
             with pytest.raises(EngineError) as died:
                 await row
             assert died.value.kind in (ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED)

@@ -168,8 +168,8 @@ def main() -> None:
         "row_bytes": options.row_bytes,
         "server_capacity_rows_per_second": options.rate,
         "server_slots": options.slots,
-        "median_server_busy": statistics.median(each["server_busy"] for each in runs),
-        "median_gristmill_cores": statistics.median(each["gristmill_cores"] for each in runs),
+        "median_server_busy": round(statistics.median(each["server_busy"] for each in runs), 4),
+        "median_gristmill_cores": round(statistics.median(each["gristmill_cores"] for each in runs), 3),
         "measures": "from the server's first row to its last; finding the window included",
         "runs": runs,
     }

@@ -57,22 +57,25 @@ class Slots:
         self._in_flight += 1
         self._most = max(self._most, self._in_flight)
         if self._free:
-            self._begin(connection)
+            self._free -= 1
+            self._begin(connection, self._loop.time())
         else:
             self._waiting.append(connection)
 
-    def _begin(self, connection: Connection) -> None:
-        self._free -= 1
-        self._loop.call_at(self._loop.time() + self._seconds, self._end, connection)
+    def _begin(self, connection: Connection, start: float) -> None:
+        end = start + self._seconds
+        self._loop.call_at(end, self._end, connection, end)
 
-    def _end(self, connection: Connection) -> None:
-        self._free += 1
+    def _end(self, connection: Connection, end: float) -> None:
         self._in_flight -= 1
         self._rows += 1
         self._last = time.monotonic()
         connection.answer(ANSWER)
         if self._waiting:
-            self._begin(self._waiting.popleft())
+            # From when the slot was free: timers come late by a millisecond, which would be lost capacity.
+            self._begin(self._waiting.popleft(), end)
+        else:
+            self._free += 1
 
     def stats(self) -> dict[str, float]:
         return {

@@ -56,6 +56,8 @@ def run(
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
+    import uvloop
+
     from gristmill.batches.host import HostSettings
     from gristmill.storage.open import StorageSettings
 
@@ -69,7 +71,8 @@ def run(
     host_settings = HostSettings(
         StorageSettings(state), settings, concurrency=concurrency, request_timeout=request_timeout
     )
-    batch, speed = asyncio.run(_run(host_settings, input_file, job))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        batch, speed = runner.run(_run(host_settings, input_file, job))
     if not show.is_terminal(batch):
         show.console.print(f"Stopped. What is done is kept in {state}; the same command goes on from there.")
         raise typer.Exit(130)

@@ -10,6 +10,8 @@ from gristmill.dispatch.window import Observation, Window, decide
 _FIRST_LIMIT = 4
 #: A round is at least this long (seconds), or one slow answer would decide for all.
 _ROUND_SECONDS = 0.5
+#: While the window doubles, what is looked for is large, and every round costs what the engine could have done.
+_DOUBLING_ROUND_SECONDS = 0.2
 
 
 class Tuner:
@@ -28,7 +30,8 @@ class Tuner:
         self._full |= full
         seconds = self._clock() - self._started
         # Requests that were refused together count once: the rest of the round is still the old window's.
-        if self._completed + self._push_backs < 2 * self.window.limit or seconds < _ROUND_SECONDS:
+        shortest = _DOUBLING_ROUND_SECONDS if self.window.doubling else _ROUND_SECONDS
+        if self._completed + self._push_backs < 2 * self.window.limit or seconds < shortest:
             return
         seen = Observation(seconds, self._completed, self._push_backs, self._full)
         self.window = decide(self.window, seen, self._maximum)

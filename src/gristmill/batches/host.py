@@ -56,6 +56,7 @@ class BatchHost:
         self._tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(keep_house(self.storage))]
         # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
         # second each two thousand rows (measured by benchmarks/http_overhead).
+        gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:

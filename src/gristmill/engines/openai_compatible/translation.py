@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
+from gristmill.engines.protocol import Request, unsupported_parameter
+from gristmill.engines.structured_outputs import read_choices, read_constraint, read_schema
 from gristmill.wire.chat import ChatCompletionRequest, StreamOptions
 
 #: Parameters that every such server is passed; ``check_parameters`` refuses the others by name.
@@ -75,11 +76,9 @@ def _for_llama_cpp(request: Request) -> Request:
 
 def _structure(request: Request, kind: ServerKind) -> dict[str, Any]:
     """vLLM's ``structured_outputs`` in the terms of a server that does not know it."""
-    if isinstance(request, ChatCompletionRequest) and request.response_format not in (None, {"type": "text"}):
-        raise _invalid("structured_outputs", "cannot be combined with 'response_format'")
-    name, wanted = _constraint(request.structured_outputs)
+    name, wanted = read_constraint(request)
     if name in ("json", "json_object"):
-        schema = _schema(wanted) if name == "json" else {"type": "object"}
+        schema = read_schema(wanted) if name == "json" else {"type": "object"}
         if kind is ServerKind.LLAMA_CPP:
             return {"json_schema": schema}
         if isinstance(request, ChatCompletionRequest):
@@ -87,41 +86,10 @@ def _structure(request: Request, kind: ServerKind) -> dict[str, Any]:
                 return {"response_format": {"type": "json_object"}}
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
     if name == "choice" and kind is ServerKind.LLAMA_CPP:
-        return {"grammar": "root ::= " + " | ".join(map(_literal, _choices(wanted)))}
+        return {"grammar": "root ::= " + " | ".join(map(_literal, read_choices(wanted)))}
     raise unsupported_parameter(f"structured_outputs.{name}", "openai_compatible")
-
-
-def _constraint(wanted: Any) -> tuple[str, Any]:
-    if not isinstance(wanted, dict):
-        raise _invalid("structured_outputs", "must be an object")
-    given = [(name, value) for name, value in wanted.items() if value is not None and value is not False]
-    if len(given) != 1:
-        raise _invalid("structured_outputs", "must hold exactly one constraint")
-    return given[0]
-
-
-def _schema(wanted: Any) -> dict[str, Any]:
-    if isinstance(wanted, str):
-        try:
-            wanted = msgspec.json.decode(wanted)
-        except msgspec.DecodeError:
-            wanted = None
-    if not isinstance(wanted, dict):
-        raise _invalid("structured_outputs.json", "must be a JSON schema (an object, or its text)")
-    return wanted
-
-
-def _choices(wanted: Any) -> list[str]:
-    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) and each for each in wanted):
-        raise _invalid("structured_outputs.choice", "must be a list of texts")
-    return wanted
 
 
 def _literal(text: str) -> str:
     """A terminal of llama.cpp's grammar notation, whose escapes are those of JSON."""
     return msgspec.json.encode(text).decode()
-
-
-def _invalid(name: str, must: str) -> EngineError:
-    message = f"Invalid value for '{name}': it {must}."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=name, code="invalid_value")

@@ -169,7 +169,11 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
         (("run", "in.jsonl", "-o", "none/out.jsonl"), "There is no folder none for the output: create it first."),
         (("run", "in.jsonl", "-o", "out.jsonl", "--engine", "gpt"), "There is no engine 'gpt'. Choose one of: "),
         ((*RUN, "-O", "speed=1"), "The simulated engine has no option 'speed'. Its options are: slots, "),
-        ((*RUN, "-O", "slots=many"), "A simulated engine option is not valid: "),
+        (
+            ("run", "in.jsonl", "-o", "out.jsonl", "--engine", "openvino", "-O", "attention=quick"),
+            "The openvino engine's option 'attention' must be one of shared, openvino, not 'quick'.",
+        ),
+        ((*RUN, "-O", "slots=many"), "An option of the simulated engine is not valid: "),
         ((*RUN, "-O", "slots"), "The engine option 'slots' is not KEY=VALUE."),
         ((*RUN, "--log-level", "loud"), "The log level 'loud' is none of debug, info, warning, error."),
         (("--config", "none.toml", *RUN), "The settings file none.toml cannot be read: No such file or directory."),

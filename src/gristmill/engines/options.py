@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -17,7 +17,13 @@ def parse_options(kind: type[T], options: dict[str, str], engine: str) -> T:
     for key in options:
         if key not in known:
             raise UserError(f"The {engine} engine has no option '{key}'. Its options are: {', '.join(known)}.")
+    for name, hint in get_type_hints(kind).items():
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        if choices and name in options and options[name] not in choices:
+            raise UserError(
+                f"The {engine} engine's option '{name}' must be one of {', '.join(choices)}, not '{options[name]}'."
+            )
     try:
         return msgspec.convert(options, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise UserError(f"A {engine} engine option is not valid: {error}.") from None
+        raise UserError(f"An option of the {engine} engine is not valid: {error}.") from None

@@ -141,6 +141,12 @@ def test_a_compiler_that_fails_is_named_with_what_it_said(monkeypatch, tmp_path)
     assert not list((tmp_path / "cache" / "kernels").iterdir())
 
 
+def test_a_compiler_that_cannot_be_read_is_said(monkeypatch):
+    monkeypatch.setenv("CC", "'cc")
+    with pytest.raises(KernelMissingError, match="CC cannot be read"):
+        load_kernel()
+
+
 def test_a_kernel_is_compiled_once(library, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     load_kernel()

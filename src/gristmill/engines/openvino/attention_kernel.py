@@ -65,7 +65,10 @@ def load_kernel() -> ctypes.CDLL:
 
 
 def _compiler() -> list[str]:
-    chosen = shlex.split(os.environ.get("CC", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise KernelMissingError(f"the environment variable CC cannot be read: {error}") from error
     for candidate in [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]:
         if shutil.which(candidate[0]):
             return candidate
@@ -80,7 +83,8 @@ def _compile(command: list[str], target: Path) -> None:
             [*command, "-o", str(made), str(_SOURCE), "-lm"], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise KernelMissingError(f"'{command[0]}' could not compile the attention kernel: {done.stderr.strip()}")
+            reason = done.stderr.strip() or f"exit code {done.returncode}"
+            raise KernelMissingError(f"'{command[0]}' could not compile the attention kernel: {reason}")
         made.replace(target)
 
 

@@ -27,7 +27,7 @@ class KvCache(Protocol):
 
 class OpenVinoKvCache:
     def __init__(self, compiled: Any, request: Any, kv_bytes: int) -> None:
-        """Raises UserError when ``kv_bytes`` holds not even one block."""
+        """Raises UserError when ``kv_bytes`` holds not even one block, MemoryError when they cannot be reserved."""
         ov = require("openvino")
         ports = [port for port in compiled.inputs if "_cache." in port.any_name]
         shapes = [[dim.get_length() for dim in list(port.partial_shape)[1:]] for port in ports]
@@ -39,7 +39,10 @@ class OpenVinoKvCache:
         self._caches = []
         for shape, port in zip(shapes, ports, strict=True):
             # The memory is only reserved here: the system gives it page by page, as blocks are first written.
-            tensor = ov.Tensor(port.element_type, ov.Shape([self.blocks, *shape]))
+            try:
+                tensor = ov.Tensor(port.element_type, ov.Shape([self.blocks, *shape]))
+            except RuntimeError as error:  # std::bad_alloc, as OpenVINO passes it on
+                raise MemoryError(str(error)) from error
             request.set_tensor(port.any_name, tensor)
             self._caches.append(tensor.data)
 

@@ -66,7 +66,12 @@ def _load(load: Load, output: BinaryIO) -> Runner:
 
     options = load.options
     folder, facts = prepare(locate(load.model), options.weights)
-    model = PagedModel(folder, int(options.kv_cache_gb * 2**30), options.threads, options.attention)
+    try:
+        model = PagedModel(folder, int(options.kv_cache_gb * 2**30), options.threads, options.attention)
+    except MemoryError as error:
+        raise UserError(
+            f"This machine cannot reserve {options.kv_cache_gb:g} GiB for the KV cache: choose less with kv_cache_gb."
+        ) from error
     vocabulary = Vocabulary(folder)
     context_length = min(facts.context_length, model.blocks * model.block_size)
     runner = Runner(

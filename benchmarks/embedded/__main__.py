@@ -1,11 +1,11 @@
 """The embedded engine beside OpenVINO GenAI's ContinuousBatchingPipeline, on the same prompts and the same weights.
 
-    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded] [--cases text-16,text-1,json,labels]
+    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded] [--cases text-16,text-1,labels]
 
 One process an engine, alternating, after a warm-up row each that fills the prefix cache. Greedy, with the same limits
 and the same end of answer, so that both engines do the same work. The pipeline is at its best settings: f32 inference
 and KV cache, prefix caching, 2,048 tokens a step. Label scores (0 to 10) are compared with its one-token answers, as it
-has no label scores. ``json`` asks both for the same JSON schema, an object with one integer from 0 to 10.
+has no label scores.
 """
 
 from __future__ import annotations
@@ -27,16 +27,10 @@ import workload
 
 MODEL = "smollm2-135m-instruct"
 LABELS = [str(number) for number in range(11)]
-SCHEMA = {
-    "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
-    "required": ["score"],
-    "additionalProperties": False,
-}
 
 
 class Case(NamedTuple):
-    """``tokens``: the most output tokens; ``kind``: text, json or labels."""
+    """``tokens``: the most output tokens; ``kind``: text or labels."""
 
     title: str
     kind: str
@@ -46,7 +40,6 @@ class Case(NamedTuple):
 CASES = {
     "text-16": Case("16 output tokens", "text", 16),
     "text-1": Case("1 output token", "text", 1),
-    "json": Case("JSON object with one integer 0 to 10", "json", 32),
     "labels": Case("label scores 0 to 10 (pipeline: 1 output token)", "labels", 1),
 }
 
@@ -76,8 +69,6 @@ def run_genai(commands: Any) -> None:
         config.max_new_tokens = case.tokens
         config.do_sample = False
         config.apply_chat_template = False
-        if case.kind == "json":
-            config.structured_output_config = genai.StructuredOutputConfig(json_schema=json.dumps(SCHEMA))
         pipeline.generate([workload.chat_prompt(row, shared) for row in rows], [config] * len(rows))
 
     answer(range(1_000_000, 1_000_001), CASES["text-1"])
@@ -110,8 +101,6 @@ async def _run_gristmill(commands: Any) -> None:
                 await engine.score(LabelRequest(MODEL, prompt, LABELS))
                 return
             body: dict[str, Any] = {"model": MODEL, "prompt": prompt, "max_tokens": case.tokens, "temperature": 0}
-            if case.kind == "json":
-                body["structured_outputs"] = {"json": SCHEMA}
             completion = await engine.complete(msgspec.convert(body, CompletionRequest))
             produced.append(completion.completion_tokens)
 

@@ -60,7 +60,7 @@ def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
             return [chunk(ChunkChoice(piece.index, Delta(content=piece.text)))]
         ends = [chunk(ChunkChoice(i, Delta(), choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:
-            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens)
+            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)
             ends.append(msgspec.structs.replace(blank, usage=totals))
         return ends
 
@@ -80,7 +80,7 @@ def _text_chunks(request: CompletionRequest) -> Chunks:
             return [chunk(CompletionChoice(piece.index, piece.text, None))]
         ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:
-            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens)
+            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)
             ends.append(msgspec.structs.replace(blank, usage=totals))
         return ends
 

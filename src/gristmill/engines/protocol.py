@@ -90,7 +90,10 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """``cached_tokens`` counts the prompt tokens whose KV state was reused; None where it is not reported."""
+    """``cached_tokens`` counts the prompt tokens whose KV state was reused; None where it is not reported.
+
+    ``forced_tokens`` counts the completion tokens that a grammar left no choice about, so that they were not decoded.
+    """
 
     model: str
     choices: tuple[Choice, ...]
@@ -98,6 +101,7 @@ class Completion(msgspec.Struct, frozen=True):
     completion_tokens: int
     cached_tokens: int | None = None
     timings: Timings = Timings()
+    forced_tokens: int = 0
 
 
 class LabelRequest(msgspec.Struct, frozen=True):

@@ -1,11 +1,13 @@
-"""vLLM's ``structured_outputs`` parameter, read for engines that turn it into terms of their own. Pure.
+"""What a request wants its answer constrained to: OpenAI's ``response_format`` and vLLM's ``structured_outputs``. Pure.
 
-It is an object with exactly one constraint; https://docs.vllm.ai/en/latest/features/structured_outputs.html.
+``structured_outputs`` is an object with exactly one constraint; see
+https://docs.vllm.ai/en/latest/features/structured_outputs.html. Engines that turn either parameter into terms of their
+own read it here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,7 +15,49 @@ from gristmill.engines.protocol import EngineError, ErrorKind, Request
 from gristmill.wire.chat import ChatCompletionRequest
 
 
-def read_constraint(request: Request) -> tuple[str, Any]:
+class Constraint(NamedTuple):
+    """``kind`` is vLLM's name: json_object, json (``value``: a schema), choice (texts), regex (a text), or another,
+    with whatever was sent. ``param`` is where it came from, for errors about it."""
+
+    kind: str
+    value: Any
+    param: str
+
+
+def constraint_of(request: Request) -> Constraint | None:
+    """None where the answer is free text. Raises EngineError (invalid_request) for what cannot be understood."""
+    if request.structured_outputs is not None:
+        name, value = _read_constraint(request)
+        param = f"structured_outputs.{name}"
+        if name == "json":
+            value = _read_schema(value)
+        elif name == "choice":
+            value = _read_choices(value)
+        elif name == "regex" and not (isinstance(value, str) and value):
+            raise invalid(param, "must be a regular expression (a text that is not empty)")
+        return Constraint(name, value, param)
+    return _response_format(request.response_format if isinstance(request, ChatCompletionRequest) else None)
+
+
+def _response_format(wanted: Any) -> Constraint | None:
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Constraint("json_object", True, "response_format")
+    if kind == "json_schema":
+        inner = wanted.get("json_schema")
+        schema = inner.get("schema") if isinstance(inner, dict) else None
+        param = "response_format.json_schema.schema"
+        if not isinstance(schema, dict):
+            raise invalid(param, "must be a JSON schema (an object)")
+        return Constraint("json", schema, param)
+    raise invalid("response_format.type", "must be one of 'text', 'json_object', 'json_schema'")
+
+
+def _read_constraint(request: Request) -> tuple[str, Any]:
     """Name and value of the one constraint of a request that has ``structured_outputs``.
 
     Raises EngineError (invalid_request) when there is none or several, or ``response_format`` asks for something too.
@@ -29,7 +73,7 @@ def read_constraint(request: Request) -> tuple[str, Any]:
     return given[0]
 
 
-def read_schema(wanted: Any) -> dict[str, Any]:
+def _read_schema(wanted: Any) -> dict[str, Any]:
     """The JSON schema of the constraint ``json``, which may be the text of one. Raises EngineError."""
     if isinstance(wanted, str):
         try:
@@ -41,7 +85,7 @@ def read_schema(wanted: Any) -> dict[str, Any]:
     return wanted
 
 
-def read_choices(wanted: Any) -> list[str]:
+def _read_choices(wanted: Any) -> list[str]:
     """The texts of the constraint ``choice``. Raises EngineError."""
     if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) and each for each in wanted):
         raise invalid("structured_outputs.choice", "must be a list of texts that are not empty")

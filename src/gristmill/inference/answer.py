@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, Request
-from gristmill.wire.common import CompletionUsage, PromptTokensDetails
+from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 
 
 class Asker(NamedTuple):
@@ -38,10 +38,14 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(prompt_tokens: int, cached_tokens: int | None, completion_tokens: int) -> CompletionUsage:
+def usage(
+    prompt_tokens: int, cached_tokens: int | None, completion_tokens: int, forced_tokens: int = 0
+) -> CompletionUsage:
+    """Details of the completion are left out where no grammar forced anything."""
     return CompletionUsage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(forced_tokens) if forced_tokens else msgspec.UNSET,
     )

@@ -42,7 +42,9 @@ def chat_completion(completion: Completion) -> ChatCompletion:
         created=now(),
         model=completion.model,
         choices=[_choice(index, choice) for index, choice in enumerate(completion.choices)],
-        usage=usage(completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens),
+        usage=usage(
+            completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens, completion.forced_tokens
+        ),
     )
 
 

@@ -42,7 +42,8 @@ async def answer(body: bytes, ask: Asker) -> Answer:
     reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]
     cached_tokens = sum(reported) if len(reported) == len(completions) else None
     body_out = text_completion(completions)
-    body_out.usage = usage(prompt_tokens, cached_tokens, completion_tokens)
+    forced_tokens = sum(each.forced_tokens for each in completions)
+    body_out.usage = usage(prompt_tokens, cached_tokens, completion_tokens, forced_tokens)
     return Answer(body_out, prompt_tokens, cached_tokens, completion_tokens)
 
 

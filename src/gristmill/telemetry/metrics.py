@@ -18,6 +18,12 @@ _tokens = Counter(
 ROWS = {outcome: _rows.labels(outcome) for outcome in ("succeeded", "failed")}
 TOKENS = {kind: _tokens.labels(kind) for kind in ("prompt", "cached", "completion")}
 
+FORCED_TOKENS = Counter(
+    "gristmill_forced_tokens",
+    "Completion tokens that a grammar left no choice about, so that they were never decoded.",
+    registry=REGISTRY,
+)
+
 ACTIVE_BATCHES = Gauge("gristmill_active_batches", "Batches this process is working on.", registry=REGISTRY)
 ENGINE_UP = Gauge("gristmill_engine_up", "1 while the engine answers.", registry=REGISTRY)
 

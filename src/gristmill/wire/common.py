@@ -24,8 +24,14 @@ class PromptTokensDetails(msgspec.Struct):
     cached_tokens: int | None = None
 
 
+class CompletionTokensDetails(msgspec.Struct):
+    #: Tokens that a grammar left no choice about, so that they were not decoded. Not in OpenAI's API.
+    forced_tokens: int
+
+
 class CompletionUsage(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from gristmill.engines.protocol import Request, unsupported_parameter
-from gristmill.engines.structured_outputs import invalid, read_choices, read_constraint, read_schema
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.engines.structured_outputs import constraint_of
 
 
 class Structure(NamedTuple):
@@ -23,33 +22,13 @@ class Structure(NamedTuple):
 
 def structure(request: Request) -> Structure:
     """Raises EngineError naming what Ollama cannot do or what makes no sense."""
-    if request.structured_outputs is not None:
-        return _structured_outputs(*read_constraint(request))
-    return _response_format(request.response_format if isinstance(request, ChatCompletionRequest) else None)
-
-
-def _response_format(wanted: Any) -> Structure:
-    if wanted is None:
+    constraint = constraint_of(request)
+    if constraint is None:
         return Structure()
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind == "text":
-        return Structure()
-    if kind == "json_object":
+    if constraint.kind == "json_object":
         return Structure("json")
-    if kind == "json_schema":
-        inner = wanted.get("json_schema")
-        schema = inner.get("schema") if isinstance(inner, dict) else None
-        if not isinstance(schema, dict):
-            raise invalid("response_format.json_schema.schema", "must be a JSON schema (an object)")
-        return Structure(schema)
-    raise invalid("response_format.type", "must be one of 'text', 'json_object', 'json_schema'")
-
-
-def _structured_outputs(name: str, wanted: Any) -> Structure:
-    if name == "json_object":
-        return Structure("json")
-    if name == "json":
-        return Structure(read_schema(wanted))
-    if name == "choice":
-        return Structure({"type": "string", "enum": read_choices(wanted)}, choice=True)
-    raise unsupported_parameter(f"structured_outputs.{name}", "ollama")
+    if constraint.kind == "json":
+        return Structure(constraint.value)
+    if constraint.kind == "choice":
+        return Structure({"type": "string", "enum": constraint.value}, choice=True)
+    raise unsupported_parameter(constraint.param, "ollama")

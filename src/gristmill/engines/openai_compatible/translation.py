@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import Request, unsupported_parameter
-from gristmill.engines.structured_outputs import read_choices, read_constraint, read_schema
+from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.wire.chat import ChatCompletionRequest, StreamOptions
 
 #: Parameters that every such server is passed; ``check_parameters`` refuses the others by name.
@@ -52,7 +52,9 @@ def body(request: Request, kind: ServerKind, stream: bool) -> bytes:
     request = msgspec.structs.replace(request, stream=stream or None, stream_options=options)
     extra: dict[str, Any] = {}
     if request.structured_outputs is not None and kind not in (ServerKind.VLLM, ServerKind.GRISTMILL):
-        extra = _structure(request, kind)
+        constraint = constraint_of(request)
+        assert constraint is not None
+        extra = _structure(request, constraint, kind)
         request = msgspec.structs.replace(request, structured_outputs=None)
     if kind is ServerKind.LLAMA_CPP:
         request = _for_llama_cpp(request)
@@ -74,20 +76,19 @@ def _for_llama_cpp(request: Request) -> Request:
     return request
 
 
-def _structure(request: Request, kind: ServerKind) -> dict[str, Any]:
+def _structure(request: Request, constraint: Constraint, kind: ServerKind) -> dict[str, Any]:
     """vLLM's ``structured_outputs`` in the terms of a server that does not know it."""
-    name, wanted = read_constraint(request)
-    if name in ("json", "json_object"):
-        schema = read_schema(wanted) if name == "json" else {"type": "object"}
+    if constraint.kind in ("json", "json_object"):
+        schema = constraint.value if constraint.kind == "json" else {"type": "object"}
         if kind is ServerKind.LLAMA_CPP:
             return {"json_schema": schema}
         if isinstance(request, ChatCompletionRequest):
-            if name == "json_object":
+            if constraint.kind == "json_object":
                 return {"response_format": {"type": "json_object"}}
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
-    if name == "choice" and kind is ServerKind.LLAMA_CPP:
-        return {"grammar": "root ::= " + " | ".join(map(_literal, read_choices(wanted)))}
-    raise unsupported_parameter(f"structured_outputs.{name}", "openai_compatible")
+    if constraint.kind == "choice" and kind is ServerKind.LLAMA_CPP:
+        return {"grammar": "root ::= " + " | ".join(map(_literal, constraint.value))}
+    raise unsupported_parameter(constraint.param, "openai_compatible")
 
 
 def _literal(text: str) -> str:

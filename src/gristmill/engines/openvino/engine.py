@@ -20,6 +20,7 @@ from gristmill.engines.protocol import (
 )
 from gristmill.models.locate import locate
 from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import FORCED_TOKENS
 from gristmill.user_error import UserError
 
 __all__ = ["DEFAULT_MODEL", "OpenVinoEngine", "OpenVinoOptions"]
@@ -30,7 +31,8 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop", "frequency_penalty",
-     "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt", "continue_final_message"}
+     "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt", "continue_final_message",
+     "response_format", "structured_outputs"}
 )  # fmt: skip
 
 
@@ -66,7 +68,9 @@ class OpenVinoEngine:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
         worker = await self._running_worker()
-        return await worker.complete(request, on_text)
+        completion = await worker.complete(request, on_text)
+        FORCED_TOKENS.inc(completion.forced_tokens)
+        return completion
 
     async def score(self, request: LabelRequest) -> LabelScores:
         if request.model not in self.models:

@@ -8,28 +8,33 @@ from typing import NamedTuple
 
 from gristmill.engines.openvino.chat_template import ChatTemplate
 from gristmill.engines.openvino.frames import SubmitScore
+from gristmill.engines.openvino.grammar import Grammar, Grammars
 from gristmill.engines.openvino.label_trie import LabelTrie
 from gristmill.engines.openvino.sampler import Sampling
 from gristmill.engines.openvino.scoring import ScoreJob
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.engines.structured_outputs import constraint_of
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 
 class Job(NamedTuple):
-    """``samplings`` has one entry a choice. ``max_tokens`` never exceeds what is left of the context."""
+    """``samplings`` has one entry a choice. ``max_tokens`` never exceeds what is left of the context. ``grammar`` is
+    None where the answer is free text."""
 
     prompt: list[int]
     max_tokens: int
     stops: list[str]
     samplings: list[Sampling]
+    grammar: Grammar | None
 
 
 class JobReader:
     """Reads requests for one model: its vocabulary, template and context length (in tokens)."""
 
-    def __init__(self, vocabulary: Vocabulary, context_length: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, grammars: Grammars, context_length: int) -> None:
         self._vocabulary = vocabulary
+        self._grammars = grammars
         self._context_length = context_length
         # The rows of a batch ask for the same labels, and a call of the tokenizer costs half a millisecond.
         self._label_tokens = functools.lru_cache(4096)(functools.partial(vocabulary.encode, special_tokens=False))
@@ -52,7 +57,7 @@ class JobReader:
         stop = request.stop or []
         return Job(
             prompt, limit or room, [text for text in ([stop] if isinstance(stop, str) else stop) if text],
-            self._samplings(request),
+            self._samplings(request), self._grammar(request),
         )  # fmt: skip
 
     def read_score(self, submit: SubmitScore) -> ScoreJob:
@@ -99,6 +104,10 @@ class JobReader:
         if not tokens:
             raise _invalid(param, "The prompt is empty.")
         return tokens
+
+    def _grammar(self, request: Request) -> Grammar | None:
+        constraint = constraint_of(request)
+        return None if constraint is None else self._grammars.read(constraint)
 
     def _samplings(self, request: Request) -> list[Sampling]:
         seed = request.seed if request.seed is not None else secrets.randbits(63)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gristmill.engines.openvino.prompt import Job
 from gristmill.engines.openvino.sampler import RowState, Sampled
 from gristmill.engines.openvino.sequence import Sequence
@@ -19,32 +22,66 @@ class Row:
         self.choice = choice
         self.generated: list[int] = []
         self.finish_reason: str | None = None
+        self.forced_tokens = 0
         self._sampling = job.samplings[choice]
         self._max_tokens = job.max_tokens
         self._stream = TextStream(job.stops)
         self._logprobs: list[TokenLogprob] = []
+        self._matcher = job.grammar.matcher() if job.grammar else None
+        self._allowed: NDArray[np.bool_] | None = None
 
     def state(self) -> RowState:
-        return RowState(self._sampling, self.generated)
+        return RowState(self._sampling, self.generated, self._allowed)
 
     def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> str:
-        """Enter the sampled token; returns the text it released."""
-        self.generated.append(sampled.token)
+        """Enter the sampled token; returns the text it released. Raises EngineError where its grammar fails."""
         if sampled.token in ends:
-            self.finish_reason = "stop"
-            return self._stream.finish()
+            self.generated.append(sampled.token)
+            return self._end()
         if sampled.logprob is not None:
             self._logprobs.append(_token_logprob(sampled, vocabulary))
-        released = self._stream.push(vocabulary.token_bytes[sampled.token])
+        return self._enter(sampled.token, vocabulary) + self.jump_forward(vocabulary)
+
+    def jump_forward(self, vocabulary: Vocabulary) -> str:
+        """Enter the tokens that the grammar leaves no choice about, to be computed together in the next step; returns
+        the text they release. The answer ends when nothing can follow. Raises EngineError where the grammar fails.
+
+        The idea is SGLang's (https://lmsys.org/blog/2024-02-05-compressed-fsm/). Rows that want log-probabilities go
+        token by token, because then every token needs logits.
+        """
+        released = ""
+        if self._matcher is None:
+            return released
+        if self._sampling.top_logprobs is None:
+            for token in self._matcher.forced():
+                if self.finish_reason is None:
+                    released += self._enter(token, vocabulary)
+                    self.forced_tokens += 1
+        if self.finish_reason is None:
+            if self._matcher.finished:
+                return released + self._end()
+            self._allowed = self._matcher.allowed()
+        return released
+
+    def _enter(self, token: int, vocabulary: Vocabulary) -> str:
+        self.generated.append(token)
+        if self._matcher is not None:
+            self._matcher.accept(token)
+        released = self._stream.push(vocabulary.token_bytes[token])
         if self._stream.stopped:
             self.finish_reason = "stop"
         elif len(self.generated) >= self._max_tokens:
             released += self._stream.finish()
-            # The last allowed token may have completed a stop string's text only now.
-            self.finish_reason = "stop" if self._stream.stopped else "length"
+            # The last allowed token may have completed a stop string's text, or the grammar's, only now.
+            complete = self._stream.stopped or (self._matcher is not None and self._matcher.finished)
+            self.finish_reason = "stop" if complete else "length"
         else:
-            self.sequence.tokens.append(sampled.token)
+            self.sequence.tokens.append(token)
         return released
+
+    def _end(self) -> str:
+        self.finish_reason = "stop"
+        return self._stream.finish()
 
     def result(self) -> Choice:
         wanted = self._sampling.top_logprobs is not None

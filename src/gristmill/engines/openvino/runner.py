@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -70,7 +71,10 @@ class Runner:
         self._running[submit.id] = running
         for row in running.rows:
             self._rows[row.sequence] = (running, row)
-            self.scheduler.add(row.sequence)
+        for row in running.rows:
+            self._enter(running, row, functools.partial(row.jump_forward, self._vocabulary))
+            if row.sequence in self._rows:
+                self.scheduler.add(row.sequence)
 
     def submit_score(self, submit: SubmitScore) -> None:
         try:
@@ -153,13 +157,25 @@ class Runner:
             self._emit(Scored(scoring.id, scoring.scores()))
 
     def _sample(self, sampling: list[tuple[Running, Row]], logits: Logits) -> None:
-        for (running, row), token in zip(sampling, sample(logits, [row.state() for _, row in sampling]), strict=True):
+        states = [row.state() for _, row in sampling]
+        for (running, row), token in zip(sampling, sample(logits, states), strict=True):
             running.first_token = running.first_token or time.monotonic()
-            released = row.accept(token, self._vocabulary, self._ends)
-            if released and running.stream:
-                self._emit(Text(running.id, row.choice, released))
-            if row.finish_reason is not None:
-                self._finish_row(running, row)
+            self._enter(running, row, functools.partial(row.accept, token, self._vocabulary, self._ends))
+
+    def _enter(self, running: Running, row: Row, change: Callable[[], str]) -> None:
+        """Have the row take tokens and pass on the text they release; a request whose grammar fails is answered so."""
+        if row.sequence not in self._rows:
+            return
+        try:
+            released = change()
+        except EngineError as error:
+            self.cancel(running.id)
+            self._emit(_failed(running.id, error))
+            return
+        if released and running.stream:
+            self._emit(Text(running.id, row.choice, released))
+        if row.finish_reason is not None:
+            self._finish_row(running, row)
 
     def _finish_row(self, running: Running, row: Row) -> None:
         del self._rows[row.sequence]
@@ -178,7 +194,9 @@ def _completion(running: Running) -> Completion:
         choices=tuple(row.result() for row in running.rows),
         prompt_tokens=prompt.prompt_tokens,
         completion_tokens=sum(len(row.generated) for row in running.rows),
-        cached_tokens=prompt.cached_tokens or 0,
+        # The beginning of an answer that a grammar forces may have been in the cache too.
+        cached_tokens=min(prompt.cached_tokens or 0, prompt.prompt_tokens),
+        forced_tokens=sum(row.forced_tokens for row in running.rows),
         timings=Timings(started - running.submitted, first - started, now - first),
     )
 

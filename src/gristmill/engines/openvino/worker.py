@@ -54,9 +54,10 @@ def main() -> None:
 def _load(load: Load, output: BinaryIO) -> Runner:
     from gristmill.models.extra import require
 
-    for package in ("jinja2", "numpy", "gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
+    for package in ("jinja2", "llguidance", "numpy", "gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
         require(package)
     # Imported here: reading the input must have begun before the first slow import.
+    from gristmill.engines.openvino.grammar import Grammars
     from gristmill.engines.openvino.paged import PagedModel
     from gristmill.engines.openvino.prepare import prepare
     from gristmill.engines.openvino.prompt import JobReader
@@ -74,11 +75,12 @@ def _load(load: Load, output: BinaryIO) -> Runner:
         ) from error
     vocabulary = Vocabulary(folder)
     context_length = min(facts.context_length, model.blocks * model.block_size)
+    ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
     runner = Runner(
         model,
         vocabulary,
-        JobReader(vocabulary, context_length),
-        frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id},
+        JobReader(vocabulary, Grammars(vocabulary, ends), context_length),
+        ends,
         options.step_tokens,
         options.max_rows,
         lambda frame: _write(output, frame),

@@ -1,11 +1,12 @@
 """The embedded engine beside OpenVINO GenAI's ContinuousBatchingPipeline, on the same prompts and the same weights.
 
-    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded] [--cases text-16,text-1,labels]
+    python benchmarks/embedded [--rows 256] [--runs 5] [--receipt embedded] [--cases text-16,text-1,json,labels]
 
 One process an engine, alternating, after a warm-up row each that fills the prefix cache. Greedy, with the same limits
 and the same end of answer, so that both engines do the same work. The pipeline is at its best settings: f32 inference
 and KV cache, prefix caching, 2,048 tokens a step. Label scores (0 to 10) are compared with its one-token answers, as it
-has no label scores.
+has no label scores. ``json`` asks both for the same JSON schema, an object with one integer from 0 to 10; the first
+answer of each run is kept in the receipt.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ import receipt
 import workload
 
 MODEL = "smollm2-135m-instruct"
+SCHEMA = {
+    "type": "object",
+    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
+    "required": ["score"],
+    "additionalProperties": False,
+}
 LABELS = [str(number) for number in range(11)]
 
 
 class Case(NamedTuple):
-    """``tokens``: the most output tokens; ``kind``: text or labels."""
+    """``tokens``: the most output tokens; ``kind``: text, json or labels."""
 
     title: str
     kind: str
@@ -40,6 +47,7 @@ class Case(NamedTuple):
 CASES = {
     "text-16": Case("16 output tokens", "text", 16),
     "text-1": Case("1 output token", "text", 1),
+    "json": Case("JSON object with one integer 0 to 10", "json", 32),
     "labels": Case("label scores 0 to 10 (pipeline: 1 output token)", "labels", 1),
 }
 
@@ -52,7 +60,7 @@ def model_folder() -> Path:
 
 
 def run_genai(commands: Any) -> None:
-    """Read ``{"first", "rows", "case"}`` lines, answer ``{"seconds"}`` lines."""
+    """Read ``{"first", "rows", "case"}`` lines, answer ``{"seconds", "sample"}`` lines."""
     from gristmill.models.extra import require
 
     genai = require("openvino_genai")
@@ -64,18 +72,22 @@ def run_genai(commands: Any) -> None:
     pipeline = genai.ContinuousBatchingPipeline(str(model_folder()), schedule, "CPU", options)
     shared = workload.rubric()
 
-    def answer(rows: range, case: Case) -> None:
+    def answer(rows: range, case: Case) -> str:
         config = genai.GenerationConfig()
         config.max_new_tokens = case.tokens
         config.do_sample = False
         config.apply_chat_template = False
-        pipeline.generate([workload.chat_prompt(row, shared) for row in rows], [config] * len(rows))
+        if case.kind == "json":
+            config.structured_output_config = genai.StructuredOutputConfig(json_schema=json.dumps(SCHEMA))
+        answers = pipeline.generate([workload.chat_prompt(row, shared) for row in rows], [config] * len(rows))
+        sample: str = answers[0].m_generation_ids[0]
+        return sample
 
     answer(range(1_000_000, 1_000_001), CASES["text-1"])
     for command in commands:
         started = time.perf_counter()
-        answer(range(command["first"], command["first"] + command["rows"]), CASES[command["case"]])
-        print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+        sample = answer(range(command["first"], command["first"] + command["rows"]), CASES[command["case"]])
+        print(json.dumps({"seconds": time.perf_counter() - started, "sample": sample}), flush=True)
 
 
 def run_gristmill(commands: Any) -> None:
@@ -94,15 +106,18 @@ async def _run_gristmill(commands: Any) -> None:
     shared = workload.rubric()
     places = asyncio.Semaphore(engine.capabilities.slots)
 
-    async def answer(row: int, case: Case) -> None:
+    async def answer(row: int, case: Case) -> str:
         prompt = workload.chat_prompt(row, shared)
         async with places:
             if case.kind == "labels":
                 await engine.score(LabelRequest(MODEL, prompt, LABELS))
-                return
+                return ""
             body: dict[str, Any] = {"model": MODEL, "prompt": prompt, "max_tokens": case.tokens, "temperature": 0}
+            if case.kind == "json":
+                body["structured_outputs"] = {"json": SCHEMA}
             completion = await engine.complete(msgspec.convert(body, CompletionRequest))
             produced.append(completion.completion_tokens)
+            return completion.choices[0].text
 
     produced: list[int] = []
     await answer(1_000_000, CASES["text-1"])
@@ -110,9 +125,10 @@ async def _run_gristmill(commands: Any) -> None:
         produced.clear()
         rows = range(command["first"], command["first"] + command["rows"])
         started = time.perf_counter()
-        await asyncio.gather(*(answer(row, CASES[command["case"]]) for row in rows))
+        answers = await asyncio.gather(*(answer(row, CASES[command["case"]]) for row in rows))
         seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "completion_tokens": sum(produced)}), flush=True)
+        found = {"seconds": seconds, "sample": answers[0], "completion_tokens": sum(produced)}
+        print(json.dumps(found), flush=True)
     await engine.stop()
 
 
@@ -123,12 +139,12 @@ class Contender:
         command = [sys.executable, str(Path(__file__)), "--engine", name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def measure(self, first: int, rows: int, case: str) -> dict[str, float]:
+    def measure(self, first: int, rows: int, case: str) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
         print(json.dumps({"first": first, "rows": rows, "case": case}), file=self._process.stdin, flush=True)
         while not (line := self._process.stdout.readline()).startswith("{"):
             assert line, "the engine's process has died"
-        found: dict[str, float] = json.loads(line)
+        found: dict[str, Any] = json.loads(line)
         return found
 
     def stop(self) -> None:
@@ -144,11 +160,13 @@ def compare(rows: int, runs: int, cases: list[str]) -> dict[str, Any]:
     for case in cases:
         name = CASES[case].title
         rates: dict[str, list[float]] = {"gristmill": [], "genai": []}
+        samples: dict[str, list[str]] = {"gristmill": [], "genai": []}
         produced = []
         for _ in range(runs):
             for engine, contender in contenders.items():
                 found = contender.measure(first, rows, case)
                 rates[engine].append(round(rows / found["seconds"], 2))
+                samples[engine].append(found["sample"])
                 if engine == "gristmill":
                     produced.append(found["completion_tokens"])
             # New rows every time: only the rubric is shared with what came before.
@@ -161,6 +179,7 @@ def compare(rows: int, runs: int, cases: list[str]) -> dict[str, Any]:
             "medians": medians,
             "median_ratio": round(statistics.median(ratios), 3),
             "gristmill_completion_tokens": produced,
+            "first_answers": samples,
         }
     for contender in contenders.values():
         contender.stop()

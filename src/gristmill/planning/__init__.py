@@ -1,0 +1,1 @@
+"""Planning: what the rows of a batch share, and what that saves. Pure."""

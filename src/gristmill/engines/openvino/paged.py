@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from gristmill.engines.openvino.attention_graph import read_head_shape
 from gristmill.engines.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.openvino.kv_cache import KvCache, OpenVinoKvCache
 from gristmill.engines.openvino.options import AttentionName
+from gristmill.engines.openvino.sampled_positions import gather_sampled
 from gristmill.engines.openvino.shared_attention import SharedAttention
 from gristmill.engines.openvino.span import Span
 from gristmill.models.extra import require
@@ -56,7 +56,7 @@ class PagedModel:
             require("openvino._offline_transformations").paged_attention_transformation(model)
         except (RuntimeError, AttributeError) as error:
             raise UserError(f"The model in '{folder}' cannot run on paged attention: {error}.") from error
-        _gather_before_head(ov, model)
+        gather_sampled(ov, model)
         threads = threads or len(os.sched_getaffinity(0))
         self.fallback = ""
         shared = None
@@ -101,18 +101,3 @@ class PagedModel:
         self._request.infer({name: value for name, value in inputs.items() if name in self._names}, share_inputs=True)
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
         return logits[: len(sampled)]
-
-
-def _gather_before_head(ov: Any, model: Any) -> None:
-    """Project only the sampled positions: the LM head is a fifth of the work of a small model."""
-    node = model.get_results()[0].input_value(0).get_node()
-    while node.get_type_name() != "MatMul":
-        if not node.inputs():
-            raise UserError("The model has no LM head that the embedded engine knows (a MatMul before its output).")
-        node = node.input_value(0).get_node()
-    sampled = ov.opset13.parameter([-1], ov.Type.i64, name="sampled")
-    sampled.output(0).set_names({"sampled"})
-    gathered = ov.opset13.gather(node.input_value(0), sampled, ov.opset13.constant(np.int64(0)))
-    node.input(0).replace_source_output(gathered.output(0))
-    model.add_parameters([sampled])
-    model.validate_nodes_and_infer_types()

@@ -14,6 +14,7 @@ from gristmill.engines.openvino.attention_graph import read_attention, replace_a
 from gristmill.engines.openvino.attention_kernel import BLOCK_SIZE, TILE_ROWS, AttentionShape, load_kernel
 from gristmill.engines.openvino.attention_plan import AttentionPlan, plan_attention
 from gristmill.engines.openvino.kv_cache import count_blocks
+from gristmill.engines.openvino.populate import populate
 from gristmill.engines.openvino.span import Span
 
 Floats = NDArray[np.float32]
@@ -37,9 +38,10 @@ class SharedAttention:
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
         block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
         self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
-        # Zeros are given page by page, as blocks are first written.
         self._keys = np.zeros((layers, self.blocks, block_floats), np.float32)
         self._values = np.zeros((layers, self.blocks, block_floats), np.float32)
+        populate(self._keys)
+        populate(self._values)
         self._plan: AttentionPlan
 
     @classmethod

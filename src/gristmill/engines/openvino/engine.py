@@ -48,7 +48,7 @@ class OpenVinoEngine:
         self._starting = asyncio.Lock()
         self._stopped = False
         self.models: tuple[str, ...] = (self._source,)
-        self.capabilities = Capabilities(options.max_rows, _PARAMETERS, reports_cached_tokens=True)
+        self.capabilities = Capabilities(_slots(options), _PARAMETERS, reports_cached_tokens=True)
 
     async def start(self) -> None:
         """Loads the model; the first time a GGUF file is used it is converted, which takes a while. Raises
@@ -93,6 +93,12 @@ class OpenVinoEngine:
                 if ready.fallback:
                     log.warning("slower attention", kernel="openvino", because=ready.fallback)
                 self.capabilities = Capabilities(
-                    self._options.max_rows, _PARAMETERS, True, context_length=ready.context_length
+                    _slots(self._options), _PARAMETERS, True, context_length=ready.context_length
                 )
             return self._worker
+
+
+def _slots(options: OpenVinoOptions) -> int:
+    """Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
+    is full only if others are waiting in the worker already."""
+    return 2 * options.max_rows

@@ -37,5 +37,5 @@ check-python:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Gristmill and its test tools into .venv (a minute or so) ..."
-	@$(PIP) -e '.[embedded,dev]'
+	@$(PIP) -e '.[embedded,bench,dev]'
 	@touch $@

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import batches, doctor, models, plan, run, serve
+from gristmill.cli import batches, bench, doctor, models, plan, run, serve
 from gristmill.cli.config import load_defaults
 from gristmill.user_error import UserError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(run.run)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 app.command()(plan.plan)
 app.add_typer(batches.app, name="batches")
 app.add_typer(models.app, name="models")

@@ -25,7 +25,7 @@ _NANOSECONDS = 1e9
 _OPTIONS = {"top_p": float, "frequency_penalty": float, "presence_penalty": float, "stop": list, "num_batch": int,
             "num_gpu": int, "num_thread": int, "temperature": float}  # fmt: skip
 _BODY = {"think": bool, "raw": bool, "keep_alive": int, "truncate": bool, "format": dict, "logprobs": bool,
-         "top_logprobs": int}  # fmt: skip
+         "top_logprobs": int, "context": list}  # fmt: skip
 
 
 class Recording(NamedTuple):

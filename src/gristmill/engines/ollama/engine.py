@@ -10,14 +10,15 @@ from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import Collector
 from gristmill.engines.ollama.client import Client
+from gristmill.engines.ollama.context import complete_in_context
 from gristmill.engines.ollama.failures import unavailable
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
 from gristmill.engines.ollama.settings import OllamaOptions, base_url
 from gristmill.engines.ollama.structured import Structure
-from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, translate, warmup_body
-from gristmill.engines.ollama.wire import ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version
+from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, load_body, translate, warmup_body
+from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version
 from gristmill.engines.protocol import (
     Capabilities,
     Completion,
@@ -29,6 +30,7 @@ from gristmill.engines.protocol import (
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
+from gristmill.wire.chat import ChatCompletionRequest
 
 __all__ = ["OllamaEngine", "OllamaOptions"]
 
@@ -110,6 +112,24 @@ class OllamaEngine:
         if running.watch.row(answered.load_seconds, sent_at, time.monotonic()):
             await self._reloaded(running, answered.load_seconds)
         return answered.completion
+
+    async def unload(self) -> None:
+        """Have the server drop the model, so that the next request loads it again; to measure what that costs."""
+        running = self._running
+        if running is not None:
+            await running.client.ask("/api/chat", AnswerPart, load_body(running.frozen, 0))
+
+    async def complete_in_context(
+        self, request: ChatCompletionRequest, context: list[int]
+    ) -> tuple[Completion, list[int]]:
+        """Answer behind a conversation's tokens, and give those after the answer; to measure what that gains."""
+        running = self._running
+        if running is None:
+            raise unavailable("The ollama engine is not running.")
+        sent_at = time.monotonic()
+        completion, load_seconds, after = await complete_in_context(running.client, running.frozen, request, context)
+        running.watch.row(load_seconds, sent_at, time.monotonic())
+        return completion, after
 
     async def _started(self, client: Client) -> _Running:
         version = await _version(client)

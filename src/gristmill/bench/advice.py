@@ -1,0 +1,51 @@
+"""One sentence: what to use, and what it gains. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gristmill.bench.forecast import Forecast
+from gristmill.bench.receipt import StrategyRecord
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def duration(seconds: float) -> str:
+    """Two significant digits or so, in the largest unit that fits: "3.4 hours"."""
+    for size, unit in _UNITS:
+        if seconds >= size or size == 1:
+            amount = seconds / size
+            text = f"{amount:.0f}" if amount >= 10 else f"{amount:.1f}"
+            return f"{text} {unit}" if text in ("1", "1.0") else f"{text} {unit}s"
+    raise AssertionError("unreachable")
+
+
+def span(found: Forecast) -> str:
+    """With the interval, where there is one."""
+    text = duration(found.seconds)
+    if found.at_least:
+        return f"at least {text}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({duration(found.low)} to {duration(found.high)})"
+
+
+def advise(strategies: Sequence[StrategyRecord]) -> str:
+    """Among the strategies that answered every row, and whose rows do not see one another, the fastest."""
+    measured = [each for each in strategies if not each.missing and each.forecast is not None]
+    sound = [each for each in measured if not each.failed and each.name not in ("conversation", "keep-alive+context")]
+    if not sound:
+        return "Every strategy failed on some rows: look at the errors in the receipt before anything else."
+    best = max(sound, key=lambda each: each.rows_per_second)
+    assert best.forecast is not None
+    text = f"Use {best.name}: {best.forecast.rows:,} rows in about {span(best.forecast)}"
+    usual = next((each for each in measured if each.name in ("keep-alive", "baseline") and each is not best), None)
+    usual = next((each for each in measured if each.name == "keep-alive" and each is not best), usual)
+    if usual is not None:
+        text += f", {best.rows_per_second / usual.rows_per_second:.1f} times as fast as {usual.name}"
+    drifting = [each for each in measured if each.name in ("conversation", "keep-alive+context")]
+    changed = [(each.name, each.drift.changed) for each in drifting if each.drift is not None and each.drift.changed]
+    if changed:
+        name, share = max(changed, key=lambda each: each[1])
+        text += f"; {name} changes {share:.0%} of the answers, because rows see earlier ones"
+    return text + "."

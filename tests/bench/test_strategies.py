@@ -93,6 +93,7 @@ async def test_prefix_sends_rows_as_written_and_many_at_once():
     engine = Watched(latency=0.01, slots=4)
     turn = await run(Prefix(), engine, 12)
     assert engine.most_at_once == 4
+    assert engine.sent[0] == rows(1)[0]
     assert sorted(map(texts, engine.sent)) == sorted(map(texts, rows(12)))
     alone = await run(KeepAlive(), Watched(), 12)
     assert {o.row: o.text for o in turn.outcomes} == {o.row: o.text for o in alone.outcomes}

@@ -133,7 +133,9 @@ class Prefix:
         return ""
 
     async def run(self, turn: Turn, rows: Rows) -> None:
-        await asyncio.gather(*(turn.complete(row, request) for row, request in enumerate(rows)))
+        # The first row alone, so that what the prefix costs is known apart; and no other row computes it too.
+        await turn.complete(0, rows[0])
+        await asyncio.gather(*(turn.complete(row, request) for row, request in enumerate(rows[1:], 1)))
 
 
 class PrefixLabels:
@@ -152,7 +154,8 @@ class PrefixLabels:
 
     async def run(self, turn: Turn, rows: Rows) -> None:
         ask = self._score if isinstance(turn.engine, LabelScorer) else self._choose
-        await asyncio.gather(*(ask(turn, row, request) for row, request in enumerate(rows)))
+        await ask(turn, 0, rows[0])
+        await asyncio.gather(*(ask(turn, row, request) for row, request in enumerate(rows[1:], 1)))
 
     async def _score(self, turn: Turn, row: int, request: ChatCompletionRequest) -> None:
         scores = await turn.score(row, LabelRequest(request.model, request.messages, turn.labels))

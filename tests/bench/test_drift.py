@@ -55,6 +55,10 @@ def test_a_mean_of_label_scores_is_compared_as_a_score_but_changed_by_its_best_l
     assert found.changed == 0.5
 
 
+def test_a_hyphen_is_no_minus():
+    assert [number_in(text) for text in ("score-8", "-3", "it is -2.5", "none")] == [8.0, -3.0, -2.5, None]
+
+
 def test_failed_rows_are_left_out():
     answers = [Outcome(0, 0.0, error="broken"), *outcomes("1", "2")[1:]]
     found = drift(answers, outcomes("9", "2"))

@@ -40,3 +40,16 @@ def test_rows_that_end_together_are_one_pace():
     wave = [Outcome(0, 1.0), *(Outcome(row, 3.0) for row in range(1, 5))]
     assert pace(wave) == Pace(1.0, 0.5)
     assert pace([Outcome(0, 2.0)]) == Pace(2.0, 2.0)
+
+
+def test_failures_take_no_time_and_count_for_nothing():
+    assert pace([Outcome(0, 1.0), Outcome(1, 1.1, error="broken"), Outcome(2, 3.0)]) == Pace(1.0, 2.0)
+    assert pace([Outcome(0, 1.0, error="broken")]) is None
+    assert forecast([], 1000) is None
+
+
+def test_every_slot_pays_for_the_prefix_before_rows_have_their_pace():
+    ends = [10.0, 10.0, 11.0, 11.0, 12.0, 12.0]
+    found = pace([Outcome(row, end) for row, end in enumerate(ends)], skipped=2)
+    assert found == Pace(10.0, 0.5, 2)
+    assert forecast([found], 102).seconds == 10 + 50

@@ -97,6 +97,22 @@ def test_the_advice_is_the_fastest_way_that_loses_no_row_and_shows_no_row_anothe
     )
 
 
+async def test_where_no_way_can_be_used_the_reasons_are_the_result():
+    (found,) = await measure(
+        Dispatcher(Watched()), [s for s in STRATEGIES if s.name == "keep-alive+context"], rows(4), Plan(1, 2, 2), [],
+        1000, lambda *told: None,
+    )  # fmt: skip
+    assert "only Ollama" in found.missing
+    assert "table" in advise([found])
+
+
+async def test_a_way_that_fails_every_row_has_no_speed():
+    found = await measured(Watched(fail_on="Candidate", failure_kind=ErrorKind.INVALID_REQUEST))
+    assert found["prefix"].failed == 12
+    assert found["prefix"].forecast is None
+    assert "errors" in advise(list(found.values()))
+
+
 def test_where_everything_fails_the_advice_is_to_look_at_the_errors():
     assert "errors" in advise([record("prefix", 3, failed=2)])
 

@@ -32,16 +32,17 @@ def span(found: Forecast) -> str:
 
 def advise(strategies: Sequence[StrategyRecord]) -> str:
     """Among the strategies that answered every row, and whose rows do not see one another, the fastest."""
-    measured = [each for each in strategies if not each.missing and each.forecast is not None]
+    measured = [each for each in strategies if not each.missing]
     sound = [each for each in measured if not each.failed and each.name not in ("conversation", "keep-alive+context")]
+    if not measured:
+        return "Nothing could be measured here: the table says why."
     if not sound:
         return "Every strategy failed on some rows: look at the errors in the receipt before anything else."
     best = max(sound, key=lambda each: each.rows_per_second)
-    assert best.forecast is not None
+    assert best.forecast is not None  # it has answered rows
     text = f"Use {best.name}: {best.forecast.rows:,} rows in about {span(best.forecast)}"
-    usual = next((each for each in measured if each.name in ("keep-alive", "baseline") and each is not best), None)
-    usual = next((each for each in measured if each.name == "keep-alive" and each is not best), usual)
-    if usual is not None:
+    others = {each.name: each for each in sound if each is not best}
+    if usual := others.get("keep-alive") or others.get("baseline"):
         text += f", {best.rows_per_second / usual.rows_per_second:.1f} times as fast as {usual.name}"
     drifting = [each for each in measured if each.name in ("conversation", "keep-alive+context")]
     changed = [(each.name, each.drift.changed) for each in drifting if each.drift is not None and each.drift.changed]

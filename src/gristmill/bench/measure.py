@@ -6,7 +6,8 @@ and every round other rows; ways that have many rows in flight get more of them,
 is turned by one from round to round, so that none is always first. What an answer owes to that line is no drift: the
 rows that answers are compared with are asked alone behind the same line.
 
-A turn's first row computes the shared prefix, which a long job does once: so the rate is that of the rows after it.
+A turn's first row (in each slot) computes the shared prefix, which a long job does once: so the rate is that of the
+rows after it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ async def measure(
     usable = [each for each in strategies if not missing[each.name]]
     turns: dict[str, list[TurnRecord]] = {each.name: [] for each in usable}
     drifts: dict[str, Drift | None] = {}
+    if not usable:
+        return [StrategyRecord(each.name, each.about, missing=missing[each.name]) for each in strategies]
     # The first request of all may load the model or fill caches that have nothing to do with the prompt.
     await KeepAlive().run(Turn(dispatcher, labels), [marked(rows[0], "Warm-up.")])
     for number in range(plan.rounds):
@@ -86,10 +89,12 @@ async def _turn(
     await strategy.run(turn, rows)
     seconds = time.perf_counter() - started
     loads = engine.loads - before if isinstance(engine, CountsLoads) and before is not None else None
-    return turn.outcomes, _record(number + 1, turn.outcomes, seconds, loads)
+    # What the first rows in each slot computed, a long job computes once.
+    skipped = max(1, min(dispatcher.window, len(rows) // 4)) if strategy.at_once else 1
+    return turn.outcomes, _record(number + 1, turn.outcomes, seconds, loads, skipped)
 
 
-def _record(number: int, outcomes: list[Outcome], seconds: float, loads: int | None) -> TurnRecord:
+def _record(number: int, outcomes: list[Outcome], seconds: float, loads: int | None, skipped: int) -> TurnRecord:
     answered = [each for each in outcomes if not each.error]
     cached = [each.cached_tokens for each in answered if each.cached_tokens is not None]
     return TurnRecord(
@@ -97,7 +102,7 @@ def _record(number: int, outcomes: list[Outcome], seconds: float, loads: int | N
         rows=len(outcomes),
         failed=len(outcomes) - len(answered),
         seconds=round(seconds, 4),
-        pace=pace(outcomes),
+        pace=pace(outcomes, skipped),
         prompt_tokens=sum(each.prompt_tokens for each in answered),
         cached_tokens=sum(cached) if len(cached) == len(answered) else None,
         output_tokens=sum(each.output_tokens for each in answered),
@@ -110,7 +115,8 @@ def _record(number: int, outcomes: list[Outcome], seconds: float, loads: int | N
 def summary(strategy: Strategy, turns: list[TurnRecord], drifted: Drift | None, job_rows: int) -> StrategyRecord:
     """What the turns of one strategy come to. Token counts are per answered row."""
     # An engine that takes no time at all (the simulated one) must not divide by zero.
-    rates = [1 / max(turn.pace.each, 1e-9) for turn in turns]
+    paces = [turn.pace for turn in turns if turn.pace is not None]
+    rates = [1 / max(pace.each, 1e-9) for pace in paces] or [0.0]
     answered = sum(turn.rows - turn.failed for turn in turns) or 1
     cached = [turn.cached_tokens for turn in turns if turn.cached_tokens is not None]
     loads = [turn.loads for turn in turns if turn.loads is not None]
@@ -120,15 +126,13 @@ def summary(strategy: Strategy, turns: list[TurnRecord], drifted: Drift | None, 
         strategy.about,
         rows_per_second=round(rate, 4),
         rows_per_second_range=(round(min(rates), 4), round(max(rates), 4)),
-        seconds_per_row=round(1 / rate, 5),
+        seconds_per_row=round(1 / rate, 5) if rate else 0.0,
         prompt_tokens_per_row=round(sum(turn.prompt_tokens for turn in turns) / answered, 1),
         cached_tokens_per_row=round(sum(cached) / answered, 1) if len(cached) == len(turns) else None,
         output_tokens_per_row=round(sum(turn.output_tokens for turn in turns) / answered, 1),
         loads=sum(loads) if loads else None,
         failed=sum(turn.failed for turn in turns),
         drift=drifted,
-        forecast=forecast(
-            [turn.pace for turn in turns], job_rows, min(turn.rows for turn in turns) < strategy.full_after
-        ),
+        forecast=forecast(paces, job_rows, min(turn.rows for turn in turns) < strategy.full_after),
         turns=turns,
     )

@@ -10,13 +10,14 @@ from gristmill.bench.forecast import Forecast, Pace
 
 class TurnRecord(msgspec.Struct, frozen=True):
     """One strategy in one round. ``cached_tokens`` is null where the engine does not report it, ``loads`` where it does
-    not notice them. ``errors``: the failures' texts, each once."""
+    not notice them. ``errors``: the failures' texts, each once,
+    a few of them. ``pace`` is null where no row was answered."""
 
     round: int
     rows: int
     failed: int
     seconds: float
-    pace: Pace
+    pace: Pace | None
     prompt_tokens: int
     cached_tokens: int | None
     output_tokens: int

@@ -11,7 +11,7 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import Completion, EngineError, LabelRequest, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<![\w])-)?\d+(?:\.\d+)?")
 
 
 @runtime_checkable

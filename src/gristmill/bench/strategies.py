@@ -53,7 +53,11 @@ class Baseline:
     async def run(self, turn: Turn, rows: Rows) -> None:
         for row, request in enumerate(rows):
             if isinstance(turn.engine, Unloads):
-                await turn.engine.unload()
+                try:
+                    await turn.engine.unload()
+                except EngineError as error:
+                    turn.failed(row, error)
+                    continue
             await turn.complete(row, marked(request, f"Row {row}."))
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Rows of one turn, at most, for ways that have many in flight.
 _MOST_AT_ONCE = 256
+#: Where slots are few, each should answer this many rows in a turn, as each computes the shared prefix first.
+_FEW_SLOTS, _TURNS_A_SLOT = 16, 8
 
 
 def bench(
@@ -53,6 +55,7 @@ def bench(
     log.configure(config.check_log_level(log_level))
     jsonl.check_readable(input_file)
     chosen = _chosen(strategies)
+    _make_folder(output)
     read = read_rows(input_file, rounds * max(rows, _MOST_AT_ONCE), model)
     if len(read) < 2 * rounds:
         raise UserError(f"{input_file} has {len(read)} rows: too few for {rounds} rounds of at least two.")
@@ -61,7 +64,6 @@ def bench(
     receipt = asyncio.run(
         _measure(settings, chosen, input_file, read, wanted, _labels(labels), job_rows, concurrency, request_timeout)
     )
-    output.mkdir(parents=True, exist_ok=True)
     encoded = msgspec.json.format(msgspec.json.encode(receipt), indent=1)
     (output / "bench.json").write_bytes(encoded + b"\n")
     (output / "bench.html").write_text(page(receipt))
@@ -97,7 +99,8 @@ async def _measure(
         dispatcher = Dispatcher(engine, window=concurrency, timeout=request_timeout)
         capabilities = engine.capabilities
         # Enough for the window to be full most of the time; as many as may be, where its size is yet to be found out.
-        full = 2 * capabilities.slots if capabilities.slots_known else _MOST_AT_ONCE
+        slots = capabilities.slots if capabilities.slots_known else _MOST_AT_ONCE
+        full = _TURNS_A_SLOT * slots if slots <= _FEW_SLOTS else 2 * slots
         plan = wanted._replace(rows_at_once=min(wanted.rows_at_once, max(wanted.rows, full)))
         found = await measure(dispatcher, chosen, rows, plan, labels, job_rows, _say)
     finally:
@@ -123,6 +126,15 @@ async def _measure(
         strategies=found,
         advice=advise(found),
     )
+
+
+def _make_folder(folder: Path) -> None:
+    """Before anything is measured: hours may go by until something is written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "bench.json").touch()
+    except OSError as error:
+        raise UserError(f"Nothing can be written to {folder}: {error.strerror}.") from None
 
 
 def _say(strategy: str, number: int, rows: int, seconds: float) -> None:

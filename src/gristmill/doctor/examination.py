@@ -23,6 +23,7 @@ from gristmill.doctor.judgement import (
     judge_models,
     judge_reuse,
 )
+from gristmill.doctor.ollama import examine_ollama, ollama_version
 from gristmill.user_error import UserError
 
 _CONNECT_SECONDS = 5.0
@@ -33,7 +34,7 @@ _CHARS_PER_TOKEN = 3.5
 
 
 def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
-    """Findings on the server at ``url`` (with its ``/v1``), in the order in which they matter.
+    """Findings on the server at ``url`` (with its ``/v1``, or an Ollama server), in the order in which they matter.
 
     Stops at the first one that makes the others pointless. Raises UserError for what is not a URL.
     """
@@ -42,14 +43,20 @@ def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
         raise UserError(f"'{url}' is not a server's URL: write it like http://127.0.0.1:4080/v1.")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     addresses = _resolve(parts.hostname, port)
-    yield judge_address(parts.hostname, addresses)
     if not addresses:
+        yield judge_address(parts.hostname, addresses)
         return
     connection = _connect(parts.hostname, port)
+    version = ollama_version(url) if connection.verdict == "ok" else None
+    yield judge_address(parts.hostname, addresses, ollama=version is not None)
     yield connection
     if connection.verdict == "problem":
         return
-    with httpx.Client(base_url=url.rstrip("/"), timeout=httpx.Timeout(_ANSWER_SECONDS, connect=5.0)) as client:
+    timeout = httpx.Timeout(_ANSWER_SECONDS, connect=5.0)
+    if version is not None:
+        yield from examine_ollama(url, version, _longest_row(input_file), timeout)
+        return
+    with httpx.Client(base_url=url.rstrip("/"), timeout=timeout) as client:
         yield from _examine_api(client, input_file)
 
 

@@ -10,7 +10,7 @@ from gristmill.doctor.finding import Finding
 #: A batch needs room for its results beside its input; below this many bytes something will soon fail.
 _LITTLE_DISK = 2 * 1024**3
 #: Reuse below this share of a prompt that is nearly all shared means that the prefix cache does not work.
-_REUSE_WORKS = 0.5
+REUSE_WORKS = 0.5
 
 
 class Probe(NamedTuple):
@@ -21,14 +21,15 @@ class Probe(NamedTuple):
     cached_tokens: int | None
 
 
-def judge_address(host: str, addresses: list[str]) -> Finding:
-    """Whether other machines can reach the server at this address at all."""
+def judge_address(host: str, addresses: list[str], ollama: bool = False) -> Finding:
+    """Whether other machines can reach the server at this address at all. ``ollama``: that is what answers there."""
     if not addresses:
         advice = "Check the name, or use the machine's IP address."
         return Finding("address", "problem", f"The name '{host}' is not known here.", advice)
     if all(ipaddress.ip_address(address).is_loopback for address in addresses):
         detail = f"{host} is this machine talking to itself; other machines cannot use this address."
-        advice = "To serve the network: gristmill serve --host 0.0.0.0, and use the machine's own IP address."
+        command = "OLLAMA_HOST=0.0.0.0 ollama serve" if ollama else "gristmill serve --host 0.0.0.0"
+        advice = f"To serve the network: {command}, and use the machine's own IP address."
         return Finding("address", "note", detail, advice)
     return Finding("address", "ok", f"{host} is {', '.join(addresses)}.")
 
@@ -38,8 +39,8 @@ def judge_connection(host: str, port: int, error: str | None, round_trips: list[
     if error is not None:
         refused = "refused" in error
         advice = (
-            "Nothing listens there: start the server (gristmill serve), and with --host 0.0.0.0 if it is on another "
-            "machine."
+            "Nothing listens there: start the server (gristmill serve, or ollama serve), on another machine with "
+            "--host 0.0.0.0 (for Ollama: OLLAMA_HOST=0.0.0.0)."
             if refused
             else f"The machine or its firewall does not answer: allow TCP port {port} there (ufw allow {port}/tcp)."
         )
@@ -62,7 +63,7 @@ def judge_reuse(first: Probe, second: Probe) -> Finding:
         return Finding("prefix reuse", "note", detail)
     share = second.cached_tokens / max(second.prompt_tokens, 1)
     detail = f"{second.cached_tokens:,} of {second.prompt_tokens:,} prompt tokens were reused by a second prompt."
-    if share >= _REUSE_WORKS:
+    if share >= REUSE_WORKS:
         return Finding("prefix reuse", "ok", detail)
     advice = "The shared part is computed again for every row: switch prefix caching on in the engine."
     return Finding("prefix reuse", "problem", detail, advice)

@@ -113,11 +113,14 @@ class AnswerPart(msgspec.Struct, frozen=True):
 
 
 class RunningModel(msgspec.Struct, frozen=True):
-    """One model of ``GET /api/ps``. ``context_length`` is the num_ctx it was loaded with."""
+    """One model of ``GET /api/ps``. ``context_length`` is the num_ctx it was loaded with. Sizes are in bytes: of all of
+    it, and of what is in a GPU's memory."""
 
     name: str
     expires_at: str = ""
     context_length: int | None = None
+    size: int | None = None
+    size_vram: int | None = None
 
 
 class Running(msgspec.Struct, frozen=True):

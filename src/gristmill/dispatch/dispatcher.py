@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from gristmill.dispatch.outage import Outage
+from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy, decide
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.tuner import Tuner
@@ -23,6 +24,7 @@ from gristmill.engines.protocol import (
     Request,
 )
 from gristmill.telemetry.log import get_logger
+from gristmill.wire.chat import ChatCompletionRequest
 
 log = get_logger(__name__)
 
@@ -55,6 +57,7 @@ class Dispatcher:
         self._timeout = timeout
         self._policy = policy or RetryPolicy()
         self._tuner = None if window or engine.capabilities.slots_known else Tuner(self.window)
+        self._leaders = PrefixLeaders() if engine.capabilities.leader_first else None
         self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
@@ -72,11 +75,12 @@ class Dispatcher:
 
         Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
         """
-        return await self._persist(lambda: self.engine.complete(request), abandon)
+        prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
+        return await self._persist(lambda: self.engine.complete(request), abandon, request.model, prompt)
 
     async def score(self, request: LabelRequest, abandon: asyncio.Event) -> LabelScores:
         """The same for label scores."""
-        return await self._persist(lambda: self._scorer().score(request), abandon)
+        return await self._persist(lambda: self._scorer().score(request), abandon, request.model, request.prompt)
 
     def _scorer(self) -> LabelScorer:
         if not isinstance(self.engine, LabelScorer):
@@ -92,6 +96,8 @@ class Dispatcher:
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
+                if self._leaders is not None:
+                    self._leaders.forget()
             elif error.kind in (ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
                 self._tune(pushed_back=True)
             raise
@@ -113,14 +119,15 @@ class Dispatcher:
             if self._tuner.window.limit != self._slots.limit:
                 self._slots.resize(self._tuner.window.limit)
 
-    async def _persist(self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event) -> T:
+    async def _persist(
+        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, model: str, prompt: str | list[Any]
+    ) -> T:
+        prefix = shared_prefix(model, prompt) if self._leaders is not None else None
         failures = pauses = 0
         while True:
             try:
-                async with self._slots:
-                    # Looked at only here: a lot may have happened while the row waited for its place.
-                    if not self.outage.open and not abandon.is_set():
-                        return await self._attempt(ask)
+                if (answer := await self._take_turn(ask, abandon, prefix)) is not None:
+                    return answer[0]
                 await _unless(abandon, self.outage.wait())
                 continue
             except EngineError as error:
@@ -133,6 +140,30 @@ class Dispatcher:
                 pauses += 1
             if retry.delay > 0:
                 await _unless(abandon, asyncio.sleep(retry.delay))
+
+    async def _take_turn(
+        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, prefix: int | None
+    ) -> tuple[T] | None:
+        """One attempt, when it is the row's turn; None where the engine is away, or ``abandon`` is set, by then."""
+        leads = prefix is not None and await self._lead(prefix, abandon)
+        answer: tuple[T] | None = None
+        try:
+            async with self._slots:
+                # Looked at only here: a lot may have happened while the row waited for its place.
+                if not self.outage.open and not abandon.is_set():
+                    answer = (await self._attempt(ask),)
+        finally:
+            if leads and self._leaders is not None and prefix is not None:
+                self._leaders.release(prefix, computed=answer is not None)
+        return answer
+
+    async def _lead(self, prefix: int, abandon: asyncio.Event) -> bool:
+        """Wait for the row's leader, if it has one; whether the row is to lead itself."""
+        leaders = self._leaders
+        assert leaders is not None
+        while leaders.busy(prefix):
+            await _unless(abandon, leaders.wait(prefix))
+        return leaders.claim(prefix)
 
 
 async def _unless(abandon: asyncio.Event, waiting: Coroutine[Any, Any, Any]) -> None:

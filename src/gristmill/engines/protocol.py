@@ -129,7 +129,8 @@ class LabelScores(msgspec.Struct, frozen=True):
 class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do. ``slots`` is how many requests in flight keep it busy.
 
-    With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay.
+    With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay. ``leader_first``:
+    one prefix cache serves all slots, and the first row of a prefix should fill it before its siblings come.
     """
 
     slots: int
@@ -137,6 +138,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     reports_cached_tokens: bool
     context_length: int | None = None
     slots_known: bool = True
+    leader_first: bool = False
 
 
 class Engine(Protocol):

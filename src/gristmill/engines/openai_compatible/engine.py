@@ -15,7 +15,7 @@ from gristmill.engines.openai_compatible.routing import (
     least_busy,
     prefix_of,
 )
-from gristmill.engines.openai_compatible.translation import PARAMETERS
+from gristmill.engines.openai_compatible.translation import PARAMETERS, ServerKind
 from gristmill.engines.protocol import (
     Capabilities,
     Completion,
@@ -35,6 +35,9 @@ log = get_logger(__name__)
 
 #: The most requests in flight to a server that does not tell its slots: vLLM's own default limit.
 _MOST_IN_FLIGHT = 256
+#: Servers with one prefix cache for all requests. llama.cpp's slots keep a prompt each, so that siblings of a leader
+#: would gain nothing; another Gristmill sees to it itself.
+_SHARED_CACHE = frozenset({ServerKind.VLLM, ServerKind.SGLANG, ServerKind.OTHER})
 #: Seconds a row waits for a server that was away at the start, to learn what it is.
 _REACH_AGAIN = 30.0
 
@@ -164,6 +167,7 @@ def _capabilities(found: list[Facts], endpoints: int, parallel: int) -> Capabili
         reports_cached_tokens=all(facts.reports_cached_tokens for facts in found),
         context_length=min(lengths) if len(lengths) == len(found) else None,
         slots_known=known,
+        leader_first=all(facts.kind in _SHARED_CACHE for facts in found),
     )
 
 

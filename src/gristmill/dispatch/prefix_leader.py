@@ -1,0 +1,75 @@
+"""Leader first: of the rows that share a prefix, one goes first, and its siblings wait until the prefix is computed.
+
+Sent together to an engine with one prefix cache for all its slots, they would each find it empty and compute the same
+prefix. Engines that see to it themselves (the embedded one), and engines whose slots keep a prefix each (llama.cpp,
+Ollama), where waiting would gain nothing, say so with ``Capabilities.leader_first``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from gristmill.wire.chat import Message
+
+#: Characters, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
+_WORTH_WAITING = 2048
+#: Prefixes remembered as computed; one that is forgotten costs one more leader.
+_REMEMBERED = 4096
+
+
+def shared_prefix(model: str, prompt: str | list[Message] | list[int]) -> int | None:
+    """A hash of what the row probably shares with others; None where that is too short to wait for.
+
+    All messages but the last, which is the usual place of a row's own part. Where they are short, as in a prompt that
+    is one text, its beginning: rows that differ in there share too little to matter.
+    """
+    if isinstance(prompt, str):
+        return hash((model, prompt[:_WORTH_WAITING])) if len(prompt) > _WORTH_WAITING else None
+    before = [_text(each) for each in prompt[:-1]]
+    if sum(map(len, before)) >= _WORTH_WAITING:
+        return hash((model, *before))
+    whole = "\0".join((*before, *map(_text, prompt[-1:])))
+    return hash((model, whole[:_WORTH_WAITING])) if len(whole) > _WORTH_WAITING else None
+
+
+def _text(part: Message | int) -> str:
+    return f"{part.role}:{part.text()}" if isinstance(part, Message) else f"{part} "
+
+
+class PrefixLeaders:
+    """Which prefixes are computed, and which have a leader that is at it. Never more than one leader a prefix."""
+
+    def __init__(self, remembered: int = _REMEMBERED) -> None:
+        self._remembered = remembered
+        self._computed: OrderedDict[int, None] = OrderedDict()
+        self._leading: dict[int, asyncio.Event] = {}
+
+    def busy(self, prefix: int) -> bool:
+        """Whether a leader is at work, so that its siblings should ``wait``."""
+        return prefix in self._leading
+
+    async def wait(self, prefix: int) -> None:
+        """Until the leader has ended, well or not. Another sibling may have become leader by then."""
+        if event := self._leading.get(prefix):
+            await event.wait()
+
+    def claim(self, prefix: int) -> bool:
+        """Go ahead with a row whose prefix is not ``busy``; True: as its leader, who must ``release`` it."""
+        if prefix in self._computed:
+            self._computed.move_to_end(prefix)
+            return False
+        self._leading[prefix] = asyncio.Event()
+        return True
+
+    def release(self, prefix: int, computed: bool) -> None:
+        """The leader has ended. If it failed, the next sibling leads."""
+        self._leading.pop(prefix).set()
+        if computed:
+            self._computed[prefix] = None
+            if len(self._computed) > self._remembered:
+                self._computed.popitem(last=False)
+
+    def forget(self) -> None:
+        """The engine went away, and its cache with it."""
+        self._computed.clear()

@@ -1,0 +1,170 @@
+"""Leader first: a prefix is computed by one row, and its siblings wait for that, but for nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.outage import Outage
+from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
+from gristmill.dispatch.retry import RetryPolicy
+from gristmill.engines.protocol import Capabilities, Choice, Completion, EngineError, ErrorKind
+from gristmill.wire.chat import ChatCompletionRequest, Message
+
+RUBRIC = "Score each candidate by the rules. " * 100
+ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
+
+
+class SharedCache:
+    """An engine whose slots share one prefix cache: it counts who computes a rubric that is being computed already."""
+
+    name = "shared"
+    models = ("m",)
+
+    def __init__(self, slots: int = 16, leader_first: bool = True) -> None:
+        self.capabilities = Capabilities(slots, frozenset(), False, leader_first=leader_first)
+        self.computed: dict[str, int] = {}
+        self.ready: set[str] = set()
+        self.in_flight = self.most_in_flight = 0
+        self.fail_next: list[ErrorKind] = []
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def complete(self, request, on_text=None) -> Completion:
+        rubric = request.messages[0].text()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if rubric not in self.ready:
+                self.computed[rubric] = self.computed.get(rubric, 0) + 1
+            await asyncio.sleep(0.002)
+            if self.fail_next:
+                raise EngineError(self.fail_next.pop(), "a failure")
+            self.ready.add(rubric)
+            return ANSWER
+        finally:
+            self.in_flight -= 1
+
+
+def row(number: int, rubric: str = RUBRIC) -> ChatCompletionRequest:
+    return ChatCompletionRequest([Message("system", rubric), Message("user", f"Candidate {number}")], "m")
+
+
+def dispatcher_of(engine: SharedCache) -> Dispatcher:
+    dispatcher = Dispatcher(engine, policy=RetryPolicy(3, 0.001, 0.002))
+    dispatcher.outage = Outage(first_delay=0.01, max_delay=0.01)
+    return dispatcher
+
+
+async def run(engine: SharedCache, rows: list[ChatCompletionRequest]) -> list:
+    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    return await asyncio.gather(*(dispatcher.complete(each, never) for each in rows), return_exceptions=True)
+
+
+async def test_a_prefix_is_computed_once_and_then_its_rows_go_together():
+    engine = SharedCache()
+    assert await run(engine, [row(n) for n in range(40)]) == [ANSWER] * 40
+    assert engine.computed == {RUBRIC: 1}
+    assert engine.most_in_flight == 16
+
+
+async def test_without_it_every_slot_computes_the_prefix():
+    engine = SharedCache(leader_first=False)
+    await run(engine, [row(n) for n in range(40)])
+    assert engine.computed == {RUBRIC: 16}
+
+
+async def test_rows_of_different_prefixes_do_not_wait_for_one_another():
+    engine = SharedCache()
+    await run(engine, [row(n, f"{n} {RUBRIC}") for n in range(16)])
+    assert engine.most_in_flight == 16
+
+
+async def test_rows_without_a_long_prefix_do_not_wait():
+    engine = SharedCache()
+    await run(engine, [row(n, "Be brief.") for n in range(16)])
+    assert engine.most_in_flight == 16
+
+
+@pytest.mark.parametrize("kind", list(ErrorKind))
+async def test_a_leader_that_fails_hands_over_and_no_row_is_lost(kind):
+    engine = SharedCache()
+    engine.fail_next = [kind]
+    results = await run(engine, [row(n) for n in range(20)])
+    lost = 1 if kind is ErrorKind.INVALID_REQUEST else 0
+    assert results.count(ANSWER) == 20 - lost
+    assert engine.computed == {RUBRIC: 2}
+
+
+async def test_a_prefix_is_cold_again_after_the_engine_was_away():
+    engine = SharedCache()
+    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    await dispatcher.complete(row(0), never)
+    # It restarts: the cache is empty, and the first to ask finds it away.
+    engine.fail_next, engine.ready = [ErrorKind.UNAVAILABLE], set()
+    await dispatcher.complete(row(1, f"other {RUBRIC}"), never)
+    engine.computed.clear()
+    await asyncio.gather(*(dispatcher.complete(row(n), never) for n in range(2, 12)))
+    assert engine.computed == {RUBRIC: 1}
+
+
+async def test_a_cancelled_leader_hands_over():
+    engine = SharedCache()
+    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    leader = asyncio.ensure_future(dispatcher.complete(row(0), never))
+    siblings = [asyncio.ensure_future(dispatcher.complete(row(n), never)) for n in range(1, 9)]
+    await asyncio.sleep(0.0005)
+    leader.cancel()
+    assert await asyncio.gather(*siblings) == [ANSWER] * 8
+    assert engine.computed == {RUBRIC: 2}
+
+
+async def test_who_waits_for_a_leader_is_abandoned_at_once():
+    engine = SharedCache()
+    dispatcher, abandon = dispatcher_of(engine), asyncio.Event()
+    rows = [asyncio.ensure_future(dispatcher.complete(row(n), abandon)) for n in range(5)]
+    await asyncio.sleep(0.0005)
+    abandon.set()
+    results = await asyncio.gather(*rows, return_exceptions=True)
+    # The leader is left to finish.
+    assert results[0] == ANSWER
+    assert all(isinstance(each, Abandoned) for each in results[1:])
+
+
+def test_never_more_than_one_leader_and_a_bounded_memory():
+    chosen = random.Random(5)
+    leaders = PrefixLeaders(remembered=8)
+    leading: set[int] = set()
+    for _ in range(5000):
+        prefix = chosen.randrange(40)
+        if prefix in leading:
+            assert leaders.busy(prefix)
+            if chosen.random() < 0.7:
+                leaders.release(prefix, computed=chosen.random() < 0.8)
+                leading.remove(prefix)
+        elif leaders.claim(prefix):
+            leading.add(prefix)
+    assert len(leaders._computed) <= 8
+
+
+def test_what_a_row_shares_is_all_before_its_last_message():
+    same = [shared_prefix("m", row(n).messages) for n in range(3)]
+    assert same[0] is not None
+    assert len(set(same)) == 1
+    assert shared_prefix("m", row(0, RUBRIC + "!").messages) != same[0]
+    assert shared_prefix("other", row(0).messages) != same[0]
+
+
+def test_a_prompt_that_is_one_text_shares_its_beginning():
+    texts = [RUBRIC + f"Candidate {n}" for n in range(3)]
+    assert len({shared_prefix("m", text) for text in texts}) == 1
+    assert len({shared_prefix("m", [Message("user", text)]) for text in texts}) == 1
+    assert shared_prefix("m", "x" + texts[0]) != shared_prefix("m", texts[0])
+    assert shared_prefix("m", "short") is None
+    assert shared_prefix("m", [Message("user", "short")]) is None
+    tokens = list(range(3000))
+    assert shared_prefix("m", tokens) == shared_prefix("m", [*tokens[:-1], 7])

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _WINDOW = "366d"
 _INPUT_ID = "file-input"
 _NOTE = "job.json"
+#: Answer tokens of a row that sets no limit, for choosing a context.
+_USUAL_OUTPUT = 1024
 
 
 class _Job(msgspec.Struct):
@@ -66,7 +68,9 @@ def run(
     settings = config.engine_settings(engine, model, url, engine_option)
     state = output.parent / f".{output.name}.gristmill"
     _check_output(output, state, overwrite)
-    job = _job(input_file, settings, _read_defaults(defaults))
+    read_defaults = _read_defaults(defaults)
+    settings = settings._replace(row_tokens=_row_tokens(input_file, read_defaults))
+    job = _job(input_file, settings, read_defaults)
     _check_same_job(state, job)
     host_settings = HostSettings(
         StorageSettings(state), settings, concurrency=concurrency, request_timeout=request_timeout
@@ -153,6 +157,14 @@ def _read_defaults(path: Path | None) -> dict[str, Any] | None:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} must hold one JSON object of body parameters: {error}.") from None
+
+
+def _row_tokens(input_file: Path, defaults: dict[str, Any] | None) -> int:
+    """Before the engine starts: what it loads its model with cannot change later."""
+    from gristmill.batches.longest_row import longest_row_tokens
+
+    shared = len(msgspec.json.encode(defaults)) if defaults else 0
+    return longest_row_tokens(input_file, shared, _USUAL_OUTPUT)
 
 
 def _job(input_file: Path, engine: EngineSettings, defaults: dict[str, Any] | None) -> _Job:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gristmill.batches.lines import LineSplitter
+from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.doctor.finding import Finding
 from gristmill.doctor.judgement import (
     Probe,
@@ -30,7 +30,6 @@ _CONNECT_SECONDS = 5.0
 #: The first answer may have to wait for the model to be loaded.
 _ANSWER_SECONDS = 600.0
 _ROUND_TRIPS = 5
-_CHARS_PER_TOKEN = 3.5
 
 
 def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
@@ -53,14 +52,15 @@ def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
     if connection.verdict == "problem":
         return
     timeout = httpx.Timeout(_ANSWER_SECONDS, connect=5.0)
+    longest = longest_row_tokens(input_file) if input_file is not None else None
     if version is not None:
-        yield from examine_ollama(url, version, _longest_row(input_file), timeout)
+        yield from examine_ollama(url, version, longest, timeout)
         return
     with httpx.Client(base_url=url.rstrip("/"), timeout=timeout) as client:
-        yield from _examine_api(client, input_file)
+        yield from _examine_api(client, input_file, longest)
 
 
-def _examine_api(client: httpx.Client, input_file: Path | None) -> Iterator[Finding]:
+def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | None) -> Iterator[Finding]:
     try:
         listed = client.get("/models").raise_for_status().json()["data"]
         models = [model["id"] for model in listed]
@@ -77,7 +77,7 @@ def _examine_api(client: httpx.Client, input_file: Path | None) -> Iterator[Find
         return
     yield from _examine_engine(client, models[0])
     length = listed[0].get("max_model_len")
-    yield judge_context(length if isinstance(length, int) else None, _longest_row(input_file))
+    yield judge_context(length if isinstance(length, int) else None, longest)
     if ready is not None and isinstance(ready.get("disk_free_bytes"), int):
         yield judge_disk(ready["disk_free_bytes"], input_file.stat().st_size if input_file else None)
 
@@ -131,15 +131,3 @@ def _connect(host: str, port: int) -> Finding:
             return judge_connection(host, port, str(error.strerror or error).lower(), [])
         times.append(time.monotonic() - started)
     return judge_connection(host, port, None, times)
-
-
-def _longest_row(input_file: Path | None) -> int | None:
-    """About how many tokens the longest row of a batch file needs; by its length in characters."""
-    if input_file is None:
-        return None
-    splitter, longest = LineSplitter(2**31), 0
-    with input_file.open("rb") as file:
-        while chunk := file.read(4 * 1024 * 1024):
-            longest = max([longest, *(line.length for line in splitter.feed(chunk))])
-    longest = max([longest, *(line.length for line in splitter.finish())])
-    return round(longest / _CHARS_PER_TOKEN)

@@ -10,12 +10,17 @@ from gristmill.user_error import UserError
 
 
 class EngineSettings(NamedTuple):
-    """What the user chose: a model name or path, an address, and the engine's own ``key=value`` options."""
+    """What the user chose: a model name or path, an address, and the engine's own ``key=value`` options.
+
+    ``row_tokens``: about what the longest row needs, prompt and answer together, where that is known beforehand; 0
+    where it is not.
+    """
 
     engine: str
     model: str | None = None
     url: str | None = None
     options: dict[str, str] = {}  # noqa: RUF012 - never written to
+    row_tokens: int = 0
 
 
 def _simulated(settings: EngineSettings) -> Engine:
@@ -33,7 +38,8 @@ def _openvino(settings: EngineSettings) -> Engine:
 def _ollama(settings: EngineSettings) -> Engine:
     from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
 
-    return OllamaEngine(OllamaOptions.parse(settings.options), url=settings.url, model=settings.model)
+    options = OllamaOptions.parse(settings.options)
+    return OllamaEngine(options, url=settings.url, model=settings.model, row_tokens=settings.row_tokens)
 
 
 def _openai_compatible(settings: EngineSettings) -> Engine:

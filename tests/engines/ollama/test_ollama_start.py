@@ -8,7 +8,9 @@ import pytest
 from ollama_replay import MODEL, recording
 
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
+from gristmill.engines.ollama.facts import ModelFacts, choose_num_ctx
 from gristmill.engines.ollama.settings import DEFAULT_URL, base_url
+from gristmill.engines.ollama.wire import RunningModel
 from gristmill.user_error import UserError
 
 
@@ -215,3 +217,29 @@ def test_what_is_no_address_is_refused(given):
 def test_options_are_checked(options):
     with pytest.raises(UserError):
         OllamaOptions.parse(options)
+
+
+FACTS = ModelFacts(context_length=8192, sliding_window=None, num_ctx=None, stops=(), thinks=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "loaded", "row_tokens", "chosen"),
+    [
+        (FACTS, None, 0, 4096),
+        (FACTS, None, 3000, 4096),
+        (FACTS, None, 5000, 5120),
+        (FACTS, None, 20_000, 8192),  # more than the model was trained for helps nobody
+        (FACTS, 4096, 5000, 5120),  # what is loaded is too short
+        (FACTS, 6000, 5000, 6000),  # what is loaded will do
+        (FACTS._replace(num_ctx=2048), None, 0, 2048),
+        (FACTS._replace(num_ctx=2048), None, 2500, 3072),
+        (FACTS._replace(num_ctx=8000), None, 5000, 8000),
+    ],
+)
+def test_the_context_holds_the_longest_row(facts, loaded, row_tokens, chosen):
+    running = RunningModel("m", context_length=loaded) if loaded else None
+    assert choose_num_ctx(0, facts, running, row_tokens) == chosen
+
+
+def test_a_context_the_user_chose_is_left_alone():
+    assert choose_num_ctx(2048, FACTS, None, row_tokens=5000) == 2048

@@ -52,8 +52,12 @@ class OllamaEngine:
 
     name = "ollama"
 
-    def __init__(self, options: OllamaOptions, url: str | None = None, model: str | None = None) -> None:
+    def __init__(
+        self, options: OllamaOptions, url: str | None = None, model: str | None = None, row_tokens: int = 0
+    ) -> None:
+        """``row_tokens``: what the longest row needs, if known; the context is chosen to hold it."""
         self._options = options
+        self._row_tokens = row_tokens
         self._url = base_url(url)
         self._shown = shown(self._url)
         self._model = model or ""
@@ -137,7 +141,7 @@ class OllamaEngine:
         await self._check_model(client)
         model = facts.model_facts(await client.ask("/api/show", Show, ShowBody(self._model)), self._model)
         found = facts.find_running((await client.ask("/api/ps", Running)).models, self._model)
-        num_ctx = facts.choose_num_ctx(self._options.num_ctx, model, found)
+        num_ctx = facts.choose_num_ctx(self._options.num_ctx, model, found, self._row_tokens)
         frozen = Frozen(
             model=self._model,
             runner=facts.runner_options(self._options, num_ctx),

@@ -20,6 +20,8 @@ _REPORTS_CACHED = (0, 33, 3)
 
 #: Ollama's own num_ctx on GPUs below 23 GiB.
 USUAL_NUM_CTX = 4096
+#: What an estimate is rounded up to, so that jobs of about the same length load the model alike.
+_STEP = 1024
 #: A model that is to stay for ever has an expiry centuries away (2319 in the recording).
 _FOREVER_YEAR = 2100
 
@@ -82,22 +84,25 @@ def model_facts(show: Show, model: str) -> ModelFacts:
     )
 
 
-def choose_num_ctx(chosen: int, facts: ModelFacts, running: RunningModel | None) -> int:
+def choose_num_ctx(chosen: int, facts: ModelFacts, running: RunningModel | None, row_tokens: int = 0) -> int:
     """The context to load the model with, in tokens.
 
     The user's choice; else what the model is loaded with now, if that is no less than usual (other clients stay
-    undisturbed); else the Modelfile's ``PARAMETER num_ctx``; else 4096, Ollama's own choice on small GPUs. Never more
-    than the model was trained for, as Ollama would quietly reduce it. Raises UserError where the choice is too large.
+    undisturbed); else the Modelfile's ``PARAMETER num_ctx``; else 4096, Ollama's own choice on small GPUs. What the
+    longest row needs (``row_tokens``, rounded up) raises all but the user's choice. Never more than the model was
+    trained for, as Ollama would quietly reduce it. Raises UserError where the choice is too large.
     """
     most = facts.context_length
     if chosen:
         if most is not None and chosen > most:
             raise UserError(f"num_ctx={chosen} is more than the model can take: choose at most {most}.")
         return chosen
-    usual = min(USUAL_NUM_CTX, most or USUAL_NUM_CTX)
+    needed = -(-row_tokens // _STEP) * _STEP
+    usual = max(USUAL_NUM_CTX, needed)
+    usual = min(usual, most or usual)
     if running is not None and (running.context_length or 0) >= usual:
         return running.context_length or usual
-    wanted = facts.num_ctx or usual
+    wanted = max(facts.num_ctx, needed) if facts.num_ctx else usual
     return min(wanted, most or wanted)
 
 

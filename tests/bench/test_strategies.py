@@ -10,13 +10,13 @@ import pytest
 from gristmill.bench.rows import marked
 from gristmill.bench.session import Turn
 from gristmill.bench.strategies import (
+    BASELINE,
+    CONTEXT,
+    CONVERSATION,
+    KEEP_ALIVE,
     KEPT_MESSAGES,
-    Baseline,
-    Conversation,
-    KeepAlive,
-    KeepAliveContext,
-    Prefix,
-    PrefixLabels,
+    LABELS,
+    PREFIX,
     expected_value,
 )
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -74,7 +74,7 @@ def texts(request: ChatCompletionRequest) -> list[str]:
 
 async def test_the_baseline_shares_nothing_between_rows():
     engine = Watched()
-    turn = await run(Baseline(), engine, 6)
+    turn = await run(BASELINE, engine, 6)
     assert engine.most_at_once == 1
     assert len({request.messages[0].text().split("\n")[0] for request in engine.sent}) == 6
     # "system: Row 1." is all that two prompts have in common.
@@ -83,7 +83,7 @@ async def test_the_baseline_shares_nothing_between_rows():
 
 async def test_keep_alive_sends_rows_as_written_one_at_a_time():
     engine = Watched(latency=0.001)
-    turn = await run(KeepAlive(), engine, 6)
+    turn = await run(KEEP_ALIVE, engine, 6)
     assert engine.most_at_once == 1
     assert engine.sent == rows(6)
     assert min(outcome.cached_tokens for outcome in turn.outcomes[1:]) > len(RUBRIC) / 4 * 0.9
@@ -91,17 +91,17 @@ async def test_keep_alive_sends_rows_as_written_one_at_a_time():
 
 async def test_prefix_sends_rows_as_written_and_many_at_once():
     engine = Watched(latency=0.01, slots=4)
-    turn = await run(Prefix(), engine, 12)
+    turn = await run(PREFIX, engine, 12)
     assert engine.most_at_once == 4
     assert engine.sent[0] == rows(1)[0]
     assert sorted(map(texts, engine.sent)) == sorted(map(texts, rows(12)))
-    alone = await run(KeepAlive(), Watched(), 12)
+    alone = await run(KEEP_ALIVE, Watched(), 12)
     assert {o.row: o.text for o in turn.outcomes} == {o.row: o.text for o in alone.outcomes}
 
 
 async def test_a_conversation_brings_earlier_rows_and_their_answers():
     engine = Watched()
-    turn = await run(Conversation(), engine, 3)
+    turn = await run(CONVERSATION, engine, 3)
     answers = [outcome.text for outcome in turn.outcomes]
     assert texts(engine.sent[2]) == [
         f"system: {RUBRIC}",
@@ -113,27 +113,27 @@ async def test_a_conversation_brings_earlier_rows_and_their_answers():
 
 async def test_a_conversation_keeps_the_system_message_and_the_last_hundred():
     engine = Watched()
-    await run(Conversation(), engine, 70)
+    await run(CONVERSATION, engine, 70)
     last = engine.sent[-1].messages
     assert len(last) == 1 + KEPT_MESSAGES + 1
     assert (last[0].role, last[1].text(), last[-1].text()) == ("system", "Candidate 19", "Candidate 69")
 
 
 async def test_a_conversation_too_long_for_the_context_goes_on_with_less_of_it():
-    turn = await run(Conversation(), Watched(context_length=len(RUBRIC) // 4 + 120), 30)
+    turn = await run(CONVERSATION, Watched(context_length=len(RUBRIC) // 4 + 120), 30)
     assert [outcome.error for outcome in turn.outcomes] == [""] * 30
 
 
 async def test_a_failed_row_is_counted_and_ends_nothing():
-    turn = await run(Prefix(), Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
+    turn = await run(PREFIX, Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
     failed = [outcome for outcome in turn.outcomes if outcome.error]
     assert [outcome.row for outcome in failed] == [3]
-    conversation = await run(Conversation(), Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
+    conversation = await run(CONVERSATION, Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
     assert [outcome.row for outcome in conversation.outcomes if outcome.error] == [3]
 
 
 async def test_labels_are_scored_where_the_engine_can():
-    turn = await run(PrefixLabels(), Watched(), 5, labels=["0", "5", "10"])
+    turn = await run(LABELS, Watched(), 5, labels=["0", "5", "10"])
     assert {outcome.text for outcome in turn.outcomes} <= {"0", "5", "10"}
     assert all(0 < outcome.score < 10 for outcome in turn.outcomes)
     assert not any(outcome.output_tokens for outcome in turn.outcomes)
@@ -141,9 +141,9 @@ async def test_labels_are_scored_where_the_engine_can():
 
 def test_what_an_engine_cannot_do_is_said():
     engine = Watched()
-    assert "--labels" in PrefixLabels().missing(engine, [])
-    assert PrefixLabels().missing(engine, ["1"]) == ""
-    assert "only Ollama" in KeepAliveContext().missing(engine, [])
+    assert "--labels" in LABELS.missing(engine, [])
+    assert LABELS.missing(engine, ["1"]) == ""
+    assert "only Ollama" in CONTEXT.missing(engine, [])
 
 
 def test_the_expected_value_weighs_labels_among_one_another():
@@ -166,7 +166,7 @@ def test_a_mark_stands_at_the_very_beginning_and_changes_nothing_else():
 
 async def test_cancelling_a_turn_leaves_no_request_behind():
     engine = Watched(latency=5)
-    task = asyncio.ensure_future(run(Prefix(), engine, 8))
+    task = asyncio.ensure_future(run(PREFIX, engine, 8))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -22,7 +22,7 @@ from gristmill.bench.forecast import forecast, pace
 from gristmill.bench.receipt import StrategyRecord, TurnRecord
 from gristmill.bench.rows import marked
 from gristmill.bench.session import CountsLoads, Outcome, Turn
-from gristmill.bench.strategies import KeepAlive, Rows, Strategy
+from gristmill.bench.strategies import Rows, Strategy, run_alone
 from gristmill.dispatch.dispatcher import Dispatcher
 
 #: Told about every turn that has ended: the strategy's name, the round (from 1), rows, seconds.
@@ -59,7 +59,7 @@ async def measure(
     if not usable:
         return [StrategyRecord(each.name, each.about, missing=missing[each.name]) for each in strategies]
     # The first request of all may load the model or fill caches that have nothing to do with the prompt.
-    await KeepAlive().run(Turn(dispatcher, labels), [marked(rows[0], "Warm-up.")])
+    await run_alone(Turn(dispatcher, labels), [marked(rows[0], "Warm-up.")])
     for number in range(plan.rounds):
         for strategy in usable[number % len(usable) :] + usable[: number % len(usable)]:
             size = plan.rows_at_once if strategy.at_once else plan.rows
@@ -69,7 +69,7 @@ async def measure(
             on_turn(strategy.name, number + 1, len(mine), record.seconds)
             if number == 0 and not strategy.independent:
                 alone = Turn(dispatcher, labels)
-                await KeepAlive().run(alone, mine[: plan.rows])
+                await run_alone(alone, mine[: plan.rows])
                 drifts[strategy.name] = drift(outcomes, alone.outcomes)
     return [
         StrategyRecord(each.name, each.about, missing=missing[each.name])

@@ -63,6 +63,13 @@ def test_chosen_strategies_only(rows_file):
     assert [each["name"] for each in receipt["strategies"]] == ["keep-alive", "prefix"]
 
 
+def test_a_password_in_an_address_stays_out_of_the_receipt(rows_file):
+    _, folder = bench(rows_file, "--strategies", "prefix", "--url", "http://me:secret@a:8000,me:secret@b")
+    written = (folder / "bench.json").read_text()
+    assert "secret" not in written
+    assert json.loads(written)["url"] == "http://a:8000,b"
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -92,6 +92,7 @@ async def _measure(
     from gristmill.bench.measure import measure
     from gristmill.bench.receipt import Receipt
     from gristmill.dispatch.dispatcher import Dispatcher
+    from gristmill.engines.http import shown
 
     engine = create_engine(settings)
     await engine.start()
@@ -113,7 +114,8 @@ async def _measure(
         machine=this_machine(),
         engine=engine.name,
         model=rows[0].model,
-        url=settings.url,
+        # A password in an address is nobody's business.
+        url=",".join(map(shown, settings.url.split(","))) if settings.url else None,
         options=settings.options,
         slots=capabilities.slots,
         context_length=capabilities.context_length,

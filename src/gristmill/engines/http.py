@@ -97,8 +97,8 @@ class HttpClient:
 
 def shown(url: str) -> str:
     """The address as it may stand in messages and logs: without a name and password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    scheme, slashes, rest = url.rpartition("://")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
 
 
 def seconds(retry_after: str | None) -> float | None:

@@ -11,6 +11,12 @@ from gristmill.cli.main import app
 from gristmill.user_error import UserError
 
 
+@pytest.fixture(autouse=True)
+def log_as_it_is(monkeypatch):
+    """The command runs in this process, and must not configure the log for all tests that follow."""
+    monkeypatch.setattr("gristmill.telemetry.log.configure", lambda level: None)
+
+
 @pytest.fixture
 def rows_file(tmp_path):
     path = tmp_path / "rows.jsonl"

@@ -1,0 +1,84 @@
+"""What a job shares, and in which order to run it: one pass over its rows, and one over their sorted keys."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
+from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key
+from gristmill.planning.row_order import RowOrder
+from gristmill.planning.sorted_keys import SortedKeys, shared_length
+
+
+class Duplicates(NamedTuple):
+    """Row ``lines[i]`` asks exactly what the earlier row ``originals[i]`` asks, at deterministic settings."""
+
+    lines: array[int]
+    originals: array[int]
+
+
+class JobPlan(NamedTuple):
+    """Bytes are of prompts in UTF-8, written as JSON.
+
+    ``order`` has the lines to run, without duplicates; ``computed_bytes`` is what an engine must compute of them in
+    that order. ``limited_rows`` rows limit their answer, to ``output_limit`` tokens together.
+    """
+
+    rows: int
+    prompt_bytes: int
+    computed_bytes: int
+    longest_prompt: int
+    output_limit: int
+    limited_rows: int
+    groups: list[PrefixGroup]
+    order: array[int]
+    duplicates: Duplicates
+
+    @property
+    def in_line_order(self) -> bool:
+        """Whether the order to run is the order of the lines, duplicates left out."""
+        return all(before < after for before, after in zip(self.order, self.order[1:], strict=False))
+
+
+class JobPlanner:
+    """``add`` every row, then ``plan``. ``folder`` is an empty one, for what does not fit into memory."""
+
+    def __init__(self, endpoint: str, defaults: dict[str, Any] | None, folder: Path) -> None:
+        self._endpoint = endpoint
+        self._defaults = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (defaults or {}).items()}
+        self._keys = SortedKeys(folder)
+        self._prompt_bytes = 0
+
+    def add(self, line: int, body: bytes) -> None:
+        """``body`` is a JSON object; ``line`` counts from 1."""
+        key, limit = row_key(self._endpoint, body, self._defaults)
+        self._prompt_bytes += prompt_length(key)
+        self._keys.add(key, line, limit)
+
+    def plan(self) -> JobPlan:
+        tree = PrefixTree(self._prompt_bytes)
+        order = RowOrder()
+        duplicates = Duplicates(array("q"), array("q"))
+        rows = computed = longest = output_limit = limited = 0
+        before, before_prompt, original = b"", 0, 0
+        for key, line, limit in self._keys:
+            rows += 1
+            prompt = prompt_length(key)
+            if key == before and is_repeatable(key, prompt):
+                duplicates.lines.append(line)
+                duplicates.originals.append(original)
+                continue
+            shared = min(shared_length(before, key), prompt, before_prompt)
+            order.add(line, limit, tree.add(line, prompt, shared), shared >= STEP)
+            computed += prompt - shared
+            longest = max(longest, prompt)
+            output_limit += limit
+            limited += limit > 0
+            before, before_prompt, original = key, prompt, line
+        return JobPlan(
+            rows, self._prompt_bytes, computed, longest, output_limit, limited, tree.groups(), order.lines(), duplicates
+        )

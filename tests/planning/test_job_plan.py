@@ -1,0 +1,201 @@
+"""The plan of a job: what its rows share, in which order they run, which of them ask the same."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.planning.job_plan import JobPlanner
+from gristmill.planning.prefix_groups import STEP, PrefixTree
+from gristmill.planning.prompt_key import prompt_length, row_key
+from gristmill.planning.row_order import RowOrder
+from gristmill.planning.sorted_keys import SortedKeys, shared_length
+
+CHAT = "/v1/chat/completions"
+
+
+def chat(*texts, **parameters):
+    roles = ["system"] * (len(texts) - 1) + ["user"]
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    return {"model": "m", "messages": messages, **parameters}
+
+
+def plan(bodies, tmp_path, endpoint=CHAT, defaults=None):
+    planner = JobPlanner(endpoint, defaults, tmp_path)
+    for line, body in enumerate(bodies, 1):
+        planner.add(line, json.dumps(body).encode())
+    return planner.plan()
+
+
+def key(body, endpoint=CHAT, defaults=None):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return row_key(
+        endpoint, raw, {name: msgspec.Raw(json.dumps(value).encode()) for name, value in (defaults or {}).items()}
+    ).key
+
+
+def prompt(body, endpoint=CHAT):
+    whole = key(body, endpoint)
+    return whole[: prompt_length(whole)]
+
+
+SAME = [
+    (b'{"model":"m","messages":[{"content":"a\\u00e9","role":"user"}]}', chat("aé")),
+    (chat("a", user="x", metadata={"k": "v"}, stream=False), chat("a")),
+    (chat("a", temperature=None), chat("a")),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
+     {"messages": [{"role": "user", "content": "ab"}]}),
+    ({"seed": 1, **chat("a")}, chat("a", seed=1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_rows_that_ask_the_same_have_the_same_key(one, other):
+    assert key(one) == key(other)
+
+
+DIFFERENT = [
+    (chat("a"), chat("b")),
+    (chat("a", "b"), chat("ab")),
+    (chat("a"), chat("a", temperature=0)),
+    (chat("a"), chat("a", response_format={"type": "json_object"})),
+    (chat("a"), chat("a", tools=[{"type": "function"}])),
+    ({"messages": [{"role": "user", "content": "a"}]}, {"messages": [{"role": "assistant", "content": "a"}]}),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+     {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "y"}]}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_rows_that_ask_something_else_have_another_key(one, other):
+    assert key(one) != key(other)
+
+
+def test_settings_are_not_part_of_the_prompt():
+    assert prompt(chat("a", temperature=1, max_tokens=3)) == prompt(chat("a", response_format={"type": "json_object"}))
+
+
+def test_defaults_count_like_fields_of_the_body():
+    assert key({"messages": [{"role": "user", "content": "a"}]}, defaults={"model": "m", "seed": 3}) == key(
+        chat("a", seed=3)
+    )
+
+
+def test_what_no_model_can_read_still_has_a_key():
+    for body in (b'{"messages":"x"}', b'{"messages":[{"role":"user","content":"\\ud800"}]}', b'{"messages":[1]}'):
+        assert key(body)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
+def test_prompts_share_as_much_of_the_key_as_of_the_text(beginning, one, other):
+    keys = [key(chat("rubric", beginning + end)) for end in (one, other)]
+    least = len(json.dumps(chat("rubric")["messages"], separators=(",", ":"))) + len(beginning.encode())
+    assert shared_length(*keys) >= least
+
+
+@given(st.lists(st.binary(max_size=60).map(lambda data: b"shared" * 20 + data), max_size=80), st.integers(1, 3000))
+@settings(deadline=None)
+def test_sorting_with_little_memory_gives_what_sorting_in_memory_gives(tmp_path_factory, keys, run_bytes):
+    sorted_keys = SortedKeys(tmp_path_factory.mktemp("runs"), run_bytes)
+    for line, each in enumerate(keys):
+        sorted_keys.add(each, line, 7)
+    assert [tuple(row) for row in sorted_keys] == sorted((each, line, 7) for line, each in enumerate(keys))
+
+
+def test_more_runs_than_may_be_open_are_merged(tmp_path):
+    numbers = random.Random(1).sample(range(10**6), 1000)
+    sorted_keys = SortedKeys(tmp_path, run_bytes=1)
+    for line, number in enumerate(numbers):
+        sorted_keys.add(b"%06d" % number, line)
+    assert [row.key for row in sorted_keys] == [b"%06d" % number for number in sorted(numbers)]
+    assert len(list(tmp_path.iterdir())) < 250
+
+
+ends = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+@given(ends)
+@settings(deadline=None)
+def test_the_tree_of_sorted_rows_is_the_tree_of_their_prefixes(rows):
+    """Against counting every prefix of every row."""
+    texts = sorted(
+        b"".join(bytes([48 + part]) * STEP for part in row[: row[2]]) + b"%d" % i for i, row in enumerate(rows)
+    )
+    tree, order = PrefixTree(0), RowOrder()
+    before = b""
+    for line, text in enumerate(texts):
+        shared = shared_length(before, text)
+        order.add(line, 0, tree.add(line, len(text), shared), shared >= STEP)
+        before = text
+    counted = Counter(text[: STEP * level] for text in texts for level in range(1, len(text) // STEP + 1))
+    expected = set()
+    for prefix, count in counted.items():
+        longer = [other for other in counted if len(other) == len(prefix) + STEP and other.startswith(prefix)]
+        if count > 1 and all(counted[other] != count for other in longer):
+            expected.add((len(prefix) // STEP, count, sum(len(text) for text in texts if text.startswith(prefix))))
+    groups = tree.groups()
+    assert {(group.shared_bytes // STEP, group.rows, group.prompt_bytes) for group in groups} == expected
+    for group in groups:
+        assert group.parent_bytes == (0 if group.parent is None else groups[group.parent].shared_bytes)
+    lines = list(order.lines())
+    assert sorted(lines) == list(range(len(texts)))
+    for prefix in counted:
+        places = [place for place, line in enumerate(lines) if texts[line].startswith(prefix)]
+        assert places == list(range(places[0], places[0] + len(places))), "rows of one group run one after another"
+
+
+def test_rows_of_one_rubric_keep_the_order_of_their_lines(tmp_path):
+    bodies = [chat("rubric " * 100, f"row {i * 7919 % 1000}") for i in range(200)]
+    found = plan(bodies, tmp_path)
+    assert found.in_line_order
+    (group,) = found.groups
+    assert (group.rows, group.parent, group.first_line) == (200, None, 1)
+    assert 700 <= group.shared_bytes <= 760
+
+
+def test_rubrics_that_arrive_interleaved_run_one_after_another(tmp_path):
+    rubrics = [f"rubric {i} " * 100 for i in range(5)]
+    found = plan([chat(rubrics[i % 5], f"row {i}") for i in range(50)], tmp_path)
+    assert [(line - 1) % 5 for line in found.order] == [rubric for rubric in range(5) for _ in range(10)]
+    assert not found.in_line_order
+    assert [group.rows for group in found.groups] == [10] * 5
+
+
+def test_nested_groups_are_found(tmp_path):
+    postings = [f"posting {i} " * 80 for i in range(3)]
+    found = plan([chat("rubric " * 200, postings[i % 3], f"candidate {i}") for i in range(60)], tmp_path)
+    assert [(group.parent, group.rows) for group in found.groups] == [(None, 60), (0, 20), (0, 20), (0, 20)]
+    assert sum(group.saved_bytes for group in found.groups) > 0.8 * (found.prompt_bytes - found.computed_bytes)
+
+
+def test_groups_with_the_longest_answers_run_first(tmp_path):
+    bodies = [chat(f"rubric {i % 2} " * 100, f"row {i}", max_tokens=[10, 500][i % 2]) for i in range(10)]
+    assert list(plan(bodies, tmp_path).order) == [2, 4, 6, 8, 10, 1, 3, 5, 7, 9]
+
+
+def test_rows_that_ask_the_same_without_chance_run_once(tmp_path):
+    bodies = [
+        chat("a", temperature=0),
+        chat("b"),
+        chat("a", temperature=0),
+        chat("b"),
+        chat("a", seed=4),
+        chat("a", seed=4),
+    ]
+    found = plan(bodies, tmp_path)
+    assert dict(zip(*found.duplicates, strict=True)) == {3: 1, 6: 5}
+    assert sorted(found.order) == [1, 2, 4, 5]
+
+
+def test_computed_bytes_are_those_of_the_tree(tmp_path):
+    bodies = [chat("rubric " * 100, f"row {i:03}") for i in range(100)]
+    found = plan(bodies, tmp_path)
+    assert found.prompt_bytes == sum(len(prompt(body)) for body in bodies)
+    assert found.computed_bytes < len(prompt(bodies[0])) + 100 * 8
+    assert found.output_limit == found.limited_rows == 0

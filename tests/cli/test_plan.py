@@ -7,6 +7,7 @@ import json
 from typer.testing import CliRunner
 
 from gristmill.cli.main import app
+from gristmill.user_error import UserError
 
 JOB = ["plan", "--rows", "170000", "--prefix-tokens", "2000", "--row-tokens", "50"]
 
@@ -26,3 +27,59 @@ def test_its_numbers_are_machine_readable():
 
 def test_a_job_without_rows_is_refused():
     assert CliRunner().invoke(app, ["plan", "--rows", "0", "--prefix-tokens", "1", "--row-tokens", "1"]).exit_code == 2
+
+
+def write_rows(path, rows):
+    lines = []
+    for number, (system, user, parameters) in enumerate(rows):
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        body = {"model": "m", "messages": messages, **parameters}
+        request = {"custom_id": f"row-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines.append(json.dumps(request))
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+RUBRICS = ["strict rubric " * 100, "kind rubric " * 100]
+
+
+def test_it_says_what_the_rows_of_a_file_share(tmp_path):
+    rows = [(RUBRICS[i % 2], f"candidate {i}", {"max_tokens": 5, "temperature": 0}) for i in range(40)]
+    path = write_rows(tmp_path / "rows.jsonl", [*rows, rows[0]])
+    result = CliRunner().invoke(app, ["plan", path, "--prompt-price", "2", "--output-price", "10", "--json"])
+    found = json.loads(result.stdout)
+    assert (found["rows"], found["duplicates"], found["in_line_order"]) == (41, 1, False)
+    assert [group["rows"] for group in found["groups"]] == [20, 20]
+    assert found["tokens"]["output"] == 40 * 5
+    assert found["tokens"]["computed"] < found["tokens"]["sent"] / 10
+    assert found["cost_avoided"] == (found["tokens"]["sent"] * 2 + 200 * 10) / 1e6
+    shown = CliRunner().invoke(app, ["plan", path])
+    assert "group by group" in shown.stdout
+    assert "1 of them ask what another row asks" in shown.stdout
+
+
+def test_the_picture_needs_nothing_else(tmp_path):
+    path = write_rows(tmp_path / "rows <b>.jsonl", [(RUBRICS[0], f"candidate {i}", {}) for i in range(40)])
+    page = tmp_path / "plan.html"
+    assert CliRunner().invoke(app, ["plan", path, "--html", str(page)]).exit_code == 0
+    text = page.read_text()
+    assert "40 rows share" in text
+    assert "rows &lt;b&gt;.jsonl" in text
+    assert not any(outside in text for outside in ("http:", "https:", "src=", "<link", "<script"))
+
+
+def test_a_file_that_cannot_run_is_refused_with_line_and_cause(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [("a", "b", {}), ("a", "b", {"model": "other"})])
+    with path.open("a") as file:
+        file.write('{"custom_id":"x","method":"POST","url":"/v1/chat/completions","body":{"model":"m"}}\n')
+        file.write('{"custom_id":"y","method":"POST","url":"/v1/completions","body":{"model":"m","prompt":"p"}}\n')
+    result = CliRunner().invoke(app, ["plan", str(path)])
+    assert isinstance(result.exception, UserError)
+    for part in ("line 2", "'other' for this request does not match", "line 3", "Messages parameter is required",
+                 "line 4", "does not match the batch endpoint"):  # fmt: skip
+        assert part in str(result.exception)
+
+
+def test_without_file_and_figures_it_says_what_to_give():
+    assert "--prefix-tokens" in str(CliRunner().invoke(app, ["plan", "--rows", "3"]).exception)

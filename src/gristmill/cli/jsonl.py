@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -45,3 +46,14 @@ def first_endpoint(path: Path) -> str:
         if url in ENDPOINTS:
             return url
     return "/v1/chat/completions"
+
+
+def read_defaults(path: Path | None) -> dict[str, Any] | None:
+    """Body parameters for lines that do not set them, from a JSON file. Raises UserError."""
+    if path is None:
+        return None
+    check_readable(path)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} must hold one JSON object of body parameters: {error}.") from None

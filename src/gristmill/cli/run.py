@@ -68,7 +68,7 @@ def run(
     settings = config.engine_settings(engine, model, url, engine_option)
     state = output.parent / f".{output.name}.gristmill"
     _check_output(output, state, overwrite)
-    read_defaults = _read_defaults(defaults)
+    read_defaults = jsonl.read_defaults(defaults)
     settings = settings._replace(row_tokens=_row_tokens(input_file, read_defaults))
     job = _job(input_file, settings, read_defaults)
     _check_same_job(state, job)
@@ -147,16 +147,6 @@ def _check_output(output: Path, state: Path, overwrite: bool) -> None:
         raise UserError(f"There is no folder {output.parent} for the output: create it first.")
     if output.exists() and not (state / _NOTE).exists() and not overwrite:
         raise UserError(f"{output} exists already: choose another name, or replace it with --overwrite.")
-
-
-def _read_defaults(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    jsonl.check_readable(path)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} must hold one JSON object of body parameters: {error}.") from None
 
 
 def _row_tokens(input_file: Path, defaults: dict[str, Any] | None) -> int:

@@ -28,10 +28,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
+def out() -> Console:
+    """Standard output: cut to the terminal's width; to a file or a pipe, whole."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
 def print_table(table: Table) -> None:
-    """Cut to the terminal's width; to a file or a pipe, whole."""
-    out = Console(highlight=False)
-    (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table)
+    out().print(table)
 
 
 def is_terminal(batch: Batch) -> bool:

@@ -1,0 +1,85 @@
+"""Planning an input file before there is a batch: every line checked and added to the plan, in one pass."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gristmill.batches import line_check
+from gristmill.batches.lines import Line, LineSplitter
+from gristmill.batches.validation import Limits
+from gristmill.planning.job_plan import JobPlan, JobPlanner
+from gristmill.wire.batch import BatchError
+
+_CHUNK = 4 * 1024 * 1024
+_LISTED_ERRORS = 100
+
+
+class _Line(msgspec.Struct):
+    body: msgspec.Raw
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+class Rejected(Exception):
+    """The file would be refused as a batch's input; ``errors`` has the first reasons, in line order."""
+
+    def __init__(self, errors: list[BatchError]) -> None:
+        super().__init__(f"{len(errors)} errors")
+        self.errors = errors
+
+
+def add_lines(planner: JobPlanner, lines: list[Line]) -> None:
+    """Lines of which ``check_line`` found nothing wrong."""
+    for line in lines:
+        if line.data is not None:
+            planner.add(line.number, _line_decoder.decode(line.data).body)
+
+
+def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> JobPlan:
+    """The plan of the whole file. Raises Rejected. Ids are not looked at: they change nothing here."""
+    with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder, path.open("rb") as file:
+        planner = JobPlanner(endpoint, defaults, Path(folder))
+        checker = _Checker(endpoint, defaults, limits)
+        splitter = LineSplitter(limits.max_line_bytes)
+        while chunk := file.read(_CHUNK):
+            add_lines(planner, checker.good(splitter.feed(chunk)))
+        add_lines(planner, checker.good(splitter.finish()))
+        if not checker.checked:
+            raise Rejected([BatchError("empty_file", "The input file is empty.")])
+        if checker.errors:
+            raise Rejected(checker.errors)
+        return planner.plan()
+
+
+class _Checker:
+    def __init__(self, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> None:
+        self._endpoint = endpoint
+        self._defaults = defaults
+        self._limits = limits
+        self._model: str | None = None
+        self.checked = 0
+        self.errors: list[BatchError] = []
+
+    def good(self, lines: list[Line]) -> list[Line]:
+        """Those with nothing wrong; of the others, the first reasons are kept. Raises Rejected when there are many."""
+        self.checked += len(lines)
+        found = [line for line in lines if self._is_good(line)]
+        if len(self.errors) >= _LISTED_ERRORS:
+            raise Rejected(self.errors)
+        return found
+
+    def _is_good(self, line: Line) -> bool:
+        if line.data is None:
+            self.errors.append(line_check.too_long(line.number, line.length, self._limits.max_line_bytes))
+            return False
+        check = line_check.check_line(line.data, line.number, self._endpoint, self._defaults)
+        self._model = self._model or check.model
+        if check.model is not None and check.model != self._model:
+            check.errors.append(line_check.mismatched_model(line.number, check.model))
+        self.errors += check.errors
+        return not check.errors

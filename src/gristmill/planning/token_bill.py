@@ -1,0 +1,68 @@
+"""What a planned job costs in tokens and in money, as far as that can be told before an engine has seen it. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gristmill.planning.job_plan import JobPlan
+from gristmill.planning.prefix_groups import PrefixGroup
+
+#: Bytes of UTF-8 a token of English text has, about, with today's tokenizers.
+USUAL_BYTES_PER_TOKEN = 4.0
+
+
+class TokenBill(NamedTuple):
+    """``sent``: prompt tokens of all rows; ``computed``: those left for the engine, in planned order and with a prefix
+    cache; ``output``: at most, as far as rows set limits (None where some do not)."""
+
+    sent: int
+    computed: int
+    output: int | None
+
+
+class Prices(NamedTuple):
+    """What a hosted API takes for a million tokens, in whatever currency."""
+
+    prompt: float
+    output: float
+
+
+def token_bill(plan: JobPlan, bytes_per_token: float = USUAL_BYTES_PER_TOKEN) -> TokenBill:
+    output = plan.output_limit if plan.limited_rows == plan.rows - len(plan.duplicates.lines) else None
+    return TokenBill(round(plan.prompt_bytes / bytes_per_token), round(plan.computed_bytes / bytes_per_token), output)
+
+
+def cost_avoided(bill: TokenBill, prices: Prices) -> float:
+    """What the job would cost at ``prices``, with every prompt token charged; output tokens at most."""
+    return (bill.sent * prices.prompt + (bill.output or 0) * prices.output) / 1e6
+
+
+class GroupBill(NamedTuple):
+    """A group of the prefix tree in tokens; ``depth`` counts the groups around it."""
+
+    depth: int
+    rows: int
+    shared: int
+    own_per_row: float
+    saved: int
+    first_line: int
+
+
+def group_bills(groups: list[PrefixGroup], bytes_per_token: float = USUAL_BYTES_PER_TOKEN) -> list[GroupBill]:
+    """In depth-first order, as ``groups`` are."""
+    depths: list[int] = []
+    bills = []
+    for group in groups:
+        depths.append(0 if group.parent is None else depths[group.parent] + 1)
+        own = group.prompt_bytes / group.rows - group.shared_bytes
+        bills.append(
+            GroupBill(
+                depths[-1],
+                group.rows,
+                round(group.shared_bytes / bytes_per_token),
+                round(own / bytes_per_token, 1),
+                round(group.saved_bytes / bytes_per_token),
+                group.first_line,
+            )
+        )
+    return bills

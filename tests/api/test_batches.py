@@ -232,3 +232,24 @@ def test_an_expired_batch_keeps_its_results_and_cannot_be_cancelled(data: Path) 
         assert {line["error"]["code"] for line in errors} == {"batch_expired"}
         with pytest.raises(openai.ConflictError):
             client.batches.cancel(batch.id)
+
+
+def test_defaults_of_a_batch_complete_its_lines_through_openais_client(client: openai.OpenAI) -> None:
+    rows = [chat_line(f"row-{index}", f"candidate {index % 3}") for index in range(9)]
+    for line in rows:
+        del line["body"]["model"]
+    rubric = {"role": "system", "content": "Rate the candidate. " * 50}
+    defaults = {"model": "simulated", "temperature": 0, "messages": [rubric]}
+    batch = run(client, jsonl(rows), extra_body={"defaults": defaults})
+    assert batch.status == "completed" and counts(batch) == (9, 9, 0)
+    output, _ = both_files(client, batch)
+    assert ids(output) == [f"row-{index}" for index in range(9)]
+    assert all(line["response"]["body"]["usage"]["prompt_tokens"] > 200 for line in output)
+    plan = (batch.model_extra or {})["gristmill"]["plan"]
+    assert (plan["deduplicated"], plan["prefix_groups"]) == (6, 1)
+
+
+def test_defaults_that_are_no_object_are_a_400(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        submit(client, chat_file(1), extra_body={"defaults": ["model"]})
+    assert refused.value.param == "defaults"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gristmill.batches import lifecycle
 from gristmill.storage.records import TERMINAL_STATUSES
-from gristmill.wire.batch import BatchError
+from gristmill.wire.batch import BatchError, BatchPlan
 
 UNFINISHED = ("validating", "in_progress", "finalizing")
 
@@ -46,7 +46,9 @@ def test_an_end_sets_its_own_time_and_the_files_that_have_lines(status: str) -> 
 def test_each_step_sets_its_time() -> None:
     errors = [BatchError("invalid_json_line", "no")]
     assert lifecycle.rejected(errors, 1) == {"status": "failed", "failed_at": 1, "errors": errors}
-    assert lifecycle.validated(3, "m", 2) == {"status": "in_progress", "in_progress_at": 2, "total": 3, "model": "m"}
+    plan = BatchPlan(1, 2, 30, 4)
+    validated = {"status": "in_progress", "in_progress_at": 2, "total": 3, "model": "m", "plan": plan}
+    assert lifecycle.validated(3, "m", plan, 2) == validated
     assert lifecycle.all_rows_done(3) == {"status": "finalizing", "finalizing_at": 3}
 
 

@@ -160,7 +160,7 @@ def test_a_full_disk_pauses_a_batch_with_its_reason_and_space_lets_it_go_on(smal
 
 
 def reason_is_gone(client: openai.OpenAI, batch_id: str) -> bool:
-    return (client.batches.retrieve(batch_id).model_extra or {})["gristmill"] is None
+    return (client.batches.retrieve(batch_id).model_extra or {})["gristmill"]["waiting_for"] is None
 
 
 def test_a_disk_that_is_full_when_files_are_written_is_waited_for(small_disk: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_row_with_a_result_is_no_longer_pending_and_is_counted(tmp_path: Path)
     async def story(store: SqlMetadataStore) -> None:
         seq = (await owned_batch(store)).seq
         await store.rows.commit(seq, "me", [Result(2, True, b"two", 10, 4, 3), Result(5, False, b"five")])
-        assert [row.line for row in await store.rows.pending(seq, 0, 100)] == [1, 3, 4, 6, 7, 8, 9, 10]
+        assert [row.line for _, row in await store.rows.pending(seq, 0, 100)] == [1, 3, 4, 6, 7, 8, 9, 10]
         assert await counts(store) == (1, 1)
         record = await store.batches.get("batch_1")
         assert record and (record.input_tokens, record.cached_tokens, record.output_tokens) == (10, 4, 3)
@@ -88,6 +88,32 @@ def test_what_is_stored_is_there_when_the_database_is_opened_again(tmp_path: Pat
 
     tell(tmp_path, write)
     tell(tmp_path, read)
+
+
+def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_cleared(tmp_path: Path) -> None:
+    async def story(store: SqlMetadataStore) -> None:
+        seq = (await owned_batch(store, 6)).seq
+        await store.rows.arrange(seq, [5, 1, 6, 3], [(2, 1), (4, 1)])
+        assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 3)] == [(1, 5), (2, 1), (3, 6)]
+        await store.rows.commit(seq, "me", [Result(5, True, b"five")])
+        assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
+        assert [row.line for _, row in await store.rows.pending(seq, 3, 10)] == [3]
+        assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
+        await store.rows.clear(seq)
+        await store.rows.add(seq, rows(3))
+        assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]
+
+    tell(tmp_path, story)
+
+
+def test_followers_are_never_pending_also_in_the_order_of_the_lines(tmp_path: Path) -> None:
+    async def story(store: SqlMetadataStore) -> None:
+        seq = (await owned_batch(store, 4)).seq
+        await store.rows.arrange(seq, [], [(3, 1)])
+        assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (4, 4)]
+        assert [row.line for row in await store.rows.not_succeeded(seq, 0, 9)] == [1, 2, 3, 4]
+
+    tell(tmp_path, story)
 
 
 def test_a_row_has_at_most_one_result_and_a_second_one_changes_nothing(tmp_path: Path) -> None:
@@ -229,7 +255,7 @@ def test_clear_drops_the_rows_of_one_batch_only_however_many(tmp_path: Path) -> 
         await store.rows.add(seq + 1, rows(3))
         await store.rows.clear(seq)
         assert await store.rows.pending(seq, 0, 10) == [] == await store.rows.succeeded(seq, 0, 10)
-        assert await store.rows.pending(seq + 1, 0, 10) == rows(3)
+        assert [row for _, row in await store.rows.pending(seq + 1, 0, 10)] == rows(3)
 
     tell(tmp_path, story)
 

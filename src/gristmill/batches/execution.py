@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import deque
 
 import msgspec
 
@@ -12,15 +12,16 @@ from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
 from gristmill.engines.protocol import EngineError
-from gristmill.inference.answer import Asker
+from gristmill.inference.answer import Answer, Asker
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Result
+from gristmill.storage.records import BatchRecord, Follower, Result
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ROWS, TOKENS
 from gristmill.telemetry.progress import Counts
 from gristmill.wire.errors import ApiError
+from gristmill.wire.line_body import default_fields, with_defaults
 
 log = get_logger(__name__)
 
@@ -48,7 +49,7 @@ class Execution:
             lambda request: dispatcher.score(request, self._abandon),
         )
         self._workers: list[asyncio.Task[None]] = []
-        self._defaults = {name: msgspec.Raw(msgspec.json.encode(v)) for name, v in (batch.defaults or {}).items()}
+        self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed
         self.counts = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
@@ -75,34 +76,50 @@ class Execution:
     async def _work(self) -> None:
         while (row := await self._feed.next()) is not None:
             try:
-                result = await self._answer(row)
+                results = await self._results(row)
             except Abandoned:
                 return
-            self._count(result)
-            await self._log.add(result)
+            for result in results:
+                self._count(result)
+            await self._log.add(results)
 
-    async def _answer(self, row: Input) -> Result:
+    async def _results(self, row: Input) -> list[Result]:
+        """The row's result, and those of the rows that are answered with its answer. They are stored together: a row
+        that has a result has left no follower behind."""
+        results: list[Result] = []
+        waiting = deque((Follower(row.line, row.custom_id), *row.followers))
+        while waiting:
+            outcome = await self._outcome(row)
+            results.append(self._result(waiting.popleft(), outcome))
+            if isinstance(outcome, Answer) or not _worth_asking_again(outcome):
+                copied = outcome.without_tokens() if isinstance(outcome, Answer) else outcome
+                results += [self._result(follower, copied) for follower in waiting]
+                break
+        return results
+
+    def _result(self, row: Follower, outcome: Answer | ApiError) -> Result:
+        make = output_lines.success if isinstance(outcome, Answer) else output_lines.failure
+        return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
+
+    async def _outcome(self, row: Input) -> Answer | ApiError:
         try:
-            answer = await self._endpoint.answer(self._body(row), self._ask)
+            return await self._endpoint.answer(self._body(row), self._ask)
         except EngineError as error:
-            return output_lines.failure(self._batch.id, row.line, row.custom_id, api_error(error))
+            return api_error(error)
         except ApiError as error:
-            return output_lines.failure(self._batch.id, row.line, row.custom_id, error)
+            return error
         except (Abandoned, asyncio.CancelledError):
             raise
         except Exception as error:
             # Whatever goes wrong with one row, it is that row's result and never the batch's end.
             log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)
-            unexpected = ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
-            return output_lines.failure(self._batch.id, row.line, row.custom_id, unexpected)
-        return output_lines.success(self._batch.id, row.line, row.custom_id, answer)
+            return ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
 
     def _body(self, row: Input) -> bytes:
         body = _line_decoder.decode(row.data).body
         if not self._defaults:
             return bytes(body)
-        fields: dict[str, Any] = {**self._defaults, **_fields_decoder.decode(body)}
-        return msgspec.json.encode(fields)
+        return msgspec.json.encode(with_defaults(_fields_decoder.decode(body), self._defaults))
 
     def _count(self, result: Result) -> None:
         counts = self.counts
@@ -120,3 +137,8 @@ class Execution:
         TOKENS["prompt"].inc(result.prompt_tokens)
         TOKENS["cached"].inc(result.cached_tokens or 0)
         TOKENS["completion"].inc(result.completion_tokens)
+
+
+def _worth_asking_again(error: ApiError) -> bool:
+    """Whether a row that asks the same might fare better: the engine failed, not the request."""
+    return error.status >= 500 or error.status == 429

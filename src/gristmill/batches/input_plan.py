@@ -1,8 +1,10 @@
-"""Planning an input file before there is a batch: every line checked and added to the plan, in one pass."""
+"""Planning an input: a batch's, once it is validated, or a file for which there is no batch yet."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import msgspec
 
 from gristmill.batches import line_check
 from gristmill.batches.lines import Line, LineSplitter
-from gristmill.batches.validation import Limits
+from gristmill.batches.validation import Limits, Stopped
 from gristmill.planning.job_plan import JobPlan, JobPlanner
-from gristmill.wire.batch import BatchError
+from gristmill.planning.token_bill import token_bill
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.wire.batch import BatchError, BatchPlan
 
 _CHUNK = 4 * 1024 * 1024
 _LISTED_ERRORS = 100
@@ -54,6 +59,25 @@ def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits
         if checker.errors:
             raise Rejected(checker.errors)
         return planner.plan()
+
+
+async def plan_rows(storage: Storage, batch: BatchRecord, stopping: Callable[[], bool]) -> BatchPlan:
+    """Plan a batch whose input is valid, and store the order its rows run in. Raises Stopped soon after ``stopping()``
+    becomes true; nothing but ``rows.clear`` undoes what was stored by then."""
+    with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder:
+        planner = JobPlanner(batch.endpoint, batch.defaults, Path(folder))
+        # The input is valid: no line is too long.
+        splitter = LineSplitter(2**62)
+        async for chunk in storage.blobs.stream(file_blob(batch.input_file_id)):
+            await asyncio.to_thread(add_lines, planner, splitter.feed(chunk))
+            if stopping():
+                raise Stopped
+        await asyncio.to_thread(add_lines, planner, splitter.finish())
+        plan = await asyncio.to_thread(planner.plan)
+    order = [] if plan.in_line_order else plan.order
+    await storage.metadata.rows.arrange(batch.seq, order, list(zip(*plan.duplicates, strict=True)))
+    bill = token_bill(plan)
+    return BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed)
 
 
 class _Checker:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from gristmill.storage.records import TERMINAL_STATUSES, Changes
-from gristmill.wire.batch import BatchError
+from gristmill.wire.batch import BatchError, BatchPlan
 
 VALIDATING = "validating"
 IN_PROGRESS = "in_progress"
@@ -36,8 +36,8 @@ def rejected(errors: list[BatchError], now: int) -> Changes:
     return {"status": FAILED, "failed_at": now, "errors": errors}
 
 
-def validated(total: int, model: str | None, now: int) -> Changes:
-    return {"status": IN_PROGRESS, "in_progress_at": now, "total": total, "model": model}
+def validated(total: int, model: str | None, plan: BatchPlan, now: int) -> Changes:
+    return {"status": IN_PROGRESS, "in_progress_at": now, "total": total, "model": model, "plan": plan}
 
 
 def all_rows_done(now: int) -> Changes:

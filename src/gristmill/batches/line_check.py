@@ -9,6 +9,7 @@ import msgspec
 from gristmill.inference.endpoints import ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
 from gristmill.wire.json import clip, type_of
+from gristmill.wire.line_body import default_fields, with_defaults
 
 
 class LineCheck(NamedTuple):
@@ -117,8 +118,7 @@ def _examine(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] |
     elif bytes(body)[:1] != b"{":
         checker.wrong_type("body", "an object", body)
     else:
-        preset = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (defaults or {}).items()}
-        model = checker.body(preset | _fields(body), ENDPOINTS[endpoint])
+        model = checker.body(with_defaults(_fields(body), default_fields(defaults)), ENDPOINTS[endpoint])
     return LineCheck(custom_id, model, checker.errors)
 
 

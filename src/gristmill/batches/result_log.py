@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gristmill.storage.protocol import Rows
 from gristmill.storage.records import Result
@@ -14,7 +15,7 @@ _GROUP_DELAY = 0.1
 
 
 class ResultLog:
-    """``add`` takes a result, ``run`` stores them until ``finish``; adding waits while storage is behind."""
+    """``add`` takes results, ``run`` stores them until ``finish``; adding waits while storage is behind."""
 
     def __init__(self, rows: Rows, batch_seq: int, owner: str) -> None:
         self._rows = rows
@@ -27,10 +28,11 @@ class ResultLog:
         self._room.set()
         self._finished = False
 
-    async def add(self, result: Result) -> None:
+    async def add(self, results: Sequence[Result]) -> None:
+        """``results`` are stored in one transaction."""
         await self._room.wait()
-        self._buffer.append(result)
-        self._bytes += len(result.payload)
+        self._buffer += results
+        self._bytes += sum(len(result.payload) for result in results)
         if len(self._buffer) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._full.set()
             if len(self._buffer) >= 2 * _GROUP_ROWS or self._bytes >= 2 * _GROUP_BYTES:

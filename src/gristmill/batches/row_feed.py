@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Row, file_blob
+from gristmill.storage.records import BatchRecord, Follower, PendingRow, Row, file_blob
 
 _ROWS_AHEAD = 512
 _BYTES_AHEAD = 8 * 1024 * 1024
 
 
 class Input(NamedTuple):
+    """``followers`` are the rows that get this row's answer."""
+
     line: int
     custom_id: str
     data: bytes
+    followers: Sequence[Follower] = ()
 
 
 class RowFeed:
-    """``next`` gives every row without a result exactly once, in line order, then None."""
+    """``next`` gives every row without a result exactly once, in the order to run in, then None."""
 
     def __init__(self, storage: Storage, batch: BatchRecord) -> None:
         self._storage = storage
         self._batch = batch
         self._blob = file_blob(batch.input_file_id)
-        self._known: deque[Row] = deque()
+        self._known: deque[PendingRow] = deque()
         self._ready: deque[Input] = deque()
         self._after = 0
         self._ended = False
@@ -55,29 +60,39 @@ class RowFeed:
 
     async def _fetch(self) -> list[Input]:
         if not self._known and not self._ended:
-            rows = await self._storage.metadata.rows.pending(self._batch.seq, self._after, _ROWS_AHEAD)
-            self._ended = not rows
-            self._known.extend(rows)
+            pending = await self._storage.metadata.rows.pending(self._batch.seq, self._after, _ROWS_AHEAD)
+            self._ended = not pending
+            self._known.extend(pending)
         rows = self._take(_BYTES_AHEAD)
         if not rows:
             return []
-        self._after = rows[-1].line
         data = await self._read(rows)
-        return [Input(row.line, row.custom_id, each) for row, each in zip(rows, data, strict=True)]
+        followers = await self._followers([row.line for row in rows])
+        return [
+            Input(row.line, row.custom_id, each, followers.get(row.line, ()))
+            for row, each in zip(rows, data, strict=True)
+        ]
 
     def _take(self, max_bytes: int) -> list[Row]:
         """The next rows that fit into ``max_bytes``, at least one."""
         taken: list[Row] = []
         size = 0
-        while self._known and (not taken or size + self._known[0].length <= max_bytes):
-            size += self._known[0].length
-            taken.append(self._known.popleft())
+        while self._known and (not taken or size + self._known[0].row.length <= max_bytes):
+            self._after, row = self._known.popleft()
+            size += row.length
+            taken.append(row)
         return taken
 
+    async def _followers(self, lines: list[int]) -> Mapping[int, Sequence[Follower]]:
+        if not self._batch.plan or not self._batch.plan.deduplicated:
+            return {}
+        return await self._storage.metadata.rows.followers(self._batch.seq, lines)
+
     async def _read(self, rows: list[Row]) -> list[bytes]:
-        first, last = rows[0], rows[-1]
-        span = last.offset + last.length - first.offset
-        if span <= 2 * _BYTES_AHEAD or len(rows) == 1:
+        first = rows[0]
+        in_line_order = all(row.offset < after.offset for row, after in itertools.pairwise(rows))
+        span = rows[-1].offset + rows[-1].length - first.offset
+        if (in_line_order and span <= 2 * _BYTES_AHEAD) or len(rows) == 1:
             data = await self._storage.blobs.read(self._blob, first.offset, span)
             starts = [row.offset - first.offset for row in rows]
             return [data[start : start + row.length] for start, row in zip(starts, rows, strict=True)]

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
+from gristmill.batches.input_plan import plan_rows
 from gristmill.batches.validation import Limits, Stopped, Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Progress
-from gristmill.wire.batch import BatchError, BatchProgress
+from gristmill.wire.batch import BatchError, BatchPlan, BatchProgress
 
 log = get_logger(__name__)
 
@@ -79,9 +80,16 @@ class Runner:
             return
         if validation.errors:
             await self._reject(validation.errors)
-        else:
-            await self._change(lifecycle.validated(validation.total, validation.model, _now()))
-            log.info("batch validated", batch=self.batch.id, rows=validation.total)
+        elif (plan := await self._plan()) is not None:
+            await self._change(lifecycle.validated(validation.total, validation.model, plan, _now()))
+            found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
+            log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
+
+    async def _plan(self) -> BatchPlan | None:
+        try:
+            return await plan_rows(self._storage, self.batch, lambda: self._stopping or self._cancelled)
+        except Stopped:
+            return None
 
     async def _validation(self, stopping: Callable[[], bool]) -> Validation | None:
         models = self._dispatcher.engine.models

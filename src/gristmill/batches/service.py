@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -46,7 +46,7 @@ class BatchService:
         self._batches = storage.metadata.batches
         self._work = work
 
-    async def create(self, request: CreateBatchRequest, defaults: dict[str, Any] | None = None) -> Batch:
+    async def create(self, request: CreateBatchRequest) -> Batch:
         """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong."""
         now = int(time.time())
         record = BatchRecord(
@@ -59,7 +59,7 @@ class BatchService:
             created_at=now,
             expires_at=now + _window(request.completion_window),
             metadata=_metadata(request.metadata),
-            defaults=defaults,
+            defaults=request.defaults,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
         )
         record = await self._batches.add(record)
@@ -105,6 +105,8 @@ class BatchService:
 
 def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch:
     """The batch object of the API."""
+    if record.plan is not None:
+        progress = msgspec.structs.replace(progress or BatchProgress(), plan=record.plan)
     shared = {name: getattr(record, name) for name in _SHARED_FIELDS}
     return Batch(
         **shared,

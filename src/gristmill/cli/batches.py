@@ -29,15 +29,19 @@ def submit(
     window: Annotated[str, typer.Option(help="How long it may take, such as 24h or 30d.")] = "30d",
     endpoint: Annotated[str | None, typer.Option(help="Endpoint of the requests; the first line's url.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the batch.")] = None,
+    defaults: Annotated[
+        Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload a JSONL file and create a batch from it."""
     jsonl.check_readable(input_file)
     pairs = _metadata(metadata or [])
+    read_defaults = jsonl.read_defaults(defaults)
     client = BatchClient(server)
     file = client.upload(input_file)
-    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, pairs)
+    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, pairs, read_defaults)
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:

@@ -34,8 +34,12 @@ class BatchClient:
             files = {"file": (path.name, file, "application/jsonl")}
             return self._ask("POST", "/files", File, data={"purpose": "batch"}, files=files)
 
-    def create(self, file_id: str, endpoint: str, window: str, metadata: dict[str, str]) -> Batch:
+    def create(
+        self, file_id: str, endpoint: str, window: str, metadata: dict[str, str], defaults: dict[str, Any] | None
+    ) -> Batch:
         body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window, "metadata": metadata}
+        if defaults is not None:
+            body["defaults"] = defaults
         return self._ask("POST", "/batches", Batch, json=body)
 
     def get(self, batch_id: str) -> Batch:

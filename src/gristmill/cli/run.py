@@ -130,8 +130,8 @@ async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch
     _link(_blob(host.settings.storage.data, _INPUT_ID), input_file)
     if await host.storage.metadata.files.get(_INPUT_ID) is None:
         await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
-    request = CreateBatchRequest(_INPUT_ID, jsonl.first_endpoint(input_file), _WINDOW)
-    return await host.batches.create(request, job.defaults)
+    endpoint = jsonl.first_endpoint(input_file)
+    return await host.batches.create(CreateBatchRequest(_INPUT_ID, endpoint, _WINDOW, defaults=job.defaults))
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

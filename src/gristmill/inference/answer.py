@@ -28,6 +28,10 @@ class Answer(NamedTuple):
     cached_tokens: int | None
     completion_tokens: int
 
+    def without_tokens(self) -> Answer:
+        """The same answer, given again without asking the engine."""
+        return self._replace(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+
 
 def new_id(prefix: str) -> str:
     # Unique, not secret: one system call a row for real entropy would cost more than the rest of the answer.

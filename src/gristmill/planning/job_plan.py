@@ -6,12 +6,14 @@ from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
 from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys, shared_length
+from gristmill.wire.line_body import default_fields
+
+#: Rows that are answered with one row's answer; all of them are stored in one transaction.
+_MOST_FOLLOWERS = 10_000
 
 
 class Duplicates(NamedTuple):
@@ -49,7 +51,7 @@ class JobPlanner:
 
     def __init__(self, endpoint: str, defaults: dict[str, Any] | None, folder: Path) -> None:
         self._endpoint = endpoint
-        self._defaults = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (defaults or {}).items()}
+        self._defaults = default_fields(defaults)
         self._keys = SortedKeys(folder)
         self._prompt_bytes = 0
 
@@ -63,12 +65,13 @@ class JobPlanner:
         tree = PrefixTree(self._prompt_bytes)
         order = RowOrder()
         duplicates = Duplicates(array("q"), array("q"))
-        rows = computed = longest = output_limit = limited = 0
+        rows = computed = longest = output_limit = limited = followers = 0
         before, before_prompt, original = b"", 0, 0
         for key, line, limit in self._keys:
             rows += 1
             prompt = prompt_length(key)
-            if key == before and is_repeatable(key, prompt):
+            if key == before and is_repeatable(key, prompt) and followers < _MOST_FOLLOWERS:
+                followers += 1
                 duplicates.lines.append(line)
                 duplicates.originals.append(original)
                 continue
@@ -78,7 +81,7 @@ class JobPlanner:
             longest = max(longest, prompt)
             output_limit += limit
             limited += limit > 0
-            before, before_prompt, original = key, prompt, line
+            before, before_prompt, original, followers = key, prompt, line, 0
         return JobPlan(
             rows, self._prompt_bytes, computed, longest, output_limit, limited, tree.groups(), order.lines(), duplicates
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-Fields = dict[str, msgspec.Raw]
+from gristmill.wire.line_body import Fields, with_defaults
 
 #: Between prompt and settings. JSON escapes control characters, so that it stands nowhere else.
 _BORDER = b"\0"
@@ -64,8 +64,7 @@ def row_key(endpoint: str, body: bytes, defaults: Fields) -> RowKey:
     except msgspec.DecodeError:
         # Half a surrogate pair: the row's own failure, when it runs.
         return RowKey(body.replace(_BORDER, b"") + _BORDER + _RANDOM, 0)
-    if defaults:
-        fields = defaults | fields
+    fields = with_defaults(fields, defaults)
     fields = {name: value for name, value in fields.items() if name not in _IGNORED and bytes(value) not in _ABSENT}
     limits = _limits(body, fields if defaults else None)
     # Label scores are drawn from logits alone, without chance.

@@ -13,8 +13,10 @@ from gristmill.storage.records import (
     Changes,
     ErrorRow,
     FileRecord,
+    Follower,
     Page,
     PartRecord,
+    PendingRow,
     Result,
     Row,
     UploadRecord,
@@ -113,8 +115,17 @@ class Rows(Protocol):
         """Ended batches that still have rows: a kill came between their end and ``clear``."""
         ...
 
-    async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:
-        """Rows without a result, in line order."""
+    async def arrange(self, batch_seq: int, order: Sequence[int], followers: Sequence[tuple[int, int]]) -> None:
+        """The lines in the order to run in (none: as they stand), and pairs of a row and the one whose answer it gets.
+        Once only after ``clear``."""
+        ...
+
+    async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
+        """Rows without a result, but no followers, in the order to run in."""
+        ...
+
+    async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
+        """By the line whose answer they get, in line order."""
         ...
 
     async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.wire.batch import BatchError
+from gristmill.wire.batch import BatchError, BatchPlan
 
 #: Column values to change, by column name.
 Changes = dict[str, Any]
@@ -88,6 +88,8 @@ class BatchRecord(msgspec.Struct, frozen=True):
     #: Body parameters for lines that do not set them themselves.
     defaults: dict[str, Any] | None = None
     output_file_lifetime: int | None = None
+    #: None before the rows are planned.
+    plan: BatchPlan | None = None
 
 
 class Row(NamedTuple):
@@ -97,6 +99,20 @@ class Row(NamedTuple):
     custom_id: str
     offset: int
     length: int
+
+
+class PendingRow(NamedTuple):
+    """A row to run; ``place`` is where it stands in the order to run in."""
+
+    place: int
+    row: Row
+
+
+class Follower(NamedTuple):
+    """A row that is answered with the answer of another, which asks the same."""
+
+    line: int
+    custom_id: str
 
 
 class Result(NamedTuple):

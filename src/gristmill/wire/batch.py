@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gristmill.wire.files import ExpiresAfter
@@ -13,6 +15,8 @@ class CreateBatchRequest(msgspec.Struct):
     completion_window: str
     metadata: dict[str, msgspec.Raw] | None = None
     output_expires_after: ExpiresAfter | None = None
+    #: Gristmill's own addition: body parameters for lines that do not set them; messages come before a line's own.
+    defaults: dict[str, Any] | None = None
 
 
 class BatchError(msgspec.Struct):
@@ -56,6 +60,18 @@ class BatchUsage(msgspec.Struct):
     total_tokens: int
 
 
+class BatchPlan(msgspec.Struct):
+    """What was found out about a batch's rows before they ran. Tokens are estimated from the bytes of the prompts."""
+
+    #: Prefixes of some length that several rows share, those within others counted too.
+    prefix_groups: int = 0
+    #: Rows that ask exactly what another row asks, without chance, and are answered with its answer.
+    deduplicated: int = 0
+    estimated_prompt_tokens: int = 0
+    #: Those left to compute for an engine that reuses prefixes.
+    estimated_computed_tokens: int = 0
+
+
 class BatchProgress(msgspec.Struct):
     """Gristmill's own addition to the batch object: how a running batch is doing, measured by its runner."""
 
@@ -66,6 +82,7 @@ class BatchProgress(msgspec.Struct):
     eta_seconds: float | None = None
     #: Why nothing is moving, in words; null while all is well.
     waiting_for: str | None = None
+    plan: BatchPlan | None = None
 
 
 class Batch(msgspec.Struct):

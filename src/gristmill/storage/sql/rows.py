@@ -5,24 +5,49 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from gristmill.storage.protocol import LeaseLost
-from gristmill.storage.records import TERMINAL_STATUSES, ErrorRow, Result, Row
+from gristmill.storage.records import TERMINAL_STATUSES, ErrorRow, Follower, PendingRow, Result, Row
 from gristmill.storage.sql.database import Database
-from gristmill.storage.sql.schema import batches, results, rows
+from gristmill.storage.sql.schema import batches, results, rows, run_order
 
 #: Rows dropped in one transaction: other writers get their turn in between.
 _CLEAR_LINES = 20_000
+#: Rows arranged in one transaction.
+_ARRANGE_LINES = 4_000
 
 _joined = rows.outerjoin(results, and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line))
 
+_row_columns = (rows.c.line, rows.c.custom_id, rows.c.offset, rows.c.length)
+_to_run = (results.c.line.is_(None), rows.c.original.is_(None))
+
 _PENDING = (
-    select(rows.c.line, rows.c.custom_id, rows.c.offset, rows.c.length)
+    select(rows.c.line.label("place"), *_row_columns)
     .select_from(_joined)
-    .where(rows.c.batch == bindparam("batch"), rows.c.line > bindparam("after"), results.c.line.is_(None))
+    .where(rows.c.batch == bindparam("batch"), rows.c.line > bindparam("after"), *_to_run)
     .order_by(rows.c.line)
     .limit(bindparam("limit"))
+)
+
+_PENDING_IN_ORDER = (
+    select(run_order.c.place, *_row_columns)
+    .select_from(
+        run_order.join(rows, and_(rows.c.batch == run_order.c.batch, rows.c.line == run_order.c.line)).outerjoin(
+            results, and_(results.c.batch == run_order.c.batch, results.c.line == run_order.c.line)
+        )
+    )
+    .where(run_order.c.batch == bindparam("batch"), run_order.c.place > bindparam("after"), *_to_run)
+    .order_by(run_order.c.place)
+    .limit(bindparam("limit"))
+)
+
+_HAS_ORDER = select(exists().where(run_order.c.batch == bindparam("batch")))
+
+_FOLLOW = (
+    update(rows)
+    .where(rows.c.batch == bindparam("of"), rows.c.line == bindparam("at"))
+    .values(original=bindparam("first"))
 )
 
 _SUCCEEDED = (
@@ -83,6 +108,7 @@ class SqlRows:
     async def clear(self, batch_seq: int) -> None:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
         last_line = await self._database.read(lambda connection: connection.scalar(last)) or 0
+        # At most as many places as lines.
         for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
             await self._database.write(functools.partial(_clear, batch_seq, upto))
 
@@ -91,10 +117,36 @@ class SqlRows:
         query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def pending(self, batch_seq: int, after_line: int, limit: int) -> list[Row]:
-        values = {"batch": batch_seq, "after": after_line, "limit": limit}
-        found = await self._database.read(lambda connection: connection.execute(_PENDING, values).all())
-        return [Row(*row) for row in found]
+    async def arrange(self, batch_seq: int, order: Sequence[int], followers: Sequence[tuple[int, int]]) -> None:
+        for start in range(0, len(order), _ARRANGE_LINES):
+            lines = order[start : start + _ARRANGE_LINES]
+            places = [{"batch": batch_seq, "place": start + i, "line": line} for i, line in enumerate(lines, 1)]
+            await self._database.write(functools.partial(_execute, insert(run_order), places))
+        for start in range(0, len(followers), _ARRANGE_LINES):
+            pairs = followers[start : start + _ARRANGE_LINES]
+            values = [{"of": batch_seq, "at": line, "first": original} for line, original in pairs]
+            await self._database.write(functools.partial(_execute, _FOLLOW, values))
+
+    async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
+        values = {"batch": batch_seq, "after": after_place, "limit": limit}
+
+        def work(connection: Connection) -> list[PendingRow]:
+            ordered = connection.scalar(_HAS_ORDER, {"batch": batch_seq})
+            found = connection.execute(_PENDING_IN_ORDER if ordered else _PENDING, values)
+            return [PendingRow(place, Row(*row)) for place, *row in found]
+
+        return await self._database.read(work)
+
+    async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
+        query = (
+            select(rows.c.original, rows.c.line, rows.c.custom_id)
+            .where(rows.c.batch == batch_seq, rows.c.original.in_(lines))
+            .order_by(rows.c.line)
+        )
+        found: dict[int, list[Follower]] = {}
+        for original, line, custom_id in await self._database.read(lambda it: it.execute(query).all()):
+            found.setdefault(original, []).append(Follower(line, custom_id))
+        return found
 
     async def commit(self, batch_seq: int, owner: str, new: Sequence[Result]) -> None:
         values = [
@@ -138,6 +190,11 @@ class SqlRows:
         return [ErrorRow(*row) for row in found]
 
 
+def _execute(statement: Executable, values: list[dict[str, int]], connection: Connection) -> None:
+    connection.execute(statement, values)
+
+
 def _clear(batch_seq: int, upto_line: int, connection: Connection) -> None:
+    connection.execute(delete(run_order).where(run_order.c.batch == batch_seq, run_order.c.place <= upto_line))
     for table in (results, rows):
         connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))

@@ -92,6 +92,7 @@ batches = Table(
     Column("metadata", JSON),
     Column("defaults", JSON),
     Column("output_file_lifetime", BigInteger),
+    Column("plan", JSON),
     Column("lease_owner", Text),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),
@@ -105,6 +106,18 @@ rows = Table(
     Column("custom_id", Text, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
+    #: The line whose answer this row gets, because it asks the same.
+    Column("original", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+#: The order to run in, of batches that do not run in the order of their lines.
+run_order = Table(
+    "run_order",
+    metadata,
+    Column("batch", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -118,3 +131,6 @@ results = Table(
 )
 
 Index("files_listed", files.c.deleted, files.c.purpose, files.c.seq)
+
+_follows = rows.c.original.is_not(None)
+Index("rows_original", rows.c.batch, rows.c.original, sqlite_where=_follows, postgresql_where=_follows)

@@ -83,3 +83,23 @@ def test_a_file_that_cannot_run_is_refused_with_line_and_cause(tmp_path):
 
 def test_without_file_and_figures_it_says_what_to_give():
     assert "--prefix-tokens" in str(CliRunner().invoke(app, ["plan", "--rows", "3"]).exception)
+
+
+def test_a_pilot_says_how_long_all_rows_take_and_counts_tokens_by_the_engine(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [(RUBRICS[i % 2], f"candidate {i}", {}) for i in range(400)])
+    engine = ["--engine", "simulated", "--model", "m", "-O", "latency=0.05", "-O", "slots=4"]
+    result = CliRunner().invoke(app, ["plan", path, "--pilot", "20", *engine, "--json"])
+    found = json.loads(result.stdout)
+    pilot = found["pilot"]
+    # 400 rows, 4 at a time, 0.05 s each: 5 s, and never less.
+    assert pilot["seconds"] > 4.5 and pilot["low"] < pilot["seconds"] < pilot["high"]
+    assert pilot["failed"] == 0 and pilot["reused_share"] > 0.8
+    assert "pilot" in found["token_source"]
+    assert "time for all rows" in CliRunner().invoke(app, ["plan", path, "--pilot", "20", *engine]).stdout
+
+
+def test_a_pilot_of_which_no_row_is_answered_says_why(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [(RUBRICS[0], f"candidate {i}", {}) for i in range(10)])
+    result = CliRunner().invoke(app, ["plan", path, "--pilot", "5", "--engine", "simulated"])
+    assert isinstance(result.exception, UserError)
+    assert "No row of the pilot was answered" in str(result.exception) and "'m'" in str(result.exception)

@@ -143,7 +143,7 @@ def test_the_tree_of_sorted_rows_is_the_tree_of_their_prefixes(rows):
     assert {(group.shared_bytes // STEP, group.rows, group.prompt_bytes) for group in groups} == expected
     for group in groups:
         assert group.parent_bytes == (0 if group.parent is None else groups[group.parent].shared_bytes)
-    lines = list(order.lines())
+    lines = list(order.lines()[0])
     assert sorted(lines) == list(range(len(texts)))
     for prefix in counted:
         places = [place for place, line in enumerate(lines) if texts[line].startswith(prefix)]

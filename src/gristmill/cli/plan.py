@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from gristmill.cli import jsonl, show
+from gristmill.cli import config, jsonl, show, show_plan
 from gristmill.planning.token_arithmetic import Job, bills
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
+    # Imported where it is used: the calculator needs none of it.
     from gristmill.planning.job_plan import JobPlan
-
-_LISTED_GROUPS = 20
+    from gristmill.planning.report import PlanReport
 
 
 def plan(
@@ -25,6 +25,15 @@ def plan(
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
+    pilot: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Run N rows for real, and say how long all will take.")
+    ] = None,
+    engine: config.EngineName = "openvino",
+    model: config.Model = None,
+    url: config.Url = None,
+    engine_option: config.EngineOptions = None,
+    concurrency: config.Concurrency = None,
+    request_timeout: config.RequestTimeout = 600.0,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the prefix tree as a page.")] = None,
     prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
     output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
@@ -36,107 +45,61 @@ def plan(
     turns: Annotated[int, typer.Option(min=1, help="... turns that a trimmed conversation keeps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What the rows of INPUT.jsonl share, in which order they run best, and how many tokens that saves.
+    """What the rows of INPUT.jsonl share, in which order they run best, and what that saves; with --pilot, how long
+    they will take on an engine.
 
     Without INPUT: how many prompt tokens a job costs, by the way its rows are sent.
     """
-    if input_file is not None:
-        found = _plan_file(input_file, defaults)
-        if html is not None:
-            _draw(html, input_file, found)
-        _show_plan(found, prompt_price, output_price, as_json)
-    elif rows is None or prefix_tokens is None or row_tokens is None:
-        raise UserError("Name an input file, or give --rows, --prefix-tokens and --row-tokens to do without one.")
-    else:
+    if input_file is None:
+        if rows is None or prefix_tokens is None or row_tokens is None:
+            raise UserError("Name an input file, or give --rows, --prefix-tokens and --row-tokens to do without one.")
         _calculate(Job(rows, prefix_tokens, row_tokens, answer_tokens, slots, turns), as_json)
+        return
+    from gristmill.batches.pilot import PilotSettings, pilot_file
+    from gristmill.planning.report import report
+    from gristmill.planning.token_bill import Prices
+
+    jsonl.check_readable(input_file)
+    if html is not None and not html.parent.is_dir():
+        raise UserError(f"There is no folder {html.parent} for the page: create it first.")
+    endpoint, read_defaults = jsonl.first_endpoint(input_file), jsonl.read_defaults(defaults)
+    found = _plan_file(input_file, endpoint, read_defaults)
+    piloted = None
+    if pilot is not None:
+        engine_settings = config.engine_settings(engine, model, url, engine_option)
+        settings = PilotSettings(engine_settings, pilot, concurrency, request_timeout)
+        piloted = asyncio.run(pilot_file(input_file, endpoint, read_defaults, found, settings))
+    said = report(found, Prices(prompt_price, output_price), piloted)
+    if html is not None:
+        _draw(html, input_file, found, said)
+    if as_json:
+        show.print_json(said)
+    else:
+        show_plan.print_report(said)
 
 
-def _plan_file(path: Path, defaults: Path | None) -> JobPlan:
+def _plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None) -> JobPlan:
     from gristmill.batches.input_plan import Rejected, plan_file
     from gristmill.batches.validation import Limits
 
-    jsonl.check_readable(path)
     try:
-        return plan_file(path, jsonl.first_endpoint(path), jsonl.read_defaults(defaults), Limits())
+        return plan_file(path, endpoint, defaults, Limits())
     except Rejected as rejected:
         raise UserError(f"{path} cannot be run:\n{show.errors_text(rejected.errors)}") from None
 
 
-def _draw(target: Path, input_file: Path, found: JobPlan) -> None:
+def _draw(target: Path, input_file: Path, found: JobPlan, said: PlanReport) -> None:
     from gristmill.planning.picture import page
 
     try:
-        target.write_text(page(input_file.name, found), encoding="utf-8")
+        target.write_text(page(input_file.name, found, said), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
-
-
-def _show_plan(found: JobPlan, prompt_price: float, output_price: float, as_json: bool) -> None:
-    from gristmill.planning.token_bill import (
-        USUAL_BYTES_PER_TOKEN,
-        Prices,
-        cost_avoided,
-        group_bills,
-        token_bill,
-    )
-
-    bill, groups = token_bill(found), group_bills(found.groups)
-    avoided = cost_avoided(bill, Prices(prompt_price, output_price)) if prompt_price or output_price else None
-    duplicates = len(found.duplicates.lines)
-    if as_json:
-        summary: dict[str, Any] = {
-            "rows": found.rows,
-            "duplicates": duplicates,
-            "tokens": {"source": f"estimated at {USUAL_BYTES_PER_TOKEN:g} bytes a token", **bill._asdict()},
-            "prompt_bytes": found.prompt_bytes,
-            "computed_bytes": found.computed_bytes,
-            "in_line_order": found.in_line_order,
-            "cost_avoided": avoided,
-            "groups": [group._asdict() for group in groups],
-        }
-        show.print_json(summary)
-        return
-    out = show.out()
-    again = f", {duplicates:,} of them ask what another row asks and run with it" if duplicates else ""
-    out.print(f"{found.rows:,} rows{again}")
-    out.print(
-        f"prompt tokens: {bill.sent:,} sent, {bill.computed:,} to compute ({bill.computed / max(bill.sent, 1):.1%}), "
-        f"estimated at {USUAL_BYTES_PER_TOKEN:g} bytes a token"
-    )
-    limit = "no limit set by some rows" if bill.output is None else f"at most {bill.output:,}"
-    out.print(f"output tokens: {limit}")
-    if avoided is not None:
-        out.print(f"at these prices a hosted API would take {avoided:,.2f}")
-    out.print(f"order: {'as in the file' if found.in_line_order else 'group by group, instead of as in the file'}")
-    if groups:
-        _print_groups(groups)
-
-
-def _print_groups(groups: list[Any]) -> None:
-    listed = sorted(sorted(range(len(groups)), key=lambda i: -groups[i].saved)[:_LISTED_GROUPS])
-    table = Table("group", box=None, header_style="bold")
-    for title in ("rows", "shared tokens", "more a row", "tokens saved", "from line"):
-        table.add_column(title, justify="right")
-    for index in listed:
-        group = groups[index]
-        numbers = (group.rows, group.shared, round(group.own_per_row), group.saved, group.first_line)
-        table.add_row("  " * group.depth + str(index + 1), *(f"{number:,}" for number in numbers))
-    show.print_table(table)
-    if len(groups) > len(listed):
-        show.out().print(f"... and {len(groups) - len(listed):,} groups that save less (--json lists them)")
 
 
 def _calculate(job: Job, as_json: bool) -> None:
     found = bills(job)
     if as_json:
         show.print_json([bill._asdict() for bill in found])
-        return
-    table = Table("how the rows are sent", box=None, header_style="bold")
-    for title in ("tokens to compute", "a row", "times the least", "longest prompt"):
-        table.add_column(title, justify="right")
-    least = found[0].computed_tokens
-    for bill in found:
-        tokens = bill.computed_tokens
-        cells = f"{tokens:,}", f"{tokens / job.rows:,.0f}", f"{tokens / least:,.1f}", f"{bill.longest_prompt:,}"
-        table.add_row(bill.strategy, *cells)
-    show.print_table(table)
+    else:
+        show_plan.print_bills(found, job.rows)

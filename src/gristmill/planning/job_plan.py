@@ -26,8 +26,9 @@ class Duplicates(NamedTuple):
 class JobPlan(NamedTuple):
     """Bytes are of prompts in UTF-8, written as JSON.
 
-    ``order`` has the lines to run, without duplicates; ``computed_bytes`` is what an engine must compute of them in
-    that order. ``limited_rows`` rows limit their answer, to ``output_limit`` tokens together.
+    ``order`` has the lines to run, without duplicates; ``group_ends`` has the places in it after each outermost group;
+    ``computed_bytes`` is what an engine must compute of them in that order. ``limited_rows`` rows limit their answer,
+    to ``output_limit`` tokens together.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class JobPlan(NamedTuple):
     limited_rows: int
     groups: list[PrefixGroup]
     order: array[int]
+    group_ends: array[int]
     duplicates: Duplicates
 
     @property
@@ -82,6 +84,5 @@ class JobPlanner:
             output_limit += limit
             limited += limit > 0
             before, before_prompt, original, followers = key, prompt, line, 0
-        return JobPlan(
-            rows, self._prompt_bytes, computed, longest, output_limit, limited, tree.groups(), order.lines(), duplicates
-        )
+        groups, lines = tree.groups(), order.lines()
+        return JobPlan(rows, self._prompt_bytes, computed, longest, output_limit, limited, groups, *lines, duplicates)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 
 from gristmill.planning.job_plan import JobPlan
-from gristmill.planning.token_bill import USUAL_BYTES_PER_TOKEN, GroupBill, TokenBill, group_bills, token_bill
+from gristmill.planning.report import PlanReport
+from gristmill.planning.token_bill import GroupBill
+from gristmill.telemetry.progress import duration
 
 _WIDTH = 1000.0
 _ROW = 30
@@ -27,29 +29,31 @@ th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px sol
 """
 
 
-def page(title: str, plan: JobPlan, bytes_per_token: float = USUAL_BYTES_PER_TOKEN) -> str:
-    """Tokens are an estimate from bytes, and called so."""
-    bill = token_bill(plan, bytes_per_token)
-    bills = group_bills(plan.groups, bytes_per_token)
+def page(title: str, plan: JobPlan, report: PlanReport) -> str:
+    bills = report.groups
     name = html.escape(title)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
         f"<h1>{name}: {plan.rows:,} rows, what they share</h1>"
-        f"{_bill(bill, plan)}<h2>Prefix tree</h2>{_tree(plan, bills)}"
+        f"{_bill(report)}<h2>Prefix tree</h2>{_tree(plan, bills)}"
         '<p class="note">Width: prompt tokens of the rows in a group. Depth: groups within groups; each shares what '
         "the group above it shares, and more. Point at a group for its numbers.</p>"
         f"<h2>Largest groups</h2>{_table(bills)}"
-        f'<p class="note">Tokens are estimated at {bytes_per_token:g} bytes a token.</p></body></html>\n'
+        f'<p class="note">Tokens are {html.escape(report.token_source)}.</p></body></html>\n'
     )
 
 
-def _bill(bill: TokenBill, plan: JobPlan) -> str:
+def _bill(report: PlanReport) -> str:
+    bill, duplicates = report.tokens, report.duplicates
     share = bill.computed / bill.sent if bill.sent else 0
-    duplicates = len(plan.duplicates.lines)
     twice = f" {duplicates:,} rows ask what another row asks, and are answered with it." if duplicates else ""
+    time = ""
+    if report.pilot is not None:
+        low, seconds, high = map(duration, (report.pilot.low, report.pilot.seconds, report.pilot.high))
+        time = f"<p>Time, by a pilot of {report.pilot.rows} rows: <b>{seconds}</b> ({low} to {high}, 90 %).</p>"
     return (
-        f"<p>Sent: <b>{bill.sent:,}</b> prompt tokens. To compute, in planned order and with a prefix cache: "
+        f"{time}<p>Sent: <b>{bill.sent:,}</b> prompt tokens. To compute, in planned order and with a prefix cache: "
         f"<b>{bill.computed:,}</b> ({share:.1%}).{twice}</p>"
         f'<div class="bar" role="img" aria-label="{share:.1%} of the prompt tokens are computed">'
         f'<span style="width:{share:.2%}"></span></div>'

@@ -25,9 +25,10 @@ class RowOrder:
         self._lines.append(line)
         self._limits.append(output_limit)
 
-    def lines(self) -> array[int]:
-        """All of them. Groups whose rows may have the longest answers come first, so that no straggler is left for the
-        end; else the group that begins first in the file. Rows that share with nobody come last."""
+    def lines(self) -> tuple[array[int], array[int]]:
+        """All of them, and the place after each outermost group. Groups whose rows may have the longest answers come
+        first, so that no straggler is left for the end; else the group that begins first in the file. Rows that share
+        with nobody come last."""
         self._sort(len(self._lines))
         groups: list[tuple[float, int, int, int]] = []
         alone = array("q")
@@ -38,10 +39,11 @@ class RowOrder:
                 mean = sum(self._limits[begin:end]) / (end - begin)
                 groups.append((-mean, min(self._lines[begin:end]), begin, end))
         groups.sort()
-        ordered = array("q")
+        ordered, ends = array("q"), array("q")
         for _, _, begin, end in groups:
             ordered += self._lines[begin:end]
-        return ordered + array("q", sorted(alone))
+            ends.append(len(ordered))
+        return ordered + array("q", sorted(alone)), ends
 
     def _sort(self, end: int) -> None:
         """Close the part before ``end``."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from gristmill.planning.job_plan import JobPlan
 from gristmill.planning.prefix_groups import PrefixGroup
 
@@ -11,9 +13,9 @@ from gristmill.planning.prefix_groups import PrefixGroup
 USUAL_BYTES_PER_TOKEN = 4.0
 
 
-class TokenBill(NamedTuple):
+class TokenBill(msgspec.Struct, frozen=True):
     """``sent``: prompt tokens of all rows; ``computed``: those left for the engine, in planned order and with a prefix
-    cache; ``output``: at most, as far as rows set limits (None where some do not)."""
+    cache; ``output``: at most, by the limits that rows set (None where some set none), or as estimated."""
 
     sent: int
     computed: int
@@ -27,9 +29,14 @@ class Prices(NamedTuple):
     output: float
 
 
-def token_bill(plan: JobPlan, bytes_per_token: float = USUAL_BYTES_PER_TOKEN) -> TokenBill:
-    output = plan.output_limit if plan.limited_rows == plan.rows - len(plan.duplicates.lines) else None
-    return TokenBill(round(plan.prompt_bytes / bytes_per_token), round(plan.computed_bytes / bytes_per_token), output)
+def token_bill(
+    plan: JobPlan, bytes_per_token: float = USUAL_BYTES_PER_TOKEN, output_tokens: int | None = None
+) -> TokenBill:
+    """``output_tokens`` where more is known of them than the rows' limits."""
+    if output_tokens is None and plan.limited_rows == len(plan.order):
+        output_tokens = plan.output_limit
+    sent, computed = plan.prompt_bytes / bytes_per_token, plan.computed_bytes / bytes_per_token
+    return TokenBill(round(sent), round(computed), output_tokens)
 
 
 def cost_avoided(bill: TokenBill, prices: Prices) -> float:
@@ -37,7 +44,7 @@ def cost_avoided(bill: TokenBill, prices: Prices) -> float:
     return (bill.sent * prices.prompt + (bill.output or 0) * prices.output) / 1e6
 
 
-class GroupBill(NamedTuple):
+class GroupBill(msgspec.Struct, frozen=True):
     """A group of the prefix tree in tokens; ``depth`` counts the groups around it."""
 
     depth: int

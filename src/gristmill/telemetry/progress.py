@@ -55,3 +55,16 @@ class Progress:
         tokens = last.prompt_tokens + last.completion_tokens - first.prompt_tokens - first.completion_tokens
         rate = done / seconds
         return Rates(rate, tokens / seconds, share, max(self.total - last.rows, 0) / rate)
+
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def duration(seconds: float) -> str:
+    """Two significant digits or so, in the largest unit that fits: "3.4 hours"."""
+    for size, unit in _UNITS:
+        if seconds >= size or size == 1:
+            amount = seconds / size
+            text = f"{amount:.0f}" if amount >= 10 else f"{amount:.1f}"
+            return f"{text} {unit}" if text in ("1", "1.0") else f"{text} {unit}s"
+    raise AssertionError("unreachable")

@@ -1,0 +1,122 @@
+"""A few rows of an input file run for real, to tell what all of them will take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.batches.lines import LineSplitter
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.protocol import EngineError
+from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.inference.answer import Asker
+from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.planning.estimate import Estimate, Pilot, PilotRow, choose_rows, estimate
+from gristmill.planning.job_plan import JobPlan
+from gristmill.planning.prompt_key import prompt_length, row_key
+from gristmill.user_error import UserError
+from gristmill.wire.errors import ApiError
+from gristmill.wire.line_body import default_fields, with_defaults
+
+_CHUNK = 4 * 1024 * 1024
+#: So many rows a slot, and the first in each may be left out of the timing.
+_ROWS_A_SLOT = 4
+
+
+class _Line(msgspec.Struct):
+    body: msgspec.Raw
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_bodies(path: Path, wanted: set[int]) -> dict[int, bytes]:
+    """The bodies of some lines, by line."""
+    found: dict[int, bytes] = {}
+    splitter = LineSplitter(2**62)
+    with path.open("rb") as file:
+        while len(found) < len(wanted):
+            chunk = file.read(_CHUNK)
+            for line in splitter.feed(chunk) if chunk else splitter.finish():
+                if line.number in wanted and line.data is not None:
+                    found[line.number] = bytes(_line_decoder.decode(line.data).body)
+            if not chunk:
+                break
+    return found
+
+
+class PilotSettings(NamedTuple):
+    """``rows`` to run; ``concurrency`` None is the engine's own choice; ``request_timeout`` is in seconds."""
+
+    engine: EngineSettings
+    rows: int
+    concurrency: int | None = None
+    request_timeout: float = 600.0
+
+
+async def pilot_file(
+    path: Path, endpoint: str, defaults: dict[str, Any] | None, plan: JobPlan, settings: PilotSettings
+) -> tuple[Pilot, Estimate]:
+    """Start the engine, run some rows of ``path``, which ``plan`` is the plan of, and stop it. Raises UserError."""
+    leaders, rows = choose_rows(plan, settings.rows)
+    bodies = await asyncio.to_thread(read_bodies, path, {*leaders, *rows})
+    engine = create_engine(settings.engine)
+    await engine.start()
+    try:
+        dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)
+        pilot = await PilotRun(dispatcher, endpoint, defaults).run(bodies, leaders, rows)
+    finally:
+        await engine.stop()
+    return pilot, estimate(plan, pilot)
+
+
+class PilotRun:
+    """Asks a dispatcher as a batch would. ``run`` once."""
+
+    def __init__(self, dispatcher: Dispatcher, endpoint: str, defaults: dict[str, Any] | None) -> None:
+        never = asyncio.Event()
+        self._ask = Asker(
+            lambda request: dispatcher.complete(request, never), lambda request: dispatcher.score(request, never)
+        )
+        self._path = endpoint
+        self._defaults = default_fields(defaults)
+        self._slots = dispatcher.window
+        #: With the time of each answer.
+        self._answered: list[tuple[float, PilotRow]] = []
+        self._failures: list[str] = []
+
+    async def run(self, bodies: dict[int, bytes], leaders: Sequence[int], rows: Sequence[int]) -> Pilot:
+        """Raises UserError where no row was answered, with the first reason."""
+        began = time.perf_counter()
+        for line in leaders:
+            await self._row(line, bodies[line])
+        led, self._answered = self._answered, []
+        begin = time.perf_counter()
+        await asyncio.gather(*(self._row(line, bodies[line]) for line in rows))
+        behind = self._answered
+        if not (led or behind):
+            raise UserError(f"No row of the pilot was answered: {self._failures[0]}")
+        # Where slots keep a prefix each, the first row in each computes it; a long job does that once.
+        skipped = self._slots if len(behind) >= _ROWS_A_SLOT * self._slots else 0
+        start = behind[skipped - 1][0] if skipped else begin
+        seconds = behind[-1][0] - start if behind else 0.0
+        timed = [row for _, row in behind[skipped:]]
+        return Pilot([row for _, row in led], begin - began, timed, seconds, len(self._failures))
+
+    async def _row(self, line: int, body: bytes) -> None:
+        if self._defaults:
+            body = msgspec.json.encode(with_defaults(_fields_decoder.decode(body), self._defaults))
+        try:
+            answer = await ENDPOINTS[self._path].answer(body, self._ask)
+        except (EngineError, ApiError) as error:
+            self._failures.append(str(error))
+            return
+        prompt_bytes = prompt_length(row_key(self._path, body, {}).key)
+        row = PilotRow(line, prompt_bytes, answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
+        self._answered.append((time.perf_counter(), row))

@@ -253,3 +253,10 @@ def test_defaults_that_are_no_object_are_a_400(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         submit(client, chat_file(1), extra_body={"defaults": ["model"]})
     assert refused.value.param == "defaults"
+
+
+def test_a_priority_out_of_range_is_a_400(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        submit(client, chat_file(1), extra_body={"priority": 9})
+    assert refused.value.param == "priority"
+    assert run(client, chat_file(3), extra_body={"priority": -5}).status == "completed"

@@ -138,3 +138,18 @@ def test_a_batch_whose_lines_hold_only_their_own_part_gives_what_full_lines_give
 
     tell(tmp_path, story)
     assert answers[0] == answers[1] and len(answers[0]) == 20
+
+
+def test_a_batch_of_higher_priority_is_done_while_another_has_barely_begun(tmp_path: Path) -> None:
+    async def story(host: BatchHost) -> None:
+        batches = []
+        for number, priority in enumerate((0, 4)):
+            rows = [row(i, f"Batch {number}.", f"candidate {i}") for i in range(1_000)]
+            await add_file(host, jsonl(rows), f"file-{number}")
+            request = CreateBatchRequest(f"file-{number}", CHAT, "24h", priority=priority)
+            batches.append(await host.batches.create(request))
+        await end(host, batches[1].id)
+        assert (await host.batches.get(batches[0].id)).request_counts.completed < 500
+        assert (await end(host, batches[0].id)).request_counts.completed == 1_000
+
+    tell(tmp_path, story, slots=4, latency=0.002)

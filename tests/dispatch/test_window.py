@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.slots import Place, Slots
 from gristmill.dispatch.tuner import Tuner
 from gristmill.dispatch.window import Observation, Window, decide
 
@@ -66,7 +67,7 @@ async def test_slots_never_exceed_their_limit_and_serve_in_turn() -> None:
     slots, served = Slots(2), list[int]()
 
     async def use(number: int) -> None:
-        async with slots:
+        async with slots.place():
             assert slots.in_flight <= 2
             served.append(number)
             await asyncio.sleep(0)
@@ -76,12 +77,18 @@ async def test_slots_never_exceed_their_limit_and_serve_in_turn() -> None:
     assert slots.in_flight == 0
 
 
+async def _enter(place: AbstractAsyncContextManager[Place]) -> None:
+    await place.__aenter__()
+
+
 async def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     slots = Slots(1)
-    await slots.__aenter__()
-    first, second = (asyncio.create_task(slots.__aenter__()) for _ in range(2))
+    held = slots.place()
+    await held.__aenter__()
+    places = [slots.place() for _ in range(2)]
+    first, second = (asyncio.create_task(_enter(place)) for place in places)
     await asyncio.sleep(0)
-    await slots.__aexit__()
+    await held.__aexit__(None, None, None)
     first.cancel()
     await second
     assert first.cancelled() or first.done()
@@ -90,15 +97,16 @@ async def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
 
 async def test_growing_admits_who_waits_and_shrinking_interrupts_nobody() -> None:
     slots = Slots(1)
-    await slots.__aenter__()
-    waiting = [asyncio.create_task(slots.__aenter__()) for _ in range(3)]
+    places = [slots.place() for _ in range(4)]
+    await places[0].__aenter__()
+    waiting = [asyncio.create_task(_enter(place)) for place in places[1:]]
     await asyncio.sleep(0)
     slots.resize(3)
     await asyncio.gather(*waiting[:2])
     slots.resize(1)
     assert slots.in_flight == 3
-    await slots.__aexit__()
-    await slots.__aexit__()
+    await places[0].__aexit__(None, None, None)
+    await places[1].__aexit__(None, None, None)
     assert not waiting[2].done()
-    await slots.__aexit__()
+    await places[2].__aexit__(None, None, None)
     await waiting[2]

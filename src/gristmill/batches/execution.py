@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 import msgspec
@@ -11,6 +12,7 @@ from gristmill.batches import output_lines
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.fair_share import Flow, weight
 from gristmill.engines.protocol import EngineError
 from gristmill.inference.answer import Answer, Asker
 from gristmill.inference.endpoints import ENDPOINTS
@@ -24,6 +26,10 @@ from gristmill.wire.errors import ApiError
 from gristmill.wire.line_body import default_fields, with_defaults
 
 log = get_logger(__name__)
+
+
+#: So that some of a batch's rows always wait: a batch that had none waiting would lose its turn at every answer.
+_WORKERS_A_PLACE = 2
 
 
 class _Line(msgspec.Struct):
@@ -41,12 +47,13 @@ class Execution:
         self._batch = batch
         self._endpoint = ENDPOINTS[batch.endpoint]
         self._dispatcher = dispatcher
+        self.flow = Flow(batch.id, weight(batch.priority, None, 0))
         self._feed = RowFeed(storage, batch)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
         self._abandon = asyncio.Event()
         self._ask = Asker(
-            lambda request: dispatcher.complete(request, self._abandon),
-            lambda request: dispatcher.score(request, self._abandon),
+            lambda request: dispatcher.complete(request, self._abandon, self.flow),
+            lambda request: dispatcher.score(request, self._abandon, self.flow),
         )
         self._workers: list[asyncio.Task[None]] = []
         self._defaults = default_fields(batch.defaults)
@@ -58,10 +65,14 @@ class Execution:
         """Raises what storage raises; rows whose results were not stored run again another time."""
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())
-            self._workers = [group.create_task(self._work()) for _ in range(self._dispatcher.window)]
+            self._workers = [group.create_task(self._work()) for _ in range(_WORKERS_A_PLACE * self._dispatcher.window)]
             await asyncio.wait(self._workers)
             self._log.finish()
             await storing
+
+    def weigh(self, eta: float | None) -> None:
+        """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
+        self.flow = Flow(self._batch.id, weight(self._batch.priority, eta, self._batch.expires_at - time.time()))
 
     def stop(self, grace: float) -> None:
         """Start nothing more; give what is in flight ``grace`` seconds, then hand it back unanswered."""

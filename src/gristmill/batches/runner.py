@@ -117,6 +117,7 @@ class Runner:
             expiry.cancel()
             sampling.cancel()
             self._execution = None
+            self._dispatcher.forget(self.batch.id)
         await self._reload()
         if self.batch.status != lifecycle.IN_PROGRESS:
             return
@@ -163,7 +164,9 @@ class Runner:
 
     async def _sample(self) -> None:
         while True:
-            self.progress()
+            eta = self.progress().eta_seconds
+            if self._execution is not None:
+                self._execution.weigh(eta)
             await asyncio.sleep(1)
 
 

@@ -60,6 +60,7 @@ class BatchService:
             expires_at=now + _window(request.completion_window),
             metadata=_metadata(request.metadata),
             defaults=request.defaults,
+            priority=request.priority,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
         )
         record = await self._batches.add(record)

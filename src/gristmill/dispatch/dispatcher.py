@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy, decide
@@ -28,7 +29,7 @@ from gristmill.wire.chat import ChatCompletionRequest
 
 log = get_logger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", Completion, LabelScores)
 
 
 class Abandoned(Exception):
@@ -38,8 +39,8 @@ class Abandoned(Exception):
 class Dispatcher:
     """One engine's requests, from all batches and callers.
 
-    At most ``window`` requests are in flight; who waits is served in turn, so batches that run at the same time
-    share the engine evenly. ``timeout`` is in seconds, for one attempt.
+    At most ``window`` requests are in flight. Batches that run at the same time share the engine by tokens, each a
+    ``Flow`` of its own. ``timeout`` is in seconds, for one attempt.
     """
 
     def __init__(
@@ -62,25 +63,29 @@ class Dispatcher:
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
-        async with self._slots:
+        async with self._slots.place():
             return await self._attempt(lambda: self.engine.complete(request, on_text))
 
     async def score_once(self, request: LabelRequest) -> LabelScores:
         """The same for label scores."""
-        async with self._slots:
+        async with self._slots.place():
             return await self._attempt(lambda: self._scorer().score(request))
 
-    async def complete(self, request: Request, abandon: asyncio.Event) -> Completion:
+    async def complete(self, request: Request, abandon: asyncio.Event, flow: Flow = INTERACTIVE) -> Completion:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
 
         Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
         """
         prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
-        return await self._persist(lambda: self.engine.complete(request), abandon, request.model, prompt)
+        return await self._persist(lambda: self.engine.complete(request), abandon, flow, request.model, prompt)
 
-    async def score(self, request: LabelRequest, abandon: asyncio.Event) -> LabelScores:
+    async def score(self, request: LabelRequest, abandon: asyncio.Event, flow: Flow = INTERACTIVE) -> LabelScores:
         """The same for label scores."""
-        return await self._persist(lambda: self._scorer().score(request), abandon, request.model, request.prompt)
+        return await self._persist(lambda: self._scorer().score(request), abandon, flow, request.model, request.prompt)
+
+    def forget(self, flow: str) -> None:
+        """No more requests of this flow will come."""
+        self._slots.forget(flow)
 
     def _scorer(self) -> LabelScorer:
         if not isinstance(self.engine, LabelScorer):
@@ -120,13 +125,18 @@ class Dispatcher:
                 self._slots.resize(self._tuner.window.limit)
 
     async def _persist(
-        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, model: str, prompt: str | list[Any]
+        self,
+        ask: Callable[[], Awaitable[T]],
+        abandon: asyncio.Event,
+        flow: Flow,
+        model: str,
+        prompt: str | list[Any],
     ) -> T:
         prefix = shared_prefix(model, prompt) if self._leaders is not None else None
         failures = pauses = 0
         while True:
             try:
-                if (answer := await self._take_turn(ask, abandon, prefix)) is not None:
+                if (answer := await self._take_turn(ask, abandon, flow, prefix)) is not None:
                     return answer[0]
                 await _unless(abandon, self.outage.wait())
                 continue
@@ -142,16 +152,17 @@ class Dispatcher:
                 await _unless(abandon, asyncio.sleep(retry.delay))
 
     async def _take_turn(
-        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, prefix: int | None
+        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, flow: Flow, prefix: int | None
     ) -> tuple[T] | None:
         """One attempt, when it is the row's turn; None where the engine is away, or ``abandon`` is set, by then."""
         leads = prefix is not None and await self._lead(prefix, abandon)
         answer: tuple[T] | None = None
         try:
-            async with self._slots:
+            async with self._slots.place(flow) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
                 if not self.outage.open and not abandon.is_set():
                     answer = (await self._attempt(ask),)
+                    place.cost = _cost(answer[0])
         finally:
             if leads and self._leaders is not None and prefix is not None:
                 self._leaders.release(prefix, computed=answer is not None)
@@ -164,6 +175,12 @@ class Dispatcher:
         while leaders.busy(prefix):
             await _unless(abandon, leaders.wait(prefix))
         return leaders.claim(prefix)
+
+
+def _cost(answer: Completion | LabelScores) -> float:
+    """Tokens that the engine has computed."""
+    decoded = answer.completion_tokens if isinstance(answer, Completion) else 0
+    return float(answer.prompt_tokens - (answer.cached_tokens or 0) + decoded)
 
 
 async def _unless(abandon: asyncio.Event, waiting: Coroutine[Any, Any, Any]) -> None:

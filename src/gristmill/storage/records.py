@@ -88,6 +88,8 @@ class BatchRecord(msgspec.Struct, frozen=True):
     #: Body parameters for lines that do not set them themselves.
     defaults: dict[str, Any] | None = None
     output_file_lifetime: int | None = None
+    #: Each step is twice the share of the engine.
+    priority: int = 0
     #: None before the rows are planned.
     plan: BatchPlan | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,6 +17,8 @@ class CreateBatchRequest(msgspec.Struct):
     output_expires_after: ExpiresAfter | None = None
     #: Gristmill's own addition: body parameters for lines that do not set them; messages come before a line's own.
     defaults: dict[str, Any] | None = None
+    #: Another: each step is twice the share of the engine, where batches run at the same time.
+    priority: Annotated[int, msgspec.Meta(ge=-5, le=5)] = 0
 
 
 class BatchError(msgspec.Struct):

@@ -93,6 +93,7 @@ batches = Table(
     Column("defaults", JSON),
     Column("output_file_lifetime", BigInteger),
     Column("plan", JSON),
+    Column("priority", Integer, nullable=False, server_default="0"),
     Column("lease_owner", Text),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),

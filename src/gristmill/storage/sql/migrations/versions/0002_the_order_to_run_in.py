@@ -1,4 +1,4 @@
-"""The order to run in, rows that get another row's answer, and what a batch shares."""
+"""The order to run in, rows that get another row's answer, what a batch shares, and its priority."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def upgrade() -> None:
     follows = sa.text("original IS NOT NULL")
     op.create_index("rows_original", "rows", ["batch", "original"], sqlite_where=follows, postgresql_where=follows)
     op.add_column("batches", sa.Column("plan", sa.JSON(), nullable=True))
+    op.add_column("batches", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
 
 
 def downgrade() -> None:
+    op.drop_column("batches", "priority")
     op.drop_column("batches", "plan")
     op.drop_index("rows_original", table_name="rows")
     op.drop_column("rows", "original")

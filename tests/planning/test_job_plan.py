@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.common_prefix import common_prefix
 from gristmill.planning.job_plan import JobPlanner
 from gristmill.planning.prefix_groups import STEP, PrefixTree
 from gristmill.planning.prompt_key import prompt_length, row_key
 from gristmill.planning.row_order import RowOrder
-from gristmill.planning.sorted_keys import SortedKeys, shared_length
+from gristmill.planning.sorted_keys import SortedKeys
 
 CHAT = "/v1/chat/completions"
 
@@ -96,7 +97,7 @@ def test_what_no_model_can_read_still_has_a_key():
 def test_prompts_share_as_much_of_the_key_as_of_the_text(beginning, one, other):
     keys = [key(chat("rubric", beginning + end)) for end in (one, other)]
     least = len(json.dumps(chat("rubric")["messages"], separators=(",", ":"))) + len(beginning.encode())
-    assert shared_length(*keys) >= least
+    assert common_prefix(*keys) >= least
 
 
 @given(st.lists(st.binary(max_size=60).map(lambda data: b"shared" * 20 + data), max_size=80), st.integers(1, 3000))
@@ -130,7 +131,7 @@ def test_the_tree_of_sorted_rows_is_the_tree_of_their_prefixes(rows):
     tree, order = PrefixTree(0), RowOrder()
     before = b""
     for line, text in enumerate(texts):
-        shared = shared_length(before, text)
+        shared = common_prefix(before, text)
         order.add(line, 0, tree.add(line, len(text), shared), shared >= STEP)
         before = text
     counted = Counter(text[: STEP * level] for text in texts for level in range(1, len(text) // STEP + 1))

@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections import deque
 
-import msgspec
-
 from gristmill.batches import output_lines
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
@@ -23,21 +21,13 @@ from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ROWS, TOKENS
 from gristmill.telemetry.progress import Counts
 from gristmill.wire.errors import ApiError
-from gristmill.wire.line_body import default_fields, with_defaults
+from gristmill.wire.line_body import completed_body, default_fields
 
 log = get_logger(__name__)
 
 
 #: So that some of a batch's rows always wait: a batch that had none waiting would lose its turn at every answer.
 _WORKERS_A_PLACE = 2
-
-
-class _Line(msgspec.Struct):
-    body: msgspec.Raw
-
-
-_line_decoder = msgspec.json.Decoder(_Line)
-_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Execution:
@@ -114,7 +104,7 @@ class Execution:
 
     async def _outcome(self, row: Input) -> Answer | ApiError:
         try:
-            return await self._endpoint.answer(self._body(row), self._ask)
+            return await self._endpoint.answer(completed_body(row.data, self._defaults), self._ask)
         except EngineError as error:
             return api_error(error)
         except ApiError as error:
@@ -125,12 +115,6 @@ class Execution:
             # Whatever goes wrong with one row, it is that row's result and never the batch's end.
             log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)
             return ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
-
-    def _body(self, row: Input) -> bytes:
-        body = _line_decoder.decode(row.data).body
-        if not self._defaults:
-            return bytes(body)
-        return msgspec.json.encode(with_defaults(_fields_decoder.decode(body), self._defaults))
 
     def _count(self, result: Result) -> None:
         counts = self.counts

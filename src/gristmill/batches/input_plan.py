@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gristmill.batches import line_check
 from gristmill.batches.lines import Line, LineSplitter
 from gristmill.batches.validation import Limits, Stopped
@@ -18,16 +16,10 @@ from gristmill.planning.token_bill import token_bill
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, file_blob
 from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.line_body import body_of
 
 _CHUNK = 4 * 1024 * 1024
 _LISTED_ERRORS = 100
-
-
-class _Line(msgspec.Struct):
-    body: msgspec.Raw
-
-
-_line_decoder = msgspec.json.Decoder(_Line)
 
 
 class Rejected(Exception):
@@ -42,7 +34,7 @@ def add_lines(planner: JobPlanner, lines: list[Line]) -> None:
     """Lines of which ``check_line`` found nothing wrong."""
     for line in lines:
         if line.data is not None:
-            planner.add(line.number, _line_decoder.decode(line.data).body)
+            planner.add(line.number, body_of(line.data))
 
 
 def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> JobPlan:

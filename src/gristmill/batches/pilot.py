@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gristmill.batches.lines import LineSplitter
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import EngineError
@@ -21,23 +19,15 @@ from gristmill.planning.job_plan import JobPlan
 from gristmill.planning.prompt_key import prompt_length, row_key
 from gristmill.user_error import UserError
 from gristmill.wire.errors import ApiError
-from gristmill.wire.line_body import default_fields, with_defaults
+from gristmill.wire.line_body import Fields, completed_body, default_fields
 
 _CHUNK = 4 * 1024 * 1024
 #: So many rows a slot, and the first in each may be left out of the timing.
 _ROWS_A_SLOT = 4
 
 
-class _Line(msgspec.Struct):
-    body: msgspec.Raw
-
-
-_line_decoder = msgspec.json.Decoder(_Line)
-_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def read_bodies(path: Path, wanted: set[int]) -> dict[int, bytes]:
-    """The bodies of some lines, by line."""
+def read_bodies(path: Path, wanted: set[int], defaults: Fields) -> dict[int, bytes]:
+    """The bodies of some lines, by line, with ``defaults``."""
     found: dict[int, bytes] = {}
     splitter = LineSplitter(2**62)
     with path.open("rb") as file:
@@ -45,7 +35,7 @@ def read_bodies(path: Path, wanted: set[int]) -> dict[int, bytes]:
             chunk = file.read(_CHUNK)
             for line in splitter.feed(chunk) if chunk else splitter.finish():
                 if line.number in wanted and line.data is not None:
-                    found[line.number] = bytes(_line_decoder.decode(line.data).body)
+                    found[line.number] = completed_body(line.data, defaults)
             if not chunk:
                 break
     return found
@@ -65,12 +55,12 @@ async def pilot_file(
 ) -> tuple[Pilot, Estimate]:
     """Start the engine, run some rows of ``path``, which ``plan`` is the plan of, and stop it. Raises UserError."""
     leaders, rows = choose_rows(plan, settings.rows)
-    bodies = await asyncio.to_thread(read_bodies, path, {*leaders, *rows})
+    bodies = await asyncio.to_thread(read_bodies, path, {*leaders, *rows}, default_fields(defaults))
     engine = create_engine(settings.engine)
     await engine.start()
     try:
         dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)
-        pilot = await PilotRun(dispatcher, endpoint, defaults).run(bodies, leaders, rows)
+        pilot = await PilotRun(dispatcher, endpoint).run(bodies, leaders, rows)
     finally:
         await engine.stop()
     return pilot, estimate(plan, pilot)
@@ -79,13 +69,12 @@ async def pilot_file(
 class PilotRun:
     """Asks a dispatcher as a batch would. ``run`` once."""
 
-    def __init__(self, dispatcher: Dispatcher, endpoint: str, defaults: dict[str, Any] | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, endpoint: str) -> None:
         never = asyncio.Event()
         self._ask = Asker(
             lambda request: dispatcher.complete(request, never), lambda request: dispatcher.score(request, never)
         )
         self._path = endpoint
-        self._defaults = default_fields(defaults)
         self._slots = dispatcher.window
         #: With the time of each answer.
         self._answered: list[tuple[float, PilotRow]] = []
@@ -110,8 +99,6 @@ class PilotRun:
         return Pilot([row for _, row in led], begin - began, timed, seconds, len(self._failures))
 
     async def _row(self, line: int, body: bytes) -> None:
-        if self._defaults:
-            body = msgspec.json.encode(with_defaults(_fields_decoder.decode(body), self._defaults))
         try:
             answer = await ENDPOINTS[self._path].answer(body, self._ask)
         except (EngineError, ApiError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from gristmill.common_prefix import common_prefix
 from gristmill.engines.options import parse_options
 from gristmill.engines.protocol import (
     Capabilities,
@@ -174,7 +175,7 @@ class _PromptCache:
         for known in reversed(self._prompts):
             if best and known[:best] != prompt[:best]:
                 continue
-            shared = _shared_prefix(known, prompt)
+            shared = common_prefix(known, prompt)
             if shared > best:
                 best, nearest = shared, known
             if best > len(prompt) * 9 // 10:
@@ -186,18 +187,6 @@ class _PromptCache:
         self._prompts[prompt] = None
         # The last token is always computed, as it gives the first output token.
         return max(min(best, len(prompt) - _TOKEN_CHARS), 0)
-
-
-def _shared_prefix(one: str, other: str) -> int:
-    """Length of the common prefix, by bisection over slices: comparing those is one memcmp each."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _prompt_text(request: Request) -> str:

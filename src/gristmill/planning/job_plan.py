@@ -6,10 +6,11 @@ from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gristmill.common_prefix import common_prefix
 from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
 from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key
 from gristmill.planning.row_order import RowOrder
-from gristmill.planning.sorted_keys import SortedKeys, shared_length
+from gristmill.planning.sorted_keys import SortedKeys
 from gristmill.wire.line_body import default_fields
 
 #: Rows that are answered with one row's answer; all of them are stored in one transaction.
@@ -77,7 +78,7 @@ class JobPlanner:
                 duplicates.lines.append(line)
                 duplicates.originals.append(original)
                 continue
-            shared = min(shared_length(before, key), prompt, before_prompt)
+            shared = min(common_prefix(before, key), prompt, before_prompt)
             order.add(line, limit, tree.add(line, prompt, shared), shared >= STEP)
             computed += prompt - shared
             longest = max(longest, prompt)

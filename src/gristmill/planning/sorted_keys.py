@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from gristmill.common_prefix import common_prefix
+
 #: Bytes of keys in memory before they become a run, and what a key takes besides.
 _RUN_BYTES = 192 * 1024 * 1024
 _KEY_OVERHEAD = 200
@@ -30,18 +32,6 @@ class KeyedRow(NamedTuple):
     key: bytes
     line: int
     output_limit: int
-
-
-def shared_length(one: bytes, other: bytes) -> int:
-    """Length of the common prefix, by bisection over slices: comparing those is one memcmp each."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 class SortedKeys:
@@ -86,7 +76,7 @@ class SortedKeys:
         before = b""
         with path.open("wb", _BUFFER) as file:
             for key, line, limit in rows:
-                shared = shared_length(before, key)
+                shared = common_prefix(before, key)
                 file.write(_record.pack(shared, len(key) - shared, line, limit))
                 file.write(key[shared:])
                 before = key

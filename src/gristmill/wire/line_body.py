@@ -1,4 +1,4 @@
-"""The body of a batch's line, completed by the batch's defaults."""
+"""The body of a batch's line, and what the batch's defaults add to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ import msgspec
 Fields = dict[str, msgspec.Raw]
 
 _NONE = b"[]"
+
+
+class _Line(msgspec.Struct):
+    body: msgspec.Raw
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_fields_decoder = msgspec.json.Decoder(Fields)
+
+
+def body_of(line: bytes) -> bytes:
+    """The body as it stands in a line that has been checked."""
+    return bytes(_line_decoder.decode(line).body)
+
+
+def completed_body(line: bytes, defaults: Fields) -> bytes:
+    """The body to run."""
+    body = body_of(line)
+    return msgspec.json.encode(with_defaults(_fields_decoder.decode(body), defaults)) if defaults else body
 
 
 def default_fields(defaults: dict[str, Any] | None) -> Fields:

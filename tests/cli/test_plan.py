@@ -55,7 +55,7 @@ def test_it_says_what_the_rows_of_a_file_share(tmp_path):
     assert found["cost_avoided"] == (found["tokens"]["sent"] * 2 + 200 * 10) / 1e6
     shown = CliRunner().invoke(app, ["plan", path])
     assert "group by group" in shown.stdout
-    assert "1 of them ask what another row asks" in shown.stdout
+    assert "1 of them get another row's answer" in shown.stdout
 
 
 def test_the_picture_needs_nothing_else(tmp_path):

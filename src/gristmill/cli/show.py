@@ -125,7 +125,7 @@ def summary(batch: Batch) -> str:
     text += f", {unrun:,} not run" if unrun else ""
     text += "."
     if batch.gristmill and batch.gristmill.plan and (copied := batch.gristmill.plan.deduplicated):
-        text += f" {copied:,} rows asked what another row asks, and got its answer."
+        text += f" Rows that got another row's answer, as they asked the same: {copied:,}."
     if batch.usage is not None and batch.usage.total_tokens:
         usage = batch.usage
         cached = usage.input_tokens_details.cached_tokens

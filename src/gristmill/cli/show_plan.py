@@ -21,7 +21,9 @@ _LISTED_GROUPS = 20
 def print_report(report: PlanReport) -> None:
     out = show.out()
     bill = report.tokens
-    again = f", {report.duplicates:,} of them ask what another row asks and run with it" if report.duplicates else ""
+    again = (
+        f"; {report.duplicates:,} of them get another row's answer, as they ask the same" if report.duplicates else ""
+    )
     out.print(f"{report.rows:,} rows{again}")
     share = bill.computed / max(bill.sent, 1)
     out.print(f"prompt tokens: {bill.sent:,} sent, {bill.computed:,} to compute ({share:.1%}); {report.token_source}")

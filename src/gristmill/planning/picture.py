@@ -47,7 +47,7 @@ def page(title: str, plan: JobPlan, report: PlanReport) -> str:
 def _bill(report: PlanReport) -> str:
     bill, duplicates = report.tokens, report.duplicates
     share = bill.computed / bill.sent if bill.sent else 0
-    twice = f" {duplicates:,} rows ask what another row asks, and are answered with it." if duplicates else ""
+    twice = f" Rows that get another row's answer, as they ask the same: <b>{duplicates:,}</b>." if duplicates else ""
     time = ""
     if report.pilot is not None:
         low, seconds, high = map(duration, (report.pilot.low, report.pilot.seconds, report.pilot.high))

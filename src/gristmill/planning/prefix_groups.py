@@ -93,7 +93,7 @@ class PrefixTree:
             self._open.append(_Node(level, shared))
         around = self._open[-1]
         around.count(node.rows, node.prompt_bytes, node.first_line)
-        if node.rows * (node.shared - around.shared) >= self._worth:
+        if (node.rows - 1) * (node.shared - around.shared) >= self._worth:
             around.children.append(node)
         else:
             around.children += node.children

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gristmill.common_prefix import common_prefix
 
 #: Bytes of keys in memory before they become a run, and what a key takes besides.
-_RUN_BYTES = 192 * 1024 * 1024
+_RUN_BYTES = 96 * 1024 * 1024
 _KEY_OVERHEAD = 200
 #: Files open at once; more runs are merged into one first.
 _MAX_RUNS = 200

@@ -19,7 +19,7 @@ ROWS = 20
 
 def line(index: int) -> str:
     messages = recording("chat_first").sent["messages"]
-    body = {"model": MODEL, "messages": messages, "max_completion_tokens": 24, "temperature": 0, "seed": 1}
+    body = {"model": MODEL, "messages": messages, "max_completion_tokens": 24, "temperature": 0, "seed": index}
     row = {"custom_id": f"row-{index}", "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(row) + "\n"
 

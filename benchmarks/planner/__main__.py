@@ -118,7 +118,7 @@ def plan_of(bodies: list[bytes]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         planner = JobPlanner(CHAT, None, Path(folder))
         for line, body in enumerate(bodies, 1):
-            planner.add(line, body)
+            planner.add(line, b'{"body":' + body + b"}")
         return planner.plan()
 
 

@@ -16,7 +16,6 @@ from gristmill.planning.token_bill import token_bill
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, file_blob
 from gristmill.wire.batch import BatchError, BatchPlan
-from gristmill.wire.line_body import body_of
 
 _CHUNK = 4 * 1024 * 1024
 _LISTED_ERRORS = 100
@@ -34,7 +33,7 @@ def add_lines(planner: JobPlanner, lines: list[Line]) -> None:
     """Lines of which ``check_line`` found nothing wrong."""
     for line in lines:
         if line.data is not None:
-            planner.add(line.number, body_of(line.data))
+            planner.add(line.number, line.data)
 
 
 def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> JobPlan:

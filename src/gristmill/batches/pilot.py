@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gristmill.batches.lines import LineSplitter
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import EngineError
@@ -104,6 +106,6 @@ class PilotRun:
         except (EngineError, ApiError) as error:
             self._failures.append(str(error))
             return
-        prompt_bytes = prompt_length(row_key(self._path, body, {}).key)
+        prompt_bytes = prompt_length(row_key(self._path, msgspec.json.decode(body, type=Fields), {}).key)
         row = PilotRow(line, prompt_bytes, answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
         self._answered.append((time.perf_counter(), row))

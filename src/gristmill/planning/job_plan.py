@@ -6,12 +6,14 @@ from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gristmill.common_prefix import common_prefix
 from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
-from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key
+from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key, unreadable_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
-from gristmill.wire.line_body import default_fields
+from gristmill.wire.line_body import default_fields, fields_of
 
 #: Rows that are answered with one row's answer; all of them are stored in one transaction.
 _MOST_FOLLOWERS = 10_000
@@ -58,9 +60,12 @@ class JobPlanner:
         self._keys = SortedKeys(folder)
         self._prompt_bytes = 0
 
-    def add(self, line: int, body: bytes) -> None:
-        """``body`` is a JSON object; ``line`` counts from 1."""
-        key, limit = row_key(self._endpoint, body, self._defaults)
+    def add(self, line: int, data: bytes) -> None:
+        """``data`` is a line of the input that has been checked; ``line`` counts from 1."""
+        try:
+            key, limit = row_key(self._endpoint, fields_of(data), self._defaults)
+        except msgspec.DecodeError:
+            key, limit = unreadable_key(data)
         self._prompt_bytes += prompt_length(key)
         self._keys.add(key, line, limit)
 
@@ -68,7 +73,7 @@ class JobPlanner:
         tree = PrefixTree(self._prompt_bytes)
         order = RowOrder()
         duplicates = Duplicates(array("q"), array("q"))
-        rows = computed = longest = output_limit = limited = followers = 0
+        rows = same = computed = longest = output_limit = limited = followers = 0
         before, before_prompt, original = b"", 0, 0
         for key, line, limit in self._keys:
             rows += 1
@@ -78,7 +83,8 @@ class JobPlanner:
                 duplicates.lines.append(line)
                 duplicates.originals.append(original)
                 continue
-            shared = min(common_prefix(before, key), prompt, before_prompt)
+            same = common_prefix(before, key, same)
+            shared = min(same, prompt, before_prompt)
             order.add(line, limit, tree.add(line, prompt, shared), shared >= STEP)
             computed += prompt - shared
             longest = max(longest, prompt)

@@ -12,8 +12,10 @@ import msgspec
 
 from gristmill.wire.line_body import Fields, with_defaults
 
-#: Between prompt and settings. JSON escapes control characters, so that it stands nowhere else.
-_BORDER = b"\0"
+#: Between prompt and settings; after each part of a message; and before what is JSON instead of text. JSON escapes
+#: control characters, and texts that hold one of these are escaped: so they stand nowhere else.
+_BORDER, _PART, _JSON = b"\0", b"\x1e", b"\x1fj"
+_ESCAPED = {"\x1f": "\x1fu", "\x1e": "\x1fe", "\0": "\x1fz"}
 _REPEATABLE, _RANDOM = b"r", b"?"
 #: What chat templates put before the messages.
 _BEFORE_MESSAGES = ("tools", "functions", "reasoning_effort")
@@ -33,8 +35,6 @@ class RowKey(NamedTuple):
 
 
 class _Message(msgspec.Struct, omit_defaults=True):
-    """``content`` first would be wrong: a template writes the role before it."""
-
     role: str
     name: str | None = None
     content: Any = None
@@ -52,27 +52,29 @@ class _Limits(msgspec.Struct):
 
 _messages_decoder = msgspec.json.Decoder(list[_Message])
 _limits_decoder = msgspec.json.Decoder(_Limits)
-_fields_decoder = msgspec.json.Decoder(Fields)
 _encoder = msgspec.json.Encoder(order="sorted")
 _message_encoder = msgspec.json.Encoder()
 
 
-def row_key(endpoint: str, body: bytes, defaults: Fields) -> RowKey:
-    """``body`` is a JSON object, checked before; ``defaults`` are fields of bodies that do not have them."""
-    try:
-        fields = _fields_decoder.decode(body)
-    except msgspec.DecodeError:
-        # Half a surrogate pair: the row's own failure, when it runs.
-        return RowKey(body.replace(_BORDER, b"") + _BORDER + _RANDOM, 0)
-    fields = with_defaults(fields, defaults)
-    fields = {name: value for name, value in fields.items() if name not in _IGNORED and bytes(value) not in _ABSENT}
-    limits = _limits(body, fields if defaults else None)
+def row_key(endpoint: str, given: Fields, defaults: Fields) -> RowKey:
+    """``given`` are the fields of a body that has been checked; ``defaults`` those of bodies that do not have them."""
+    fields = {
+        name: value
+        for name, value in with_defaults(given, defaults).items()
+        if name not in _IGNORED and bytes(value) not in _ABSENT
+    }
+    prompt = _PROMPTS[endpoint](fields)
+    settings = _message_encoder.encode({name: fields[name] for name in sorted(fields)})
+    limits = _limits(settings)
     # Label scores are drawn from logits alone, without chance.
     repeatable = endpoint == "/v1/score" or limits.temperature == 0 or limits.seed is not None
-    prompt = _PROMPTS[endpoint](fields)
-    settings = _encode({name: _decoded(value) for name, value in fields.items()})
     key = b"".join((prompt, _BORDER, _REPEATABLE if repeatable else _RANDOM, settings))
     return RowKey(key, limits.max_completion_tokens or limits.max_tokens or 0)
+
+
+def unreadable_key(line: bytes) -> RowKey:
+    """Of a line that cannot be taken apart (half a surrogate pair): it shares with none, and fails when it runs."""
+    return RowKey(line.replace(_BORDER, b"") + _BORDER + _RANDOM, 0)
 
 
 def prompt_length(key: bytes) -> int:
@@ -85,9 +87,9 @@ def is_repeatable(key: bytes, prompt: int) -> bool:
     return key[prompt + 1 : prompt + 2] == _REPEATABLE
 
 
-def _limits(body: bytes, fields: Fields | None) -> _Limits:
+def _limits(settings: bytes) -> _Limits:
     try:
-        return _limits_decoder.decode(body if fields is None else _message_encoder.encode(fields))
+        return _limits_decoder.decode(settings)
     except msgspec.ValidationError:
         # A value of the wrong type is the row's own failure, when it runs.
         return _Limits()
@@ -119,10 +121,27 @@ def _messages(value: msgspec.Raw) -> list[bytes]:
         messages = _messages_decoder.decode(value)
     except msgspec.ValidationError:
         return [_encode(_decoded(value))]
+    parts: list[bytes] = []
     for message in messages:
-        if isinstance(message.content, list):
-            message.content = _joined_text(message.content)
-    return [_message_encoder.encode(message) for message in messages]
+        content = _joined_text(message.content) if isinstance(message.content, list) else message.content
+        # A template writes the role before the content.
+        parts += (message.role.encode(), _PART, _others(message), _PART, _content(content), _PART)
+    return parts
+
+
+def _others(message: _Message) -> bytes:
+    message.content = None
+    return _message_encoder.encode(message) if message != _Message(message.role) else b""
+
+
+def _content(content: Any) -> bytes:
+    if not isinstance(content, str):
+        return _JSON + _encode(content)
+    text: str = content
+    if any(mark in text for mark in _ESCAPED):
+        for mark, escaped in _ESCAPED.items():
+            text = text.replace(mark, escaped)
+    return text.encode()
 
 
 def _joined_text(parts: list[Any]) -> Any:

@@ -73,10 +73,10 @@ class SortedKeys:
     def _write(self, rows: Iterable[KeyedRow]) -> Path:
         path = self._folder / f"run-{self._written}"
         self._written += 1
-        before = b""
+        before, shared = b"", 0
         with path.open("wb", _BUFFER) as file:
             for key, line, limit in rows:
-                shared = common_prefix(before, key)
+                shared = common_prefix(before, key, shared)
                 file.write(_record.pack(shared, len(key) - shared, line, limit))
                 file.write(key[shared:])
                 before = key

@@ -15,13 +15,23 @@ class _Line(msgspec.Struct):
     body: msgspec.Raw
 
 
+class _FieldsLine(msgspec.Struct):
+    body: Fields
+
+
 _line_decoder = msgspec.json.Decoder(_Line)
+_fields_line_decoder = msgspec.json.Decoder(_FieldsLine)
 _fields_decoder = msgspec.json.Decoder(Fields)
 
 
 def body_of(line: bytes) -> bytes:
     """The body as it stands in a line that has been checked."""
     return bytes(_line_decoder.decode(line).body)
+
+
+def fields_of(line: bytes) -> Fields:
+    """The body's fields, undecoded. Looks closer than ``body_of``: raises DecodeError for some lines that it takes."""
+    return _fields_line_decoder.decode(line).body
 
 
 def completed_body(line: bytes, defaults: Fields) -> bytes:

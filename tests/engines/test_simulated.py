@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gristmill.common_prefix import common_prefix
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind
-from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions, _PromptCache, _shared_prefix
+from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions, _PromptCache
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
@@ -105,7 +106,7 @@ def test_the_cache_can_be_switched_off() -> None:
 
 @given(st.text("ab", max_size=60), st.text("ab", max_size=60))
 def test_the_shared_prefix_is_the_common_prefix(one: str, other: str) -> None:
-    assert _shared_prefix(one, other) == shared(one, other)
+    assert common_prefix(one, other) == shared(one, other)
 
 
 @pytest.mark.parametrize("kind", list(ErrorKind))

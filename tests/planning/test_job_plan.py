@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from gristmill.planning.prefix_groups import STEP, PrefixTree
 from gristmill.planning.prompt_key import prompt_length, row_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
-from gristmill.wire.line_body import default_fields, fields_of
+from gristmill.wire.line_body import default_fields, fields_of, with_defaults
 
 CHAT = "/v1/chat/completions"
 
@@ -206,3 +207,31 @@ def test_computed_bytes_are_those_of_the_tree(tmp_path):
     assert found.prompt_bytes == sum(len(prompt(body)) for body in bodies)
     assert found.computed_bytes < len(prompt(bodies[0])) + 100 * 8
     assert found.output_limit == found.limited_rows == 0
+
+
+ODD = [
+    b'{"messages":[{"role":"user","content":"a"}],"max_tokens":-5}',
+    b'{"messages":[{"role":"user","content":"a"}],"max_tokens":' + b"9" * 40 + b"}",
+    b'{"messages":[{"role":"user","content":' + b"[" * 900 + b"]" * 900 + b"}]}",
+    b'{"messages":[{"role":"user","content":"a"}],"stop":"\\ud800","logit_bias":{"1":1e999}}',
+    b'{"messages":[{"role":"user","content":{"x":' + b"9" * 40 + b"}}]}",
+]
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_no_row_is_too_odd_to_be_planned(tmp_path, body):
+    planner = JobPlanner(CHAT, None, tmp_path)
+    planner._keys._run_bytes = 1  # Every row goes to disk and back.
+    for line in (1, 2):
+        planner.add(line, b'{"body":' + body + b"}")
+    found = planner.plan()
+    assert sorted(found.order) == [1, 2] and found.output_limit >= 0
+
+
+@pytest.mark.parametrize(("leading", "own", "expected"), [
+    ('"x"', '[{"role":"user"}]', '"x"'), ('{"a":1}', '[{"role":"user"}]', '{"a":1}'), ("[1]", '"x"', '"x"'),
+    ("[1]", " [ ] ", "[1]"), ("[]", "[2]", "[2]"), ("[1]", "[2]", "[1,2]"),
+])  # fmt: skip
+def test_messages_add_up_only_where_both_are_lists(leading, own, expected):
+    fields = [{"messages": msgspec.Raw(text.encode())} for text in (own, leading)]
+    assert bytes(with_defaults(*fields)["messages"]).decode() == expected

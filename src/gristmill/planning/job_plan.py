@@ -64,7 +64,8 @@ class JobPlanner:
         """``data`` is a line of the input that has been checked; ``line`` counts from 1."""
         try:
             key, limit = row_key(self._endpoint, fields_of(data), self._defaults)
-        except msgspec.DecodeError:
+        except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+            # Whatever is odd about a row is for the row to fail with, never for the whole job.
             key, limit = unreadable_key(data)
         self._prompt_bytes += prompt_length(key)
         self._keys.add(key, line, limit)

@@ -69,7 +69,7 @@ def row_key(endpoint: str, given: Fields, defaults: Fields) -> RowKey:
     # Label scores are drawn from logits alone, without chance.
     repeatable = endpoint == "/v1/score" or limits.temperature == 0 or limits.seed is not None
     key = b"".join((prompt, _BORDER, _REPEATABLE if repeatable else _RANDOM, settings))
-    return RowKey(key, limits.max_completion_tokens or limits.max_tokens or 0)
+    return RowKey(key, max(limits.max_completion_tokens or limits.max_tokens or 0, 0))
 
 
 def unreadable_key(line: bytes) -> RowKey:

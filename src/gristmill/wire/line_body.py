@@ -55,9 +55,9 @@ def with_defaults(fields: Fields, defaults: Fields) -> Fields:
 
 
 def _joined(leading: bytes, own: bytes) -> msgspec.Raw:
-    """Two arrays as one. What is no array is left for the line's own check to complain about."""
+    """Two arrays as one. What is no array is left as it is, for the line to fail with."""
     if not own.startswith(b"[") or leading == _NONE:
         return msgspec.Raw(own)
-    if own[1:-1].strip() == b"":
+    if own[1:-1].strip() == b"" or not leading.startswith(b"["):
         return msgspec.Raw(leading)
     return msgspec.Raw(leading[:-1] + b"," + own[1:])

@@ -46,7 +46,7 @@ def write_input(path: Path, rows: int, row_bytes: int) -> None:
 
 
 class Watch:
-    """Peak resident memory of the server, sampled, and its processor time."""
+    """Peak resident memory of the server and its planner, sampled together, and their processor time."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -57,7 +57,7 @@ class Watch:
 
     def cpu(self) -> float:
         times = self._process.cpu_times()
-        return times.user + times.system
+        return times.user + times.system + times.children_user + times.children_system
 
     def stop(self) -> None:
         self._stop.set()
@@ -65,7 +65,14 @@ class Watch:
 
     def _sample(self) -> None:
         while not self._stop.wait(0.05):
-            self.peak = max(self.peak, self._process.memory_info().rss)
+            self.peak = max(self.peak, sum(map(_resident, [self._process, *self._process.children()])))
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def measure(source: Path, rows: int, profile: Path | None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_supervisor import add_file, end, lines, reach, submit, tell
 
@@ -153,3 +155,54 @@ def test_a_batch_of_higher_priority_is_done_while_another_has_barely_begun(tmp_p
         assert (await end(host, batches[0].id)).request_counts.completed == 1_000
 
     tell(tmp_path, story, slots=4, latency=0.002)
+
+
+def test_a_large_input_is_planned_in_a_process_that_is_gone_afterwards(tmp_path: Path) -> None:
+    data = jsonl([row(i, RUBRICS[i % 4] * 10, f"candidate {i % 100:03}", temperature=0) for i in range(400)])
+    assert len(data) > 2_000_000
+
+    async def story(host: BatchHost) -> None:
+        batch = await end(host, (await submit(host, data)).id)
+        assert (batch.request_counts.completed, batch.request_counts.total) == (400, 400)
+        assert batch.gristmill and batch.gristmill.plan
+        assert (batch.gristmill.plan.prefix_groups, batch.gristmill.plan.deduplicated) == (4, 300)
+
+    tell(tmp_path / "data", story, slots=1, journal=tmp_path / "journal")
+    assert len(asked(tmp_path / "journal")) == 100
+    assert not psutil.Process().children()
+
+
+def test_a_large_input_with_an_error_leaves_no_planner_behind(tmp_path: Path) -> None:
+    data = jsonl([row(i, RUBRICS[0] * 10, f"candidate {i}") for i in range(400)]) + b"notes\n"
+
+    async def story(host: BatchHost) -> None:
+        batch = await end(host, (await submit(host, data)).id)
+        assert batch.status == "failed" and batch.errors and batch.errors.data[0].line == 401
+
+    tell(tmp_path / "data", story)
+    assert not psutil.Process().children()
+
+
+def test_a_planner_that_dies_pauses_the_batch_and_the_next_try_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jsonl([row(i, RUBRICS[0] * 10, f"candidate {i}") for i in range(400)])
+    monkeypatch.setattr("gristmill.batches.supervisor.FAILURE_PAUSE", 0.1)
+    started = []
+
+    def dying(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = popen(*args, **options)
+        if not started:
+            process.kill()
+        started.append(process)
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr("gristmill.batches.plan_process.subprocess.Popen", dying)
+
+    async def story(host: BatchHost) -> None:
+        batch = await end(host, (await submit(host, data)).id)
+        assert (batch.request_counts.completed, batch.request_counts.total) == (400, 400)
+
+    tell(tmp_path / "data", story)
+    assert len(started) == 2

@@ -111,6 +111,9 @@ class Execution:
             return error
         except (Abandoned, asyncio.CancelledError):
             raise
+        except RecursionError:
+            # How deep JSON may nest depends on the stack it is parsed on: here it is less than where it was checked.
+            return ApiError(400, "The request is nested too deeply to be read.")
         except Exception as error:
             # Whatever goes wrong with one row, it is that row's result and never the batch's end.
             log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)

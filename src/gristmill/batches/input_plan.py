@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gristmill.batches import line_check
 from gristmill.batches.lines import Line, LineSplitter
-from gristmill.batches.validation import Limits, Stopped
+from gristmill.batches.validation import Limits
 from gristmill.planning.job_plan import JobPlan, JobPlanner
 from gristmill.planning.token_bill import token_bill
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.storage.records import BatchRecord
 from gristmill.wire.batch import BatchError, BatchPlan
 
 _CHUNK = 4 * 1024 * 1024
@@ -29,13 +27,6 @@ class Rejected(Exception):
         self.errors = errors
 
 
-def add_lines(planner: JobPlanner, lines: list[Line]) -> None:
-    """Lines of which ``check_line`` found nothing wrong."""
-    for line in lines:
-        if line.data is not None:
-            planner.add(line.number, line.data)
-
-
 def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> JobPlan:
     """The plan of the whole file. Raises Rejected. Ids are not looked at: they change nothing here."""
     with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder, path.open("rb") as file:
@@ -43,8 +34,8 @@ def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits
         checker = _Checker(endpoint, defaults, limits)
         splitter = LineSplitter(limits.max_line_bytes)
         while chunk := file.read(_CHUNK):
-            add_lines(planner, checker.good(splitter.feed(chunk)))
-        add_lines(planner, checker.good(splitter.finish()))
+            _add(planner, checker.good(splitter.feed(chunk)))
+        _add(planner, checker.good(splitter.finish()))
         if not checker.checked:
             raise Rejected([BatchError("empty_file", "The input file is empty.")])
         if checker.errors:
@@ -52,23 +43,18 @@ def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits
         return planner.plan()
 
 
-async def plan_rows(storage: Storage, batch: BatchRecord, stopping: Callable[[], bool]) -> BatchPlan:
-    """Plan a batch whose input is valid, and store the order its rows run in. Raises Stopped soon after ``stopping()``
-    becomes true; nothing but ``rows.clear`` undoes what was stored by then."""
-    with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder:
-        planner = JobPlanner(batch.endpoint, batch.defaults, Path(folder))
-        # The input is valid: no line is too long.
-        splitter = LineSplitter(2**62)
-        async for chunk in storage.blobs.stream(file_blob(batch.input_file_id)):
-            await asyncio.to_thread(add_lines, planner, splitter.feed(chunk))
-            if stopping():
-                raise Stopped
-        await asyncio.to_thread(add_lines, planner, splitter.finish())
-        plan = await asyncio.to_thread(planner.plan)
+async def store_plan(storage: Storage, batch: BatchRecord, plan: JobPlan) -> BatchPlan:
+    """Store the order in which the batch's rows run. Nothing but ``rows.clear`` undoes it."""
     order = [] if plan.in_line_order else plan.order
     await storage.metadata.rows.arrange(batch.seq, order, list(zip(*plan.duplicates, strict=True)))
     bill = token_bill(plan)
     return BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed)
+
+
+def _add(planner: JobPlanner, lines: list[Line]) -> None:
+    for line in lines:
+        if line.data is not None:
+            planner.add(line.number, line.data)
 
 
 class _Checker:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +190,15 @@ def test_a_planner_that_dies_pauses_the_batch_and_the_next_try_runs_it(
     monkeypatch.setattr("gristmill.batches.supervisor.FAILURE_PAUSE", 0.1)
     started = []
 
-    def dying(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        process = popen(*args, **options)
+    async def dying(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*args, **options)
         if not started:
             process.kill()
         started.append(process)
         return process
 
-    popen = subprocess.Popen
-    monkeypatch.setattr("gristmill.batches.plan_process.subprocess.Popen", dying)
+    start = asyncio.create_subprocess_exec
+    monkeypatch.setattr("asyncio.create_subprocess_exec", dying)
 
     async def story(host: BatchHost) -> None:
         batch = await end(host, (await submit(host, data)).id)

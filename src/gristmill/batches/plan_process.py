@@ -1,145 +1,107 @@
-"""Planning a batch while it is validated: in a process of its own, so that the two take a core each.
-
-The process is given the input as it is read, and gives back the plan. It ends with its parent, whose end of the pipe is
-closed then.
-"""
+"""Planning a batch's input beside its validation: in a process of its own, so that the two take a core each."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pickle
-import subprocess
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from gristmill.batches.lines import LineSplitter
 from gristmill.planning.job_plan import JobPlan, JobPlanner
+from gristmill.storage.blobs import open_blobs
+from gristmill.storage.protocol import BlobStore
 
 #: Inputs up to this size are planned in a thread: sooner than a process has started.
 _SMALL_BYTES = 1024 * 1024
-_CHUNK = 1024 * 1024
 
 
-class PlanSettings(msgspec.Struct):
-    """What the planner must know beside the input. Lines longer than ``max_line_bytes`` are left out."""
+class InputToPlan(msgspec.Struct):
+    """The blob ``path`` of the store at ``blobs``, ``size`` bytes long. Longer lines than ``max_line_bytes`` are left
+    out; lines that are no requests do no harm."""
 
+    blobs: str
+    path: str
+    size: int
     endpoint: str
     defaults: dict[str, Any] | None
     max_line_bytes: int
 
 
-class InputPlanner:
-    """Plans an input from its bytes. Lines that are no requests do no harm."""
-
-    def __init__(self, settings: PlanSettings, folder: Path) -> None:
-        self._planner = JobPlanner(settings.endpoint, settings.defaults, folder)
-        self._splitter = LineSplitter(settings.max_line_bytes)
-
-    def feed(self, chunk: bytes) -> None:
-        for line in self._splitter.feed(chunk):
-            if line.data is not None:
-                self._planner.add(line.number, line.data)
-
-    def finish(self) -> JobPlan:
-        for line in self._splitter.finish():
-            if line.data is not None:
-                self._planner.add(line.number, line.data)
-        return self._planner.plan()
-
-
-class PlanFeed(Protocol):
-    """Takes the input, in chunks that may end anywhere; then ``finish`` once."""
-
-    async def feed(self, chunk: bytes) -> None: ...
-
-    async def finish(self) -> JobPlan: ...
-
-
-@contextlib.asynccontextmanager
-async def planning(settings: PlanSettings, input_bytes: int) -> AsyncIterator[PlanFeed]:
-    """Whatever was begun for it is gone at the end, finished or not."""
+async def plan_input(source: InputToPlan) -> JobPlan:
+    """Cancelled, it leaves nothing behind, neither process nor file."""
     with tempfile.TemporaryDirectory(prefix="gristmill-plan-", ignore_cleanup_errors=True) as folder:
-        if input_bytes <= _SMALL_BYTES:
-            yield _Thread(InputPlanner(settings, Path(folder)))
-            return
-        process = _Process(settings, folder)
-        try:
-            yield process
-        finally:
-            await asyncio.to_thread(process.stop)
-
-
-class _Thread:
-    def __init__(self, planner: InputPlanner) -> None:
-        self._planner = planner
-
-    async def feed(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._planner.feed, chunk)
-
-    async def finish(self) -> JobPlan:
-        return await asyncio.to_thread(self._planner.finish)
-
-
-class _Process:
-    def __init__(self, settings: PlanSettings, folder: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, folder],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        if source.size <= _SMALL_BYTES:
+            return await _plan(source, open_blobs(source.blobs), Path(folder))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", __name__, folder,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             # Its own session: the terminal's interrupt goes to the server alone.
             start_new_session=True,
         )  # fmt: skip
-        self._head = msgspec.json.encode(settings) + b"\n"
-
-    async def feed(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._write, self._head + chunk if self._head else chunk)
-        self._head = b""
-
-    async def finish(self) -> JobPlan:
-        return await asyncio.to_thread(self._finish)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-    def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
         try:
-            # Waits in the kernel until the planner has taken it, with other threads free to run.
-            self._process.stdin.write(data)
-        except BrokenPipeError:
-            self._fail()
+            return await _answer_of(process, source)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
-    def _finish(self) -> JobPlan:
-        plan, _ = self._process.communicate()
-        if self._process.returncode != 0:
-            self._fail()
-        found: JobPlan = pickle.loads(plan)
-        return found
 
-    def _fail(self) -> None:
-        code = self._process.wait()
-        assert self._process.stderr is not None
-        said = b"" if self._process.stderr.closed else self._process.stderr.read()
-        lines = said.decode("utf-8", "replace").strip().splitlines() or ["it printed nothing"]
-        raise RuntimeError(f"The planner's process ended with exit code {code}: {lines[-1]}")
+async def _answer_of(process: asyncio.subprocess.Process, source: InputToPlan) -> JobPlan:
+    assert process.stdin and process.stdout and process.stderr
+    with contextlib.suppress(ConnectionError):
+        process.stdin.write(msgspec.json.encode(source) + b"\n")
+        await process.stdin.drain()
+    answer, printed = await asyncio.gather(process.stdout.read(), process.stderr.read())
+    if code := await process.wait():
+        last = (printed.decode("utf-8", "replace").strip().splitlines() or ["it printed nothing"])[-1]
+        raise RuntimeError(f"The planner's process ended with exit code {code}: {last}")
+    plan: JobPlan = pickle.loads(answer)
+    return plan
+
+
+async def _plan(source: InputToPlan, blobs: BlobStore, folder: Path) -> JobPlan:
+    planner = JobPlanner(source.endpoint, source.defaults, folder)
+    splitter = LineSplitter(source.max_line_bytes)
+    async for chunk in blobs.stream(source.path):
+        await asyncio.to_thread(_feed, planner, splitter, chunk)
+    return await asyncio.to_thread(_finish, planner, splitter)
+
+
+def _feed(planner: JobPlanner, splitter: LineSplitter, chunk: bytes) -> None:
+    for line in splitter.feed(chunk):
+        if line.data is not None:
+            planner.add(line.number, line.data)
+
+
+def _finish(planner: JobPlanner, splitter: LineSplitter) -> JobPlan:
+    for line in splitter.finish():
+        if line.data is not None:
+            planner.add(line.number, line.data)
+    return planner.plan()
 
 
 def _main(folder: Path) -> None:
-    source = sys.stdin.buffer
-    planner = InputPlanner(msgspec.json.decode(source.readline(), type=PlanSettings), folder)
-    while chunk := source.read(_CHUNK):
-        planner.feed(chunk)
-    pickle.dump(planner.finish(), sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    source = msgspec.json.decode(sys.stdin.buffer.readline(), type=InputToPlan)
+    threading.Thread(target=_end_with_parent, args=[folder], daemon=True).start()
+    plan = asyncio.run(_plan(source, open_blobs(source.blobs), folder))
+    pickle.dump(plan, sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    sys.stdout.buffer.flush()
+
+
+def _end_with_parent(folder: Path) -> None:
+    """The parent's end of the pipe closes when it dies, however it dies."""
+    os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.input_plan import store_plan
-from gristmill.batches.plan_process import PlanSettings, planning
-from gristmill.batches.validation import Beside, Limits, Stopped, Validation, validate
+from gristmill.batches.plan_process import InputToPlan, plan_input
+from gristmill.batches.validation import Limits, Stopped, Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.planning.job_plan import JobPlan
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord
+from gristmill.storage.records import BatchRecord, file_blob
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Progress
 from gristmill.wire.batch import BatchError, BatchProgress
@@ -76,24 +77,34 @@ class Runner:
         return BatchProgress(*rates, waiting_for=self._dispatcher.outage.reason)
 
     async def _validate(self) -> None:
-        file = await self._storage.metadata.files.get(self.batch.input_file_id)
-        settings = PlanSettings(self.batch.endpoint, self.batch.defaults, self._limits.max_line_bytes)
-        async with planning(settings, file.bytes if file else 0) as planner:
-            validation = await self._validation(lambda: self._stopping or self._cancelled, planner.feed)
+        planning = asyncio.create_task(self._plan())
+        try:
+            validation = await self._validation(lambda: self._stopping or self._cancelled)
             if validation is None:
                 return
             if validation.errors:
                 await self._reject(validation.errors)
                 return
-            plan = await store_plan(self._storage, self.batch, await planner.finish())
+            plan = await store_plan(self._storage, self.batch, await planning)
+        finally:
+            planning.cancel()
+            await asyncio.gather(planning, return_exceptions=True)
         await self._change(lifecycle.validated(validation.total, validation.model, plan, _now()))
         found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
         log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
 
-    async def _validation(self, stopping: Callable[[], bool], beside: Beside) -> Validation | None:
+    async def _plan(self) -> JobPlan:
+        file = await self._storage.metadata.files.get(self.batch.input_file_id)
+        # Validation says so where there is no file.
+        size = file.bytes if file else 0
+        blobs, path = self._storage.blobs.location, file_blob(self.batch.input_file_id)
+        limit = self._limits.max_line_bytes
+        return await plan_input(InputToPlan(blobs, path, size, self.batch.endpoint, self.batch.defaults, limit))
+
+    async def _validation(self, stopping: Callable[[], bool]) -> Validation | None:
         models = self._dispatcher.engine.models
         try:
-            return await validate(self._storage, self.batch, models, self._limits, stopping, beside)
+            return await validate(self._storage, self.batch, models, self._limits, stopping)
         except Stopped:
             return None
 
@@ -135,7 +146,7 @@ class Runner:
 
     async def _know_rows(self) -> bool:
         """Cancelled before validation was over: every line still has to be in a file, so find out what they are."""
-        validation = await self._validation(lambda: self._stopping, _unplanned)
+        validation = await self._validation(lambda: self._stopping)
         if validation is None:
             return False
         if validation.errors:
@@ -167,10 +178,6 @@ class Runner:
             if self._execution is not None:
                 self._execution.weigh(eta)
             await asyncio.sleep(1)
-
-
-async def _unplanned(chunk: bytes) -> None:
-    """What will not run needs no plan."""
 
 
 def _now() -> int:

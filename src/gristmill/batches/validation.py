@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gristmill.batches import line_check
@@ -11,9 +11,6 @@ from gristmill.batches.lines import Line, LineSplitter
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Row, file_blob
 from gristmill.wire.batch import BatchError
-
-#: Takes the input's bytes while they are validated.
-Beside = Callable[[bytes], Awaitable[None]]
 
 #: Rows added to the index in one transaction.
 _INDEX_ROWS = 4_000
@@ -45,10 +42,8 @@ async def validate(
     models: tuple[str, ...],
     limits: Limits,
     stopping: Callable[[], bool],
-    beside: Beside,
 ) -> Validation:
-    """Index the batch's rows and find its errors. Repeatable: what an earlier try indexed is dropped first. The input
-    is read once: ``beside`` is given its bytes, too.
+    """Index the batch's rows and find its errors. Repeatable: what an earlier try indexed is dropped first.
 
     Raises Stopped soon after ``stopping()`` becomes true.
     """
@@ -59,7 +54,7 @@ async def validate(
     indexer = _Indexer(storage, batch, models, limits)
     splitter = LineSplitter(limits.max_line_bytes)
     async for chunk in storage.blobs.stream(file_blob(batch.input_file_id)):
-        await asyncio.gather(beside(chunk), indexer.take(splitter.feed(chunk)))
+        await indexer.take(splitter.feed(chunk))
         if stopping():
             raise Stopped
         if indexer.total > limits.max_rows:

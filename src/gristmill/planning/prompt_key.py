@@ -50,7 +50,8 @@ class _Limits(msgspec.Struct):
     seed: int | None = None
 
 
-_messages_decoder = msgspec.json.Decoder(list[_Message])
+_raw_messages_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_message_decoder = msgspec.json.Decoder(_Message)
 _limits_decoder = msgspec.json.Decoder(_Limits)
 _encoder = msgspec.json.Encoder(order="sorted")
 _message_encoder = msgspec.json.Encoder()
@@ -118,15 +119,34 @@ _PROMPTS = {"/v1/chat/completions": _chat, "/v1/completions": _completion, "/v1/
 
 def _messages(value: msgspec.Raw) -> list[bytes]:
     try:
-        messages = _messages_decoder.decode(value)
+        messages = _raw_messages_decoder.decode(value)
+        first = [_leading.part(bytes(message)) for message in messages[:1]]
+        return first + [_message(_message_decoder.decode(message)) for message in messages[1:]]
     except msgspec.ValidationError:
         return [_encode(_decoded(value))]
-    parts: list[bytes] = []
-    for message in messages:
-        content = _joined_text(message.content) if isinstance(message.content, list) else message.content
-        # A template writes the role before the content.
-        parts += (message.role.encode(), _PART, _others(message), _PART, _content(content), _PART)
-    return parts
+
+
+class _LeadingMessage:
+    """The first message of the last row: the next row's is mostly the same, and often long."""
+
+    def __init__(self) -> None:
+        self._known = (b"", b"")
+
+    def part(self, raw: bytes) -> bytes:
+        known, part = self._known
+        if raw != known:
+            part = _message(_message_decoder.decode(raw))
+            self._known = (raw, part)
+        return part
+
+
+_leading = _LeadingMessage()
+
+
+def _message(message: _Message) -> bytes:
+    content = _joined_text(message.content) if isinstance(message.content, list) else message.content
+    # A template writes the role before the content.
+    return b"".join((message.role.encode(), _PART, _others(message), _PART, _content(content), _PART))
 
 
 def _others(message: _Message) -> bytes:

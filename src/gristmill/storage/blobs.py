@@ -15,6 +15,11 @@ from gristmill.storage.protocol import StorageError
 CHUNK_BYTES = 4 * 1024 * 1024
 
 
+def open_blobs(location: str) -> LocalBlobStore:
+    """The store of another process, by its ``location``."""
+    return LocalBlobStore(Path(location))
+
+
 class LocalBlobStore:
     """Blobs as files below ``folder``. A blob appears under its name only when it is whole."""
 
@@ -22,6 +27,10 @@ class LocalBlobStore:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._store = LocalStore(folder)
+
+    @property
+    def location(self) -> str:
+        return str(self._folder)
 
     def remove_unfinished(self) -> None:
         """Drop what writes cut off by a kill left behind (``name#1``); only while nothing is being written."""

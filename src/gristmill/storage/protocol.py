@@ -153,6 +153,11 @@ class MetadataStore(Protocol):
 class BlobStore(Protocol):
     """Bytes by path. A blob exists whole or not at all: a write that is cut off leaves nothing behind."""
 
+    @property
+    def location(self) -> str:
+        """With which another process opens the same store (``storage.blobs.open_blobs``)."""
+        ...
+
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> int:
         """Store a stream; the number of bytes written. An error of ``chunks`` is raised and nothing is kept."""
         ...

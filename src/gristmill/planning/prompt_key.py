@@ -25,6 +25,8 @@ _IGNORED = frozenset(
      "prompt_cache_options", "stream", "stream_options"}
 )  # fmt: skip
 _ABSENT = (b"", b"null")
+#: How many first messages are remembered, how long in bytes, and of which samples of them one is looked up by.
+_MOST_LEADING, _LONGEST_LEADING, _SAMPLE = 64, 256 * 1024, 64
 
 
 class RowKey(NamedTuple):
@@ -126,21 +128,28 @@ def _messages(value: msgspec.Raw) -> list[bytes]:
         return [_encode(_decoded(value))]
 
 
-class _LeadingMessage:
-    """The first message of the last row: the next row's is mostly the same, and often long."""
+class _LeadingMessages:
+    """First messages of earlier rows: the next row's is mostly one of them, and long."""
 
     def __init__(self) -> None:
-        self._known = (b"", b"")
+        self._known: dict[tuple[int, bytes, bytes], tuple[bytes, bytes]] = {}
 
     def part(self, raw: bytes) -> bytes:
-        known, part = self._known
+        if len(raw) > _LONGEST_LEADING:
+            return _message(_message_decoder.decode(raw))
+        # Hashing all of a message would take as long as decoding it; comparing does not.
+        middle = len(raw) // 2
+        place = len(raw), raw[middle : middle + _SAMPLE], raw[-_SAMPLE:]
+        known, part = self._known.get(place, (b"", b""))
         if raw != known:
             part = _message(_message_decoder.decode(raw))
-            self._known = (raw, part)
+            if len(self._known) >= _MOST_LEADING:
+                self._known.clear()
+            self._known[place] = (raw, part)
         return part
 
 
-_leading = _LeadingMessage()
+_leading = _LeadingMessages()
 
 
 def _message(message: _Message) -> bytes:

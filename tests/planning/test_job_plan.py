@@ -148,9 +148,9 @@ def test_the_tree_of_sorted_rows_is_the_tree_of_their_prefixes(rows):
         if count > 1 and all(counted[other] != count for other in longer):
             expected.add((len(prefix) // STEP, count, sum(len(text) for text in texts if text.startswith(prefix))))
     groups = tree.groups()
-    assert {(group.shared_bytes // STEP, group.rows, group.prompt_bytes) for group in groups} == expected
+    assert {(group.shared_size // STEP, group.rows, group.prompt_size) for group in groups} == expected
     for group in groups:
-        assert group.parent_bytes == (0 if group.parent is None else groups[group.parent].shared_bytes)
+        assert group.parent_size == (0 if group.parent is None else groups[group.parent].shared_size)
     lines = list(order.lines()[0])
     assert sorted(lines) == list(range(len(texts)))
     for prefix in counted:
@@ -164,7 +164,7 @@ def test_rows_of_one_rubric_keep_the_order_of_their_lines(tmp_path):
     assert found.in_line_order
     (group,) = found.groups
     assert (group.rows, group.parent, group.first_line) == (200, None, 1)
-    assert 700 <= group.shared_bytes <= 760
+    assert 700 <= group.shared_size <= 760
 
 
 def test_rubrics_that_arrive_interleaved_run_one_after_another(tmp_path):
@@ -179,7 +179,7 @@ def test_nested_groups_are_found(tmp_path):
     postings = [f"posting {i} " * 80 for i in range(3)]
     found = plan([chat("rubric " * 200, postings[i % 3], f"candidate {i}") for i in range(60)], tmp_path)
     assert [(group.parent, group.rows) for group in found.groups] == [(None, 60), (0, 20), (0, 20), (0, 20)]
-    assert sum(group.saved_bytes for group in found.groups) > 0.8 * (found.prompt_bytes - found.computed_bytes)
+    assert sum(group.saved_size for group in found.groups) > 0.8 * (found.prompt_size - found.computed_size)
 
 
 def test_groups_with_the_longest_answers_run_first(tmp_path):
@@ -201,11 +201,11 @@ def test_rows_that_ask_the_same_without_chance_run_once(tmp_path):
     assert sorted(found.order) == [1, 2, 4, 5]
 
 
-def test_computed_bytes_are_those_of_the_tree(tmp_path):
+def test_computed_sizes_are_those_of_the_tree(tmp_path):
     bodies = [chat("rubric " * 100, f"row {i:03}") for i in range(100)]
     found = plan(bodies, tmp_path)
-    assert found.prompt_bytes == sum(len(prompt(body)) for body in bodies)
-    assert found.computed_bytes < len(prompt(bodies[0])) + 100 * 8
+    assert found.prompt_size == sum(len(prompt(body)) for body in bodies)
+    assert found.computed_size < len(prompt(bodies[0])) + 100 * 8
     assert found.output_limit == found.limited_rows == 0
 
 

@@ -14,6 +14,7 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: the calculator needs none of it.
+    from gristmill.engines.openvino.prompt_tokens import PromptTokens
     from gristmill.planning.job_plan import JobPlan
     from gristmill.planning.report import PlanReport
 
@@ -24,6 +25,10 @@ def plan(
     ] = None,
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Count tokens: a tokenizer.json, or a model of the embedded engine."),
     ] = None,
     pilot: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Run N rows for real, and say how long all will take.")
@@ -56,6 +61,7 @@ def plan(
         _calculate(Job(rows, prefix_tokens, row_tokens, answer_tokens, slots, turns), as_json)
         return
     from gristmill.batches.pilot import PilotSettings, pilot_file
+    from gristmill.batches.token_plan import count_tokens
     from gristmill.planning.report import report
     from gristmill.planning.token_bill import Prices
 
@@ -63,13 +69,16 @@ def plan(
     if html is not None and not html.parent.is_dir():
         raise UserError(f"There is no folder {html.parent} for the page: create it first.")
     endpoint, read_defaults = jsonl.first_endpoint(input_file), jsonl.read_defaults(defaults)
+    read_tokenizer = _tokenizer(tokenizer)
     found = _plan_file(input_file, endpoint, read_defaults)
     piloted = None
     if pilot is not None:
         engine_settings = config.engine_settings(engine, model, url, engine_option)
         settings = PilotSettings(engine_settings, pilot, concurrency, request_timeout)
         piloted = asyncio.run(pilot_file(input_file, endpoint, read_defaults, found, settings))
-    said = report(found, Prices(prompt_price, output_price), piloted)
+    if read_tokenizer is not None:
+        found = count_tokens(input_file, endpoint, read_defaults, found, read_tokenizer)
+    said = report(found, Prices(prompt_price, output_price), piloted, tokenizer)
     if html is not None:
         _draw(html, input_file, found, said)
     if as_json:
@@ -86,6 +95,14 @@ def _plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None) -> Jo
         return plan_file(path, endpoint, defaults, Limits())
     except Rejected as rejected:
         raise UserError(f"{path} cannot be run:\n{show.errors_text(rejected.errors)}") from None
+
+
+def _tokenizer(name: str | None) -> PromptTokens | None:
+    if name is None:
+        return None
+    from gristmill.engines.openvino.open_tokenizer import open_tokenizer
+
+    return open_tokenizer(name)
 
 
 def _draw(target: Path, input_file: Path, found: JobPlan, said: PlanReport) -> None:

@@ -27,16 +27,16 @@ class Duplicates(NamedTuple):
 
 
 class JobPlan(NamedTuple):
-    """Bytes are of prompts in UTF-8, written as JSON.
+    """Sizes of prompts are in bytes of UTF-8; in a plan that ``TokenCount`` has made of one, in tokens.
 
     ``order`` has the lines to run, without duplicates; ``group_ends`` has the places in it after each outermost group;
-    ``computed_bytes`` is what an engine must compute of them in that order. ``limited_rows`` rows limit their answer,
+    ``computed_size`` is what an engine must compute in that order. ``limited_rows`` rows limit their answer,
     to ``output_limit`` tokens together.
     """
 
     rows: int
-    prompt_bytes: int
-    computed_bytes: int
+    prompt_size: int
+    computed_size: int
     longest_prompt: int
     output_limit: int
     limited_rows: int
@@ -58,7 +58,7 @@ class JobPlanner:
         self._endpoint = endpoint
         self._defaults = default_fields(defaults)
         self._keys = SortedKeys(folder)
-        self._prompt_bytes = 0
+        self._prompt_size = 0
 
     def add(self, line: int, data: bytes) -> None:
         """``data`` is a line of the input that has been checked; ``line`` counts from 1."""
@@ -67,11 +67,11 @@ class JobPlanner:
         except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
             # Whatever is odd about a row is for the row to fail with, never for the whole job.
             key, limit = unreadable_key(data)
-        self._prompt_bytes += prompt_length(key)
+        self._prompt_size += prompt_length(key)
         self._keys.add(key, line, limit)
 
     def plan(self) -> JobPlan:
-        tree = PrefixTree(self._prompt_bytes)
+        tree = PrefixTree(self._prompt_size)
         order = RowOrder()
         duplicates = Duplicates(array("q"), array("q"))
         rows = same = computed = longest = output_limit = limited = followers = 0
@@ -93,4 +93,4 @@ class JobPlanner:
             limited += limit > 0
             before, before_prompt, original, followers = key, prompt, line, 0
         groups, lines = tree.groups(), order.lines()
-        return JobPlan(rows, self._prompt_bytes, computed, longest, output_limit, limited, groups, *lines, duplicates)
+        return JobPlan(rows, self._prompt_size, computed, longest, output_limit, limited, groups, *lines, duplicates)

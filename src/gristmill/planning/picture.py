@@ -62,7 +62,7 @@ def _bill(report: PlanReport) -> str:
 
 def _tree(plan: JobPlan, bills: list[GroupBill]) -> str:
     """One rectangle a group, under the group around it, as wide as its rows' prompts."""
-    scale = _WIDTH / max(plan.prompt_bytes, 1)
+    scale = _WIDTH / max(plan.prompt_size, 1)
     begins: list[float] = []
     taken: dict[int | None, float] = {}
     boxes = [_box(0, 0, _WIDTH, 215, f"all {plan.rows:,} rows", f"all {plan.rows:,} rows")]
@@ -70,7 +70,7 @@ def _tree(plan: JobPlan, bills: list[GroupBill]) -> str:
     for index, (group, bill) in enumerate(zip(plan.groups, bills, strict=True)):
         around = 0.0 if group.parent is None else begins[group.parent]
         begin = taken.get(group.parent, around)
-        width = group.prompt_bytes * scale
+        width = group.prompt_size * scale
         begins.append(begin)
         taken[group.parent] = begin + width
         if width < _LEAST:

@@ -30,31 +30,37 @@ class PilotReport(msgspec.Struct, frozen=True):
 
 
 class PlanReport(msgspec.Struct, frozen=True):
-    """``token_source`` says where the token counts come from; ``cost_avoided`` is in the currency of the prices."""
+    """``token_source`` says where the token counts come from, ``bytes_per_token`` is
+    null where all were counted; ``cost_avoided`` is in the currency of the prices."""
 
     rows: int
     duplicates: int
     in_line_order: bool
     token_source: str
-    bytes_per_token: float
+    bytes_per_token: float | None
     tokens: TokenBill
     cost_avoided: float | None
     groups: list[GroupBill]
     pilot: PilotReport | None = None
 
 
-def report(plan: JobPlan, prices: Prices, piloted: tuple[Pilot, Estimate] | None = None) -> PlanReport:
+def report(
+    plan: JobPlan, prices: Prices, piloted: tuple[Pilot, Estimate] | None = None, tokenizer: str | None = None
+) -> PlanReport:
+    """``plan`` is in tokens, counted by ``tokenizer``, where that is given; else it is in bytes."""
     ratio, source, output = USUAL_BYTES_PER_TOKEN, f"estimated at {USUAL_BYTES_PER_TOKEN:g} bytes a token", None
     if piloted is not None:
         ratio, output = piloted[1].bytes_per_token, piloted[1].output_tokens
         source = f"extrapolated from the pilot, {ratio:.2f} bytes a token"
+    if tokenizer is not None:
+        ratio, source = 1.0, f"counted, every row, with the tokenizer of {tokenizer}"
     bill = token_bill(plan, ratio, output)
     return PlanReport(
         rows=plan.rows,
         duplicates=len(plan.duplicates.lines),
         in_line_order=plan.in_line_order,
         token_source=source,
-        bytes_per_token=round(ratio, 3),
+        bytes_per_token=None if tokenizer else round(ratio, 3),
         tokens=bill,
         cost_avoided=cost_avoided(bill, prices) if any(prices) else None,
         groups=group_bills(plan.groups, ratio),

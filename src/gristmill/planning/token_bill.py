@@ -35,7 +35,7 @@ def token_bill(
     """``output_tokens`` where more is known of them than the rows' limits."""
     if output_tokens is None and plan.limited_rows == len(plan.order):
         output_tokens = plan.output_limit
-    sent, computed = plan.prompt_bytes / bytes_per_token, plan.computed_bytes / bytes_per_token
+    sent, computed = plan.prompt_size / bytes_per_token, plan.computed_size / bytes_per_token
     return TokenBill(round(sent), round(computed), output_tokens)
 
 
@@ -61,14 +61,14 @@ def group_bills(groups: list[PrefixGroup], bytes_per_token: float = USUAL_BYTES_
     bills = []
     for group in groups:
         depths.append(0 if group.parent is None else depths[group.parent] + 1)
-        own = group.prompt_bytes / group.rows - group.shared_bytes
+        own = group.prompt_size / group.rows - group.shared_size
         bills.append(
             GroupBill(
                 depths[-1],
                 group.rows,
-                round(group.shared_bytes / bytes_per_token),
+                round(group.shared_size / bytes_per_token),
                 round(own / bytes_per_token, 1),
-                round(group.saved_bytes / bytes_per_token),
+                round(group.saved_size / bytes_per_token),
                 group.first_line,
             )
         )

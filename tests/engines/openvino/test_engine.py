@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+from gristmill.engines.openvino.open_tokenizer import open_tokenizer
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
@@ -222,3 +223,13 @@ async def test_a_kv_cache_too_small_for_one_block_is_said_at_the_start(pulled_mo
 async def test_a_model_that_is_not_here_is_said_at_the_start():
     with pytest.raises(UserError, match=r"no-such-model\.gguf"):
         await OpenVinoEngine(OpenVinoOptions(), "./no-such-model.gguf").start()
+
+
+async def test_the_tokenizer_alone_counts_what_the_engine_counts(engine, pulled_model):
+    tokenizer = open_tokenizer(pulled_model)
+    requests = [
+        chat(words(40, 1)), chat(words(3, 2), system=words(300, 3)), chat("\u00e9\u4e2d <|im_end|> \U0001f600"),
+        complete(words(30, 4)), complete([5, 6, 7]), complete("<|im_start|>user\n" + words(9, 5)),
+    ]  # fmt: skip
+    for request in requests:
+        assert len(tokenizer.of_request(request)) == (await engine.complete(request)).prompt_tokens

@@ -6,16 +6,16 @@ import functools
 import secrets
 from typing import NamedTuple
 
-from gristmill.engines.openvino.chat_template import ChatTemplate
 from gristmill.engines.openvino.frames import SubmitScore
 from gristmill.engines.openvino.grammar import Grammar, Grammars
 from gristmill.engines.openvino.label_trie import LabelTrie
+from gristmill.engines.openvino.prompt_tokens import PromptTokens
 from gristmill.engines.openvino.sampler import Sampling
 from gristmill.engines.openvino.scoring import ScoreJob
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
 from gristmill.engines.structured_outputs import constraint_of
-from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.chat import ChatCompletionRequest
 
 
 class Job(NamedTuple):
@@ -38,15 +38,11 @@ class JobReader:
         self._context_length = context_length
         # The rows of a batch ask for the same labels, and a call of the tokenizer costs half a millisecond.
         self._label_tokens = functools.lru_cache(4096)(functools.partial(vocabulary.encode, special_tokens=False))
-        self._template = (
-            ChatTemplate(vocabulary.chat_template, vocabulary.bos_token, vocabulary.eos_token)
-            if vocabulary.chat_template
-            else None
-        )
+        self._prompts = PromptTokens(vocabulary)
 
     def read(self, request: Request) -> Job:
         """Raises EngineError (invalid request)."""
-        prompt = self._prompt_tokens(request)
+        prompt = self._prompts.of_request(request)
         limit = request.token_limit()
         room = self._context_length - len(prompt)
         if room < (limit or 1):
@@ -63,13 +59,12 @@ class JobReader:
     def read_score(self, submit: SubmitScore) -> ScoreJob:
         """Raises EngineError (invalid request)."""
         if submit.chat is not None:
-            prompt = self._chat_tokens(submit.chat, submit.add_generation_prompt, submit.continue_final_message)
             param = "messages"
+            prompt = self._prompts.of_messages(submit.chat, submit.add_generation_prompt, submit.continue_final_message)
         else:
-            prompt, param = self._vocabulary.encode(submit.text or "", special_tokens=True), "query"
-        if not prompt:
-            raise _invalid(param, "The prompt is empty.")
-        size = len(self._vocabulary.token_bytes)
+            param = "query"
+            prompt = self._prompts.of_text(submit.text or "", param)
+        size = self._vocabulary.size
         if any(label >= size for label in submit.label_ids or []):
             raise _invalid("label_token_ids", f"A label's token id must be from 0 to {size - 1}.")
         labels = [[label] for label in submit.label_ids or []]
@@ -83,27 +78,6 @@ class JobReader:
             refusal.param = param
             raise refusal
         return job
-
-    def _chat_tokens(self, messages: list[Message], opening: bool | None, continuing: bool | None) -> list[int]:
-        if self._template is None:
-            raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
-        text = self._template.render(messages, opening, continuing)
-        return self._vocabulary.encode(text, special_tokens=False)
-
-    def _prompt_tokens(self, request: Request) -> list[int]:
-        if isinstance(request, ChatCompletionRequest):
-            tokens = self._chat_tokens(request.messages, request.add_generation_prompt, request.continue_final_message)
-            param = "messages"
-        elif isinstance(request.prompt, str):
-            tokens, param = self._vocabulary.encode(request.prompt, special_tokens=True), "prompt"
-        else:
-            size = len(self._vocabulary.token_bytes)
-            if not all(type(token) is int and 0 <= token < size for token in request.prompt):
-                raise _invalid("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
-            tokens, param = list(request.prompt), "prompt"
-        if not tokens:
-            raise _invalid(param, "The prompt is empty.")
-        return tokens
 
     def _grammar(self, request: Request) -> Grammar | None:
         constraint = constraint_of(request)
@@ -126,7 +100,7 @@ class JobReader:
         ]
 
     def _logit_bias(self, request: Request) -> dict[int, float] | None:
-        size = len(self._vocabulary.token_bytes)
+        size = self._vocabulary.size
         biases: dict[int, float] = {}
         for key, bias in (request.logit_bias or {}).items():
             if not (key.isascii() and key.isdecimal() and int(key) < size):

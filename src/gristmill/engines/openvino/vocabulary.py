@@ -25,6 +25,15 @@ class Vocabulary:
         self.eos_token: str = self._tokenizer.get_eos_token()
         self.eos_token_id: int = self._tokenizer.get_eos_token_id()
 
+    @property
+    def size(self) -> int:
+        return len(self.token_bytes)
+
+    @property
+    def special_texts(self) -> list[str]:
+        """Texts that are always tokens of their own."""
+        return [self._pieces[token].decode("utf-8", "replace") for token in sorted(self.special)]
+
     def special_text(self, token: int) -> bytes:
         """How the vocabulary spells a token, special or not ("<|im_end|>")."""
         return self._pieces[token]

@@ -1,0 +1,100 @@
+"""The exact tokens of an input file's prompts, by a tokenizer and without an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from gristmill.batches.lines import Line, LineSplitter
+from gristmill.engines.protocol import Choice, Completion, EngineError, LabelRequest, LabelScores, Request
+from gristmill.inference.answer import Asker
+from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.planning.job_plan import JobPlan
+from gristmill.planning.token_count import TokenCount
+from gristmill.user_error import UserError
+from gristmill.wire.chat import Message
+from gristmill.wire.errors import ApiError
+from gristmill.wire.line_body import Fields, completed_body, default_fields
+
+_CHUNK = 4 * 1024 * 1024
+
+
+class Tokenizer(Protocol):
+    """Each method raises EngineError for a prompt that the model cannot be given."""
+
+    def of_request(self, request: Request) -> list[int]: ...
+
+    def of_messages(self, messages: list[Message], opening: bool | None, continuing: bool | None) -> list[int]: ...
+
+    def of_text(self, text: str, param: str) -> list[int]: ...
+
+
+def count_tokens(
+    path: Path, endpoint: str, defaults: dict[str, Any] | None, plan: JobPlan, tokenizer: Tokenizer
+) -> JobPlan:
+    """``plan``, which is the plan of the file, in tokens. Raises UserError naming a row that has none."""
+    return asyncio.run(_count(path, endpoint, default_fields(defaults), plan, tokenizer))
+
+
+async def _count(path: Path, endpoint: str, defaults: Fields, plan: JobPlan, tokenizer: Tokenizer) -> JobPlan:
+    count = TokenCount(plan)
+    recorder = _Recorder(tokenizer)
+    answer = ENDPOINTS[endpoint].answer
+    with path.open("rb") as file:
+        for number, data in _in_order(file, plan):
+            try:
+                await answer(completed_body(data, defaults), recorder.asker)
+            except (EngineError, ApiError) as error:
+                raise UserError(f"The tokens of line {number} of {path} cannot be counted: {error}") from None
+            count.add(number, recorder.taken())
+    return count.counted()
+
+
+class _Recorder:
+    """Stands where an engine does, and keeps the tokens of what it is asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._prompts: list[list[int]] = []
+        self.asker = Asker(self._complete, self._score)
+
+    def taken(self) -> list[list[int]]:
+        prompts, self._prompts = self._prompts, []
+        return prompts
+
+    async def _complete(self, request: Request) -> Completion:
+        self._prompts.append(self._tokenizer.of_request(request))
+        return Completion(request.model, (Choice("", "stop"),), 0, 0)
+
+    async def _score(self, request: LabelRequest) -> LabelScores:
+        if isinstance(request.prompt, str):
+            tokens = self._tokenizer.of_text(request.prompt, "query")
+        else:
+            opening, continuing = request.add_generation_prompt, request.continue_final_message
+            tokens = self._tokenizer.of_messages(request.prompt, opening, continuing)
+        self._prompts.append(tokens)
+        return LabelScores(request.model, (0.0,) * len(request.labels), 0)
+
+
+def _in_order(file: BinaryIO, plan: JobPlan) -> Iterator[tuple[int, bytes]]:
+    """The lines to run, by number."""
+    offsets, lengths = array("q", [0]), array("q", [0])
+    # The file has been checked: no line is too long.
+    splitter = LineSplitter(2**62)
+    while chunk := file.read(_CHUNK):
+        _place(splitter.feed(chunk), offsets, lengths)
+    _place(splitter.finish(), offsets, lengths)
+    for number in plan.order:
+        file.seek(offsets[number])
+        yield number, file.read(lengths[number])
+
+
+def _place(lines: list[Line], offsets: array[int], lengths: array[int]) -> None:
+    for line in lines:
+        # Blank lines have a number, too.
+        missing = line.number - len(offsets)
+        offsets.extend([0] * missing + [line.offset])
+        lengths.extend([0] * missing + [line.length])

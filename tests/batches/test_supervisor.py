@@ -14,6 +14,7 @@ from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.validation import Limits
 from gristmill.engines.registry import EngineSettings
+from gristmill.storage.answers import AnswerStore
 from gristmill.storage.open import StorageSettings
 from gristmill.storage.protocol import StorageError
 from gristmill.storage.records import FileRecord, file_blob
@@ -113,7 +114,7 @@ def test_a_batch_out_of_time_keeps_what_is_done_and_says_what_is_not(tmp_path: P
         await reach(host, batch.id, lambda seen: seen.request_counts.completed >= 10)
         await host.storage.metadata.batches.change(batch.id, {"expires_at": 1}, expected="in_progress")
         await host.supervisor.stop(0)
-        revived = supervising.Supervisor(host.storage, host.dispatcher)
+        revived = supervising.Supervisor(host.storage, host.dispatcher, AnswerStore(tmp_path / "answers.db"))
         running = asyncio.create_task(revived.run())
         batch = await end(host, batch.id)
         await revived.stop(0)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from gristmill.batches import output_lines
+from gristmill.batches.known_answers import KnownAnswers
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
@@ -33,12 +34,20 @@ _WORKERS_A_PLACE = 2
 class Execution:
     """One run over the rows that have no result yet. ``run`` returns when none is left, or after ``stop``."""
 
-    def __init__(self, storage: Storage, batch: BatchRecord, dispatcher: Dispatcher, owner: str) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        batch: BatchRecord,
+        dispatcher: Dispatcher,
+        owner: str,
+        known_answers: KnownAnswers | None = None,
+    ) -> None:
         self._batch = batch
         self._endpoint = ENDPOINTS[batch.endpoint]
         self._dispatcher = dispatcher
         self.flow = Flow(batch.id, weight(batch.priority, None, 0))
-        self._feed = RowFeed(storage, batch)
+        self._known_answers = known_answers
+        self._feed = RowFeed(storage, batch, known_answers)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
         self._abandon = asyncio.Event()
         self._ask = Asker(
@@ -59,6 +68,8 @@ class Execution:
             await asyncio.wait(self._workers)
             self._log.finish()
             await storing
+            if self._known_answers is not None:
+                await self._known_answers.flush()
 
     def weigh(self, eta: float | None) -> None:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
@@ -103,6 +114,14 @@ class Execution:
         return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
 
     async def _outcome(self, row: Input) -> Answer | ApiError:
+        if row.known.body is not None:
+            return Answer.known(row.known.body)
+        outcome = await self._asked(row)
+        if self._known_answers is not None and row.known.key is not None and isinstance(outcome, Answer):
+            await self._known_answers.keep(row.known.key, outcome)
+        return outcome
+
+    async def _asked(self, row: Input) -> Answer | ApiError:
         try:
             return await self._endpoint.answer(completed_body(row.data, self._defaults), self._ask)
         except EngineError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.batches.service import BatchService
@@ -11,6 +12,7 @@ from gristmill.batches.supervisor import Supervisor
 from gristmill.batches.validation import Limits
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.storage.answers import AnswerStore
 from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
@@ -25,6 +27,8 @@ class HostSettings(NamedTuple):
     request_timeout: float = 600.0
     stop_grace: float = 20.0
     limits: Limits = Limits()
+    #: Where answers are kept for batches that reuse them; None: in the data folder.
+    answers: Path | None = None
 
 
 class BatchHost:
@@ -51,9 +55,13 @@ class BatchHost:
             raise
         settings = self.settings
         self.dispatcher = Dispatcher(self._engine, window=settings.concurrency, timeout=settings.request_timeout)
-        self.supervisor = Supervisor(self.storage, self.dispatcher, settings.limits)
+        answers = AnswerStore(settings.answers or settings.storage.data / "answers.db")
+        self.supervisor = Supervisor(self.storage, self.dispatcher, answers, settings.limits)
         self.batches = BatchService(self.storage, self.supervisor)
-        self._tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(keep_house(self.storage))]
+        self._tasks = [
+            asyncio.create_task(self.supervisor.run()),
+            asyncio.create_task(keep_house(self.storage, answers)),
+        ]
         # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
         # second each two thousand rows (measured by benchmarks/http_overhead).
         gc.collect()

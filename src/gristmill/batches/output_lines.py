@@ -31,6 +31,7 @@ def success(batch_id: str, line: int, custom_id: str, answer: Answer) -> Result:
         answer.prompt_tokens,
         answer.cached_tokens,
         answer.completion_tokens,
+        answer.reused,
     )
 
 

@@ -10,10 +10,12 @@ from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.input_plan import store_plan
+from gristmill.batches.known_answers import KnownAnswers
 from gristmill.batches.plan_process import InputToPlan, plan_input
 from gristmill.batches.validation import Limits, Stopped, Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.planning.job_plan import JobPlan
+from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, file_blob
 from gristmill.telemetry.log import get_logger
@@ -30,12 +32,19 @@ class Runner:
     """Drives one batch from whatever state it is in. What is done is in storage, never only here."""
 
     def __init__(
-        self, storage: Storage, dispatcher: Dispatcher, batch: BatchRecord, owner: str, limits: Limits
+        self,
+        storage: Storage,
+        dispatcher: Dispatcher,
+        batch: BatchRecord,
+        owner: str,
+        limits: Limits,
+        answers: AnswerStore,
     ) -> None:
         self._storage = storage
         self._dispatcher = dispatcher
         self._owner = owner
         self._limits = limits
+        self._answers = answers
         self._execution: Execution | None = None
         self._stopping = False
         self._cancelled = False
@@ -77,6 +86,9 @@ class Runner:
         return BatchProgress(*rates, waiting_for=self._dispatcher.outage.reason)
 
     async def _validate(self) -> None:
+        if self.batch.reuse_answers and await self._dispatcher.engine.fingerprint() is None:
+            await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
+            return
         planning = asyncio.create_task(self._plan())
         try:
             validation = await self._validation(lambda: self._stopping or self._cancelled)
@@ -118,7 +130,8 @@ class Runner:
             # The status was read while it was being changed.
             return
         self._progress.total = self.batch.total
-        execution = self._execution = Execution(self._storage, self.batch, self._dispatcher, self._owner)
+        known = await self._known_answers()
+        execution = self._execution = Execution(self._storage, self.batch, self._dispatcher, self._owner, known)
         expiry = asyncio.get_running_loop().call_later(max(self.batch.expires_at - time.time(), 0), execution.stop, 0.0)
         sampling = asyncio.create_task(self._sample())
         try:
@@ -135,6 +148,12 @@ class Runner:
             await self._change(lifecycle.all_rows_done(_now()))
         elif _now() >= self.batch.expires_at:
             await self._end(lifecycle.EXPIRED)
+
+    async def _known_answers(self) -> KnownAnswers | None:
+        fingerprint = await self._dispatcher.engine.fingerprint() if self.batch.reuse_answers else None
+        if fingerprint is None:
+            return None
+        return KnownAnswers(self._answers, fingerprint, self.batch.endpoint, self.batch.defaults)
 
     async def _complete(self) -> None:
         await self._end(lifecycle.COMPLETED)
@@ -178,6 +197,14 @@ class Runner:
             if self._execution is not None:
                 self._execution.weigh(eta)
             await asyncio.sleep(1)
+
+
+def _cannot_reuse(engine: str) -> BatchError:
+    message = (
+        f"Answers cannot be reused with the {engine} engine: it does not tell which weights it serves. "
+        "Create the batch without reuse_answers."
+    )
+    return BatchError("invalid_request", message, param="reuse_answers")
 
 
 def _now() -> int:

@@ -61,6 +61,7 @@ class BatchService:
             metadata=_metadata(request.metadata),
             defaults=request.defaults,
             priority=request.priority,
+            reuse_answers=request.reuse_answers,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
         )
         record = await self._batches.add(record)
@@ -107,7 +108,8 @@ class BatchService:
 def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch:
     """The batch object of the API."""
     if record.plan is not None:
-        progress = msgspec.structs.replace(progress or BatchProgress(), plan=record.plan)
+        known = {"plan": record.plan, "reused_answers": record.reused_answers}
+        progress = msgspec.structs.replace(progress or BatchProgress(), **known)
     shared = {name: getattr(record, name) for name in _SHARED_FIELDS}
     return Batch(
         **shared,

@@ -14,6 +14,7 @@ import msgspec
 from gristmill.batches.runner import Runner
 from gristmill.batches.validation import Limits
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import LeaseLost, Storage, StorageError
 from gristmill.storage.records import BatchRecord
 from gristmill.telemetry.log import get_logger
@@ -33,8 +34,11 @@ MAX_ACTIVE = 16
 class Supervisor:
     """Runs up to ``MAX_ACTIVE`` batches at a time, oldest first; they share the engine evenly."""
 
-    def __init__(self, storage: Storage, dispatcher: Dispatcher, limits: Limits | None = None) -> None:
+    def __init__(
+        self, storage: Storage, dispatcher: Dispatcher, answers: AnswerStore, limits: Limits | None = None
+    ) -> None:
         self._storage = storage
+        self._answers = answers
         self._dispatcher = dispatcher
         self._limits = limits or Limits()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -102,7 +106,7 @@ class Supervisor:
                 self._start(batch)
 
     def _start(self, batch: BatchRecord) -> None:
-        runner = Runner(self._storage, self._dispatcher, batch, self.owner, self._limits)
+        runner = Runner(self._storage, self._dispatcher, batch, self.owner, self._limits, self._answers)
         task = asyncio.create_task(self._run_batch(runner))
         self._active[batch.id] = (runner, task)
         self._waiting_for.pop(batch.id, None)

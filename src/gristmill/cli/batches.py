@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from gristmill.cli import jsonl, show
+from gristmill.cli import config, jsonl, show
 from gristmill.cli.client import BatchClient
 from gristmill.user_error import UserError
-from gristmill.wire.batch import Batch
+from gristmill.wire.batch import Batch, CreateBatchRequest
 
 app = typer.Typer(help="Submit batches to a server and follow them.", no_args_is_help=True)
 
@@ -32,6 +32,7 @@ def submit(
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
+    reuse_answers: config.ReuseAnswers = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +42,14 @@ def submit(
     read_defaults = jsonl.read_defaults(defaults)
     client = BatchClient(server)
     file = client.upload(input_file)
-    batch = client.create(file.id, endpoint or jsonl.first_endpoint(input_file), window, pairs, read_defaults)
+    request = CreateBatchRequest(
+        file.id,
+        endpoint or jsonl.first_endpoint(input_file),
+        window,
+        defaults=read_defaults,
+        reuse_answers=reuse_answers,
+    )
+    batch = client.create(request, pairs)
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:

@@ -91,6 +91,10 @@ def _flag(key: str) -> str:
     return key.replace("-", "_")
 
 
+def default_data_folder() -> Path:
+    return Path.home() / ".local" / "share" / "gristmill"
+
+
 EngineName = Annotated[
     str, typer.Option("--engine", envvar="GRISTMILL_ENGINE", help=f"What computes: {', '.join(ENGINES)}.")
 ]
@@ -113,6 +117,9 @@ Concurrency = Annotated[
 ]
 RequestTimeout = Annotated[
     float, typer.Option(envvar="GRISTMILL_REQUEST_TIMEOUT", min=0.1, help="Seconds one request may take.")
+]
+ReuseAnswers = Annotated[
+    bool, typer.Option("--reuse-answers", help="Take earlier batches' answers for rows that ask the same; keep these.")
 ]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
 

@@ -54,6 +54,7 @@ def run(
     ] = None,
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
+    reuse_answers: config.ReuseAnswers = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
@@ -73,10 +74,14 @@ def run(
     job = _job(input_file, settings, read_defaults)
     _check_same_job(state, job)
     host_settings = HostSettings(
-        StorageSettings(state), settings, concurrency=concurrency, request_timeout=request_timeout
+        StorageSettings(state),
+        settings,
+        concurrency=concurrency,
+        request_timeout=request_timeout,
+        answers=config.default_data_folder() / "answers.db",
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        batch, speed = runner.run(_run(host_settings, input_file, job))
+        batch, speed = runner.run(_run(host_settings, input_file, job, reuse_answers))
     if not show.is_terminal(batch):
         show.console.print(f"Stopped. What is done is kept in {state}; the same command goes on from there.")
         raise typer.Exit(130)
@@ -94,7 +99,7 @@ def run(
         raise typer.Exit(1)
 
 
-async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Batch, str]:
+async def _run(settings: HostSettings, input_file: Path, job: _Job, reuse_answers: bool) -> tuple[Batch, str]:
     """Run or resume until the batch has ended or a signal stops it; with what is to say of its speed."""
     from gristmill.batches.host import BatchHost
 
@@ -105,7 +110,7 @@ async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Bat
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        batch = await _find_or_create(host, input_file, job)
+        batch = await _find_or_create(host, input_file, job, reuse_answers)
         with show.ProgressView() as view:
             while not show.is_terminal(batch) and not stopped.is_set():
                 view.update(batch)
@@ -117,7 +122,7 @@ async def _run(settings: HostSettings, input_file: Path, job: _Job) -> tuple[Bat
     return batch, speed
 
 
-async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch:
+async def _find_or_create(host: BatchHost, input_file: Path, job: _Job, reuse_answers: bool) -> Batch:
     page = await host.batches.page(None, 1)
     if page.data:
         return page.data[0]
@@ -131,7 +136,8 @@ async def _find_or_create(host: BatchHost, input_file: Path, job: _Job) -> Batch
     if await host.storage.metadata.files.get(_INPUT_ID) is None:
         await host.storage.metadata.files.add(FileRecord(_INPUT_ID, job.input_bytes, now, input_file.name, "batch"))
     endpoint = jsonl.first_endpoint(input_file)
-    return await host.batches.create(CreateBatchRequest(_INPUT_ID, endpoint, _WINDOW, defaults=job.defaults))
+    request = CreateBatchRequest(_INPUT_ID, endpoint, _WINDOW, defaults=job.defaults, reuse_answers=reuse_answers)
+    return await host.batches.create(request)
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

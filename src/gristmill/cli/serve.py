@@ -12,10 +12,6 @@ from gristmill.cli import config
 from gristmill.telemetry import log
 
 
-def default_data_folder() -> Path:
-    return Path.home() / ".local" / "share" / "gristmill"
-
-
 def serve(
     host: Annotated[
         str, typer.Option(envvar="GRISTMILL_HOST", help="Address to listen on; 0.0.0.0 for the whole network.")
@@ -54,7 +50,7 @@ def serve(
         address=host,
         port=port,
         host=HostSettings(
-            storage=StorageSettings(data or default_data_folder(), database, blobs),
+            storage=StorageSettings(data or config.default_data_folder(), database, blobs),
             engine=config.engine_settings(engine, model, url, engine_option),
             concurrency=concurrency,
             request_timeout=request_timeout,

@@ -126,6 +126,8 @@ def summary(batch: Batch) -> str:
     text += "."
     if batch.gristmill and batch.gristmill.plan and (copied := batch.gristmill.plan.deduplicated):
         text += f" Rows that got another row's answer, as they asked the same: {copied:,}."
+    if batch.gristmill and (known := batch.gristmill.reused_answers):
+        text += f" Rows answered as in an earlier batch: {known:,}."
     if batch.usage is not None and batch.usage.total_tokens:
         usage = batch.usage
         cached = usage.input_tokens_details.cached_tokens

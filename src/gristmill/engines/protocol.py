@@ -159,6 +159,11 @@ class Engine(Protocol):
 
     async def stop(self) -> None: ...
 
+    async def fingerprint(self) -> str | None:
+        """A text that differs wherever the same request, without chance, may be answered differently: weights,
+        template, options. None where the engine cannot tell. Known once started."""
+        ...
+
     async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
         """Answer one request, or raise EngineError. Cancelling the task frees what the request holds."""
         ...

@@ -86,6 +86,9 @@ class SimulatedEngine:
             context_length=options.context_length,
         )
 
+    async def fingerprint(self) -> str:
+        return f"simulated {self._model}"
+
     async def start(self) -> None:
         if self._options.journal:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

@@ -21,16 +21,22 @@ class Asker(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The response body, and its token counts for the batch's sums."""
+    """The response body, and its token counts for the batch's sums. ``reused``: from an earlier batch."""
 
-    body: msgspec.Struct
+    body: msgspec.Struct | msgspec.Raw
     prompt_tokens: int
     cached_tokens: int | None
     completion_tokens: int
+    reused: bool = False
 
     def without_tokens(self) -> Answer:
         """The same answer, given again without asking the engine."""
-        return self._replace(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+        return self._replace(prompt_tokens=0, cached_tokens=0, completion_tokens=0, reused=False)
+
+    @classmethod
+    def known(cls, body: bytes) -> Answer:
+        """An earlier answer to the same request; nothing was computed for it."""
+        return cls(msgspec.Raw(body), 0, 0, 0, reused=True)
 
 
 def new_id(prefix: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import file_blob, part_blob
 from gristmill.telemetry.log import get_logger
@@ -14,11 +15,12 @@ log = get_logger(__name__)
 INTERVAL_SECONDS = 60.0
 
 
-async def keep_house(storage: Storage) -> None:
+async def keep_house(storage: Storage, answers: AnswerStore) -> None:
     """Tidy up now and then, for ever; a failure is logged and tried again."""
     while True:
         try:
             await tidy(storage, int(time.time()))
+            await answers.prune()
         except Exception as error:
             log.warning("housekeeping failed", reason=str(error))
         await asyncio.sleep(INTERVAL_SECONDS)

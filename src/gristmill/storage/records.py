@@ -90,6 +90,9 @@ class BatchRecord(msgspec.Struct, frozen=True):
     output_file_lifetime: int | None = None
     #: Each step is twice the share of the engine.
     priority: int = 0
+    reuse_answers: bool = False
+    #: Rows answered with the answers of earlier batches.
+    reused_answers: int = 0
     #: None before the rows are planned.
     plan: BatchPlan | None = None
 
@@ -126,6 +129,7 @@ class Result(NamedTuple):
     prompt_tokens: int = 0
     cached_tokens: int | None = 0
     completion_tokens: int = 0
+    reused: bool = False
 
 
 class ErrorRow(NamedTuple):

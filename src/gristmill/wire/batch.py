@@ -19,6 +19,8 @@ class CreateBatchRequest(msgspec.Struct):
     defaults: dict[str, Any] | None = None
     #: Another: each step is twice the share of the engine, where batches run at the same time.
     priority: Annotated[int, msgspec.Meta(ge=-5, le=5)] = 0
+    #: Another: take the answers of earlier batches that set this, too, for rows that ask the same without chance.
+    reuse_answers: bool = False
 
 
 class BatchError(msgspec.Struct):
@@ -85,6 +87,8 @@ class BatchProgress(msgspec.Struct):
     #: Why nothing is moving, in words; null while all is well.
     waiting_for: str | None = None
     plan: BatchPlan | None = None
+    #: Rows answered with the answers of earlier batches.
+    reused_answers: int = 0
 
 
 class Batch(msgspec.Struct):

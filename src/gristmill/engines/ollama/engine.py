@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import NamedTuple
 
+import msgspec
+
 from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import Collector
@@ -61,6 +63,7 @@ class OllamaEngine:
         self._url = base_url(url)
         self._shown = shown(self._url)
         self._model = model or ""
+        self._digest = ""
         self._running: _Running | None = None
         self._warming = asyncio.Lock()
         self.models: tuple[str, ...] = ()
@@ -86,6 +89,12 @@ class OllamaEngine:
         finally:
             if self._running is None:
                 await client.close()
+
+    async def fingerprint(self) -> str | None:
+        if self._running is None or not self._digest:
+            return None
+        runner = msgspec.json.encode(self._running.frozen.runner).decode()
+        return f"ollama {self._digest} {runner} think={self._running.frozen.think}"
 
     async def stop(self) -> None:
         """Give the model back the keep_alive it had before."""
@@ -165,11 +174,14 @@ class OllamaEngine:
         return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), warmup)
 
     async def _check_model(self, client: Client) -> None:
-        names = [each.name for each in (await client.ask("/api/tags", Tags)).models]
+        models = (await client.ask("/api/tags", Tags)).models
+        names = [each.name for each in models]
+        full = facts.full_name(self._model)
+        self._digest = next((each.digest for each in models if facts.full_name(each.name) == full), "")
         has = f"It has: {', '.join(names)}." if names else "It has none yet: get one with `ollama pull gemma3`."
         if not self._model:
             raise UserError(f"Say which model Ollama at {self._shown} shall use, with --model. {has}")
-        if facts.full_name(self._model) not in map(facts.full_name, names):
+        if full not in map(facts.full_name, names):
             raise UserError(
                 f"Ollama at {self._shown} has no model '{self._model}': get it with `ollama pull {self._model}`. {has}"
             )

@@ -128,7 +128,10 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class LocalModel(msgspec.Struct, frozen=True):
+    """``digest`` is of the manifest: weights, template and parameters."""
+
     name: str
+    digest: str = ""
 
 
 class Tags(msgspec.Struct, frozen=True):

@@ -56,6 +56,9 @@ class OpenAICompatibleEngine:
         self.models: tuple[str, ...] = ()
         self.capabilities = Capabilities(1, PARAMETERS, reports_cached_tokens=False, slots_known=False)
 
+    async def fingerprint(self) -> None:
+        """These servers name their models, but do not tell which weights those are."""
+
     async def start(self) -> None:
         """Find out what the servers can do. Those that are away may come later, unless it is all of them.
 

@@ -18,6 +18,7 @@ from gristmill.engines.protocol import (
     check_parameters,
     unknown_model,
 )
+from gristmill.models.checked_file import sha256_of
 from gristmill.models.locate import locate
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
@@ -47,8 +48,14 @@ class OpenVinoEngine:
         self._worker: WorkerProcess | None = None
         self._starting = asyncio.Lock()
         self._stopped = False
+        self._fingerprint: str | None = None
         self.models: tuple[str, ...] = (self._source,)
         self.capabilities = Capabilities(_slots(options), _PARAMETERS, reports_cached_tokens=True)
+
+    async def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = await asyncio.to_thread(_fingerprint, self._source, self._options)
+        return self._fingerprint
 
     async def start(self) -> None:
         """Loads the model; the first time a GGUF file is used it is converted, which takes a while. Raises
@@ -96,6 +103,14 @@ class OpenVinoEngine:
                     _slots(self._options), _PARAMETERS, True, context_length=ready.context_length
                 )
             return self._worker
+
+
+def _fingerprint(source: str, options: OpenVinoOptions) -> str:
+    """The files of the model, and what changes how it computes."""
+    path = locate(source).path
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    digests = " ".join(f"{each.name}={sha256_of(each)}" for each in files)
+    return f"openvino {options.weights} {options.attention} {digests}"
 
 
 def _slots(options: OpenVinoOptions) -> int:

@@ -168,6 +168,7 @@ class SqlRows:
                 input_tokens=batches.c.input_tokens + sum(result.prompt_tokens for result in new),
                 cached_tokens=batches.c.cached_tokens + sum(result.cached_tokens or 0 for result in new),
                 output_tokens=batches.c.output_tokens + sum(result.completion_tokens for result in new),
+                reused_answers=batches.c.reused_answers + sum(result.reused for result in new),
                 unreported_rows=batches.c.unreported_rows + sum(result.cached_tokens is None for result in new),
             )
         )

@@ -1,0 +1,74 @@
+"""Answers kept for later batches that ask the same, in a database file of their own.
+
+A cache: what is missing is asked again, so nothing here is needed to finish a batch, and the file may be deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+#: An answer that nobody has asked for again is dropped after so many seconds.
+KEPT_SECONDS = 90 * 86400
+_LOCK_SECONDS = 30.0
+#: SQLite's oldest limit on the values of one statement is 999.
+_ASKED_AT_ONCE = 500
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, used_at INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS answers_used ON answers (used_at);
+"""
+
+
+class AnswerStore:
+    """Bodies of responses by a key that names everything they depend on. Several processes may use one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those of ``keys`` that are known."""
+        return await asyncio.to_thread(self._find, keys) if keys else {}
+
+    async def add(self, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Pairs of key and body; a key that is known keeps its body."""
+        if answers:
+            await asyncio.to_thread(self._add, answers)
+
+    async def prune(self) -> None:
+        """Drop what has not been used for long."""
+        await asyncio.to_thread(self._prune)
+
+    def _find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        with closing(self._connect()) as connection:
+            for start in range(0, len(keys), _ASKED_AT_ONCE):
+                part = keys[start : start + _ASKED_AT_ONCE]
+                query = f"SELECT key, body FROM answers WHERE key IN ({','.join('?' * len(part))})"
+                found |= dict(connection.execute(query, part))
+            with connection:
+                values = [(int(time.time()), key) for key in found]
+                connection.executemany("UPDATE answers SET used_at = ? WHERE key = ?", values)
+        return found
+
+    def _add(self, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        now = int(time.time())
+        with closing(self._connect()) as connection, connection:
+            values = [(key, now, body) for key, body in answers]
+            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", values)
+
+    def _prune(self) -> None:
+        if self._path.exists():
+            with closing(self._connect()) as connection, connection:
+                connection.execute("DELETE FROM answers WHERE used_at < ?", [int(time.time()) - KEPT_SECONDS])
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=_LOCK_SECONDS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_TABLES)
+        return connection

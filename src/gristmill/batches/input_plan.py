@@ -48,7 +48,7 @@ async def store_plan(storage: Storage, batch: BatchRecord, plan: JobPlan) -> Bat
     order = [] if plan.in_line_order else plan.order
     await storage.metadata.rows.arrange(batch.seq, order, list(zip(*plan.duplicates, strict=True)))
     bill = token_bill(plan)
-    return BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed)
+    return BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed, bill.output)
 
 
 def _add(planner: JobPlanner, lines: list[Line]) -> None:

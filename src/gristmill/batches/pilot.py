@@ -59,13 +59,15 @@ async def pilot_file(
     leaders, rows = choose_rows(plan, settings.rows)
     bodies = await asyncio.to_thread(read_bodies, path, {*leaders, *rows}, default_fields(defaults))
     engine = create_engine(settings.engine)
+    began = time.perf_counter()
     await engine.start()
+    start_seconds = time.perf_counter() - began
     try:
         dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)
         pilot = await PilotRun(dispatcher, endpoint).run(bodies, leaders, rows)
     finally:
         await engine.stop()
-    return pilot, estimate(plan, pilot)
+    return pilot._replace(start_seconds=start_seconds), estimate(plan, pilot)
 
 
 class PilotRun:

@@ -60,6 +60,7 @@ def _print_pilot(pilot: PilotReport) -> None:
     out.print(f"pilot: {pilot.rows} rows at {pilot.rows_per_second:,} rows/s{reused}{failed}")
     low, seconds, high = map(duration, (pilot.low, pilot.seconds, pilot.high))
     out.print(f"time for all rows, once the model is loaded: {seconds} ({low} to {high}, 90 %)", style="bold")
+    out.print(f"before that, one start of the engine: {duration(pilot.start_seconds)}")
 
 
 def _print_groups(groups: Sequence[GroupBill]) -> None:

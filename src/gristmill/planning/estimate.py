@@ -30,13 +30,14 @@ class PilotRow(NamedTuple):
 class Pilot(NamedTuple):
     """``leaders`` ran first and one by one, each computing the prefix of its group, for ``leader_seconds`` together;
     ``rows`` ran together behind them, for ``seconds``, without those that filled the slots. ``failed`` rows are in
-    neither."""
+    neither. Before all that, starting the engine took ``start_seconds``, with its model where that was not loaded."""
 
     leaders: Sequence[PilotRow]
     leader_seconds: float
     rows: Sequence[PilotRow]
     seconds: float
     failed: int = 0
+    start_seconds: float = 0.0
 
 
 class Estimate(NamedTuple):

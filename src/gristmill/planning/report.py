@@ -18,7 +18,8 @@ from gristmill.planning.token_bill import (
 
 
 class PilotReport(msgspec.Struct, frozen=True):
-    """``seconds`` for the whole job, with the ends of a 90 % interval; ``rows_per_second`` behind the leaders."""
+    """``seconds`` for the whole job, with the ends of a 90 % interval; ``rows_per_second`` behind the leaders;
+    ``start_seconds`` comes once more before, for the engine to load its model."""
 
     rows: int
     failed: int
@@ -27,6 +28,7 @@ class PilotReport(msgspec.Struct, frozen=True):
     seconds: float
     low: float
     high: float
+    start_seconds: float
 
 
 class PlanReport(msgspec.Struct, frozen=True):
@@ -78,4 +80,5 @@ def _pilot(pilot: Pilot, found: Estimate) -> PilotReport:
         seconds=round(found.seconds, 1),
         low=round(found.low, 1),
         high=round(found.high, 1),
+        start_seconds=round(pilot.start_seconds, 1),
     )

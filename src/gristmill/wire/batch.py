@@ -74,6 +74,8 @@ class BatchPlan(msgspec.Struct):
     estimated_prompt_tokens: int = 0
     #: Those left to compute for an engine that reuses prefixes.
     estimated_computed_tokens: int = 0
+    #: At most, by the limits that rows set; null where some set none.
+    estimated_output_tokens: int | None = None
 
 
 class BatchProgress(msgspec.Struct):

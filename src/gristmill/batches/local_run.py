@@ -1,0 +1,136 @@
+"""One batch in this process, without a server: kept in a folder until it is delivered, so that running it again resumes
+it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.batches.lifecycle import is_terminal
+from gristmill.storage.records import FileRecord, file_blob
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch, CreateBatchRequest
+
+#: A run has no deadline; this is the longest window there is.
+_WINDOW = "366d"
+_INPUT_ID = "file-input"
+_NOTE = "job.json"
+_LOOK_SECONDS = 0.2
+
+
+class Job(NamedTuple):
+    """``source`` is the input. ``identity`` names what the job was started with, part by part: running it again with
+    something else is not resuming it."""
+
+    source: Path
+    endpoint: str
+    identity: dict[str, Any]
+    defaults: dict[str, Any] | None = None
+    reuse_answers: bool = False
+
+
+class LocalRun:
+    """``check`` before anything is loaded, ``run`` until the batch has ended or a signal comes; then ``deliver`` its
+    files and ``discard`` the folder."""
+
+    def __init__(self, state: Path, job: Job) -> None:
+        self.state = state
+        self._job = job
+
+    def begun(self) -> bool:
+        return (self.state / _NOTE).exists()
+
+    def check(self) -> None:
+        """Raises UserError where the folder belongs to another job."""
+        if not self.begun():
+            return
+        before = msgspec.json.decode((self.state / _NOTE).read_bytes(), type=dict[str, Any])
+        now = msgspec.to_builtins(self._job.identity)
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changed:
+            raise UserError(
+                f"The {' and '.join(changed)} changed since this run was started: undo that to resume it, or delete "
+                f"{self.state} to start afresh."
+            )
+
+    async def run(self, settings: HostSettings, look: Callable[[Batch], None]) -> Batch:
+        """``look`` is called with the batch several times a second. Raises UserError where the engine cannot start."""
+        host = BatchHost(settings)
+        stopped = asyncio.Event()
+        # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
+        await host.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        try:
+            batch = await self._find_or_create(host)
+            while not is_terminal(batch.status) and not stopped.is_set():
+                look(batch)
+                await _pause(stopped, _LOOK_SECONDS)
+                batch = await host.batches.get(batch.id)
+        finally:
+            await host.stop()
+        return batch
+
+    def deliver(self, file_id: str | None, target: Path, even_if_empty: bool) -> None:
+        """Move a result file into place; again and again, if need be, after a kill."""
+        if file_id is not None:
+            source = self.path_of(file_id)
+            if source.exists():
+                source.replace(target)
+        elif even_if_empty:
+            target.write_bytes(b"")
+        else:
+            target.unlink(missing_ok=True)
+
+    def path_of(self, file_id: str) -> Path:
+        return self.state / "blobs" / file_blob(file_id)
+
+    def discard(self) -> None:
+        """In one step: half a state, left behind by a kill, would look like a run to resume."""
+        done = self.state.with_name(self.state.name + ".done")
+        shutil.rmtree(done, ignore_errors=True)
+        self.state.replace(done)
+        shutil.rmtree(done)
+
+    async def _find_or_create(self, host: BatchHost) -> Batch:
+        page = await host.batches.page(None, 1)
+        if page.data:
+            return page.data[0]
+        # Only now: an engine that could not start has begun nothing.
+        note = self.state / _NOTE
+        new_note = note.with_suffix(".new")
+        new_note.write_bytes(msgspec.json.encode(self._job.identity))
+        new_note.replace(note)
+        source = self._job.source
+        self._link_input()
+        if await host.storage.metadata.files.get(_INPUT_ID) is None:
+            record = FileRecord(_INPUT_ID, source.stat().st_size, int(time.time()), source.name, "batch")
+            await host.storage.metadata.files.add(record)
+        job = self._job
+        request = CreateBatchRequest(
+            _INPUT_ID, job.endpoint, _WINDOW, defaults=job.defaults, reuse_answers=job.reuse_answers
+        )
+        return await host.batches.create(request)
+
+    def _link_input(self) -> None:
+        """The input is read where it is, not copied."""
+        blob = self.path_of(_INPUT_ID)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.unlink(missing_ok=True)
+        blob.symlink_to(self._job.source.resolve())
+
+
+async def _pause(stopped: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopped.wait()
+    except TimeoutError:
+        pass

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import batches, bench, doctor, models, plan, run, serve
+from gristmill.cli import batches, bench, doctor, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
 from gristmill.user_error import UserError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(run.run)
+app.command()(score.score)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(plan.plan)

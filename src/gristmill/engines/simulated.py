@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import json
 import math
 import os
 import random
@@ -33,6 +35,8 @@ from gristmill.engines.protocol import (
     context_length_exceeded,
     unknown_model,
 )
+from gristmill.engines.simulated_json import instance
+from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 #: Characters a token, a fair average for English.
@@ -42,7 +46,7 @@ _WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
-     "presence_penalty"}
+     "presence_penalty", "response_format"}
 )  # fmt: skip
 
 
@@ -110,7 +114,11 @@ class SimulatedEngine:
             raise context_length_exceeded(prompt_tokens, limit, self._options.context_length)
         self._fail_on_demand(prompt)
         cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
-        choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
+        constraint = constraint_of(request)
+        if constraint is not None:
+            choices = tuple(_json_choice(prompt, index, limit, constraint) for index in range(request.n or 1))
+        else:
+            choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
         completion_tokens = sum(len(choice.text.split()) for choice in choices)
         timings = self._timings(prompt_tokens - cached_tokens, completion_tokens)
         await self._pass_time(timings, choices, on_text)
@@ -208,6 +216,14 @@ def _digest(text: str) -> bytes:
 
 def _count(text: str) -> int:
     return max(1, len(text) // _TOKEN_CHARS)
+
+
+def _json_choice(prompt: str, index: int, limit: int, constraint: Constraint) -> Choice:
+    """JSON drawn by a hash of the prompt, an object without fields where no schema was given."""
+    schema = constraint.value if constraint.kind == "json" else {"type": "object"}
+    text = json.dumps(instance(schema, itertools.cycle(_digest(f"{index}\0{prompt}"))))
+    room = limit * _TOKEN_CHARS
+    return Choice(text, "stop") if len(text) <= room else Choice(text[:room], "length")
 
 
 def _choice(prompt: str, index: int, limit: int, stop: str | list[str] | None) -> Choice:

@@ -1,0 +1,100 @@
+"""What is asked: the part that all rows share, and a row's own. Pure.
+
+All that differs from row to row, and from criterion to criterion, stands at the end, so that the rubric and the
+examples are one prefix for the whole job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.scoring.scale import Scale
+
+#: Tokens of an answer: JSON around a score, and a short reason.
+_SCORE_TOKENS, _REASON_TOKENS = 32, 200
+_REASON_CHARS = 400
+
+
+class Example(NamedTuple):
+    """A row's text with its right label, of one criterion where there are several."""
+
+    text: str
+    criterion: str | None
+    label: str
+
+
+class Instrument(NamedTuple):
+    """What every row is measured with. ``criteria`` is empty where there is one score for the whole rubric."""
+
+    rubric: str
+    scale: Scale
+    criteria: tuple[str, ...] = ()
+    examples: Sequence[Example] = ()
+    reason: bool = False
+
+
+class Method(NamedTuple):
+    """How an engine is asked: ``labels`` for the probability of every label, ``generate`` for JSON."""
+
+    name: str
+    endpoint: str
+
+
+LABELS = Method("labels", "/v1/score")
+GENERATE = Method("generate", "/v1/chat/completions")
+METHODS = {method.name: method for method in (LABELS, GENERATE)}
+
+
+def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
+    """Body parameters of all rows; a row adds its model and its one message."""
+    messages = [{"role": "system", "content": _system(instrument, method)}]
+    for example in instrument.examples:
+        messages.append({"role": "user", "content": question(example.text, example.criterion)})
+        messages.append({"role": "assistant", "content": _answer(example, instrument, method)})
+    if method is LABELS:
+        return {"messages": messages, "labels": list(instrument.scale.labels)}
+    tokens = _REASON_TOKENS if instrument.reason else _SCORE_TOKENS
+    schema = {"name": "score", "strict": True, "schema": _schema(instrument)}
+    form = {"type": "json_schema", "json_schema": schema}
+    return {"messages": messages, "temperature": 0, "max_tokens": tokens, "response_format": form}
+
+
+def question(text: str, criterion: str | None) -> str:
+    """The message of a row's own."""
+    return text if criterion is None else f"{text}\n\nScore this criterion: {criterion}"
+
+
+def _system(instrument: Instrument, method: Method) -> str:
+    parts = [instrument.rubric]
+    if instrument.criteria:
+        parts.append(f"The criteria, one of which is asked for at a time: {'; '.join(instrument.criteria)}.")
+    if method is LABELS:
+        parts.append(f"Answer with the score, {instrument.scale.text}, and with nothing else.")
+    else:
+        reason = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
+        parts.append(f"Answer with a JSON object that has {reason}: {instrument.scale.text}.")
+    return "\n\n".join(parts)
+
+
+def _answer(example: Example, instrument: Instrument, method: Method) -> str:
+    if method is LABELS:
+        return example.label
+    return msgspec.json.encode({"score": _json_label(example.label, instrument.scale)}).decode()
+
+
+def _schema(instrument: Instrument) -> dict[str, Any]:
+    labels = [_json_label(label, instrument.scale) for label in instrument.scale.labels]
+    properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": _REASON_CHARS}} if instrument.reason else {}
+    properties["score"] = {"enum": labels}
+    return {
+        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _json_label(label: str, scale: Scale) -> int | str:
+    """Numbers are answered as numbers."""
+    numeric = all(each.lstrip("-").isdigit() for each in scale.labels)
+    return int(label) if numeric else label

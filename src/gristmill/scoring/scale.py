@@ -1,0 +1,52 @@
+"""The labels that a score is one of, and what each is worth. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from gristmill.user_error import UserError
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+#: As many as a request for label scores may name.
+_MOST_LABELS = 1000
+
+
+class Scale(NamedTuple):
+    """``labels`` in the order of their ``values``."""
+
+    labels: tuple[str, ...]
+    values: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        """For a prompt: "0 to 10", "one of low, high"."""
+        if self.labels == tuple(map(str, range(int(self.values[0]), int(self.values[-1]) + 1))):
+            return f"a whole number from {self.labels[0]} to {self.labels[-1]}"
+        return f"one of {', '.join(self.labels)}"
+
+
+def parse_scale(text: str) -> Scale:
+    """``0..10``, or names from worst to best: ``no,maybe,yes`` (worth 0, 1, 2), ``no=0,maybe=0.3,yes=1``. Raises
+    UserError."""
+    if (found := _RANGE.fullmatch(text.strip())) is not None:
+        first, last = int(found[1]), int(found[2])
+        if not 0 < last - first < _MOST_LABELS:
+            raise UserError(f"The scale '{text}' must go from a smaller to a larger number, {_MOST_LABELS} at most.")
+        return of_numbers(range(first, last + 1))
+    parts = [part.strip() for part in text.split(",")]
+    labels = [part.partition("=")[0].strip() for part in parts]
+    if len(labels) < 2 or not all(labels) or len(set(labels)) < len(labels) or len(labels) > _MOST_LABELS:
+        raise UserError(
+            f"The scale '{text}' is neither a range like 0..10 nor different names from worst to best, like no,yes."
+        )
+    try:
+        values = [float(part.partition("=")[2]) if "=" in part else float(place) for place, part in enumerate(parts)]
+    except ValueError:
+        raise UserError(f"A value in the scale '{text}' is no number: write it like no=0,maybe=0.3,yes=1.") from None
+    ordered = sorted(zip(values, labels, strict=True))
+    return Scale(tuple(label for _, label in ordered), tuple(value for value, _ in ordered))
+
+
+def of_numbers(numbers: range) -> Scale:
+    return Scale(tuple(map(str, numbers)), tuple(map(float, numbers)))

@@ -41,6 +41,9 @@ def score(
     method: Annotated[str | None, typer.Option(help="labels or generate; labels where the engine can.")] = None,
     reason: Annotated[bool, typer.Option("--reason", help="Ask for a short reason, too (generate).")] = False,
     name: Annotated[str, typer.Option(help="The column of the score.")] = "score",
+    truth: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Right scores, to compare with; they are not sent.")
+    ] = None,
     most_off_scale: Annotated[
         float, typer.Option(min=0, max=1, help="More probability off the scale than this: generate instead.")
     ] = 0.5,
@@ -77,7 +80,7 @@ def score(
     chosen = METHODS[method] if method else _default_method(settings, reason)
     if reason and chosen.name == "labels":
         raise UserError("The method labels gives no reasons: use --method generate with --reason.")
-    template = _template(row, frame, id_column)
+    template = _template(row, frame, [id_column] + ([truth] if truth else []))
     instrument = _instrument(rubric, frame, template, scale, names if criteria else [], examples, names, reason)
     if show_rows is not None:
         job = ScoreJob(frame, template, ScoreSettings(instrument, chosen, model or "", most_off_scale))
@@ -115,13 +118,13 @@ def _default_method(settings: Any, reason: bool) -> Method:
     return GENERATE if reason else default_method(settings)
 
 
-def _template(row: str | None, frame: pl.DataFrame, id_column: str) -> Any:
+def _template(row: str | None, frame: pl.DataFrame, hidden: list[str]) -> Any:
     from gristmill.scoring.template import RowTemplate
 
     source = row
     if row is not None and "{" not in row:
         source = _text(Path(row), "row template")
-    return RowTemplate(source, frame.columns, [each for each in frame.columns if each != id_column])
+    return RowTemplate(source, frame.columns, [each for each in frame.columns if each not in hidden])
 
 
 def _instrument(
@@ -155,13 +158,14 @@ def _text(path: Path, what: str) -> str:
 
 
 def _show(job: ScoreJob, instrument: Instrument, method: Method, rows: int) -> None:
-    from gristmill.scoring.prompt import question, shared_body
+    from gristmill.scoring.prompt import row_messages, shared_body
 
     for message in shared_body(instrument, method)["messages"]:
         print(f"--- {message['role']} (all rows)\n{message['content']}")
     for number in range(rows):
         for criterion in instrument.criteria or (None,):
-            print(f"--- user (row {number + 1})\n{question(job.text_of(number), criterion)}")
+            for message in row_messages(job.text_of(number), criterion, method):
+                print(f"--- {message['role']} (row {number + 1})\n{message['content']}")
 
 
 def _check_output(output: Path, state: Path, overwrite: bool) -> None:

@@ -16,6 +16,9 @@ from gristmill.scoring.scale import Scale
 #: Tokens of an answer: JSON around a score, and a short reason.
 _SCORE_TOKENS, _REASON_TOKENS = 32, 200
 _REASON_CHARS = 400
+#: How an answer begins whose next tokens are the label. Without it a small model puts its probability elsewhere: with a
+#: 135M model 5 % was left for the labels, with it 85 %.
+_OPENING = "Score:"
 
 
 class Example(NamedTuple):
@@ -55,7 +58,8 @@ def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
         messages.append({"role": "user", "content": question(example.text, example.criterion)})
         messages.append({"role": "assistant", "content": _answer(example, instrument, method)})
     if method is LABELS:
-        return {"messages": messages, "labels": list(instrument.scale.labels)}
+        labels = [f" {label}" for label in instrument.scale.labels]
+        return {"messages": messages, "labels": labels, "continue_final_message": True}
     tokens = _REASON_TOKENS if instrument.reason else _SCORE_TOKENS
     schema = {"name": "score", "strict": True, "schema": _schema(instrument)}
     form = {"type": "json_schema", "json_schema": schema}
@@ -67,12 +71,18 @@ def question(text: str, criterion: str | None) -> str:
     return text if criterion is None else f"{text}\n\nScore this criterion: {criterion}"
 
 
+def row_messages(text: str, criterion: str | None, method: Method) -> list[dict[str, str]]:
+    """What a row adds to the shared messages."""
+    asked = {"role": "user", "content": question(text, criterion)}
+    return [asked, {"role": "assistant", "content": _OPENING}] if method is LABELS else [asked]
+
+
 def _system(instrument: Instrument, method: Method) -> str:
     parts = [instrument.rubric]
     if instrument.criteria:
         parts.append(f"The criteria, one of which is asked for at a time: {'; '.join(instrument.criteria)}.")
     if method is LABELS:
-        parts.append(f"Answer with the score, {instrument.scale.text}, and with nothing else.")
+        parts.append(f'Answer with "{_OPENING}" and {instrument.scale.text}, and with nothing else.')
     else:
         reason = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
         parts.append(f"Answer with a JSON object that has {reason}: {instrument.scale.text}.")
@@ -81,7 +91,7 @@ def _system(instrument: Instrument, method: Method) -> str:
 
 def _answer(example: Example, instrument: Instrument, method: Method) -> str:
     if method is LABELS:
-        return example.label
+        return f"{_OPENING} {example.label}"
     return msgspec.json.encode({"score": _json_label(example.label, instrument.scale)}).decode()
 
 

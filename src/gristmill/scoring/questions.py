@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.scoring.outcome import Outcome, of_probabilities, of_text
-from gristmill.scoring.prompt import LABELS, Instrument, Method, question
+from gristmill.scoring.prompt import LABELS, Instrument, Method, row_messages
 
 
 class Question(NamedTuple):
@@ -24,14 +24,9 @@ class Question(NamedTuple):
         return f"{self.row}.{self.criterion}"
 
 
-class _Message(msgspec.Struct):
-    content: str
-    role: str = "user"
-
-
 class _Body(msgspec.Struct):
     model: str
-    messages: list[_Message]
+    messages: list[dict[str, str]]
 
 
 class _Line(msgspec.Struct):
@@ -76,8 +71,8 @@ def write_questions(
     with partial.open("wb", 1024 * 1024) as file:
         for each in asked:
             criterion = instrument.criteria[each.criterion] if instrument.criteria else None
-            message = _Message(question(text_of(each.row), criterion))
-            line = _encoder.encode(_Line(each.id, method.endpoint, _Body(model, [message]))) + b"\n"
+            messages = row_messages(text_of(each.row), criterion, method)
+            line = _encoder.encode(_Line(each.id, method.endpoint, _Body(model, messages))) + b"\n"
             digest.update(line)
             file.write(line)
     partial.replace(path)

@@ -32,10 +32,10 @@ check-python:
 
 .venv/demo: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Gristmill into .venv (a minute or so) ..."
-	@$(PIP) -e '.[embedded]'
+	@$(PIP) -e '.[embedded,score]'
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Gristmill and its test tools into .venv (a minute or so) ..."
-	@$(PIP) -e '.[embedded,bench,dev]'
+	@$(PIP) -e '.[embedded,score,bench,dev]'
 	@touch $@

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gristmill.batches.local_run import LocalRun
     from gristmill.scoring.job import ScoreJob, Scores
     from gristmill.scoring.prompt import Instrument, Method
+    from gristmill.scoring.report import ScoreReport
     from gristmill.wire.batch import Batch
 
 _LISTED_ERRORS = 5
@@ -47,6 +48,9 @@ def score(
     most_off_scale: Annotated[
         float, typer.Option(min=0, max=1, help="More probability off the scale than this: generate instead.")
     ] = 0.5,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="A page about the scores, as HTML.")] = None,
+    prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
+    output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
     show_rows: Annotated[
         int | None, typer.Option("--show", metavar="N", min=1, help="Print N prompts, run none.")
     ] = None,
@@ -66,7 +70,8 @@ def score(
     from gristmill.scoring.local import LocalPasses, served_model
     from gristmill.scoring.passes import Pass
     from gristmill.scoring.prompt import METHODS
-    from gristmill.scoring.table import check_ids, check_target, read_table, write_table
+    from gristmill.scoring.report import Prices, page, score_reports
+    from gristmill.scoring.table import check_ids, check_target, read_table, truth_values, write_table
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
@@ -76,6 +81,7 @@ def score(
     frame = read_table(table)
     check_ids(frame, id_column)
     check_names(frame, names)
+    truths = truth_values(frame, truth) if truth else None
     settings = config.engine_settings(engine, model, url, engine_option)
     chosen = METHODS[method] if method else _default_method(settings, reason)
     if reason and chosen.name == "labels":
@@ -89,6 +95,8 @@ def score(
     if output is None:
         raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
     check_target(output)
+    if report is not None and not report.parent.is_dir():
+        raise UserError(f"There is no folder {report.parent} for the report: create it first.")
     state = output.parent / f".{output.name}.gristmill"
     _check_output(output, state, overwrite)
     served = served_model(settings)
@@ -98,8 +106,13 @@ def score(
     runner = LocalPasses(host, _run_to_end, reuse_answers)
     scores = job.run(state, lambda pass_name, each: Pass(pass_name, each, served, runner))
     write_table(with_scores(frame, scores, names), output)
+    reports = score_reports(frame[id_column].to_list(), scores, names, instrument.scale, truths)
+    if report is not None:
+        _write_page(report, page(Path(table).name, served, reports, scores.batches, Prices(prompt_price, output_price)))
     shutil.rmtree(state)
-    failed = _report(frame[id_column], scores, names, output)
+    failed = _say(frame[id_column], scores, names, output)
+    for each in reports:
+        _say_agreement(each)
     if failed:
         raise typer.Exit(1)
 
@@ -183,7 +196,25 @@ def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
     return batch
 
 
-def _report(ids: pl.Series, scores: Scores, names: list[str], output: Path) -> int:
+def _write_page(target: Path, text: str) -> None:
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}.") from None
+
+
+def _say_agreement(report: ScoreReport) -> None:
+    if report.agreement is None:
+        return
+    show.console.print(f"{report.name} against the right scores, {report.agreement.rows:,} rows:")
+    for measure in report.agreement.measures:
+        interval = "undefined"
+        if measure.value is not None:
+            interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
+        show.console.print(f"  {measure.name}: {interval}")
+
+
+def _say(ids: pl.Series, scores: Scores, names: list[str], output: Path) -> int:
     """Says what came out; how many scores are missing."""
     failed = [
         (ids[row], names[place], outcome.error)

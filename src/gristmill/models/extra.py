@@ -1,4 +1,4 @@
-"""The packages of the optional extra ``embedded``, imported only when needed."""
+"""The packages of the optional extras, imported only when needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gristmill.user_error import UserError
 
 
-def require(package: str) -> Any:
+def require(package: str, extra: str = "embedded") -> Any:
     """The module ``package``. Raises UserError naming the extra when it is not installed."""
     # OpenVINO's Python packages report their use to an analytics service, from a process they fork at import. Nobody
     # asked for that; where the reporting package cannot be imported, they do without it.
@@ -19,5 +19,5 @@ def require(package: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(
             f"This needs the Python package '{error.name}', which is not installed: "
-            "run pip install 'gristmill[embedded]'."
+            f"run pip install 'gristmill[{extra}]'."
         ) from None

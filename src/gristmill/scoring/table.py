@@ -45,6 +45,23 @@ def check_ids(table: pl.DataFrame, column: str) -> None:
         )
 
 
+def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
+    """Right scores as numbers, None where a row has none. Raises UserError."""
+    if column not in table.columns:
+        raise UserError(f"The table has no column '{column}' for --truth. It has: {', '.join(table.columns)}.")
+    given = table[column]
+    texts = given.cast(pl.String).str.strip_chars()
+    values = texts.cast(pl.Float64, strict=False).fill_nan(None)
+    wrong = values.is_null() & texts.is_not_null() & ~texts.str.to_lowercase().is_in(["", "nan"])
+    if wrong.any():
+        rows = wrong.arg_true()
+        raise UserError(
+            f"{len(rows):,} rows have a right score in '{column}' that is no number: {_named(rows)} (such as "
+            f"'{texts[int(rows[0])]}')."
+        )
+    return values.to_list()
+
+
 def check_target(path: Path) -> None:
     """Raises UserError for a name whose format cannot be written."""
     if path.suffix.lower() not in _WRITERS:

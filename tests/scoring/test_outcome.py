@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.scoring.outcome import of_probabilities, of_text
+from gristmill.scoring.scale import parse_scale
+from gristmill.user_error import UserError
+
+TEN = parse_scale("0..10")
+
+
+def test_scales():
+    assert TEN.labels[0] == "0" and TEN.labels[-1] == "10" and TEN.values[3] == 3.0
+    assert parse_scale("-1..1").labels == ("-1", "0", "1")
+    assert parse_scale("no, maybe, yes") == (("no", "maybe", "yes"), (0.0, 1.0, 2.0))
+    assert parse_scale("yes=1, no=0, maybe=0.3") == (("no", "maybe", "yes"), (0.0, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("text", ["", "5", "3..3", "10..0", "0..5000", "a,a", "a,,b", "a=x,b=2"])
+def test_what_is_no_scale_is_refused(text):
+    with pytest.raises(UserError, match="scale"):
+        parse_scale(text)
+
+
+def test_the_expected_score_and_how_sure_it_is():
+    sure = of_probabilities([0.0] * 7 + [0.8, 0.0, 0.0, 0.0], TEN)
+    assert (sure.score, sure.label, sure.entropy) == (7.0, "7", 0.0)
+    assert sure.off_scale == pytest.approx(0.2)
+    unsure = of_probabilities([0.25] + [0.0] * 9 + [0.25], TEN)
+    assert (unsure.score, unsure.entropy, unsure.off_scale) == (5.0, 1.0, 0.5)
+
+
+def test_no_probability_at_all_is_an_error():
+    assert of_probabilities([0.0] * 11, TEN).error
+    assert of_probabilities([], TEN).score is None
+
+
+@given(st.lists(st.floats(0, 1), min_size=11, max_size=11).filter(lambda found: 1e-9 < math.fsum(found) <= 1))
+def test_scores_stay_on_the_scale(probabilities):
+    outcome = of_probabilities(probabilities, TEN)
+    assert -1e-9 <= outcome.score <= 10 + 1e-9
+    assert -1e-9 <= outcome.entropy <= math.log2(11) + 1e-9
+    assert outcome.label in TEN.labels
+
+
+@pytest.mark.parametrize("answer", ['{"score": 7}', '{"score": "7"}', '{"reason": "x", "score": 7}'])
+def test_an_answer_on_the_scale(answer):
+    outcome = of_text(answer, TEN)
+    assert (outcome.score, outcome.label, outcome.error) == (7.0, "7", None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["7", "", "Score: 7", '{"score": 11}', '{"score": 7.5}', '{"score": true}', '{"points": 7}', "[7]", "null"],
+)
+def test_an_answer_off_the_scale_is_invalid_and_shown(answer):
+    outcome = of_text(answer, TEN)
+    assert outcome.score is None and outcome.invalid
+    assert answer in outcome.error

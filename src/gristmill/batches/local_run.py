@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,9 @@ class LocalRun:
         stopped = asyncio.Event()
         # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
         await host.start()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         try:
             batch = await self._find_or_create(host)
             while not is_terminal(batch.status) and not stopped.is_set():

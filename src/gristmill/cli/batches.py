@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gristmill.cli import config, jsonl, show
-from gristmill.cli.client import BatchClient
+from gristmill.client import Client
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 
@@ -19,7 +18,6 @@ Server = Annotated[str, typer.Option("--server", envvar="GRISTMILL_SERVER", help
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_SERVER = "http://127.0.0.1:4080/v1"
-_POLL_SECONDS = 1.0
 
 
 @app.command()
@@ -40,7 +38,7 @@ def submit(
     jsonl.check_readable(input_file)
     pairs = _metadata(metadata or [])
     read_defaults = jsonl.read_defaults(defaults)
-    client = BatchClient(server)
+    client = Client(server)
     file = client.upload(input_file)
     request = CreateBatchRequest(
         file.id,
@@ -67,7 +65,7 @@ def list_batches(
     as_json: AsJson = False,
 ) -> None:
     """List batches, newest first."""
-    page = BatchClient(server).page(limit, after)
+    page = Client(server).page(limit, after)
     if as_json:
         show.print_json(page)
     elif page.data:
@@ -79,7 +77,7 @@ def list_batches(
 @app.command(name="show")
 def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Show one batch."""
-    batch = BatchClient(server).get(batch_id)
+    batch = Client(server).get(batch_id)
     if as_json:
         show.print_json(batch)
         return
@@ -93,7 +91,7 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
 @app.command()
 def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Follow a batch to its end. Exit code 1: rows failed or were not run."""
-    client = BatchClient(server)
+    client = Client(server)
     batch = _watch(client, client.get(batch_id), quiet=as_json)
     if as_json:
         show.print_json(batch)
@@ -103,7 +101,7 @@ def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = 
 @app.command()
 def cancel(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Cancel a batch; what is done is kept."""
-    batch = BatchClient(server).cancel(batch_id)
+    batch = Client(server).cancel(batch_id)
     if as_json:
         show.print_json(batch)
     else:
@@ -117,7 +115,7 @@ def download(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Download the answers, and failed rows to OUTPUT.errors.jsonl. Goes on where an earlier try stopped."""
-    client = BatchClient(server)
+    client = Client(server)
     batch = client.get(batch_id)
     if not show.is_terminal(batch):
         raise UserError(
@@ -133,13 +131,9 @@ def download(
         show.console.print("No row was answered, so there is no output file.")
 
 
-def _watch(client: BatchClient, batch: Batch, quiet: bool) -> Batch:
+def _watch(client: Client, batch: Batch, quiet: bool) -> Batch:
     with show.ProgressView() as view:
-        while not show.is_terminal(batch):
-            if not quiet:
-                view.update(batch)
-            time.sleep(_POLL_SECONDS)
-            batch = client.get(batch.id)
+        batch = client.wait(batch, None if quiet else view.update)
     if not quiet:
         show.console.print(" ".join(filter(None, (show.summary(batch), view.speed(batch)))))
         if batch.errors:

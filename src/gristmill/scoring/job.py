@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from gristmill.scoring.outcome import Outcome
-from gristmill.scoring.passes import Pass
+from gristmill.scoring.passes import Backend, Pass
 from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, Method
 from gristmill.scoring.questions import Question
 from gristmill.scoring.template import RowTemplate
@@ -33,7 +33,6 @@ class ScoreSettings(NamedTuple):
 
     instrument: Instrument
     method: Method
-    model: str
     most_off_scale: float = 0.5
 
 
@@ -65,8 +64,8 @@ class ScoreJob:
             self._last = (row, self._template.render(self._block[1][row - begin]))
         return self._last[1]
 
-    def run(self, folder: Path, runner: Callable[[str, Method], Pass]) -> Scores:
-        """``runner`` makes a pass by name. Raises UserError."""
+    def run(self, folder: Path, backend: Backend) -> Scores:
+        """``folder`` keeps what has been done, for the next time. Raises UserError."""
         settings = self._settings
         not_asked = Outcome(settings.method.name, error="it was not asked")
         found = [[not_asked] * self._criteria for _ in range(self._table.height)]
@@ -80,11 +79,11 @@ class ScoreJob:
 
         questions = self._questions(found)
         if (first := next(questions, None)) is not None:
-            ask(runner("1", settings.method), itertools.chain([first], questions))
+            ask(Pass("1", settings.method, backend), itertools.chain([first], questions))
         if settings.method is LABELS and (unsure := self._where(found, self._off_scale)):
-            ask(runner("2-off-scale", GENERATE), unsure)
+            ask(Pass("2-off-scale", GENERATE, backend), unsure)
         if invalid := self._where(found, _is_invalid):
-            ask(runner("3-again", GENERATE)._replace(changes=_RETRY), invalid)
+            ask(Pass("3-again", GENERATE, backend, _RETRY), invalid)
         return Scores(found, batches)
 
     def _questions(self, found: list[list[Outcome]]) -> Iterator[Question]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ _ENDED = "ended.json"
 RunToEnd = Callable[[LocalRun, HostSettings], Batch]
 
 
-class LocalPasses:
-    """A RunPass with an engine of this machine. A pass that has ended is not run again."""
+class LocalBackend:
+    """An engine of this machine. A pass that has ended is not run again."""
 
     def __init__(self, host: HostSettings, run_to_end: RunToEnd, reuse_answers: bool = False) -> None:
         """``host``: the storage in it is replaced by each pass's own."""
@@ -34,7 +35,15 @@ class LocalPasses:
         self._run_to_end = run_to_end
         self._reuse_answers = reuse_answers
 
-    def __call__(
+    @property
+    def default_method(self) -> Method:
+        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else GENERATE
+
+    @functools.cached_property
+    def model(self) -> str:
+        return _served_model(self._host.engine)
+
+    def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
     ) -> PassFiles:
         engine = self._host.engine
@@ -59,12 +68,7 @@ class LocalPasses:
         return PassFiles(batch, files)
 
 
-def default_method(engine: EngineSettings) -> Method:
-    """Labels where the engine can."""
-    return LABELS if isinstance(create_engine(engine), LabelScorer) else GENERATE
-
-
-def served_model(engine: EngineSettings) -> str:
+def _served_model(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
     if engine.engine == "openvino":
         from gristmill.engines.openvino.engine import DEFAULT_MODEL

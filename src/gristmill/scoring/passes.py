@@ -22,13 +22,24 @@ class PassFiles(NamedTuple):
     files: Sequence[Path]
 
 
-class RunPass(Protocol):
-    """Runs a batch of ``input_file`` to its end, or goes on with it where it was begun. ``folder`` is the pass's own.
-    Raises UserError."""
+class Backend(Protocol):
+    """Where batches run: here or on a server. Each member raises UserError."""
 
-    def __call__(
+    @property
+    def model(self) -> str:
+        """What requests call it."""
+        ...
+
+    @property
+    def default_method(self) -> Method:
+        """Labels where the engine can give their probabilities."""
+        ...
+
+    def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
-    ) -> PassFiles: ...
+    ) -> PassFiles:
+        """Run a batch of ``input_file`` to its end, or go on with it where it was begun. ``folder`` is the pass's."""
+        ...
 
 
 class Pass(NamedTuple):
@@ -36,8 +47,7 @@ class Pass(NamedTuple):
 
     name: str
     method: Method
-    model: str
-    run: RunPass
+    backend: Backend
     changes: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
     def outcomes(
@@ -47,9 +57,9 @@ class Pass(NamedTuple):
         own = folder / self.name
         own.mkdir(parents=True, exist_ok=True)
         input_file = own / "questions.jsonl"
-        rows = write_questions(input_file, asked, text_of, instrument, self.method, self.model)
+        rows = write_questions(input_file, asked, text_of, instrument, self.method, self.backend.model)
         shared = shared_body(instrument, self.method) | self.changes
         digest = hashlib.sha256(msgspec.json.encode(shared)).hexdigest()
         identity = {"table or row template": rows, "rubric, scale or examples": digest, "method": self.method.name}
-        done = self.run(own, input_file, self.method.endpoint, shared, identity)
+        done = self.backend.run(own, input_file, self.method.endpoint, shared, identity)
         return done.batch, read_outcomes(done.files, instrument, self.method)

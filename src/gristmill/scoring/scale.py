@@ -49,4 +49,7 @@ def parse_scale(text: str) -> Scale:
 
 
 def of_numbers(numbers: range) -> Scale:
+    """Raises UserError for fewer than two, and for more than a request may name."""
+    if not 2 <= len(numbers) <= _MOST_LABELS or numbers.step < 0:
+        raise UserError(f"A scale has 2 to {_MOST_LABELS} numbers, from the smallest to the largest: {numbers!r}.")
     return Scale(tuple(map(str, numbers)), tuple(map(float, numbers)))

@@ -39,7 +39,7 @@ class RowTemplate:
     def render(self, row: dict[str, Any]) -> str:
         """Raises UserError for a column asked for as ``row["..."]`` that does not exist."""
         values = {name: "" if value is None or value != value else value for name, value in row.items()}
-        fields = [(name, values[name]) for name in self._shown if values[name] != ""]
+        fields = [(name, values[name]) for name in self._shown if values.get(name, "") != ""]
         try:
             # A column may be named like one of ours; then it is meant.
             return self._template.render({_ROW: values, _FIELDS: fields} | values).strip()

@@ -48,6 +48,12 @@ def configure(level: str = "info", as_json: bool = False) -> None:
     )
 
 
+def configure_once(level: str) -> None:
+    """For use from Python: whoever has configured the log has it as they want it."""
+    if not structlog.is_configured():
+        configure(level)
+
+
 def get_logger(name: str) -> Any:
     return structlog.get_logger(component=name.removeprefix("gristmill."))
 

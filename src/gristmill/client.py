@@ -1,8 +1,9 @@
-"""A client of any server that speaks the Batch API, for the ``batches`` commands."""
+"""A client of any server that speaks the Batch API: behind the ``batches`` commands, and ``gristmill.Client``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,39 +11,64 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from gristmill.batches.lifecycle import is_terminal
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.common import Page
 from gristmill.wire.errors import ErrorResponse
 from gristmill.wire.files import File
+from gristmill.wire.models import ModelList
 
 T = TypeVar("T")
 
 #: Seconds; an upload's answer comes only when the last byte is stored.
+_POLL_SECONDS = 1.0
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
 
-class BatchClient:
+class Client:
     """``server`` is a base URL with its ``/v1``. Every method raises UserError, in a sentence, when it fails."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str = "http://127.0.0.1:4080/v1") -> None:
         self._server = server.rstrip("/")
         self._http = httpx.Client(timeout=_TIMEOUT)
+
+    @property
+    def server(self) -> str:
+        return self._server
+
+    def models(self) -> list[str]:
+        return [each.id for each in self._ask("GET", "/models", ModelList).data]
+
+    def can_score(self, model: str) -> bool:
+        """Whether the server gives the probabilities of labels (``/v1/score``); it is asked for some."""
+        body = {"model": model, "query": "?", "labels": ["0", "1"]}
+        with self._clear_errors():
+            return self._http.post(f"{self._server}/score", json=body).status_code == 200
 
     def upload(self, path: Path) -> File:
         with path.open("rb") as file:
             files = {"file": (path.name, file, "application/jsonl")}
             return self._ask("POST", "/files", File, data={"purpose": "batch"}, files=files)
 
-    def create(self, request: CreateBatchRequest, metadata: dict[str, str]) -> Batch:
+    def create(self, request: CreateBatchRequest, metadata: dict[str, str] | None = None) -> Batch:
         # What says nothing is left out: other servers do not know our additions.
         given = {name: value for name, value in msgspec.to_builtins(request).items() if value}
-        return self._ask("POST", "/batches", Batch, json=given | {"metadata": metadata})
+        return self._ask("POST", "/batches", Batch, json=given | {"metadata": metadata or {}})
 
     def get(self, batch_id: str) -> Batch:
         return self._ask("GET", f"/batches/{batch_id}", Batch)
 
-    def page(self, limit: int, after: str | None) -> Page[Batch]:
+    def wait(self, batch: Batch, look: Callable[[Batch], None] | None = None) -> Batch:
+        """Until it has ended; ``look`` is called with it every second."""
+        while not is_terminal(batch.status):
+            if look is not None:
+                look(batch)
+            time.sleep(_POLL_SECONDS)
+            batch = self.get(batch.id)
+        return batch
+
+    def page(self, limit: int, after: str | None = None) -> Page[Batch]:
         query = {"limit": limit} | ({"after": after} if after else {})
         return self._ask("GET", "/batches", Page[Batch], params=query)
 

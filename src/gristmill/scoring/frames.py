@@ -1,0 +1,149 @@
+"""``gristmill.score``: scores for a Polars or pandas frame, from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from gristmill.batches.host import HostSettings
+from gristmill.batches.local_run import LocalRun
+from gristmill.client import Client
+from gristmill.engines.registry import EngineSettings
+from gristmill.scoring.job import Scores, with_scores
+from gristmill.scoring.local import LocalBackend
+from gristmill.scoring.passes import Backend
+from gristmill.scoring.plan import Planned, Wanted, method_named, plan
+from gristmill.scoring.prompt import GENERATE
+from gristmill.scoring.remote import RemoteBackend
+from gristmill.scoring.scale import Scale, of_numbers, parse_scale
+from gristmill.storage.open import StorageSettings
+from gristmill.telemetry.log import configure_once
+from gristmill.wire.batch import Batch
+
+Frame = TypeVar("Frame")
+
+
+def score(
+    frame: Frame,
+    *,
+    rubric: str,
+    scale: range | str,
+    row: str | None = None,
+    examples: Any = None,
+    criteria: Sequence[str] = (),
+    method: str | None = None,
+    reason: bool = False,
+    name: str = "score",
+    columns: Sequence[str] | None = None,
+    most_off_scale: float = 0.5,
+    server: str | None = None,
+    engine: str = "openvino",
+    model: str | None = None,
+    url: str | None = None,
+    options: Mapping[str, object] | None = None,
+    concurrency: int | None = None,
+    resume: str | Path | None = None,
+) -> Frame:
+    """The frame (Polars or pandas) with the scores of its rows as further columns, as ``gristmill score`` writes them.
+
+    ``rubric`` is its text; ``scale`` a range or what ``--scale`` takes; ``row`` a Jinja2 template (by default a line
+    for each of ``columns``, which are all). ``resume`` names a folder that keeps what is done, so that the same call
+    goes on after an interruption; without it, nothing is kept. Raises ``UserError``; rows that fail have no score, but
+    say why.
+    """
+    configure_once("warning")
+    table = _polars(frame)
+    wanted = Wanted(
+        rubric=rubric,
+        scale=_scale(scale),
+        row=row if row is not None or columns is None else _lines_of(columns),
+        examples=_polars(examples) if examples is not None else None,
+        criteria=criteria,
+        reason=reason,
+        name=name,
+        most_off_scale=most_off_scale,
+    )
+    texts = {key: str(value) for key, value in (options or {}).items()}
+    host = HostSettings(StorageSettings(Path()), EngineSettings(engine, model, url, texts), concurrency)
+    backend: Backend = LocalBackend(host, _run_to_end)
+    if server is not None:
+        backend = RemoteBackend(Client(server), model, lambda client, batch: client.wait(batch))
+    given = method_named(method) if method is not None else None
+    planned = plan(table, wanted, given or (GENERATE if reason else backend.default_method))
+    return _like(frame, table, with_scores(table, _run(planned, backend, resume), wanted.names))
+
+
+def _run(planned: Planned, backend: Backend, resume: str | Path | None) -> Scores:
+    if resume is not None:
+        return planned.job.run(Path(resume), backend)
+    with tempfile.TemporaryDirectory(prefix="gristmill-score-") as folder:
+        return planned.job.run(Path(folder), backend)
+
+
+def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
+    """In a thread of its own where this one runs an event loop already, as notebooks do."""
+
+    def run() -> None:
+        try:
+            found.append(asyncio.run(local.run(settings, lambda _: None)))
+        except BaseException as error:
+            failed.append(error)
+
+    found: list[Batch] = []
+    failed: list[BaseException] = []
+    if _has_loop():
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    else:
+        run()
+    if failed:
+        raise failed[0]
+    if found[0].status not in ("completed", "failed"):
+        raise KeyboardInterrupt
+    return found[0]
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _scale(scale: range | str) -> Scale:
+    return parse_scale(scale) if isinstance(scale, str) else of_numbers(scale)
+
+
+def _lines_of(columns: Sequence[str]) -> str:
+    return "\n".join(f'{{% if row[{name!r}] != "" %}}{name}: {{{{ row[{name!r}] }}}}{{% endif %}}' for name in columns)
+
+
+def _polars(frame: Any) -> pl.DataFrame:
+    """A pandas frame by its values: its missing ones are NaN or None, and both are empty cells here."""
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if not hasattr(frame, "columns") or not hasattr(frame, "assign"):
+        raise TypeError(f"score takes a Polars or pandas frame, not {type(frame).__name__}")
+    return pl.DataFrame({str(name): pl.Series(_values(frame[name]), strict=False) for name in frame.columns})
+
+
+def _values(column: Any) -> list[Any]:
+    return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+
+
+def _like(frame: Frame, table: pl.DataFrame, scored: pl.DataFrame) -> Frame:
+    """``scored`` as the kind of frame that was given."""
+    if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return scored if isinstance(frame, pl.DataFrame) else scored.lazy()  # type: ignore[return-value]
+    new = [name for name in scored.columns if name not in table.columns]
+    return frame.assign(**{name: scored[name].to_list() for name in new})  # type: ignore[attr-defined,no-any-return]

@@ -1,0 +1,105 @@
+"""Running a pass on a server."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gristmill.client import Client
+from gristmill.scoring.passes import PassFiles
+from gristmill.scoring.prompt import GENERATE, LABELS, Method
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch, CreateBatchRequest
+
+_NOTE = "batch.json"
+_NAME = "gristmill_pass"
+_WINDOW = "30d"
+
+
+class _Note(msgspec.Struct):
+    """Which batch the pass is, and what it was started with."""
+
+    batch_id: str
+    identity: dict[str, Any]
+
+
+class RemoteBackend:
+    """A server. A pass that was begun is not begun again: its batch is looked for."""
+
+    def __init__(
+        self, client: Client, model: str | None, wait: Callable[[Client, Batch], Batch], reuse_answers: bool = False
+    ) -> None:
+        """``model`` None: the server's only one. ``wait`` waits for a batch's end."""
+        self._client = client
+        self._given_model = model
+        self._wait = wait
+        self._reuse_answers = reuse_answers
+
+    @functools.cached_property
+    def default_method(self) -> Method:
+        return LABELS if self._client.can_score(self.model) else GENERATE
+
+    @functools.cached_property
+    def model(self) -> str:
+        return _served_model(self._client, self._given_model)
+
+    def run(
+        self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
+    ) -> PassFiles:
+        identity = identity | {"server": self._client.server}
+        note = folder / _NOTE
+        if note.exists():
+            begun = msgspec.json.decode(note.read_bytes(), type=_Note)
+            changed = [name for name, value in identity.items() if begun.identity.get(name) != value]
+            if changed:
+                raise UserError(
+                    f"The {' and '.join(changed)} changed since this was started: undo that to go on, or delete "
+                    f"{folder.parent} to start afresh."
+                )
+            batch = self._client.get(begun.batch_id)
+        else:
+            batch = self._find_or_create(folder, input_file, endpoint, shared)
+            partial = note.with_suffix(".part")
+            partial.write_bytes(msgspec.json.encode(_Note(batch.id, identity)))
+            partial.replace(note)
+        batch = self._wait(self._client, batch)
+        if batch.status != "completed":
+            errors = batch.errors.data if batch.errors else []
+            said = "; ".join(each.message for each in errors[:3])
+            raise UserError(f"The batch {batch.id} on the server is {batch.status}. {said}".strip())
+        files = []
+        for file_id, name in ((batch.output_file_id, "output.jsonl"), (batch.error_file_id, "errors.jsonl")):
+            if file_id is not None:
+                for _ in self._client.download(file_id, folder / name):
+                    pass
+                files.append(folder / name)
+        return PassFiles(batch, files)
+
+    def _find_or_create(self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any]) -> Batch:
+        """A kill may have come between creating the batch and noting it: it carries a name of ours."""
+        name = folder / _NAME
+        if name.exists():
+            known = name.read_text()
+            for batch in self._client.page(100).data:
+                if (batch.metadata or {}).get(_NAME) == known:
+                    return batch
+        else:
+            name.write_text(secrets.token_hex(16))
+        file = self._client.upload(input_file)
+        request = CreateBatchRequest(file.id, endpoint, _WINDOW, defaults=shared, reuse_answers=self._reuse_answers)
+        return self._client.create(request, {_NAME: name.read_text()})
+
+
+def _served_model(client: Client, model: str | None) -> str:
+    """The model's name, or that of the server's only one. Raises UserError."""
+    names = client.models()
+    if model is None and len(names) != 1:
+        raise UserError(f"Say which model shall score, with --model. The server has: {', '.join(names) or 'none'}.")
+    if model is not None and model not in names:
+        raise UserError(f"The server has no model '{model}'. It has: {', '.join(names) or 'none'}.")
+    return model or names[0]

@@ -1,0 +1,91 @@
+"""Scores from Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import structlog
+
+import gristmill
+from gristmill.user_error import UserError
+from server_process import ServerProcess
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+TABLE = pl.DataFrame({"name": ["Ada", "Ben", None], "years": [3, 20, 7]})
+ASKED = {"rubric": "Score the miller.", "scale": range(11), "engine": "simulated"}
+
+
+def test_a_polars_frame_comes_back_with_scores():
+    scored = gristmill.score(TABLE, **ASKED)
+    assert scored.select(TABLE.columns).equals(TABLE)
+    assert scored["score"].is_between(0, 10).all()
+    assert gristmill.score(TABLE, **ASKED).equals(scored)
+    assert gristmill.score(TABLE.lazy(), **ASKED).collect().equals(scored)
+
+
+def test_a_pandas_frame_comes_back_as_one():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TABLE.to_dict(as_series=False), index=["x", "y", "z"])
+    scored = gristmill.score(frame, **ASKED)
+    assert list(scored.index) == ["x", "y", "z"]
+    assert scored["score"].tolist() == gristmill.score(TABLE, **ASKED)["score"].to_list()
+
+
+def test_only_the_columns_that_are_named_are_sent():
+    twice = TABLE.with_columns(years=pl.Series([1, 2, 3]))
+    one, other = (gristmill.score(each, columns=["name"], **ASKED)["score"].to_list() for each in (TABLE, twice))
+    assert one == other != gristmill.score(TABLE, **ASKED)["score"].to_list()
+
+
+def test_it_runs_where_a_loop_is_running_already():
+    async def notebook() -> pl.DataFrame:
+        return gristmill.score(TABLE, **ASKED)
+
+    assert asyncio.run(notebook())["score"].null_count() == 0
+
+
+def test_it_goes_on_where_it_was_interrupted(tmp_path: Path):
+    journal = {"journal": str(tmp_path / "journal")}
+    for _ in range(2):
+        gristmill.score(TABLE, **ASKED, options=journal, resume=tmp_path / "state")
+    assert len((tmp_path / "journal").read_text().splitlines()) == 3
+    with pytest.raises(UserError, match="table or row template changed"):
+        gristmill.score(TABLE.head(2), **ASKED, options=journal, resume=tmp_path / "state")
+
+
+def test_bad_wishes_are_clear_errors():
+    with pytest.raises(TypeError, match="Polars or pandas frame, not list"):
+        gristmill.score([1, 2], **ASKED)
+    with pytest.raises(UserError, match="A scale has 2 to"):
+        gristmill.score(TABLE, **(ASKED | {"scale": range(1)}))
+    with pytest.raises(UserError, match="the column 'age'"):
+        gristmill.score(TABLE, **ASKED, row="{{ age }}")
+
+
+def test_on_a_server_too(tmp_path: Path):
+    server = ServerProcess(tmp_path / "data").start()
+    try:
+        scored = gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        assert scored.equals(gristmill.score(TABLE, **ASKED))
+        client = gristmill.Client(server.base_url)
+        assert client.models() == ["simulated"] and client.can_score("simulated")
+        # Begun and noted: no second batch.
+        gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        # A kill between the creation and its note: the batch is found again.
+        (tmp_path / "state" / "1" / "batch.json").unlink()
+        gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        assert len(client.page(10).data) == 1
+        with pytest.raises(UserError, match="The server has no model 'other'. It has: simulated"):
+            gristmill.score(TABLE, **ASKED, server=server.base_url, model="other")
+    finally:
+        server.stop()

@@ -1,4 +1,4 @@
-"""Invent candidates whose right score follows from the rubric's points: the sample that `gristmill score` is shown with.
+"""Invent candidates whose right score follows from the rubric: the sample that `gristmill score` is shown with.
 
 python examples/candidates/make_sample.py [ROWS] > examples/candidates/sample.csv
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,46 @@ def test_what_cannot_work_is_one_sentence(folder, arguments, message):
     done = score(folder, *arguments)
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_unsure_scores_are_asked_of_a_better_model_and_both_are_kept(folder):
+    done = score(
+        folder, "table.csv", *RUBRIC, "-o", "out.parquet", "--model", "quick", "--escalate", "better",
+        "--when", "score > 5.5", "-O", "journal=journal",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scored = pl.read_parquet(folder / "out.parquet")
+    unsure = scored.filter(pl.col("score_model") == "better")
+    assert 0 < unsure.height < 50 and (unsure["score_before"] > 5.5).all()
+    sure = scored.filter(pl.col("score_model").is_null())
+    assert (sure["score"] <= 5.5).all() and sure["score_before"].null_count() == sure.height
+    assert len(asked(folder)) == 50 + unsure.height
+
+
+def test_a_better_model_needs_a_condition_and_a_condition_one(folder):
+    for options, message in (
+        (("--escalate", "better"), "--when"),
+        (("--when", "score > 1"), "--escalate"),
+        (("--escalate", "better", "--when", "doubt > 1"), "names 'doubt'"),
+        (("--escalate", "better", "--when", "entropy > 1", "--method", "generate"), "only the method labels"),
+    ):
+        done = score(folder, "table.csv", *RUBRIC, "-o", "out.csv", *options)
+        assert done.returncode == 2 and message in done.stderr
+    assert not (folder / ".out.csv.gristmill").exists()
+
+
+def test_an_audit_says_what_should_not_matter_and_does_not(folder):
+    done = score(folder, "table.csv", *RUBRIC, "--audit", "10")
+    assert done.returncode == 0, done.stderr
+    parted = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()[1:]]
+    lines = {name: numbers[1:] for name, *numbers in parted}
+    for name in ("the same again", "rows in reverse order"):
+        assert lines[name] == ["0", "0.000", "0.000", "1.000"], done.stdout
+    # The simulated engine draws a score from every letter of the prompt.
+    for name in ("scale told from high to low", "instruction in other words", "method generate"):
+        assert float(lines[name][2]) > 0.1
+    assert sum("alone" in name for name in lines) == 3
+    assert [path.name for path in folder.iterdir() if path.name.startswith("out")] == []
 
 
 def test_killed_and_run_again_no_stored_row_is_asked_twice(folder):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gristmill.cli import config, show
+from gristmill.engines.registry import EngineSettings
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from gristmill.batches.host import HostSettings
     from gristmill.batches.local_run import LocalRun
     from gristmill.client import Client
-    from gristmill.scoring.job import Scores
+    from gristmill.scoring.job import Escalation, Scores
     from gristmill.scoring.passes import Backend
     from gristmill.scoring.plan import Planned
     from gristmill.scoring.report import ScoreReport
@@ -48,11 +50,20 @@ def score(
     most_off_scale: Annotated[
         float, typer.Option(min=0, max=1, help="More probability off the scale than this: generate instead.")
     ] = 0.5,
+    escalate: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A better model, asked for the scores that --when is about.")
+    ] = None,
+    when: Annotated[str | None, typer.Option(help="Such as 'entropy > 1.5 or 4 <= score <= 6'.")] = None,
+    escalate_engine: Annotated[str | None, typer.Option(help="Its engine, where that is another.")] = None,
+    escalate_url: Annotated[str | None, typer.Option(help="Its engine's address, where that is another.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="A page about the scores, as HTML.")] = None,
     prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
     output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
     show_rows: Annotated[
         int | None, typer.Option("--show", metavar="N", min=1, help="Print the prompts of N rows, and run nothing.")
+    ] = None,
+    audit: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Score N rows in several ways that should not matter.")
     ] = None,
     server: Annotated[
         str | None, typer.Option(envvar="GRISTMILL_SERVER", help="Score on this server instead of an engine here.")
@@ -70,15 +81,13 @@ def score(
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.host import HostSettings
     from gristmill.scoring.job import with_scores
-    from gristmill.scoring.plan import Wanted, method_named, plan
-    from gristmill.scoring.prompt import GENERATE
+    from gristmill.scoring.plan import Wanted, choose_method, plan
     from gristmill.scoring.report import Prices, page, score_reports
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import read_table, write_table
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
-    given_method = method_named(method) if method is not None else None
     frame = read_table(table)
     wanted = Wanted(
         rubric=_text(rubric, "rubric"),
@@ -96,13 +105,21 @@ def score(
     answers = config.default_data_folder() / "answers.db"
     host = HostSettings(StorageSettings(Path()), engine_settings, concurrency, request_timeout, answers=answers)
     backend = _backend(server, host, reuse_answers)
-    planned = plan(frame, wanted, given_method or (GENERATE if reason else backend.default_method))
+    second = None
+    if escalate is not None:
+        second = host._replace(engine=_escalated(engine_settings, escalate, escalate_engine, escalate_url))
+    elif when is not None or escalate_engine is not None or escalate_url is not None:
+        raise UserError("Say which model to escalate to, with --escalate.")
+    planned = plan(frame, wanted, choose_method(method, wanted, backend))
     if show_rows is not None:
         _show(planned, min(show_rows, frame.height))
         return
+    if audit is not None:
+        _audit(planned, min(audit, frame.height), backend)
+        return
     state = _check_files(output, report, overwrite)
     assert output is not None
-    scores = planned.job.run(state, backend)
+    scores = planned.job.run(state, backend, _escalation(second, when, server, planned, reuse_answers))
     write_table(with_scores(frame, scores, wanted.names), output)
     ids = frame[id_column].to_list()
     reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths)
@@ -115,6 +132,31 @@ def score(
         _say_agreement(each)
     if failed:
         raise typer.Exit(1)
+
+
+def _escalated(first: EngineSettings, model: str, engine: str | None, url: str | None) -> EngineSettings:
+    """Options of the first engine are for no other."""
+    if engine is None or engine == first.engine:
+        return first._replace(model=model, url=url or first.url)
+    return EngineSettings(engine, model, url)
+
+
+def _escalation(
+    host: HostSettings | None, when: str | None, server: str | None, planned: Planned, reuse_answers: bool
+) -> Escalation | None:
+    from gristmill.scoring.condition import Condition
+    from gristmill.scoring.job import Escalation
+    from gristmill.scoring.prompt import GENERATE
+
+    if host is None:
+        return None
+    if when is None:
+        raise UserError("Say which scores are asked of the better model, too: --when 'entropy > 1.5', for example.")
+    condition = Condition(when)
+    condition.check(planned.settings.method)
+    backend = _backend(server, host, reuse_answers)
+    method = GENERATE if planned.settings.method is GENERATE else backend.labels_method
+    return Escalation(condition, backend, method)
 
 
 def _backend(server: str | None, host: HostSettings, reuse_answers: bool) -> Backend:
@@ -174,13 +216,30 @@ def _text(path: Path, what: str) -> str:
 def _show(planned: Planned, rows: int) -> None:
     from gristmill.scoring.prompt import row_messages, shared_body
 
-    instrument, method = planned.instrument, planned.method
+    instrument, method = planned.settings.instrument, planned.settings.method
     for message in shared_body(instrument, method)["messages"]:
         print(f"--- {message['role']} (all rows)\n{message['content']}")
     for number in range(rows):
         for criterion in instrument.criteria or (None,):
             for message in row_messages(planned.job.text_of(number), criterion, method):
                 print(f"--- {message['role']} (row {number + 1})\n{message['content']}")
+
+
+def _audit(planned: Planned, rows: int, backend: Backend) -> None:
+    from rich.table import Table
+
+    from gristmill.scoring.audit import audit, sample
+
+    with tempfile.TemporaryDirectory(prefix="gristmill-audit-") as folder:
+        chosen = sample(planned.job.rows, rows)
+        found = audit(planned.settings, chosen, planned.job.text_of, Path(folder), backend)
+    table = Table("change", box=None, header_style="bold")
+    for title in ("scores", "only one", "mean difference", "largest", "rank correlation"):
+        table.add_column(title, justify="right")
+    for each in found:
+        numbers = ("" if number is None else f"{number:.3f}" for number in (each.mean, each.largest, each.spearman))
+        table.add_row(each.name, str(each.rows), str(each.missing), *numbers)
+    show.print_table(table)
 
 
 def _write_page(target: Path, text: str) -> None:

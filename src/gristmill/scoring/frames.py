@@ -18,8 +18,7 @@ from gristmill.engines.registry import EngineSettings
 from gristmill.scoring.job import Scores, with_scores
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.passes import Backend
-from gristmill.scoring.plan import Planned, Wanted, method_named, plan
-from gristmill.scoring.prompt import GENERATE
+from gristmill.scoring.plan import Planned, Wanted, choose_method, plan
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
 from gristmill.storage.open import StorageSettings
@@ -74,8 +73,7 @@ def score(
     backend: Backend = LocalBackend(host, _run_to_end)
     if server is not None:
         backend = RemoteBackend(Client(server), model, lambda client, batch: client.wait(batch))
-    given = method_named(method) if method is not None else None
-    planned = plan(table, wanted, given or (GENERATE if reason else backend.default_method))
+    planned = plan(table, wanted, choose_method(method, wanted, backend))
     return _like(frame, table, with_scores(table, _run(planned, backend, resume), wanted.names))
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from msgspec import structs
 
+from gristmill.scoring.condition import Condition
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Backend, Pass
-from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, Method
+from gristmill.scoring.prompt import GENERATE, Instrument, Method
 from gristmill.scoring.questions import Question
 from gristmill.scoring.template import RowTemplate
 from gristmill.user_error import UserError
@@ -21,8 +23,6 @@ from gristmill.wire.batch import Batch
 LONGEST_TEXT = 4 * 1024 * 1024
 #: An answer that may differ from the one that was not valid.
 _RETRY = {"temperature": 0.5, "seed": 1}
-
-
 #: Rows taken out of the table at a time.
 _BLOCK = 1024
 
@@ -36,6 +36,14 @@ class ScoreSettings(NamedTuple):
     most_off_scale: float = 0.5
 
 
+class Escalation(NamedTuple):
+    """Scores for which ``condition`` holds are asked of ``backend`` too."""
+
+    condition: Condition
+    backend: Backend
+    method: Method
+
+
 class Scores(NamedTuple):
     """``outcomes`` by row and criterion; the batches as they ended, in the order in which they ran."""
 
@@ -44,8 +52,7 @@ class Scores(NamedTuple):
 
 
 class ScoreJob:
-    """Asks for every score of a table in at most three passes: everything; what the labels cannot say, to generate;
-    what was no valid answer, once more. Each is a batch of its own, and resumes."""
+    """Asks for every score of a table. Nothing but ``folder`` remembers what has been asked."""
 
     def __init__(self, table: pl.DataFrame, template: RowTemplate, settings: ScoreSettings) -> None:
         self._table = table
@@ -54,6 +61,10 @@ class ScoreJob:
         self._criteria = max(len(settings.instrument.criteria), 1)
         self._block: tuple[int, list[dict[str, Any]]] = (-1, [])
         self._last = (-1, "")
+
+    @property
+    def rows(self) -> int:
+        return self._table.height
 
     def text_of(self, row: int) -> str:
         """What is sent of the row. Raises UserError. Cheap for one row after another."""
@@ -64,27 +75,22 @@ class ScoreJob:
             self._last = (row, self._template.render(self._block[1][row - begin]))
         return self._last[1]
 
-    def run(self, folder: Path, backend: Backend) -> Scores:
+    def run(self, folder: Path, backend: Backend, escalation: Escalation | None = None) -> Scores:
         """``folder`` keeps what has been done, for the next time. Raises UserError."""
         settings = self._settings
         not_asked = Outcome(settings.method.name, error="it was not asked")
         found = [[not_asked] * self._criteria for _ in range(self._table.height)]
-        batches: list[Batch] = []
-
-        def ask(one: Pass, asked: Iterable[Question]) -> None:
-            batch, outcomes = one.outcomes(folder, asked, self.text_of, settings.instrument)
-            batches.append(batch)
-            for question, outcome in outcomes:
-                found[question.row][question.criterion] = outcome
-
-        questions = self._questions(found)
-        if (first := next(questions, None)) is not None:
-            ask(Pass("1", settings.method, backend), itertools.chain([first], questions))
-        if settings.method is LABELS and (unsure := self._where(found, self._off_scale)):
-            ask(Pass("2-off-scale", GENERATE, backend), unsure)
-        if invalid := self._where(found, _is_invalid):
-            ask(Pass("3-again", GENERATE, backend, _RETRY), invalid)
-        return Scores(found, batches)
+        asking = Asking(folder, backend, settings, self.text_of)
+        for question, outcome in asking.outcomes(self._questions(found), settings.method):
+            found[question.row][question.criterion] = outcome
+        if escalation is None:
+            return Scores(found, asking.batches)
+        unsure = [question for question, outcome in _each(found) if _is_unsure(outcome, escalation.condition)]
+        better = Asking(folder / "escalated", escalation.backend, settings, self.text_of)
+        for question, outcome in better.outcomes(iter(unsure), escalation.method):
+            before = found[question.row][question.criterion]
+            found[question.row][question.criterion] = escalated(before, outcome, escalation.backend.model)
+        return Scores(found, asking.batches + better.batches)
 
     def _questions(self, found: list[list[Outcome]]) -> Iterator[Question]:
         """Those that can be asked; ``found`` says of the others why not."""
@@ -97,20 +103,62 @@ class ScoreJob:
             for criterion in range(self._criteria):
                 yield Question(row, criterion)
 
-    def _off_scale(self, outcome: Outcome) -> bool:
+
+class Asking:
+    """Asks one backend in at most three passes: everything; what the labels cannot say, to generate; what was no valid
+    answer, once more. Each is a batch of its own, and resumes."""
+
+    def __init__(self, folder: Path, backend: Backend, settings: ScoreSettings, text_of: Callable[[int], str]) -> None:
+        self._folder = folder
+        self._backend = backend
+        self._settings = settings
+        self._text_of = text_of
+        self.batches: list[Batch] = []
+
+    def outcomes(self, questions: Iterator[Question], method: Method) -> Iterable[tuple[Question, Outcome]]:
+        """Of each question that was answered or failed, once."""
+        found: dict[Question, Outcome] = {}
+        first = next(questions, None)
+        if first is None:
+            return found.items()
+        found.update(self._pass("1", itertools.chain([first], questions), method))
+        off_scale = [each for each, outcome in found.items() if self._is_off_scale(outcome)]
+        if off_scale:
+            for question, outcome in self._pass("2-off-scale", off_scale, GENERATE):
+                before = found[question]
+                found[question] = structs.replace(outcome, entropy=before.entropy, off_scale=before.off_scale)
+        invalid = [each for each, outcome in found.items() if outcome.invalid]
+        if invalid:
+            found.update(self._pass("3-again", invalid, GENERATE, _RETRY))
+        return found.items()
+
+    def _pass(
+        self, name: str, questions: Iterable[Question], method: Method, changes: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Question, Outcome]]:
+        one = Pass(name, method, self._backend, changes or {})
+        batch, outcomes = one.outcomes(self._folder, questions, self._text_of, self._settings.instrument)
+        self.batches.append(batch)
+        return outcomes
+
+    def _is_off_scale(self, outcome: Outcome) -> bool:
         return outcome.off_scale is not None and outcome.off_scale > self._settings.most_off_scale
 
-    def _where(self, found: list[list[Outcome]], condition: Callable[[Outcome], bool]) -> list[Question]:
-        return [
-            Question(row, criterion)
-            for row, outcomes in enumerate(found)
-            for criterion, outcome in enumerate(outcomes)
-            if condition(outcome)
-        ]
+
+def escalated(before: Outcome, after: Outcome, model: str) -> Outcome:
+    """Both scores are kept. Where the better model has none, the first one stands, and says what was wrong."""
+    if after.score is None:
+        return structs.replace(before, error=f"{model} was asked, too: {after.error}")
+    return structs.replace(after, model=model, before=before.score)
 
 
-def _is_invalid(outcome: Outcome) -> bool:
-    return outcome.invalid
+def _each(found: list[list[Outcome]]) -> Iterator[tuple[Question, Outcome]]:
+    for row, outcomes in enumerate(found):
+        for criterion, outcome in enumerate(outcomes):
+            yield Question(row, criterion), outcome
+
+
+def _is_unsure(outcome: Outcome, condition: Condition) -> bool:
+    return outcome.score is not None and condition.holds(outcome)
 
 
 def with_scores(table: pl.DataFrame, scores: Scores, names: Sequence[str]) -> pl.DataFrame:
@@ -138,5 +186,5 @@ def check_names(table: pl.DataFrame, names: Sequence[str]) -> None:
 
 _COLUMNS = {
     "score": pl.Float64, "label": pl.String, "entropy": pl.Float64, "off_scale": pl.Float64, "method": pl.String,
-    "reason": pl.String, "error": pl.String,
+    "reason": pl.String, "model": pl.String, "before": pl.Float64, "error": pl.String,
 }  # fmt: skip

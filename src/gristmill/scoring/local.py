@@ -15,7 +15,7 @@ from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.passes import PassFiles
-from gristmill.scoring.prompt import GENERATE, LABELS, Method
+from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -36,8 +36,8 @@ class LocalBackend:
         self._reuse_answers = reuse_answers
 
     @property
-    def default_method(self) -> Method:
-        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else GENERATE
+    def labels_method(self) -> Method:
+        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else TOP_LOGPROBS
 
     @functools.cached_property
     def model(self) -> str:

@@ -22,6 +22,9 @@ class Outcome(msgspec.Struct, frozen=True):
     entropy: float | None = None
     off_scale: float | None = None
     reason: str | None = None
+    #: The better model that was asked because ``before``, the first one's score, was unsure.
+    model: str | None = None
+    before: float | None = None
     error: str | None = None
     #: There was an answer, but not on the scale; another might be.
     invalid: bool = False
@@ -41,6 +44,20 @@ def of_probabilities(probabilities: Sequence[float], scale: Scale) -> Outcome:
         entropy=-math.fsum(share * math.log2(share) for share in shares if share > 0) + 0.0,
         off_scale=max(1.0 - mass, 0.0),
     )
+
+
+def of_top_logprobs(tokens: Sequence[tuple[str, float]], scale: Scale) -> Outcome:
+    """``tokens`` are the most probable first tokens of an answer, with their log-probabilities. A token stands for the
+    label that begins with it; no two labels of the scale begin alike. What is missing may be on the scale or off it:
+    it counts as off."""
+    probabilities = [0.0] * len(scale.labels)
+    for token, logprob in tokens:
+        text = token.strip()
+        for place, label in enumerate(scale.labels):
+            if text and label.startswith(text):
+                probabilities[place] += math.exp(logprob)
+    found = of_probabilities(probabilities, scale)
+    return msgspec.structs.replace(found, method="top_logprobs")
 
 
 def of_text(text: str, scale: Scale) -> Outcome:

@@ -31,8 +31,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def default_method(self) -> Method:
-        """Labels where the engine can give their probabilities."""
+    def labels_method(self) -> Method:
+        """How it is asked for the probabilities of labels: all of them, or those of the most probable tokens."""
         ...
 
     def run(

@@ -9,8 +9,9 @@ import polars as pl
 
 from gristmill.scoring.examples import read_examples
 from gristmill.scoring.job import ScoreJob, ScoreSettings, check_names
-from gristmill.scoring.prompt import METHODS, Instrument, Method
-from gristmill.scoring.scale import Scale
+from gristmill.scoring.passes import Backend
+from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Instrument, Method
+from gristmill.scoring.scale import Scale, labels_begin_differently
 from gristmill.scoring.table import check_ids, truth_values
 from gristmill.scoring.template import RowTemplate, render_rubric
 from gristmill.user_error import UserError
@@ -41,8 +42,7 @@ class Planned(NamedTuple):
     """``truths`` are right scores by row, None where none were named."""
 
     job: ScoreJob
-    instrument: Instrument
-    method: Method
+    settings: ScoreSettings
     truths: list[float | None] | None
 
 
@@ -50,7 +50,7 @@ def plan(table: pl.DataFrame, wanted: Wanted, method: Method) -> Planned:
     """Raises UserError."""
     if len(set(wanted.names)) < len(wanted.names):
         raise UserError(f"A criterion is named twice: {', '.join(wanted.names)}.")
-    if wanted.reason and method.name == "labels":
+    if wanted.reason and method is not GENERATE:
         raise UserError("The method labels gives no reasons: use the method generate for them.")
     if wanted.id_column is not None:
         check_ids(table, wanted.id_column)
@@ -66,12 +66,22 @@ def plan(table: pl.DataFrame, wanted: Wanted, method: Method) -> Planned:
     if wanted.examples is not None:
         examples = read_examples(wanted.examples, template, wanted.names, wanted.criteria, wanted.scale)
     instrument = Instrument(rubric, wanted.scale, tuple(wanted.criteria), examples, wanted.reason)
-    job = ScoreJob(table, template, ScoreSettings(instrument, method, wanted.most_off_scale))
-    return Planned(job, instrument, method, truths)
+    settings = ScoreSettings(instrument, method, wanted.most_off_scale)
+    return Planned(ScoreJob(table, template, settings), settings, truths)
 
 
-def method_named(name: str) -> Method:
-    """Raises UserError."""
-    if name not in METHODS:
+def choose_method(name: str | None, wanted: Wanted, backend: Backend) -> Method:
+    """``name`` None: labels where the backend gives the probabilities of all of them. Raises UserError."""
+    if name not in (None, "labels", "generate"):
         raise UserError(f"There is no method '{name}': choose labels or generate.")
-    return METHODS[name]
+    if name == "generate" or (name is None and wanted.reason):
+        return GENERATE
+    method = backend.labels_method
+    if name is None:
+        return method if method is LABELS else GENERATE
+    if method is TOP_LOGPROBS and not labels_begin_differently(wanted.scale):
+        raise UserError(
+            "This engine gives the probabilities of first tokens only, and labels of this scale begin alike (as 1 and "
+            "10 do): use a scale like 0..9, or --method generate."
+        )
+    return method

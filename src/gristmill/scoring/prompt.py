@@ -16,6 +16,8 @@ from gristmill.scoring.scale import Scale
 #: Tokens of an answer: JSON around a score, and a short reason.
 _SCORE_TOKENS, _REASON_TOKENS = 32, 200
 _REASON_CHARS = 400
+#: As many as OpenAI, Ollama and vLLM give.
+_TOP = 20
 #: How an answer begins whose next tokens are the label. Without it a small model puts its probability elsewhere: with a
 #: 135M model 5 % was left for the labels, with it 85 %.
 _OPENING = "Score:"
@@ -29,6 +31,13 @@ class Example(NamedTuple):
     label: str
 
 
+class Wording(NamedTuple):
+    """Changes to how the same is asked, to see whether they change the scores."""
+
+    reversed_scale: bool = False
+    paraphrased: bool = False
+
+
 class Instrument(NamedTuple):
     """What every row is measured with. ``criteria`` is empty where there is one score for the whole rubric."""
 
@@ -37,18 +46,20 @@ class Instrument(NamedTuple):
     criteria: tuple[str, ...] = ()
     examples: Sequence[Example] = ()
     reason: bool = False
+    wording: Wording = Wording()
 
 
 class Method(NamedTuple):
-    """How an engine is asked: ``labels`` for the probability of every label, ``generate`` for JSON."""
+    """How an engine is asked: ``labels`` for the probability of every label, ``top_logprobs`` for the most probable
+    first tokens, which labels can be told by, ``generate`` for JSON."""
 
     name: str
     endpoint: str
 
 
 LABELS = Method("labels", "/v1/score")
+TOP_LOGPROBS = Method("top_logprobs", "/v1/chat/completions")
 GENERATE = Method("generate", "/v1/chat/completions")
-METHODS = {method.name: method for method in (LABELS, GENERATE)}
 
 
 def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
@@ -60,6 +71,8 @@ def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
     if method is LABELS:
         labels = [f" {label}" for label in instrument.scale.labels]
         return {"messages": messages, "labels": labels, "continue_final_message": True}
+    if method is TOP_LOGPROBS:
+        return {"messages": messages, "temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
     tokens = _REASON_TOKENS if instrument.reason else _SCORE_TOKENS
     schema = {"name": "score", "strict": True, "schema": _schema(instrument)}
     form = {"type": "json_schema", "json_schema": schema}
@@ -81,17 +94,30 @@ def _system(instrument: Instrument, method: Method) -> str:
     parts = [instrument.rubric]
     if instrument.criteria:
         parts.append(f"The criteria, one of which is asked for at a time: {'; '.join(instrument.criteria)}.")
-    if method is LABELS:
-        parts.append(f'Answer with "{_OPENING}" and {instrument.scale.text}, and with nothing else.')
-    else:
-        reason = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
-        parts.append(f"Answer with a JSON object that has {reason}: {instrument.scale.text}.")
+    parts.append(_instruction(instrument, method))
     return "\n\n".join(parts)
+
+
+def _instruction(instrument: Instrument, method: Method) -> str:
+    scale = instrument.scale.told(instrument.wording.reversed_scale)
+    paraphrased = instrument.wording.paraphrased
+    if method is LABELS:
+        if paraphrased:
+            return f'Write "{_OPENING}", then {scale}. Nothing may come before or after it.'
+        return f'Answer with "{_OPENING}" and {scale}, and with nothing else.'
+    if method is TOP_LOGPROBS:
+        return f"Write only {scale}." if paraphrased else f"Answer with {scale}, and with nothing else."
+    fields = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
+    if paraphrased:
+        return f"Your whole answer is one JSON object. It holds {fields}, which is {scale}."
+    return f"Answer with a JSON object that has {fields}: {scale}."
 
 
 def _answer(example: Example, instrument: Instrument, method: Method) -> str:
     if method is LABELS:
         return f"{_OPENING} {example.label}"
+    if method is TOP_LOGPROBS:
+        return example.label
     return msgspec.json.encode({"score": _json_label(example.label, instrument.scale)}).decode()
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.outcome import Outcome, of_probabilities, of_text
-from gristmill.scoring.prompt import LABELS, Instrument, Method, row_messages
+from gristmill.scoring.outcome import Outcome, of_probabilities, of_text, of_top_logprobs
+from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Instrument, Method, row_messages
 
 
 class Question(NamedTuple):
@@ -99,7 +99,14 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
         scores = response.body.scores or [[]]
         return of_probabilities(scores[0], instrument.scale)
     choice = (response.body.choices or [{}])[0]
+    if method is TOP_LOGPROBS:
+        return of_top_logprobs(_first_tokens(choice), instrument.scale)
     content = choice.get("message", {}).get("content") or ""
     if choice.get("finish_reason") == "length":
         return Outcome(method.name, error=f"the answer was cut off: {content[:100]}", invalid=True)
     return of_text(content, instrument.scale)
+
+
+def _first_tokens(choice: dict[str, Any]) -> list[tuple[str, float]]:
+    content = (choice.get("logprobs") or {}).get("content") or []
+    return [(each["token"], each["logprob"]) for each in content[0]["top_logprobs"]] if content else []

@@ -12,7 +12,7 @@ import msgspec
 
 from gristmill.client import Client
 from gristmill.scoring.passes import PassFiles
-from gristmill.scoring.prompt import GENERATE, LABELS, Method
+from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 
@@ -41,8 +41,8 @@ class RemoteBackend:
         self._reuse_answers = reuse_answers
 
     @functools.cached_property
-    def default_method(self) -> Method:
-        return LABELS if self._client.can_score(self.model) else GENERATE
+    def labels_method(self) -> Method:
+        return LABELS if self._client.can_score(self.model) else TOP_LOGPROBS
 
     @functools.cached_property
     def model(self) -> str:

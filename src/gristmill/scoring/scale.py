@@ -20,10 +20,19 @@ class Scale(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For a prompt: "0 to 10", "one of low, high"."""
+        return self.told()
+
+    def told(self, backwards: bool = False) -> str:
+        """For a prompt: "a whole number from 0 to 10", "one of low, high"."""
+        labels = self.labels[::-1] if backwards else self.labels
         if self.labels == tuple(map(str, range(int(self.values[0]), int(self.values[-1]) + 1))):
-            return f"a whole number from {self.labels[0]} to {self.labels[-1]}"
-        return f"one of {', '.join(self.labels)}"
+            return f"a whole number from {labels[0]} to {labels[-1]}"
+        return f"one of {', '.join(labels)}"
+
+
+def labels_begin_differently(scale: Scale) -> bool:
+    """Whether the first character tells the labels apart: of 0..9, but not of 0..10."""
+    return len({label[0] for label in scale.labels}) == len(scale.labels)
 
 
 def parse_scale(text: str) -> Scale:

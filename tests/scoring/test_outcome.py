@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.scoring.outcome import of_probabilities, of_text
+from gristmill.scoring.outcome import of_probabilities, of_text, of_top_logprobs
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 
@@ -61,3 +61,14 @@ def test_an_answer_off_the_scale_is_invalid_and_shown(answer):
     outcome = of_text(answer, TEN)
     assert outcome.score is None and outcome.invalid
     assert answer in outcome.error
+
+
+def test_top_tokens_stand_for_the_labels_that_begin_with_them():
+    scale = parse_scale("no,maybe,yes")
+    tokens = [("yes", 0.4), (" may", 0.2), ("maybe", 0.1), ("Yes", 0.1), ("", 0.05), ("yesterday", 0.05)]
+    found = of_top_logprobs([(token, math.log(share)) for token, share in tokens], scale)
+    assert found.method == "top_logprobs" and found.label == "yes"
+    assert found.off_scale == pytest.approx(0.3)
+    assert found.score == pytest.approx((0.3 * 1 + 0.4 * 2) / 0.7)
+    nothing = of_top_logprobs([("Hello", 0.0)], scale)
+    assert nothing.error and nothing.off_scale == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import subprocess
 import sys
@@ -170,3 +171,22 @@ async def test_a_real_server_that_dies_is_an_outage_and_not_a_failed_row(tmp_pat
             with pytest.raises(EngineError) as gone:
                 await Dispatcher(engine).complete_once(chat(server, "Hello?", max_tokens=1))
             assert gone.value.kind is ErrorKind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(("scale", "method"), [("0..10", "generate"), ("0..9", "labels")])
+def test_a_table_is_scored(server, tmp_path, scale, method):
+    rows = "".join(f"{number},{number} years in a mill\n" for number in range(10))
+    (tmp_path / "table.csv").write_text(f"id,summary\n{rows}")
+    (tmp_path / "rubric.txt").write_text("Score the miller by experience. 3 years: Score: 3. 7 years: Score: 7.")
+    command = [sys.executable, "-m", "gristmill", "score", "table.csv", "--rubric", "rubric.txt", "--id", "id"]
+    command += ["--scale", scale, "--method", method, "-o", "out.csv", "--engine", "openai_compatible"]
+    command += ["--url", server.url, "--model", server.model, "-O", "api_key_env=TEST_ENGINE_KEY"]
+    # What a small model thinks is off the scale is its own affair.
+    done = subprocess.run([*command, "--most-off-scale", "0.9"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(newline="") as file:
+        scored = list(csv.DictReader(file))
+    assert [row["id"] for row in scored] == [str(number) for number in range(10)]
+    assert all(0 <= float(row["score"]) <= 10 for row in scored)
+    if method == "labels":
+        assert all(0 <= float(row["score_off_scale"]) <= 1 for row in scored)

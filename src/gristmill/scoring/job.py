@@ -122,12 +122,13 @@ class Asking:
         if first is None:
             return found.items()
         found.update(self._pass("1", itertools.chain([first], questions), method))
-        off_scale = [each for each, outcome in found.items() if self._is_off_scale(outcome)]
+        # In the order of the rows: asking the same again must be the same batch.
+        off_scale = sorted(each for each, outcome in found.items() if self._is_off_scale(outcome))
         if off_scale:
             for question, outcome in self._pass("2-off-scale", off_scale, GENERATE):
                 before = found[question]
                 found[question] = structs.replace(outcome, entropy=before.entropy, off_scale=before.off_scale)
-        invalid = [each for each, outcome in found.items() if outcome.invalid]
+        invalid = sorted(each for each, outcome in found.items() if outcome.invalid)
         if invalid:
             found.update(self._pass("3-again", invalid, GENERATE, _RETRY))
         return found.items()

@@ -1,0 +1,150 @@
+"""What is asked again, of whom, and what is kept: with a backend that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from gristmill.scoring.condition import Condition
+from gristmill.scoring.job import Escalation, check_names, with_scores
+from gristmill.scoring.passes import PassFiles
+from gristmill.scoring.plan import Wanted, choose_method, plan
+from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Method
+from gristmill.scoring.scale import parse_scale
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
+
+TABLE = pl.DataFrame({"id": ["a", "b", "c", "d"], "text": ["one", "two", "three", "four"]})
+SCALE = parse_scale("0..2")
+SURE = {"scores": [[0.0, 0.1, 0.9]]}
+OFF = {"scores": [[0.1, 0.1, 0.0]]}
+
+
+def says(content: str, finish: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"message": {"content": content}, "finish_reason": finish}]}
+
+
+class Told:
+    """``answers`` gives, by pass and text, the body of the response, or an int for a status that is an error."""
+
+    def __init__(self, answer: Callable[[str, str], dict[str, Any] | int], labels: Method = LABELS) -> None:
+        self._answer = answer
+        self.labels_method = labels
+        self.model = "told"
+        self.asked: list[tuple[str, list[str]]] = []
+        self.shared: dict[str, dict[str, Any]] = {}
+
+    def run(
+        self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
+    ) -> PassFiles:
+        lines = [json.loads(line) for line in input_file.read_text().splitlines()]
+        texts = [line["body"]["messages"][0]["content"].removeprefix("text: ") for line in lines]
+        self.asked.append((folder.name, texts))
+        self.shared[folder.name] = shared
+        good, bad = [], []
+        for line, text in zip(lines, texts, strict=True):
+            body = self._answer(folder.name, text)
+            status, body = (body, {"error": {"message": "refused"}}) if isinstance(body, int) else (200, body)
+            answer = {"custom_id": line["custom_id"], "response": {"status_code": status, "body": body}, "error": None}
+            (good if status == 200 else bad).append(json.dumps(answer) + "\n")
+        (folder / "good").write_text("".join(reversed(good)))
+        (folder / "bad").write_text("".join(bad))
+        return PassFiles(Batch("b", endpoint, "f", "24h", "completed", 0), [folder / "good", folder / "bad"])
+
+
+def run(tmp_path: Path, backend: Told, method: Method | None = None, escalation: Escalation | None = None, **wishes):
+    wanted = Wanted("Score.", SCALE, id_column="id", **wishes)
+    planned = plan(TABLE, wanted, method or backend.labels_method)
+    return with_scores(TABLE, planned.job.run(tmp_path, backend, escalation), wanted.names)
+
+
+def test_what_the_labels_cannot_say_is_generated(tmp_path):
+    def answer(name: str, text: str) -> dict[str, Any] | int:
+        if name == "1":
+            return OFF if text in ("two", "four") else SURE
+        return says('{"score": 1}')
+
+    backend = Told(answer)
+    scored = run(tmp_path, backend)
+    assert backend.asked == [("1", ["one", "two", "three", "four"]), ("2-off-scale", ["two", "four"])]
+    assert scored["score"].to_list() == [pytest.approx(1.9), 1.0, pytest.approx(1.9), 1.0]
+    assert scored["score_method"].to_list() == ["labels", "generate", "labels", "generate"]
+    assert scored["score_off_scale"].to_list() == pytest.approx([0.0, 0.8, 0.0, 0.8])
+    assert backend.shared["1"]["labels"] == [" 0", " 1", " 2"]
+
+
+def test_an_answer_that_is_not_valid_is_asked_for_once_more_and_no_more(tmp_path):
+    def answer(name: str, text: str) -> dict[str, Any] | int:
+        if text == "four":
+            return 400
+        if name == "1":
+            return {"one": says('{"score": 2}'), "two": says("two!"), "three": says('{"sco', "length")}[text]
+        return says('{"score": 0}') if text == "two" else says("again no score")
+
+    backend = Told(answer)
+    scored = run(tmp_path, backend, GENERATE)
+    assert backend.asked[1:] == [("3-again", ["two", "three"])]
+    assert backend.shared["3-again"]["temperature"] > 0 == backend.shared["1"]["temperature"]
+    assert scored["score"].to_list() == [2.0, 0.0, None, None]
+    errors = scored["score_error"].to_list()
+    assert errors[:2] == [None, None] and "again no score" in errors[2] and errors[3] == "refused"
+
+
+def test_a_better_model_that_fails_leaves_the_first_score(tmp_path):
+    first = Told(lambda name, text: SURE)
+    better = Told(lambda name, text: 500 if text == "one" else {"scores": [[1.0, 0.0, 0.0]]})
+    better.model = "better"
+    scored = run(tmp_path, first, escalation=Escalation(Condition("score > 1"), better, LABELS))
+    assert better.asked == [("1", ["one", "two", "three", "four"])]
+    assert scored["score"].to_list() == [pytest.approx(1.9), 0.0, 0.0, 0.0]
+    assert scored["score_before"].to_list() == [None, *[pytest.approx(1.9)] * 3]
+    assert scored["score_model"].to_list() == [None, "better", "better", "better"]
+    assert scored["score_error"][0] == "better was asked, too: refused"
+
+
+def test_rows_too_long_for_any_model_are_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("gristmill.scoring.job.LONGEST_TEXT", len("text: two"))
+    backend = Told(lambda name, text: SURE)
+    scored = run(tmp_path, backend)
+    assert backend.asked == [("1", ["one", "two"])]
+    assert scored["score"].null_count() == 2 and "11 characters" in scored["score_error"][2]
+
+
+def test_criteria_are_asked_one_by_one_behind_the_row(tmp_path):
+    backend = Told(lambda name, text: SURE if text.endswith("craft") else OFF | {"scores": [[1.0, 0.0, 0.0]]})
+    scored = run(tmp_path, backend, criteria=["craft", "honesty"])
+    assert backend.asked[0][1][:2] == [f"one\n\nScore this criterion: {name}" for name in ("craft", "honesty")]
+    assert scored["craft"].to_list() == [pytest.approx(1.9)] * 4 and scored["honesty"].to_list() == [0.0] * 4
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(UserError, match="a column 'text_label' already"):
+        check_names(pl.DataFrame({"text_label": ["x"]}), ["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "reason", "scale", "expected"),
+    [
+        (None, LABELS, False, "0..10", LABELS),
+        (None, TOP_LOGPROBS, False, "0..9", GENERATE),
+        (None, LABELS, True, "0..10", GENERATE),
+        ("generate", LABELS, False, "0..10", GENERATE),
+        ("labels", TOP_LOGPROBS, False, "0..9", TOP_LOGPROBS),
+    ],
+)
+def test_the_method_is_what_is_wished_or_the_best_the_engine_has(name, labels, reason, scale, expected):
+    wanted = Wanted("Score.", parse_scale(scale), reason=reason)
+    assert choose_method(name, wanted, Told(lambda *_: SURE, labels)) is expected
+
+
+def test_labels_that_begin_alike_need_all_probabilities():
+    wanted = Wanted("Score.", parse_scale("0..10"))
+    with pytest.raises(UserError, match="begin alike"):
+        choose_method("labels", wanted, Told(lambda *_: SURE, TOP_LOGPROBS))
+    with pytest.raises(UserError, match="no method 'both'"):
+        choose_method("both", wanted, Told(lambda *_: SURE))

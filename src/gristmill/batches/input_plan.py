@@ -8,6 +8,7 @@ from typing import Any
 
 from gristmill.batches import line_check
 from gristmill.batches.lines import Line, LineSplitter
+from gristmill.batches.plan_process import add_lines
 from gristmill.batches.validation import Limits
 from gristmill.planning.job_plan import JobPlan, JobPlanner
 from gristmill.planning.token_bill import token_bill
@@ -34,8 +35,8 @@ def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits
         checker = _Checker(endpoint, defaults, limits)
         splitter = LineSplitter(limits.max_line_bytes)
         while chunk := file.read(_CHUNK):
-            _add(planner, checker.good(splitter.feed(chunk)))
-        _add(planner, checker.good(splitter.finish()))
+            add_lines(planner, checker.good(splitter.feed(chunk)))
+        add_lines(planner, checker.good(splitter.finish()))
         if not checker.checked:
             raise Rejected([BatchError("empty_file", "The input file is empty.")])
         if checker.errors:
@@ -49,12 +50,6 @@ async def store_plan(storage: Storage, batch: BatchRecord, plan: JobPlan) -> Bat
     await storage.metadata.rows.arrange(batch.seq, order, list(zip(*plan.duplicates, strict=True)))
     bill = token_bill(plan)
     return BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed, bill.output)
-
-
-def _add(planner: JobPlanner, lines: list[Line]) -> None:
-    for line in lines:
-        if line.data is not None:
-            planner.add(line.number, line.data)
 
 
 class _Checker:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.batches.lines import LineSplitter
+from gristmill.batches.lines import Line, LineSplitter
 from gristmill.planning.job_plan import JobPlan, JobPlanner
 from gristmill.storage.blobs import open_blobs
 from gristmill.storage.protocol import BlobStore
@@ -55,6 +55,13 @@ async def plan_input(source: InputToPlan) -> JobPlan:
             await process.wait()
 
 
+def add_lines(planner: JobPlanner, lines: list[Line]) -> None:
+    """Those that were not too long to be kept."""
+    for line in lines:
+        if line.data is not None:
+            planner.add(line.number, line.data)
+
+
 async def _answer_of(process: asyncio.subprocess.Process, source: InputToPlan) -> JobPlan:
     assert process.stdin and process.stdout and process.stderr
     with contextlib.suppress(ConnectionError):
@@ -72,21 +79,9 @@ async def _plan(source: InputToPlan, blobs: BlobStore, folder: Path) -> JobPlan:
     planner = JobPlanner(source.endpoint, source.defaults, folder)
     splitter = LineSplitter(source.max_line_bytes)
     async for chunk in blobs.stream(source.path):
-        await asyncio.to_thread(_feed, planner, splitter, chunk)
-    return await asyncio.to_thread(_finish, planner, splitter)
-
-
-def _feed(planner: JobPlanner, splitter: LineSplitter, chunk: bytes) -> None:
-    for line in splitter.feed(chunk):
-        if line.data is not None:
-            planner.add(line.number, line.data)
-
-
-def _finish(planner: JobPlanner, splitter: LineSplitter) -> JobPlan:
-    for line in splitter.finish():
-        if line.data is not None:
-            planner.add(line.number, line.data)
-    return planner.plan()
+        await asyncio.to_thread(add_lines, planner, splitter.feed(chunk))
+    add_lines(planner, splitter.finish())
+    return await asyncio.to_thread(planner.plan)
 
 
 def _main(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.cli import config, show
+from gristmill.cli import config, show, show_score
 from gristmill.engines.registry import EngineSettings
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from gristmill.batches.host import HostSettings
     from gristmill.batches.local_run import LocalRun
     from gristmill.client import Client
-    from gristmill.scoring.job import Escalation, Scores
+    from gristmill.scoring.audit import Difference
+    from gristmill.scoring.job import Escalation
     from gristmill.scoring.passes import Backend
     from gristmill.scoring.plan import Planned
-    from gristmill.scoring.report import ScoreReport
     from gristmill.wire.batch import Batch
-
-_LISTED_ERRORS = 5
 
 
 def score(
@@ -112,10 +110,10 @@ def score(
         raise UserError("Say which model to escalate to, with --escalate.")
     planned = plan(frame, wanted, choose_method(method, wanted, backend))
     if show_rows is not None:
-        _show(planned, min(show_rows, frame.height))
+        show_score.print_prompts(planned, min(show_rows, frame.height))
         return
     if audit is not None:
-        _audit(planned, min(audit, frame.height), backend)
+        show_score.print_differences(_audit(planned, min(audit, frame.height), backend))
         return
     state = _check_files(output, report, overwrite)
     assert output is not None
@@ -127,9 +125,9 @@ def score(
         prices = Prices(prompt_price, output_price)
         _write_page(report, page(Path(table).name, backend.model, reports, scores.batches, prices))
     shutil.rmtree(state)
-    failed = _say(ids, scores, wanted.names, output)
+    failed = show_score.print_scores(ids, scores, wanted.names, output)
     for each in reports:
-        _say_agreement(each)
+        show_score.print_agreement(each)
     if failed:
         raise typer.Exit(1)
 
@@ -213,33 +211,12 @@ def _text(path: Path, what: str) -> str:
         raise UserError(f"The {what} {path} cannot be read: {error.strerror}.") from None
 
 
-def _show(planned: Planned, rows: int) -> None:
-    from gristmill.scoring.prompt import row_messages, shared_body
-
-    instrument, method = planned.settings.instrument, planned.settings.method
-    for message in shared_body(instrument, method)["messages"]:
-        print(f"--- {message['role']} (all rows)\n{message['content']}")
-    for number in range(rows):
-        for criterion in instrument.criteria or (None,):
-            for message in row_messages(planned.job.text_of(number), criterion, method):
-                print(f"--- {message['role']} (row {number + 1})\n{message['content']}")
-
-
-def _audit(planned: Planned, rows: int, backend: Backend) -> None:
-    from rich.table import Table
-
+def _audit(planned: Planned, rows: int, backend: Backend) -> list[Difference]:
     from gristmill.scoring.audit import audit, sample
 
     with tempfile.TemporaryDirectory(prefix="gristmill-audit-") as folder:
         chosen = sample(planned.job.rows, rows)
-        found = audit(planned.settings, chosen, planned.job.text_of, Path(folder), backend)
-    table = Table("change", box=None, header_style="bold")
-    for title in ("scores", "only one", "mean difference", "largest", "rank correlation"):
-        table.add_column(title, justify="right")
-    for each in found:
-        numbers = ("" if number is None else f"{number:.3f}" for number in (each.mean, each.largest, each.spearman))
-        table.add_row(each.name, str(each.rows), str(each.missing), *numbers)
-    show.print_table(table)
+        return audit(planned.settings, chosen, planned.job.text_of, Path(folder), backend)
 
 
 def _write_page(target: Path, text: str) -> None:
@@ -247,31 +224,3 @@ def _write_page(target: Path, text: str) -> None:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
-
-
-def _say(ids: list[object], scores: Scores, names: list[str], output: Path) -> int:
-    """Says what came out; how many scores are missing."""
-    failed = [
-        (ids[row], names[place], outcome.error)
-        for row, outcomes in enumerate(scores.outcomes)
-        for place, outcome in enumerate(outcomes)
-        if outcome.score is None
-    ]
-    total = len(ids) * len(names)
-    show.console.print(f"{total - len(failed):,} of {total:,} scores: {output}")
-    for row_id, name, error in failed[:_LISTED_ERRORS]:
-        show.console.print(f"  {row_id}: no {name}: {error}")
-    if len(failed) > _LISTED_ERRORS:
-        show.console.print(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {names[0]}_error")
-    return len(failed)
-
-
-def _say_agreement(report: ScoreReport) -> None:
-    if report.agreement is None:
-        return
-    show.console.print(f"{report.name} against the right scores, {report.agreement.rows:,} rows:")
-    for measure in report.agreement.measures:
-        interval = "undefined"
-        if measure.value is not None:
-            interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
-        show.console.print(f"  {measure.name}: {interval}")

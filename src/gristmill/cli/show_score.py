@@ -1,0 +1,70 @@
+"""Showing scores: prompts, what came out, how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from gristmill.cli import show
+
+if TYPE_CHECKING:
+    from gristmill.scoring.audit import Difference
+    from gristmill.scoring.job import Scores
+    from gristmill.scoring.plan import Planned
+    from gristmill.scoring.report import ScoreReport
+
+_LISTED_ERRORS = 5
+
+
+def print_prompts(planned: Planned, rows: int) -> None:
+    from gristmill.scoring.prompt import row_messages, shared_body
+
+    instrument, method = planned.settings.instrument, planned.settings.method
+    for message in shared_body(instrument, method)["messages"]:
+        print(f"--- {message['role']} (all rows)\n{message['content']}")
+    for number in range(rows):
+        for criterion in instrument.criteria or (None,):
+            for message in row_messages(planned.job.text_of(number), criterion, method):
+                print(f"--- {message['role']} (row {number + 1})\n{message['content']}")
+
+
+def print_differences(found: Sequence[Difference]) -> None:
+    """Of an audit."""
+    table = Table("change", box=None, header_style="bold")
+    for title in ("scores", "only one", "mean difference", "largest", "rank correlation"):
+        table.add_column(title, justify="right")
+    for each in found:
+        numbers = ("" if number is None else f"{number:.3f}" for number in (each.mean, each.largest, each.spearman))
+        table.add_row(each.name, str(each.rows), str(each.missing), *numbers)
+    show.print_table(table)
+
+
+def print_scores(ids: list[object], scores: Scores, names: list[str], output: Path) -> int:
+    """Says what came out; how many scores are missing."""
+    failed = [
+        (ids[row], names[place], outcome.error)
+        for row, outcomes in enumerate(scores.outcomes)
+        for place, outcome in enumerate(outcomes)
+        if outcome.score is None
+    ]
+    total = len(ids) * len(names)
+    show.console.print(f"{total - len(failed):,} of {total:,} scores: {output}")
+    for row_id, name, error in failed[:_LISTED_ERRORS]:
+        show.console.print(f"  {row_id}: no {name}: {error}")
+    if len(failed) > _LISTED_ERRORS:
+        show.console.print(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {names[0]}_error")
+    return len(failed)
+
+
+def print_agreement(report: ScoreReport) -> None:
+    if report.agreement is None:
+        return
+    show.console.print(f"{report.name} against the right scores, {report.agreement.rows:,} rows:")
+    for measure in report.agreement.measures:
+        interval = "undefined"
+        if measure.value is not None:
+            interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
+        show.console.print(f"  {measure.name}: {interval}")

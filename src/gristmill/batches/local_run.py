@@ -96,11 +96,7 @@ class LocalRun:
         return self.state / "blobs" / file_blob(file_id)
 
     def discard(self) -> None:
-        """In one step: half a state, left behind by a kill, would look like a run to resume."""
-        done = self.state.with_name(self.state.name + ".done")
-        shutil.rmtree(done, ignore_errors=True)
-        self.state.replace(done)
-        shutil.rmtree(done)
+        discard(self.state)
 
     async def _find_or_create(self, host: BatchHost) -> Batch:
         page = await host.batches.page(None, 1)
@@ -128,6 +124,14 @@ class LocalRun:
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.unlink(missing_ok=True)
         blob.symlink_to(self._job.source.resolve())
+
+
+def discard(state: Path) -> None:
+    """In one step: half a state, left behind by a kill, would look like a run to resume."""
+    done = state.with_name(state.name + ".done")
+    shutil.rmtree(done, ignore_errors=True)
+    state.replace(done)
+    shutil.rmtree(done)
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +77,7 @@ def score(
 ) -> None:
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.host import HostSettings
+    from gristmill.batches.local_run import discard
     from gristmill.scoring.job import with_scores
     from gristmill.scoring.plan import Wanted, choose_method, plan
     from gristmill.scoring.report import Prices, page, score_reports
@@ -124,7 +124,7 @@ def score(
     if report is not None:
         prices = Prices(prompt_price, output_price)
         _write_page(report, page(Path(table).name, backend.model, reports, scores.batches, prices))
-    shutil.rmtree(state)
+    discard(state)
     failed = show_score.print_scores(ids, scores, wanted.names, output)
     for each in reports:
         show_score.print_agreement(each)

@@ -14,7 +14,7 @@ from gristmill.scoring.condition import Condition
 from gristmill.scoring.job import Escalation, check_names, with_scores
 from gristmill.scoring.passes import PassFiles
 from gristmill.scoring.plan import Wanted, choose_method, plan
-from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Method
+from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Instrument, Method, shared_body
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -142,9 +142,12 @@ def test_the_method_is_what_is_wished_or_the_best_the_engine_has(name, labels, r
     assert choose_method(name, wanted, Told(lambda *_: SURE, labels)) is expected
 
 
-def test_labels_that_begin_alike_need_all_probabilities():
-    wanted = Wanted("Score.", parse_scale("0..10"))
-    with pytest.raises(UserError, match="begin alike"):
-        choose_method("labels", wanted, Told(lambda *_: SURE, TOP_LOGPROBS))
+def test_labels_that_begin_alike_are_asked_for_one_token_more():
+    for scale, tokens in (("0..9", 1), ("0..10", 2)):
+        assert shared_body(Instrument("Score.", parse_scale(scale)), TOP_LOGPROBS)["max_tokens"] == tokens
+
+
+def test_a_method_that_there_is_not_is_refused():
+    wanted = Wanted("Score.", SCALE)
     with pytest.raises(UserError, match="no method 'both'"):
         choose_method("both", wanted, Told(lambda *_: SURE))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.scoring.outcome import of_probabilities, of_text, of_top_logprobs
+from gristmill.scoring.outcome import Position, of_probabilities, of_text, of_top_logprobs
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 
@@ -63,12 +63,38 @@ def test_an_answer_off_the_scale_is_invalid_and_shown(answer):
     assert answer in outcome.error
 
 
+def top(token: str, **shares: float) -> Position:
+    """Digits and the end of an answer cannot be names of arguments: they are written d1, end."""
+    names = {"end": "<|im_end|>"}
+    found = [(names.get(name, name.removeprefix("d")), math.log(share)) for name, share in shares.items()]
+    return Position(token, found)
+
+
 def test_top_tokens_stand_for_the_labels_that_begin_with_them():
     scale = parse_scale("no,maybe,yes")
     tokens = [("yes", 0.4), (" may", 0.2), ("maybe", 0.1), ("Yes", 0.1), ("", 0.05), ("yesterday", 0.05)]
-    found = of_top_logprobs([(token, math.log(share)) for token, share in tokens], scale)
+    found = of_top_logprobs([Position("yes", [(token, math.log(share)) for token, share in tokens])], scale)
     assert found.method == "top_logprobs" and found.label == "yes"
     assert found.off_scale == pytest.approx(0.3)
     assert found.score == pytest.approx((0.3 * 1 + 0.4 * 2) / 0.7)
-    nothing = of_top_logprobs([("Hello", 0.0)], scale)
-    assert nothing.error and nothing.off_scale == 1.0
+    for nothing in (of_top_logprobs([Position("Hello", [("Hello", 0.0)])], scale), of_top_logprobs([], scale)):
+        assert nothing.error and nothing.off_scale == 1.0
+
+
+def test_a_beginning_of_several_labels_is_told_apart_by_the_next_token():
+    positions = [top("1", d1=0.6, d7=0.3), top("0", d0=0.75, end=0.2)]
+    found = of_top_logprobs(positions, TEN)
+    assert found.off_scale == pytest.approx(0.1)
+    assert found.score == pytest.approx((0.6 * 0.75 * 10 + 0.6 * 0.25 * 1 + 0.3 * 7) / 0.9)
+
+
+def test_what_the_next_token_would_tell_but_does_not_counts_as_missing():
+    found = of_top_logprobs([top("7", d7=0.8, d1=0.15), top("<|im_end|>", end=1.0)], TEN)
+    assert (found.score, found.label) == (pytest.approx(7.0), "7")
+    assert found.off_scale == pytest.approx(0.2)
+
+
+def test_a_tokenizer_with_whole_numbers_needs_no_next_token():
+    found = of_top_logprobs([top("10", d10=0.5, d1=0.25, d9=0.25)], TEN)
+    assert found.score == pytest.approx(0.5 * 10 + 0.25 * 1 + 0.25 * 9)
+    assert found.off_scale == pytest.approx(0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -46,18 +46,48 @@ def of_probabilities(probabilities: Sequence[float], scale: Scale) -> Outcome:
     )
 
 
-def of_top_logprobs(tokens: Sequence[tuple[str, float]], scale: Scale) -> Outcome:
-    """``tokens`` are the most probable first tokens of an answer, with their log-probabilities. A token stands for the
-    label that begins with it; no two labels of the scale begin alike. What is missing may be on the scale or off it:
-    it counts as off."""
-    probabilities = [0.0] * len(scale.labels)
-    for token, logprob in tokens:
-        text = token.strip()
-        for place, label in enumerate(scale.labels):
-            if text and label.startswith(text):
-                probabilities[place] += math.exp(logprob)
-    found = of_probabilities(probabilities, scale)
+class Position(NamedTuple):
+    """A token of an answer, and the most probable ones in its place, with their log-probabilities."""
+
+    token: str
+    top: Sequence[tuple[str, float]]
+
+
+def of_top_logprobs(positions: Sequence[Position], scale: Scale) -> Outcome:
+    """From the first tokens of an answer. A token that only one label begins with stands for that label. One that
+    several begin with ("1" of 1 and 10) is told apart by the next token, where it is the one that was answered. What
+    cannot be told, or is not among the most probable, may be on the scale or off it: it counts as off."""
+    shares = dict.fromkeys(scale.labels, 0.0)
+    if positions:
+        first, later = positions[0], positions[1:]
+        whole = {token.strip() for token, _ in first.top}
+        for token, logprob in first.top:
+            text, probability = token.strip(), math.exp(logprob)
+            fitting = [label for label in scale.labels if text and label.startswith(text)]
+            if len(fitting) == 1 or (text in fitting and whole.issuperset(fitting)):
+                # The second: a tokenizer that has the longer labels as tokens, too.
+                shares[text if text in fitting else fitting[0]] += probability
+            elif fitting and token == first.token and later:
+                for label, share in _told_apart(text, fitting, later[0]).items():
+                    shares[label] += probability * share
+    found = of_probabilities([shares[label] for label in scale.labels], scale)
     return msgspec.structs.replace(found, method="top_logprobs")
+
+
+def _told_apart(begun: str, labels: Sequence[str], following: Position) -> dict[str, float]:
+    """How probable each label is after its beginning: by the next token, or that the answer ends there."""
+    shares = {
+        label: math.fsum(
+            math.exp(logprob)
+            for token, logprob in following.top
+            if token.strip() and token[:1] == token.strip()[:1] and label[len(begun) :].startswith(token.strip())
+        )
+        for label in labels
+        if label != begun
+    }
+    if begun in labels:
+        shares[begun] = max(1.0 - math.fsum(shares.values()), 0.0)
+    return shares
 
 
 def of_text(text: str, scale: Scale) -> Outcome:

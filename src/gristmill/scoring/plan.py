@@ -10,8 +10,8 @@ import polars as pl
 from gristmill.scoring.examples import read_examples
 from gristmill.scoring.job import ScoreJob, ScoreSettings, check_names
 from gristmill.scoring.passes import Backend
-from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Instrument, Method
-from gristmill.scoring.scale import Scale, labels_begin_differently
+from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, Method
+from gristmill.scoring.scale import Scale
 from gristmill.scoring.table import check_ids, truth_values
 from gristmill.scoring.template import RowTemplate, render_rubric
 from gristmill.user_error import UserError
@@ -77,11 +77,5 @@ def choose_method(name: str | None, wanted: Wanted, backend: Backend) -> Method:
     if name == "generate" or (name is None and wanted.reason):
         return GENERATE
     method = backend.labels_method
-    if name is None:
-        return method if method is LABELS else GENERATE
-    if method is TOP_LOGPROBS and not labels_begin_differently(wanted.scale):
-        raise UserError(
-            "This engine gives the probabilities of first tokens only, and labels of this scale begin alike (as 1 and "
-            "10 do): use a scale like 0..9, or --method generate."
-        )
-    return method
+    # The most probable tokens alone tell less: only for those who ask for it.
+    return method if method is LABELS or name == "labels" else GENERATE

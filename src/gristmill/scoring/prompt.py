@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.scale import Scale
+from gristmill.scoring.scale import Scale, labels_begin_differently
 
 #: Tokens of an answer: JSON around a score, and a short reason.
 _SCORE_TOKENS, _REASON_TOKENS = 32, 200
@@ -72,7 +72,8 @@ def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
         labels = [f" {label}" for label in instrument.scale.labels]
         return {"messages": messages, "labels": labels, "continue_final_message": True}
     if method is TOP_LOGPROBS:
-        return {"messages": messages, "temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
+        tokens = 1 if labels_begin_differently(instrument.scale) else 2
+        return {"messages": messages, "temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": _TOP}
     tokens = _REASON_TOKENS if instrument.reason else _SCORE_TOKENS
     schema = {"name": "score", "strict": True, "schema": _schema(instrument)}
     form = {"type": "json_schema", "json_schema": schema}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.outcome import Outcome, of_probabilities, of_text, of_top_logprobs
+from gristmill.scoring.outcome import Outcome, Position, of_probabilities, of_text, of_top_logprobs
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Instrument, Method, row_messages
 
 
@@ -100,13 +100,15 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
         return of_probabilities(scores[0], instrument.scale)
     choice = (response.body.choices or [{}])[0]
     if method is TOP_LOGPROBS:
-        return of_top_logprobs(_first_tokens(choice), instrument.scale)
+        return of_top_logprobs(_positions(choice), instrument.scale)
     content = choice.get("message", {}).get("content") or ""
     if choice.get("finish_reason") == "length":
         return Outcome(method.name, error=f"the answer was cut off: {content[:100]}", invalid=True)
     return of_text(content, instrument.scale)
 
 
-def _first_tokens(choice: dict[str, Any]) -> list[tuple[str, float]]:
+def _positions(choice: dict[str, Any]) -> list[Position]:
     content = (choice.get("logprobs") or {}).get("content") or []
-    return [(each["token"], each["logprob"]) for each in content[0]["top_logprobs"]] if content else []
+    return [
+        Position(each["token"], [(top["token"], top["logprob"]) for top in each["top_logprobs"]]) for each in content
+    ]

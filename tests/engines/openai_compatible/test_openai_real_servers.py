@@ -173,7 +173,7 @@ async def test_a_real_server_that_dies_is_an_outage_and_not_a_failed_row(tmp_pat
             assert gone.value.kind is ErrorKind.UNAVAILABLE
 
 
-@pytest.mark.parametrize(("scale", "method"), [("0..10", "generate"), ("0..9", "labels")])
+@pytest.mark.parametrize(("scale", "method"), [("0..10", "generate"), ("0..10", "labels"), ("0..9", "labels")])
 def test_a_table_is_scored(server, tmp_path, scale, method):
     rows = "".join(f"{number},{number} years in a mill\n" for number in range(10))
     (tmp_path / "table.csv").write_text(f"id,summary\n{rows}")

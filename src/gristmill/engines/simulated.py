@@ -135,7 +135,8 @@ class SimulatedEngine:
         timings = self._timings(_count(prompt) - cached_tokens, 0)
         await self._pass_time(timings, (), None)
         self._note_answered(prompt)
-        weights = [1 + _digest(f"{label}\0{prompt}")[0] for label in request.labels]
+        drawn = _digest(prompt).hex()
+        weights = [1 + _digest(f"{label}\0{drawn}")[0] for label in request.labels]
         logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
         return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
 

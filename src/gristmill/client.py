@@ -56,6 +56,35 @@ class Client:
         given = {name: value for name, value in msgspec.to_builtins(request).items() if value}
         return self._ask("POST", "/batches", Batch, json=given | {"metadata": metadata or {}})
 
+    def submit(
+        self,
+        path: str | Path,
+        endpoint: str = "/v1/chat/completions",
+        window: str = "30d",
+        *,
+        metadata: dict[str, str] | None = None,
+        defaults: dict[str, Any] | None = None,
+        reuse_answers: bool = False,
+    ) -> Batch:
+        """Upload a JSONL file and create a batch of it. ``window`` is how long it may take, such as 24h or 30d;
+        ``defaults`` are body parameters for lines that do not set them."""
+        file = self.upload(Path(path))
+        request = CreateBatchRequest(file.id, endpoint, window, defaults=defaults, reuse_answers=reuse_answers)
+        return self.create(request, metadata)
+
+    def save(self, batch: Batch, output: str | Path) -> list[Path]:
+        """Write the answers of an ended batch to ``output``, and failed rows, if any, to ``OUTPUT.errors`` beside it.
+        Goes on where an earlier try stopped. The files that were written: none where no row ran."""
+        target = Path(output)
+        errors = target.with_name(f"{target.stem}.errors{target.suffix}")
+        written = []
+        for file_id, path in ((batch.output_file_id, target), (batch.error_file_id, errors)):
+            if file_id is not None:
+                for _ in self.download(file_id, path):
+                    pass
+                written.append(path)
+        return written
+
     def get(self, batch_id: str) -> Batch:
         return self._ask("GET", f"/batches/{batch_id}", Batch)
 

@@ -10,7 +10,7 @@ import typer
 from gristmill.cli import config, jsonl, show
 from gristmill.client import Client
 from gristmill.user_error import UserError
-from gristmill.wire.batch import Batch, CreateBatchRequest
+from gristmill.wire.batch import Batch
 
 app = typer.Typer(help="Submit batches to a server and follow them.", no_args_is_help=True)
 
@@ -39,15 +39,8 @@ def submit(
     pairs = _metadata(metadata or [])
     read_defaults = jsonl.read_defaults(defaults)
     client = Client(server)
-    file = client.upload(input_file)
-    request = CreateBatchRequest(
-        file.id,
-        endpoint or jsonl.first_endpoint(input_file),
-        window,
-        defaults=read_defaults,
-        reuse_answers=reuse_answers,
-    )
-    batch = client.create(request, pairs)
+    path = endpoint or jsonl.first_endpoint(input_file)
+    batch = client.submit(input_file, path, window, metadata=pairs, defaults=read_defaults, reuse_answers=reuse_answers)
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:
@@ -121,12 +114,8 @@ def download(
         raise UserError(
             f"The batch is {batch.status}: its files come when it ends (gristmill batches watch {batch.id})."
         )
-    errors = output.with_name(f"{output.stem}.errors{output.suffix}")
-    for file_id, target in ((batch.output_file_id, output), (batch.error_file_id, errors)):
-        if file_id is not None:
-            for _ in client.download(file_id, target):
-                pass
-            print(target)
+    for path in client.save(batch, output):
+        print(path)
     if batch.output_file_id is None:
         show.console.print("No row was answered, so there is no output file.")
 

@@ -115,6 +115,15 @@ def test_rows_too_long_for_any_model_are_not_asked(tmp_path, monkeypatch):
     assert scored["score"].null_count() == 2 and "11 characters" in scored["score_error"][2]
 
 
+def test_rows_without_any_text_are_not_asked(tmp_path):
+    table = TABLE.with_columns(text=pl.Series(["one", None, "", " "]))
+    planned = plan(table, Wanted("Score.", SCALE, id_column="id", row="{{ text }}"), LABELS)
+    backend = Told(lambda name, text: SURE)
+    scored = with_scores(table, planned.job.run(tmp_path, backend), ["score"])
+    assert backend.asked == [("1", ["one"])]
+    assert scored["score_error"].to_list() == [None, *["it is empty"] * 3]
+
+
 def test_criteria_are_asked_one_by_one_behind_the_row(tmp_path):
     backend = Told(lambda name, text: SURE if text.endswith("craft") else OFF | {"scores": [[1.0, 0.0, 0.0]]})
     scored = run(tmp_path, backend, criteria=["craft", "honesty"])

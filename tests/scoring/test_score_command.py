@@ -113,6 +113,15 @@ def test_rows_that_fail_are_counted_listed_and_kept(folder):
     assert failed["id"] == "00007" and "simulated failure" in failed["score_error"]
 
 
+def test_lists_in_a_table_are_kept_but_not_in_csv(folder):
+    (folder / "table.jsonl").write_text('{"id": 1, "skills": ["a", "b"]}\n{"id": 2, "skills": []}\n')
+    done = score(folder, "table.jsonl", *RUBRIC, "-o", "out.csv")
+    assert done.returncode == 2 and "The column 'skills' holds List(String): write .jsonl" in done.stderr
+    done = score(folder, "table.jsonl", *RUBRIC, "-o", "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_ndjson(folder / "out.jsonl")["skills"].to_list() == [["a", "b"], []]
+
+
 def test_a_cell_no_model_can_read_is_the_error_of_its_row(folder):
     with (folder / "table.csv").open("a") as file:
         file.write(f"big,{'x' * 10_000_000},1\n")

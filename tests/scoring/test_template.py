@@ -18,6 +18,14 @@ def test_without_a_template_every_shown_column_with_a_value_is_a_line():
     assert template.render(ROW | {"name": math.nan}) == "years of experience: 4"
 
 
+def test_columns_may_be_named_like_anything():
+    names = ["row", "fields", "loop", "self"]
+    assert RowTemplate(None, names, names).render(dict.fromkeys(names, "x")) == "\n".join(
+        f"{name}: x" for name in names
+    )
+    assert RowTemplate("{{ row }} {{ fields }}", names, names).render({"row": "a", "fields": "b"}) == "a b"
+
+
 def test_columns_are_variables_whatever_their_name():
     template = RowTemplate('{{ name }}, {{ row["years of experience"] }} years', COLUMNS, COLUMNS)
     assert template.render(ROW) == "Ada, 4 years"

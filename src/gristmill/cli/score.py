@@ -15,6 +15,8 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: tables and templates would slow every other command's start.
+    import polars as pl
+
     from gristmill.batches.host import HostSettings
     from gristmill.batches.local_run import LocalRun
     from gristmill.client import Client
@@ -115,7 +117,7 @@ def score(
     if audit is not None:
         show_score.print_differences(_audit(planned, min(audit, frame.height), backend))
         return
-    state = _check_files(output, report, overwrite)
+    state = _check_files(output, report, frame, overwrite)
     assert output is not None
     scores = planned.job.run(state, backend, _escalation(second, when, server, planned, reuse_answers))
     write_table(with_scores(frame, scores, wanted.names), output)
@@ -184,13 +186,13 @@ def _watched(client: Client, batch: Batch) -> Batch:
     return batch
 
 
-def _check_files(output: Path | None, report: Path | None, overwrite: bool) -> Path:
+def _check_files(output: Path | None, report: Path | None, frame: pl.DataFrame, overwrite: bool) -> Path:
     """The folder that keeps what has been done. Raises UserError where a file could not be written in the end."""
     from gristmill.scoring.table import check_target
 
     if output is None:
         raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
-    check_target(output)
+    check_target(output, frame)
     for what, path in (("output", output), ("report", report)):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")

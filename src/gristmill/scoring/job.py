@@ -19,7 +19,7 @@ from gristmill.scoring.template import RowTemplate
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
-#: Longer texts of a row are an error of the row: no model's context holds them.
+#: Longer texts of a row, and empty ones, are an error of the row: no model's context holds the first.
 LONGEST_TEXT = 4 * 1024 * 1024
 #: An answer that may differ from the one that was not valid.
 _RETRY = {"temperature": 0.5, "seed": 1}
@@ -96,8 +96,8 @@ class ScoreJob:
         """Those that can be asked; ``found`` says of the others why not."""
         for row in range(self._table.height):
             length = len(self.text_of(row))
-            if length > LONGEST_TEXT:
-                error = f"its text is {length:,} characters long, {LONGEST_TEXT:,} at most"
+            if not 0 < length <= LONGEST_TEXT:
+                error = f"its text is {length:,} characters long, {LONGEST_TEXT:,} at most" if length else "it is empty"
                 found[row] = [Outcome(self._settings.method.name, error=error)] * self._criteria
                 continue
             for criterion in range(self._criteria):

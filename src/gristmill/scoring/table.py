@@ -62,10 +62,14 @@ def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
     return values.to_list()
 
 
-def check_target(path: Path) -> None:
-    """Raises UserError for a name whose format cannot be written."""
-    if path.suffix.lower() not in _WRITERS:
+def check_target(path: Path, table: pl.DataFrame) -> None:
+    """Raises UserError for a name whose format cannot be written, or cannot hold the table."""
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
         raise UserError(f"{path} cannot be written: name a file that ends in {', '.join(_WRITERS)}.")
+    nested = [name for name, kind in table.schema.items() if kind.is_nested() or kind in (pl.Object, pl.Binary)]
+    if suffix in (".csv", ".tsv") and nested:
+        raise UserError(f"The column '{nested[0]}' holds {table.schema[nested[0]]}: write .jsonl or .parquet instead.")
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:

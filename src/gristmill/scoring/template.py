@@ -1,4 +1,4 @@
-"""From a row of a table to its text: a sandboxed Jinja2 template whose variables are the columns."""
+"""From a row of a table to its text: by a sandboxed Jinja2 template whose variables are the columns."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from gristmill.user_error import UserError
 
 #: The whole row, for columns whose names are no variable names: {{ row["years of experience"] }}.
 _ROW = "row"
-#: Column names and values, for the template that is used where none is given.
-_FIELDS = "fields"
-_DEFAULT = "{% for name, value in fields %}{{ name }}: {{ value }}\n{% endfor %}"
 
 
 class RowTemplate:
@@ -25,24 +22,29 @@ class RowTemplate:
     def __init__(self, source: str | None, columns: Sequence[str], shown: Sequence[str]) -> None:
         """``source`` None: a line for each column in ``shown`` that has a value. Raises UserError for what is no
         template, or names a column that is not in ``columns``."""
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
         self._columns = list(columns)
         self._shown = list(shown)
+        self._template = self._read(source) if source is not None else None
+
+    def _read(self, source: str) -> jinja2.Template:
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
-            used = jinja2.meta.find_undeclared_variables(environment.parse(source or _DEFAULT))
-            self._template = environment.from_string(source or _DEFAULT)
+            used = jinja2.meta.find_undeclared_variables(environment.parse(source))
+            template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(f"The row template is damaged at its line {error.lineno}: {error.message}.") from None
-        for name in sorted(used - {_ROW, _FIELDS, *columns}):
+        for name in sorted(used - {_ROW, *self._columns}):
             raise UserError(f"The row template uses the column '{name}', {_but_not(name, self._columns)}")
+        return template
 
     def render(self, row: dict[str, Any]) -> str:
         """Raises UserError for a column asked for as ``row["..."]`` that does not exist."""
         values = {name: "" if value is None or value != value else value for name, value in row.items()}
-        fields = [(name, values[name]) for name in self._shown if values.get(name, "") != ""]
+        if self._template is None:
+            return "\n".join(f"{name}: {values[name]}" for name in self._shown if values.get(name, "") != "")
         try:
-            # A column may be named like one of ours; then it is meant.
-            return self._template.render({_ROW: values, _FIELDS: fields} | values).strip()
+            # A column may be named like ours; then it is meant.
+            return self._template.render({_ROW: values} | values).strip()
         except jinja2.UndefinedError as error:
             raise UserError(f"The row template cannot be filled in: {error.message}. {_has(self._columns)}") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:

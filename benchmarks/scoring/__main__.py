@@ -89,7 +89,7 @@ def measure(rows: int, engine: str) -> dict[str, Any]:
         command += ["--scale", "0..10", "-o", "scores.parquet", "--engine", engine, "--method", "labels"]
         # Probability off the scale is this model's affair, not the measurement's.
         command += ["--most-off-scale", "1"]
-        ended = Ended(folder / ".scores.parquet.gristmill" / "1" / "ended.json")
+        ended = Ended(folder / ".scores.parquet.gristmill" / "1" / "run" / "ended.json")
         began = time.perf_counter()
         running = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
         peak = Peak(running.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,9 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path: Path):
     assert len((tmp_path / "journal").read_text().splitlines()) == 3
     with pytest.raises(UserError, match="table or row template changed"):
         gristmill.score(TABLE.head(2), **ASKED, options=journal, resume=tmp_path / "state")
+    # As the error says.
+    shutil.rmtree(tmp_path / "state" / "1" / "run")
+    assert gristmill.score(TABLE.head(2), **ASKED, resume=tmp_path / "state").height == 2
 
 
 def test_bad_wishes_are_clear_errors():

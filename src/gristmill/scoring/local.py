@@ -50,7 +50,7 @@ class LocalBackend:
         identity = identity | {"engine": engine.engine, "model": engine.model}
         local = LocalRun(folder / "run", Job(input_file, endpoint, identity, shared, self._reuse_answers))
         local.check()
-        note = folder / _ENDED
+        note = local.state / _ENDED
         if note.exists():
             batch = msgspec.json.decode(note.read_bytes(), type=Batch)
         else:

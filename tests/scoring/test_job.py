@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,13 @@ def test_criteria_are_asked_one_by_one_behind_the_row(tmp_path):
     scored = run(tmp_path, backend, criteria=["craft", "honesty"])
     assert backend.asked[0][1][:2] == [f"one\n\nScore this criterion: {name}" for name in ("craft", "honesty")]
     assert scored["craft"].to_list() == [pytest.approx(1.9)] * 4 and scored["honesty"].to_list() == [0.0] * 4
+
+
+def test_what_comparing_needs_is_missed_before_anything_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    wanted = Wanted("Score.", SCALE, id_column="id", truth="text")
+    with pytest.raises(UserError, match=r"gristmill\[score\]"):
+        plan(TABLE, wanted, LABELS)
 
 
 def test_a_name_that_is_taken_is_refused():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from gristmill.models.extra import require
 from gristmill.scoring.examples import read_examples
 from gristmill.scoring.job import ScoreJob, ScoreSettings, check_names
 from gristmill.scoring.passes import Backend
@@ -55,6 +56,9 @@ def plan(table: pl.DataFrame, wanted: Wanted, method: Method) -> Planned:
     if wanted.id_column is not None:
         check_ids(table, wanted.id_column)
     check_names(table, wanted.names)
+    if wanted.truth is not None:
+        # What will be compared in the end must not fail only then.
+        require("scipy.stats", "score")
     truths = truth_values(table, wanted.truth) if wanted.truth is not None else None
     hidden = (wanted.id_column, wanted.truth)
     template = RowTemplate(wanted.row, table.columns, [each for each in table.columns if each not in hidden])

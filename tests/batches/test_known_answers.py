@@ -178,3 +178,19 @@ async def test_the_store_keeps_the_first_body_and_drops_what_nobody_uses(
     now += 20 * 86400
     await store.prune()
     assert (await store.find([b"%d" % i for i in range(2_000)])) == {b"1": b"1", b"2": b"2"}
+
+
+@pytest.mark.parametrize("damage", ["text", "folder"])
+def test_a_store_that_cannot_be_used_stops_no_batch(tmp_path: Path, damage: str) -> None:
+    store = tmp_path / "data" / "answers.db"
+    store.parent.mkdir()
+    if damage == "text":
+        store.write_text("this is no database" * 1_000)
+    else:
+        store.mkdir()
+
+    async def story(host: BatchHost) -> None:
+        batch = await batch_of(host, candidates(*range(300)), "file-1")
+        assert (batch.request_counts.completed, batch.request_counts.failed, reused(batch)) == (300, 0, 0)
+
+    tell(tmp_path / "data", story)

@@ -1,6 +1,7 @@
 """Answers kept for later batches that ask the same, in a database file of their own.
 
 A cache: what is missing is asked again, so nothing here is needed to finish a batch, and the file may be deleted.
+Where it cannot be read or written, that is logged, and the batch goes on without it.
 """
 
 from __future__ import annotations
@@ -8,9 +9,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
+
+from gristmill.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
 
 #: An answer that nobody has asked for again is dropped after so many seconds.
 KEPT_SECONDS = 90 * 86400
@@ -32,16 +40,27 @@ class AnswerStore:
 
     async def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Those of ``keys`` that are known."""
-        return await asyncio.to_thread(self._find, keys) if keys else {}
+        if not keys:
+            return {}
+        found: dict[bytes, bytes] | None = await asyncio.to_thread(lambda: self._or_nothing(lambda: self._find(keys)))
+        return found or {}
 
     async def add(self, answers: Sequence[tuple[bytes, bytes]]) -> None:
         """Pairs of key and body; a key that is known keeps its body."""
         if answers:
-            await asyncio.to_thread(self._add, answers)
+            await asyncio.to_thread(self._or_nothing, lambda: self._add(answers))
 
     async def prune(self) -> None:
         """Drop what has not been used for long."""
-        await asyncio.to_thread(self._prune)
+        await asyncio.to_thread(self._or_nothing, self._prune)
+
+    def _or_nothing(self, work: Callable[[], T]) -> T | None:
+        """A damaged or locked file, or a full disk, must not stop a batch."""
+        try:
+            return work()
+        except (sqlite3.Error, OSError) as error:
+            log.warning("kept answers cannot be used", file=str(self._path), reason=str(error))
+            return None
 
     def _find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}

@@ -16,6 +16,7 @@ from gristmill.storage.answers import AnswerStore
 from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
+from gristmill.tasks import supervised
 
 
 class HostSettings(NamedTuple):
@@ -59,8 +60,8 @@ class BatchHost:
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, settings.limits)
         self.batches = BatchService(self.storage, self.supervisor)
         self._tasks = [
-            asyncio.create_task(self.supervisor.run()),
-            asyncio.create_task(keep_house(self.storage, answers)),
+            supervised("supervisor", self.supervisor.run),
+            supervised("housekeeping", lambda: keep_house(self.storage, answers)),
         ]
         # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
         # second each two thousand rows (measured by benchmarks/http_overhead).

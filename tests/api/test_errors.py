@@ -20,7 +20,8 @@ CALLS = {
 @pytest.mark.parametrize("case", CALLS)
 def test_every_error_is_openais_error_object_with_all_four_keys(http: httpx.Client, case: str) -> None:
     method, path, status, code = CALLS[case]
-    answer = http.request(method, path, content=b"" if method != "POST" else b"{broken")
+    headers = {} if path == "/files" else {"content-type": "application/json"}
+    answer = http.request(method, path, content=b"" if method != "POST" else b"{broken", headers=headers)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     check_error(answer.json())

@@ -7,14 +7,16 @@ import uuid
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import gristmill
 from gristmill.api import batches, errors, files, health, inference, models, uploads
+from gristmill.api.access import Access, AccessRules
 from gristmill.batches.host import BatchHost
 
 
-def create_app(host: BatchHost) -> FastAPI:
+def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     """An application over a host that has been started."""
     app = FastAPI(title="Gristmill", version=gristmill.__version__)
     app.state.host = host
@@ -22,6 +24,16 @@ def create_app(host: BatchHost) -> FastAPI:
     errors.install(app)
     for resource in (files, uploads, batches, inference, models, health):
         app.include_router(resource.router)
+    # The last one added stands outermost.
+    if rules.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(rules.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    app.add_middleware(Access, rules=rules)
     app.add_middleware(RequestIds)
     return app
 

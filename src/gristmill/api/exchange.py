@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from gristmill.batches.host import BatchHost
 from gristmill.wire.errors import ApiError
-from gristmill.wire.json import decode, encode
+from gristmill.wire.json import clip, decode, encode
 
 T = TypeVar("T")
 
@@ -26,7 +26,8 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body, as long as it is of a sane size."""
+    """A whole JSON body of a sane size. Raises ApiError 415 for any other kind, which a web form could have sent."""
+    _check_json(request)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -48,3 +49,16 @@ def page_limit(request: Request, default: int, maximum: int) -> int:
         message = f"Invalid 'limit': expected an integer between 1 and {maximum}, but got '{given[:40]}'."
         raise ApiError(400, message, param="limit", code="invalid_value")
     return int(given)
+
+
+def _check_json(request: Request) -> None:
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return
+    came = f"you specified the header 'Content-Type: {clip(given)}'" if given else "you sent no Content-Type header"
+    message = (
+        f"Unsupported content type: '{clip(given)}'. This API method only accepts 'application/json' requests, but "
+        f"{came}. Send 'Content-Type: application/json' (curl: -H 'Content-Type: application/json')."
+    )
+    raise ApiError(415, message, code="unsupported_content_type")

@@ -7,22 +7,25 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import uvicorn
 
+from gristmill.api.access import AccessRules
 from gristmill.api.app import create_app
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.user_error import UserError
 
 
 class ServerSettings(NamedTuple):
-    """``port`` 0 takes any free one."""
+    """``port`` 0 takes any free one. For ``allowed_hosts`` and ``allowed_origins`` see ``access.AccessRules``."""
 
     address: str
     port: int
     host: HostSettings
+    allowed_hosts: Sequence[str] = ()
+    allowed_origins: Sequence[str] = ()
 
 
 def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
@@ -31,15 +34,16 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     Raises UserError for what a person can mend.
     """
     with _listen(settings.address, settings.port) as listener, asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(_serve(settings.host, listener, ready))
+        runner.run(_serve(settings, listener, ready))
 
 
-async def _serve(settings: HostSettings, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    host = BatchHost(settings)
+async def _serve(settings: ServerSettings, listener: socket.socket, ready: Callable[[str], None]) -> None:
+    host = BatchHost(settings.host)
+    rules = AccessRules.of(settings.address, settings.allowed_hosts, settings.allowed_origins)
     await host.start()
     try:
         config = uvicorn.Config(
-            create_app(host),
+            create_app(host, rules),
             http="httptools",
             lifespan="off",
             log_config=None,

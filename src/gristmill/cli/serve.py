@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,21 @@ def serve(
     stop_grace: Annotated[
         float, typer.Option(envvar="GRISTMILL_STOP_GRACE", min=0, help="Seconds for requests in flight at a stop.")
     ] = 20.0,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="GRISTMILL_ALLOWED_HOST",
+            help="A name clients may address the server by, besides its addresses and its machine's name; .NAME: "
+            "all names below it; *: any.",
+        ),
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="GRISTMILL_ALLOWED_ORIGIN",
+            help="A web page's origin that may call the server, such as http://localhost:3000; *: any. [none]",
+        ),
+    ] = None,
     log_level: config.LogLevel = "info",
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
 ) -> None:
@@ -56,8 +72,25 @@ def serve(
             request_timeout=request_timeout,
             stop_grace=stop_grace,
         ),
+        allowed_hosts=allowed_host or (),
+        allowed_origins=allowed_origin or (),
     )
+    if not _is_loopback(host):
+        print(_OPEN_TO_ALL.format(address=host), file=sys.stderr, flush=True)
     serve_api(settings, ready=_announce)
+
+
+_OPEN_TO_ALL = """\
+WARNING: on {address}, everybody who can reach this machine can use the server: run requests, read and delete every file
+and batch. It asks for no key. Let a firewall or a proxy with passwords decide who reaches the port, or listen on
+127.0.0.1 (the default) and use an SSH tunnel."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _announce(base_url: str) -> None:

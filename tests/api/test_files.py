@@ -47,7 +47,7 @@ def form(*parts: tuple[str, str | None, bytes]) -> httpx.Request:
         file = f'; filename="{filename}"' if filename else ""
         body += f'--edge\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data + b"\r\n"
     headers = {"content-type": "multipart/form-data; boundary=edge"}
-    return httpx.Request("POST", "http://host", headers=headers, content=body + b"--edge--\r\n")
+    return httpx.Request("POST", "http://localhost", headers=headers, content=body + b"--edge--\r\n")
 
 
 FILE = ("file", "a.jsonl", chat_file(1))

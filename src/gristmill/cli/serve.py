@@ -75,9 +75,13 @@ def serve(
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),
     )
-    if not _is_loopback(host):
-        print(_OPEN_TO_ALL.format(address=host), file=sys.stderr, flush=True)
-    serve_api(settings, ready=_announce)
+
+    def announce(base_url: str) -> None:
+        if not _is_loopback(host):
+            print(_OPEN_TO_ALL.format(address=host), file=sys.stderr, flush=True)
+        print(f"Gristmill is ready: {base_url}", file=sys.stderr, flush=True)
+
+    serve_api(settings, ready=announce)
 
 
 _OPEN_TO_ALL = """\
@@ -91,7 +95,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _announce(base_url: str) -> None:
-    print(f"Gristmill is ready: {base_url}", file=sys.stderr, flush=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gristmill.bench.drift import drift, kendall_tau
-from gristmill.bench.session import Outcome, number_in
+from gristmill.bench.session import RowResult, number_in
 
 
-def outcomes(*texts: str) -> list[Outcome]:
-    return [Outcome(row, 0.0, text, number_in(text)) for row, text in enumerate(texts)]
+def results(*texts: str) -> list[RowResult]:
+    return [RowResult(row, 0.0, text, number_in(text)) for row, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_kendall_tau_is_not_defined_where_all_scores_are_alike():
 
 
 def test_the_same_answers_have_not_drifted():
-    found = drift(outcomes("7", '{"score":3}', "none"), outcomes("7", "3", " none "))
+    found = drift(results("7", '{"score":3}', "none"), results("7", "3", " none "))
     assert found is not None
     assert (found.rows, found.scored, found.score_difference, found.changed) == (3, 2, 0.0, 0.0)
 
 
 def test_changed_scores_are_measured():
-    found = drift(outcomes("8", "3", "5"), outcomes("6", "3", "4"))
+    found = drift(results("8", "3", "5"), results("6", "3", "4"))
     assert found is not None
     assert found.score_difference == 1.0
     assert found.changed == pytest.approx(2 / 3, abs=1e-4)
@@ -48,8 +48,8 @@ def test_changed_scores_are_measured():
 
 
 def test_a_mean_of_label_scores_is_compared_as_a_score_but_changed_by_its_best_label():
-    labels = [Outcome(0, 0.0, "7", 6.6), Outcome(1, 0.0, "2", 2.9)]
-    found = drift(labels, outcomes("7", "3"))
+    labels = [RowResult(0, 0.0, "7", 6.6), RowResult(1, 0.0, "2", 2.9)]
+    found = drift(labels, results("7", "3"))
     assert found is not None
     assert found.score_difference == pytest.approx(0.25)
     assert found.changed == 0.5
@@ -60,8 +60,8 @@ def test_a_hyphen_is_no_minus():
 
 
 def test_failed_rows_are_left_out():
-    answers = [Outcome(0, 0.0, error="broken"), *outcomes("1", "2")[1:]]
-    found = drift(answers, outcomes("9", "2"))
+    answers = [RowResult(0, 0.0, error="broken"), *results("1", "2")[1:]]
+    found = drift(answers, results("9", "2"))
     assert found is not None
     assert (found.rows, found.changed) == (1, 0.0)
-    assert drift([Outcome(0, 0.0, error="broken")], outcomes("1")) is None
+    assert drift([RowResult(0, 0.0, error="broken")], results("1")) is None

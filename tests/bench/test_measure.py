@@ -7,7 +7,7 @@ from test_strategies import Watched, rows
 
 from gristmill.bench.advice import advise, duration
 from gristmill.bench.forecast import Forecast
-from gristmill.bench.measure import Plan, measure
+from gristmill.bench.measure import Schedule, measure
 from gristmill.bench.receipt import StrategyRecord
 from gristmill.bench.strategies import STRATEGIES
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -16,10 +16,10 @@ from gristmill.engines.protocol import ErrorKind
 LABELS = ["0", "5", "10"]
 
 
-async def measured(engine: Watched, rounds: int = 2, count: int = 12, at_once: int = 6) -> dict[str, StrategyRecord]:
+async def measured(engine: Watched, rounds: int = 2, count: int = 12) -> dict[str, StrategyRecord]:
     said = []
     found = await measure(
-        Dispatcher(engine), STRATEGIES, rows(count), Plan(rounds, count // rounds, at_once), LABELS, 1000,
+        Dispatcher(engine, window=1), STRATEGIES, rows(count), Schedule(rounds, count // rounds, 1000), LABELS,
         lambda *told: said.append(told),
     )  # fmt: skip
     assert len(said) == rounds * (len(STRATEGIES) - 1)
@@ -33,8 +33,8 @@ async def test_every_strategy_is_measured_or_says_why_not():
     for each in found.values():
         assert each.missing == ""
         assert each.forecast is not None
-        assert [turn.rows for turn in each.turns] == [6, 6]
-        assert each.forecast.at_least == (each.name == "conversation")
+        assert [turn.rows for turn in each.turns] == ([8, 8] if each.name.startswith("prefix") else [6, 6])
+        assert (each.forecast.bound == "at least") == (each.name == "conversation")
         assert each.failed == 0
         assert each.forecast.rows == 1000
 
@@ -53,7 +53,7 @@ async def test_no_strategy_finds_what_another_has_computed():
 
 
 async def test_only_the_conversation_drifts():
-    found = await measured(Watched(), rounds=2, count=40, at_once=20)
+    found = await measured(Watched(), rounds=2, count=40)
     assert found["prefix"].drift is not None
     assert found["prefix"].drift.changed == 0
     assert found["prefix"].drift.kendall_tau == 1.0
@@ -81,7 +81,7 @@ def record(name: str, rate: float, failed: int = 0, changed: float | None = None
     apart = None if changed is None else Drift(10, 10, 1.0, 0.5, changed)
     seconds = 170_000 / rate
     return StrategyRecord(
-        name, "", rows_per_second=rate, failed=failed, drift=apart,
+        name, "", rows_per_second=rate, steady_rows_per_second=rate, failed=failed, drift=apart,
         forecast=Forecast(170_000, seconds, seconds * 0.9, seconds * 1.1),
     )  # fmt: skip
 
@@ -99,8 +99,8 @@ def test_the_advice_is_the_fastest_way_that_loses_no_row_and_shows_no_row_anothe
 
 async def test_where_no_way_can_be_used_the_reasons_are_the_result():
     (found,) = await measure(
-        Dispatcher(Watched()), [s for s in STRATEGIES if s.name == "keep-alive+context"], rows(4), Plan(1, 2, 2), [],
-        1000, lambda *told: None,
+        Dispatcher(Watched()), [s for s in STRATEGIES if s.name == "keep-alive+context"], rows(4), Schedule(1, 2, 1000),
+        [], lambda *told: None,
     )  # fmt: skip
     assert "only Ollama" in found.missing
     assert "table" in advise([found])
@@ -108,7 +108,7 @@ async def test_where_no_way_can_be_used_the_reasons_are_the_result():
 
 async def test_a_way_that_fails_every_row_has_no_speed():
     found = await measured(Watched(fail_on="Candidate", failure_kind=ErrorKind.INVALID_REQUEST))
-    assert found["prefix"].failed == 12
+    assert found["prefix"].failed == 16
     assert found["prefix"].forecast is None
     assert "errors" in advise(list(found.values()))
 
@@ -123,13 +123,23 @@ def test_durations_are_readable():
     ]  # fmt: skip
 
 
-async def test_ways_with_many_rows_in_flight_get_more_rows_and_are_compared_on_the_same():
-    engine = Watched()
+async def test_strategies_with_many_rows_in_flight_get_more_rows_and_are_compared_on_the_same():
+    engine = Watched(slots=4)
     found = await measure(
-        Dispatcher(engine), STRATEGIES, rows(40), Plan(2, 5, 20), LABELS, 1000, lambda *told: None
+        Dispatcher(engine), STRATEGIES, rows(40), Schedule(2, 5, 1000), LABELS, lambda *told: None
     )  # fmt: skip
     by_name = {each.name: each for each in found}
     assert [turn.rows for turn in by_name["keep-alive"].turns] == [5, 5]
-    assert [turn.rows for turn in by_name["prefix"].turns] == [20, 20]
+    assert [turn.rows for turn in by_name["prefix"].turns] == [32, 32]
     assert by_name["prefix"].drift is not None
     assert by_name["prefix"].drift.rows == 5
+
+
+def test_speeds_of_turns_and_of_long_jobs_are_not_compared_with_one_another():
+    few = msgspec.structs.replace(
+        record("prefix", 40), steady_rows_per_second=None, forecast=None, rows_for_forecast=256
+    )  # fmt: skip
+    assert advise([record("keep-alive", 4), few]) == (
+        "Use prefix: 40.00 rows/s on these rows, 10.0 times as fast as keep-alive. These rows are too few to tell the "
+        "speed of a long job: give it a file of at least 256."
+    )

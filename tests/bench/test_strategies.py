@@ -64,7 +64,7 @@ def rows(count: int) -> list[ChatCompletionRequest]:
 async def run(strategy, engine: Watched, count: int, labels: list[str] | None = None) -> Turn:
     turn = Turn(Dispatcher(engine), labels or [])
     await strategy.run(turn, rows(count))
-    assert sorted(outcome.row for outcome in turn.outcomes) == list(range(count))
+    assert sorted(outcome.row for outcome in turn.results) == list(range(count))
     return turn
 
 
@@ -78,7 +78,7 @@ async def test_the_baseline_shares_nothing_between_rows():
     assert engine.most_at_once == 1
     assert len({request.messages[0].text().split("\n")[0] for request in engine.sent}) == 6
     # "system: Row 1." is all that two prompts have in common.
-    assert max(outcome.cached_tokens for outcome in turn.outcomes) <= 3
+    assert max(outcome.cached_tokens for outcome in turn.results) <= 3
 
 
 async def test_keep_alive_sends_rows_as_written_one_at_a_time():
@@ -86,7 +86,7 @@ async def test_keep_alive_sends_rows_as_written_one_at_a_time():
     turn = await run(KEEP_ALIVE, engine, 6)
     assert engine.most_at_once == 1
     assert engine.sent == rows(6)
-    assert min(outcome.cached_tokens for outcome in turn.outcomes[1:]) > len(RUBRIC) / 4 * 0.9
+    assert min(outcome.cached_tokens for outcome in turn.results[1:]) > len(RUBRIC) / 4 * 0.9
 
 
 async def test_prefix_sends_rows_as_written_and_many_at_once():
@@ -96,13 +96,13 @@ async def test_prefix_sends_rows_as_written_and_many_at_once():
     assert engine.sent[0] == rows(1)[0]
     assert sorted(map(texts, engine.sent)) == sorted(map(texts, rows(12)))
     alone = await run(KEEP_ALIVE, Watched(), 12)
-    assert {o.row: o.text for o in turn.outcomes} == {o.row: o.text for o in alone.outcomes}
+    assert {o.row: o.text for o in turn.results} == {o.row: o.text for o in alone.results}
 
 
 async def test_a_conversation_brings_earlier_rows_and_their_answers():
     engine = Watched()
     turn = await run(CONVERSATION, engine, 3)
-    answers = [outcome.text for outcome in turn.outcomes]
+    answers = [outcome.text for outcome in turn.results]
     assert texts(engine.sent[2]) == [
         f"system: {RUBRIC}",
         "user: Candidate 0", f"assistant: {answers[0]}",
@@ -121,22 +121,22 @@ async def test_a_conversation_keeps_the_system_message_and_the_last_hundred():
 
 async def test_a_conversation_too_long_for_the_context_goes_on_with_less_of_it():
     turn = await run(CONVERSATION, Watched(context_length=len(RUBRIC) // 4 + 120), 30)
-    assert [outcome.error for outcome in turn.outcomes] == [""] * 30
+    assert [outcome.error for outcome in turn.results] == [""] * 30
 
 
 async def test_a_failed_row_is_counted_and_ends_nothing():
     turn = await run(PREFIX, Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
-    failed = [outcome for outcome in turn.outcomes if outcome.error]
+    failed = [outcome for outcome in turn.results if outcome.error]
     assert [outcome.row for outcome in failed] == [3]
     conversation = await run(CONVERSATION, Watched(fail_on="Candidate 3", failure_kind=ErrorKind.INVALID_REQUEST), 6)
-    assert [outcome.row for outcome in conversation.outcomes if outcome.error] == [3]
+    assert [outcome.row for outcome in conversation.results if outcome.error] == [3]
 
 
 async def test_labels_are_scored_where_the_engine_can():
     turn = await run(LABELS, Watched(), 5, labels=["0", "5", "10"])
-    assert {outcome.text for outcome in turn.outcomes} <= {"0", "5", "10"}
-    assert all(0 < outcome.score < 10 for outcome in turn.outcomes)
-    assert not any(outcome.output_tokens for outcome in turn.outcomes)
+    assert {outcome.text for outcome in turn.results} <= {"0", "5", "10"}
+    assert all(0 < outcome.score < 10 for outcome in turn.results)
+    assert not any(outcome.output_tokens for outcome in turn.results)
 
 
 def test_what_an_engine_cannot_do_is_said():

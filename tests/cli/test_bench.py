@@ -52,10 +52,12 @@ def test_it_writes_a_table_a_plot_a_page_and_a_receipt(rows_file):
     assert "prefix+labels" in result.stdout
     assert "170,000 rows" in result.stdout
     receipt = json.loads((folder / "bench.json").read_text())
-    assert (receipt["rounds"], receipt["rows"], receipt["rows_at_once"]) == (3, 6, 13)
+    assert (receipt["rounds"], receipt["rows"], receipt["job_rows"]) == (3, 6, 170_000)
     assert receipt["options"] == {"prefill_speed": "100000"}
     assert len(receipt["rows_sha256"]) == 64
     assert receipt["strategies"][0]["name"] == "baseline"
+    # 40 rows never fill 64 slots.
+    assert "prefix: with 40 answered rows a turn and 64 in flight" in result.stdout
     assert receipt["advice"] in result.stdout
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "bench.html").read_text()
@@ -81,13 +83,19 @@ def test_a_password_in_an_address_stays_out_of_the_receipt(rows_file):
     [
         (["--strategies", "magic"], "There is no strategy 'magic'. Choose from: baseline, keep-alive"),
         (["--labels", "10..0"], "0..10"),
-        (["--rounds", "30"], "too few for 30 rounds"),
+        (["--labels", "x" * 200 + ",y"], "200 characters"),
     ],
 )
 def test_wrong_flags_say_what_to_do(rows_file, flags, says):
     with pytest.raises(UserError) as caught:
         bench(rows_file, *flags)
     assert says in str(caught.value)
+
+
+def test_one_row_is_too_few(rows_file):
+    rows_file.write_text(rows_file.read_text().splitlines()[0])
+    with pytest.raises(UserError, match="has one row"):
+        bench(rows_file)
 
 
 def test_a_line_that_is_no_row_is_named(rows_file):

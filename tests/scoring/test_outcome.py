@@ -26,6 +26,36 @@ def test_what_is_no_scale_is_refused(text):
         parse_scale(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no=1,yes=1", "All labels of the scale are worth 1"),
+        ("no=nan,yes=1", "no number: 'nan'"),
+        ("no=0,yes=inf", "worth inf"),
+        ("no=-1e308,yes=1e308", "worth -1e[+]308"),
+        ("999999999990..999999999999", "worth 1e[+]12"),
+        ("x" * 1_600_000 + ",y", "has 1,600,000 characters: use 100 at most"),
+        (",".join(map(str, range(100_000))), "100,000 labels: use 1,000"),
+        ("no\u001b[2J,yes", "cannot be printed"),
+        ("no=0,yes=1e999", "worth inf"),
+    ],
+)
+def test_a_scale_that_cannot_work_is_refused_with_what_to_do(text, says):
+    with pytest.raises(UserError, match=says) as caught:
+        parse_scale(text)
+    assert len(str(caught.value)) < 300
+
+
+def test_labels_may_be_worth_the_same_but_not_all_of_them():
+    assert parse_scale("no=0,unknown=0,yes=1").values == (0.0, 0.0, 1.0)
+
+
+def test_a_wide_scale_of_few_labels_is_told_by_its_labels():
+    assert parse_scale("low=0,high=1e9").text == "one of low, high"
+    assert parse_scale("0=0,2=2").text == "one of 0, 2"
+    assert parse_scale("-3..3").text == "a whole number from -3 to 3"
+
+
 def test_the_expected_score_and_how_sure_it_is():
     sure = of_probabilities([0.0] * 7 + [0.8, 0.0, 0.0, 0.0], TEN)
     assert (sure.score, sure.label, sure.entropy) == (7.0, "7", 0.0)

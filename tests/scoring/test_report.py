@@ -39,6 +39,22 @@ def example() -> str:
     return page(f"table {NASTY}", "a model", reports, [batch], Prices(0.15, 0.6))
 
 
+@pytest.mark.parametrize("labels", ["no=0,unknown=0,yes=1", "no=-1e9,yes=1e9", "low=0,high=1e-300"])
+def test_whatever_scale_is_taken_can_be_drawn(labels: str):
+    scale = parse_scale(labels)
+    outcomes = [[Outcome("generate", value, label)] for label, value in zip(*scale, strict=True)]
+    reports = score_reports(
+        range(len(outcomes)), Scores(outcomes, []), ["score"], scale, [0.0, 1.0, 1.0][: len(outcomes)]
+    )
+    assert "Histogram" in page("t", "m", reports, [], Prices(0, 0))
+
+
+def test_the_median_of_two_scores_is_between_them():
+    outcomes = [[Outcome("generate", value, f"{value:.0f}")] for value in (0.0, 10.0)]
+    (report,) = score_reports("ab", Scores(outcomes, []), ["score"], TEN, None)
+    assert "median<b>5</b>" in page("t", "m", [report], [], Prices(0, 0))
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

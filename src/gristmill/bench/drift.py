@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gristmill.bench.session import Outcome
+from gristmill.bench.session import RowResult
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -22,9 +22,9 @@ class Drift(msgspec.Struct, frozen=True):
     changed: float
 
 
-def drift(answers: Sequence[Outcome], alone: Sequence[Outcome]) -> Drift | None:
+def drift(answers: Sequence[RowResult], alone: Sequence[RowResult]) -> Drift | None:
     """None where no row was answered both times."""
-    reference = {outcome.row: outcome for outcome in alone if not outcome.error}
+    reference = {result.row: result for result in alone if not result.error}
     pairs = [(each, reference[each.row]) for each in answers if not each.error and each.row in reference]
     if not pairs:
         return None
@@ -35,21 +35,21 @@ def drift(answers: Sequence[Outcome], alone: Sequence[Outcome]) -> Drift | None:
         len(scores),
         round(sum(abs(a - b) for a, b in scores) / len(scores), 4) if scores else None,
         None if tau is None else round(tau, 4),
-        round(sum(_text(a) != _text(b) for a, b in pairs) / len(pairs), 4),
+        round(sum(_answer(a) != _answer(b) for a, b in pairs) / len(pairs), 4),
     )
 
 
-def _text(outcome: Outcome) -> str:
+def _answer(result: RowResult) -> str:
     """What the row says: its number where it has one, as "7" and '{"score":7}' say the same."""
-    return repr(number) if (number := number_of(outcome)) is not None else outcome.text.strip()
+    return repr(number) if (number := number_of(result)) is not None else result.text.strip()
 
 
-def number_of(outcome: Outcome) -> float | None:
+def number_of(result: RowResult) -> float | None:
     """The answer's own number: of a row of label scores that of its most probable label, not their mean."""
     try:
-        return float(outcome.text)
+        return float(result.text)
     except ValueError:
-        return outcome.score
+        return result.score
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 
 from gristmill.bench.advice import span
-from gristmill.bench.receipt import Receipt, StrategyRecord
+from gristmill.bench.receipt import BenchReceipt, StrategyRecord
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -18,7 +18,7 @@ th { text-align: left } td.n { text-align: right; font-variant-numeric: tabular-
 
 #: Title and cell text of every column but the first; the same for the page and the terminal.
 COLUMNS = (
-    "rows/s", "range", "s/row", "prompt tok.", "cached tok.", "output tok.", "loads", "failed",
+    "rows/s", "range", "long job, rows/s", "prompt tok.", "cached tok.", "output tok.", "loads", "failed",
     "score diff.", "Kendall tau", "changed",
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ def cells(found: StrategyRecord) -> list[str]:
     return [
         f"{found.rows_per_second:,.2f}",
         f"{low:,.2f} - {high:,.2f}",
-        f"{found.seconds_per_row:,.3f}",
+        _number(found.steady_rows_per_second, ",.2f"),
         f"{found.prompt_tokens_per_row:,.0f}",
         _number(found.cached_tokens_per_row, ",.0f"),
         f"{found.output_tokens_per_row:,.1f}",
@@ -46,7 +46,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def page(receipt: Receipt) -> str:
+def page(receipt: BenchReceipt) -> str:
     fastest = max((each.rows_per_second for each in receipt.strategies), default=0.0) or 1.0
     head = "".join(f"<th>{html.escape(title)}</th>" for title in ("strategy", *COLUMNS))
     rows = "".join(_row(each, fastest) for each in receipt.strategies)
@@ -55,11 +55,11 @@ def page(receipt: Receipt) -> str:
         for each in receipt.strategies
         if each.forecast is not None
     )
-    job = next((each.forecast.rows for each in receipt.strategies if each.forecast is not None), 0)
+    job = receipt.job_rows
     machine = receipt.machine
     facts = (
         f"{receipt.engine} engine, model {receipt.model}; {receipt.rounds} rounds of {receipt.rows} rows "
-        f"({receipt.rows_at_once} for ways that have many in flight) from {receipt.rows_file}; "
+        f"(more for those that have many in flight) from {receipt.rows_file}; "
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB, {machine.system}; "
         f"Gristmill {receipt.gristmill}, {receipt.measured_at}"
     )
@@ -88,7 +88,7 @@ def _row(found: StrategyRecord, fastest: float) -> str:
     )
 
 
-def write_png(receipt: Receipt, path: Path) -> bool:
+def write_png(receipt: BenchReceipt, path: Path) -> bool:
     """A bar a strategy, with the range over the rounds; False where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -9,14 +9,16 @@ from gristmill.bench.forecast import Forecast, Pace
 
 
 class TurnRecord(msgspec.Struct, frozen=True):
-    """One strategy in one round. ``cached_tokens`` is null where the engine does not report it, ``loads`` where it does
-    not notice them. ``errors``: the failures' texts, each once,
-    a few of them. ``pace`` is null where no row was answered."""
+    """One strategy in one round: ``rows`` rows in ``seconds``, from the first one's start to the last one's end, at
+    most ``in_flight`` at a time. ``cached_tokens`` is null where the engine does not report it, ``loads`` where it does
+    not notice them. ``errors``: the failures' texts, each once, a few of them. ``pace`` is null where the turn had too
+    few rows to show one."""
 
     round: int
     rows: int
     failed: int
     seconds: float
+    in_flight: int
     pace: Pace | None
     prompt_tokens: int
     cached_tokens: int | None
@@ -27,15 +29,18 @@ class TurnRecord(msgspec.Struct, frozen=True):
 
 
 class StrategyRecord(msgspec.Struct, frozen=True):
-    """``missing``: why it was not measured, and then nothing else is there. Rates are rows a second after the first
-    row of a turn, medians over the rounds; ``drift`` is from the first round."""
+    """``missing``: why it was not measured, and then nothing else is there. ``rows_per_second``: answered rows over the
+    seconds of a whole turn, the median over the rounds, with the least and the most. ``steady_rows_per_second``: while
+    the engine was full, which is a long job's speed. It is null where turns had too few rows to show it; a file of
+    ``rows_for_forecast`` rows (else 0) would do, and ``forecast`` is a bound or null. ``drift`` is from the first
+    round."""
 
     name: str
     about: str
     missing: str = ""
     rows_per_second: float = 0.0
     rows_per_second_range: tuple[float, float] = (0.0, 0.0)
-    seconds_per_row: float = 0.0
+    steady_rows_per_second: float | None = None
     prompt_tokens_per_row: float = 0.0
     cached_tokens_per_row: float | None = None
     output_tokens_per_row: float = 0.0
@@ -43,6 +48,7 @@ class StrategyRecord(msgspec.Struct, frozen=True):
     failed: int = 0
     drift: Drift | None = None
     forecast: Forecast | None = None
+    rows_for_forecast: int = 0
     turns: list[TurnRecord] = []
 
 
@@ -53,9 +59,9 @@ class Machine(msgspec.Struct, frozen=True):
     system: str
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """``rows`` and ``rows_at_once``: of one turn. ``options`` are the engine's as given; an API key is never one of
-    them (it comes from the environment)."""
+class BenchReceipt(msgspec.Struct, frozen=True):
+    """``rows``: of one turn of a strategy that sends one row at a time; ``job_rows``: of the job that times are told
+    for. ``options`` are the engine's as given; an API key is never one of them (it comes from the environment)."""
 
     measured_at: str
     gristmill: str
@@ -70,7 +76,7 @@ class Receipt(msgspec.Struct, frozen=True):
     rows_sha256: str
     rounds: int
     rows: int
-    rows_at_once: int
+    job_rows: int
     labels: list[str]
     strategies: list[StrategyRecord]
     advice: str

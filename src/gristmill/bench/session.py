@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -38,7 +37,7 @@ class KeepsContext(Protocol):
     ) -> tuple[Completion, list[int]]: ...
 
 
-class Outcome(NamedTuple):
+class RowResult(NamedTuple):
     """Of one row. ``finished``: seconds since the turn began. ``score``: the number the answer gives, if any.
 
     ``cached_tokens`` is None where the engine does not report it; a failed row has ``error`` and counts nothing.
@@ -62,14 +61,16 @@ def number_in(text: str) -> float | None:
 
 
 class Turn:
-    """Collects the outcomes of the rows of one strategy in one round."""
+    """Collects what came of the rows of one strategy in one round."""
 
     def __init__(self, dispatcher: Dispatcher, labels: list[str]) -> None:
         self.dispatcher = dispatcher
         self.engine = dispatcher.engine
         self.labels = labels
-        self.outcomes: list[Outcome] = []
-        self._started = time.perf_counter()
+        self.results: list[RowResult] = []
+        # The loop's clock: in tests it may be a simulated one.
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
         self._never = asyncio.Event()
 
     async def complete(self, row: int, request: ChatCompletionRequest) -> Completion | None:
@@ -91,19 +92,20 @@ class Turn:
 
     def answered(self, row: int, completion: Completion) -> None:
         text = completion.choices[0].text
-        self.outcomes.append(
-            Outcome(
-                row, self._now(), text, number_in(text),
+        self.results.append(
+            RowResult(
+                row, self.now(), text, number_in(text),
                 completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens,
             )
         )  # fmt: skip
 
     def scored(self, row: int, label: str, score: float | None, scores: LabelScores) -> None:
         """``label`` is the most probable one."""
-        self.outcomes.append(Outcome(row, self._now(), label, score, scores.prompt_tokens, scores.cached_tokens))
+        self.results.append(RowResult(row, self.now(), label, score, scores.prompt_tokens, scores.cached_tokens))
 
     def failed(self, row: int, error: EngineError) -> None:
-        self.outcomes.append(Outcome(row, self._now(), error=error.message, error_code=error.code))
+        self.results.append(RowResult(row, self.now(), error=error.message, error_code=error.code))
 
-    def _now(self) -> float:
-        return time.perf_counter() - self._started
+    def now(self) -> float:
+        """Seconds since the turn began."""
+        return self._clock() - self._started

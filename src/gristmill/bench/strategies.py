@@ -58,10 +58,10 @@ async def run_conversation(turn: Turn, rows: Rows) -> None:
         *shared, own = request.messages
         while True:
             completion = await turn.complete(row, with_messages(request, [*shared, *history, own]))
-            if completion is not None or not history or turn.outcomes[-1].error_code != "context_length_exceeded":
+            if completion is not None or not history or turn.results[-1].error_code != "context_length_exceeded":
                 break
             # What the row failed of is the chat's length: the older half of it goes, and the row is asked again.
-            turn.outcomes.pop()
+            turn.results.pop()
             history = history[len(history) // 4 * 2 + 2 :]
         if completion is not None:
             answer = Message("assistant", completion.choices[0].text)
@@ -112,7 +112,7 @@ def _needs_labels(engine: Engine, labels: list[str]) -> str:
 
 
 class Strategy(NamedTuple):
-    """``run`` asks for every row once, noting every outcome. ``missing``: why it cannot be used with an engine and
+    """``run`` asks for every row once, noting what came of it. ``missing``: why it cannot be used with an engine and
     labels; empty if it can. ``independent``: rows are asked alone, so that there is nothing to drift from.
     ``at_once``: many rows are in flight. ``full_after``: how many rows it takes until rows cost what later ones do."""
 

@@ -61,6 +61,16 @@ class Dispatcher:
         self._leaders = PrefixLeaders() if engine.capabilities.leader_first else None
         self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
 
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now: ``window``, or what has been found to pay so far."""
+        return self._slots.limit
+
+    @property
+    def finds_limit(self) -> bool:
+        """Whether ``limit`` is still being found out, from how the engine answers."""
+        return self._tuner is not None
+
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
         async with self._slots.place():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
@@ -77,7 +78,7 @@ def _view(report: ScoreReport) -> dict[str, object]:
         "failed": len(failed),
         "errors": failed[:_LISTED_ERRORS],
         "mean": math.fsum(outcome.score or 0.0 for _, outcome in scored) / len(scored) if scored else None,
-        "median": scored[len(scored) // 2][1].score if scored else None,
+        "median": statistics.median(outcome.score or 0.0 for _, outcome in scored) if scored else None,
         "histogram": _histogram([outcome.score or 0.0 for _, outcome in scored], report.scale),
         "top": scored[::-1][:_LISTED],
         "bottom": scored[:_LISTED],
@@ -155,7 +156,7 @@ def _across(value: float, scale: Scale) -> float:
 def _ticks(scale: Scale) -> list[float]:
     """At most eleven of the scale's values, evenly chosen."""
     step = max(math.ceil((len(scale.values) - 1) / 10), 1)
-    return list(scale.values[::step])
+    return list(dict.fromkeys(scale.values[::step]))
 
 
 def _bill(batches: Sequence[Batch], prices: Prices) -> dict[str, object]:

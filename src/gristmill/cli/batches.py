@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from gristmill.batches.lifecycle import is_terminal
 from gristmill.cli import config, jsonl, show
+from gristmill.cli.progress_view import DownloadView, ProgressView
 from gristmill.client import Client
+from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
@@ -46,7 +49,7 @@ def submit(
     if as_json:
         show.print_json(batch)
     elif not watch:
-        print(batch.id)
+        show.print_text(printable(batch.id))
     _exit(batch if watch else None)
 
 
@@ -76,9 +79,9 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
         return
     show.print_table(show.batch_table([batch]))
     if batch.errors:
-        print(show.errors_text(batch.errors.data))
+        show.print_text(show.errors_text(batch.errors.data))
     if text := show.rates(batch):
-        print(text)
+        show.print_text(text)
 
 
 @app.command()
@@ -98,7 +101,7 @@ def cancel(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson =
     if as_json:
         show.print_json(batch)
     else:
-        print(f"{batch.id} is {batch.status}.")
+        show.print_text(f"{printable(batch.id)} is {printable(batch.status)}.")
 
 
 @app.command()
@@ -110,19 +113,28 @@ def download(
     """Download the answers, and failed rows to OUTPUT.errors.jsonl. Goes on where an earlier try stopped."""
     client = Client(server)
     batch = client.get(batch_id)
-    if not show.is_terminal(batch):
+    if not is_terminal(batch.status):
         raise UserError(
-            f"The batch is {batch.status}: its files come when it ends (gristmill batches watch {batch.id})."
+            f"The batch is {printable(batch.status)}: its files come when it ends "
+            f"(gristmill batches watch {printable(batch.id)})."
         )
-    for path in client.save(batch, output):
-        print(path)
+    with DownloadView() as view:
+        written = client.save(batch, output, view.update)
+    for path in written:
+        show.print_text(str(path))
     if batch.output_file_id is None:
         show.console.print("No row was answered, so there is no output file.")
 
 
 def _watch(client: Client, batch: Batch, quiet: bool) -> Batch:
-    with show.ProgressView() as view:
-        batch = client.wait(batch, None if quiet else view.update)
+    """Progress goes to standard error. ``quiet``: the end does not, as it comes in another form."""
+    try:
+        with ProgressView() as view:
+            batch = client.wait(batch, view.update, view.no_answer)
+    except KeyboardInterrupt:
+        batch_id = printable(batch.id)
+        show.console.print(f"No longer watching; the batch goes on. To watch again: gristmill batches watch {batch_id}")
+        raise typer.Exit(130) from None
     if not quiet:
         show.console.print(" ".join(filter(None, (show.summary(batch), view.speed(batch)))))
         if batch.errors:

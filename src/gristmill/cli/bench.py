@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.cli import config, jsonl, show
+from gristmill.printable import printable
 from gristmill.telemetry import log
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def bench(
     receipt = asyncio.run(conductor.run(_print_turn))
     written = folder.write(receipt)
     _print(receipt)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\n{receipt.advice}\n", markup=False)
-    console.print(f"Written to {output}: {', '.join(written)}", markup=False)
+    console = show.out()
+    console.print(f"\n{receipt.advice}\n")
+    console.print(f"Written to {output}: {', '.join(written)}")
     if "bench.png" not in written:
-        console.print("No bench.png: pip install 'gristmill[bench]' for the plot.", markup=False)
+        console.print("No bench.png: pip install 'gristmill[bench]' for the plot.")
 
 
 def _print_turn(strategy: str, number: int, rows: int, seconds: float) -> None:
-    show.console.print(f"round {number}: {strategy}, {rows} rows in {seconds:,.1f} s", markup=False)
+    show.console.print(f"round {number}: {strategy}, {rows} rows in {seconds:,.1f} s")
 
 
 def _print(receipt: BenchReceipt) -> None:
@@ -75,11 +75,11 @@ def _print(receipt: BenchReceipt) -> None:
         if not each.missing:
             table.add_row(each.name, *cells(each), span(each.forecast) if each.forecast else "-")
     show.print_table(table)
-    console = Console(highlight=False, soft_wrap=True)
+    console = show.out()
     for each in receipt.strategies:
         if each.missing:
-            console.print(f"{each.name}: not measured, {each.missing}", markup=False)
+            console.print(f"{each.name}: not measured, {printable(each.missing)}")
         elif each.rows_for_forecast:
-            console.print(f"{each.name}: {too_few_rows(each)}", markup=False)
+            console.print(f"{each.name}: {too_few_rows(each)}")
         for error in sorted({error for turn in each.turns for error in turn.errors})[:3]:
-            console.print(f"{each.name}: some rows failed: {error}", markup=False)
+            console.print(f"{each.name}: some rows failed: {printable(error)}")

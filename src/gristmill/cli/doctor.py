@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from gristmill.cli import jsonl, show
 from gristmill.cli.batches import DEFAULT_SERVER
 from gristmill.doctor.examination import examine
 from gristmill.doctor.finding import Finding
+from gristmill.printable import printable
 
-_MARKS = {"ok": "[green]ok     [/green]", "note": "[yellow]note   [/yellow]", "problem": "[red]problem[/red]"}
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 def doctor(
@@ -25,14 +26,14 @@ def doctor(
     if input_file is not None:
         jsonl.check_readable(input_file)
     findings: list[Finding] = []
-    console = Console(highlight=False, soft_wrap=True)
+    out = show.out()
     for finding in examine(url, input_file):
         findings.append(finding)
         if not as_json:
-            console.print(f"{_MARKS[finding.verdict]}  {finding.check}: ", end="")
-            console.print(finding.detail, markup=False)
+            verdict = Text(f"{finding.verdict:7}", _COLOURS[finding.verdict])
+            out.print(verdict.append(f"  {printable(finding.check)}: {printable(finding.detail)}", "default"))
             if finding.advice:
-                console.print(f"         -> {finding.advice}", markup=False)
+                out.print(f"         -> {printable(finding.advice)}")
     if as_json:
         show.print_json(findings)
     if any(finding.verdict == "problem" for finding in findings):

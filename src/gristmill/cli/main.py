@@ -12,6 +12,7 @@ import typer
 import gristmill
 from gristmill.cli import batches, bench, doctor, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
+from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable_lines(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Whoever read our output has had enough.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from gristmill.cli import show
 from gristmill.models.describe import ModelFacts, describe, list_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull as pull_model
+from gristmill.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
 
@@ -25,15 +25,16 @@ def list_command(json: bool = _JSON) -> None:
     """The models that can be pulled by name, and those that were pulled."""
     rows = list_models()
     if json:
-        _print_json(rows)
+        show.print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("Name", "Size", "Licence", "Source", "Here"):
         table.add_column(heading, justify="right" if heading == "Size" else "left", overflow="fold")
     for row in rows:
         here = "yes" if row.pulled else "no"
-        table.add_row(row.name, human_size(row.size), row.licence or "not stated", row.source, here)
-    _print_table(table)
+        cells = printable(row.name), human_size(row.size), printable(row.licence or "not stated"), row.source, here
+        table.add_row(*cells)
+    show.print_table(table)
 
 
 @app.command()
@@ -43,33 +44,34 @@ def pull(
     ),
 ) -> None:
     """Fetch a model into the cache and check it; says how big it is before it starts."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        with _report(console) as report:
+        with _report() as report:
             pulled = pull_model(name, report)
     except KeyboardInterrupt:
-        console.print(f"Stopped. Run 'gristmill models pull {name}' again to finish; nothing is broken.", markup=False)
+        show.console.print(
+            f"Stopped. Run 'gristmill models pull {printable(name)}' again to finish; nothing is broken."
+        )
         raise typer.Exit(130) from None
-    typer.echo(pulled.path)
+    show.print_text(str(pulled.path))
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_command(
     name: str = typer.Argument(help="A pulled model, a GGUF file or an OpenVINO IR folder."),
     json: bool = _JSON,
 ) -> None:
     """What a model on this machine is: licence, size, path, quantisation, architecture, context length."""
     facts = describe(name)
     if json:
-        _print_json(facts)
+        show.print_json(facts)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for label, value in _facts_shown(facts):
         if value is not None:
-            table.add_row(label, value)
-    _print_table(table)
+            table.add_row(label, printable(value))
+    show.print_table(table)
 
 
 def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
@@ -86,27 +88,16 @@ def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
 
 
 @contextmanager
-def _report(console: Console) -> Iterator[Report]:
+def _report() -> Iterator[Report]:
     """Sentences on stderr; a bar below them when a person watches."""
 
     def say(sentence: str) -> None:
-        console.print(sentence, markup=False)
+        show.console.print(printable(sentence))
 
-    if not console.is_terminal:
+    if not show.console.is_terminal:
         yield Report(say)
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=show.console, transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
         yield Report(say, lambda done, total: progress.update(task, completed=done, total=total, visible=True))
-
-
-def _print_table(table: Table) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # a pipe has no width: a path stays on one line
-    console.print(table)
-
-
-def _print_json(value: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

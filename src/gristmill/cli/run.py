@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from gristmill.batches.lifecycle import is_terminal
 from gristmill.cli import config, jsonl, show
+from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
@@ -89,10 +91,10 @@ def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
     """Run or resume, showing progress; the ended batch, with what is to say of its speed. A signal ends the command."""
     import uvloop
 
-    with show.ProgressView() as view, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with ProgressView() as view, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         batch = runner.run(local.run(settings, view.update))
         speed = view.speed(batch)
-    if not show.is_terminal(batch):
+    if not is_terminal(batch.status):
         show.console.print(f"Stopped. What is done is kept in {local.state}; the same command goes on from there.")
         raise typer.Exit(130)
     return batch, speed

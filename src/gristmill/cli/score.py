@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gristmill.cli import config, show, show_score
+from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
@@ -179,8 +180,8 @@ def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
 
 
 def _watched(client: Client, batch: Batch) -> Batch:
-    with show.ProgressView() as view:
-        batch = client.wait(batch, view.update)
+    with ProgressView() as view:
+        batch = client.wait(batch, view.update, view.no_answer)
         speed = view.speed(batch)
     show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
     return batch

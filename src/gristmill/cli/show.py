@@ -1,98 +1,67 @@
-"""Showing batches: tables, JSON, a progress bar, a summary."""
+"""Showing things on a terminal or in a pipe: text from outside made harmless, tables, JSON, batches."""
 
 from __future__ import annotations
 
 import sys
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from gristmill.printable import printable, printable_json, printable_lines
 from gristmill.wire.batch import Batch, BatchError
 
-_TERMINAL = ("completed", "failed", "expired", "cancelled")
-#: Without a terminal, progress is one line this often (seconds).
-_LINE_INTERVAL = 30.0
 _SHOWN_ERRORS = 20
 #: Characters; more than any table has.
 _WIDE = 1_000
+_USUAL_WIDTH = 80
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Terminal(Console):
+    """Text is shown as it is, never read as markup, and nothing of it is obeyed by the terminal."""
+
+    def __init__(self, stderr: bool = False, soft_wrap: bool = True) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=soft_wrap, markup=False, emoji=False)
+        if self.width < 1:
+            # A terminal that does not say how wide it is.
+            self.width = _USUAL_WIDTH
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable_lines(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads our messages any more: what they are about goes on. Nobody reads our output: we are done."""
+        if not self.stderr:
+            raise BrokenPipeError
+        self.quiet = True
+
+
+console = _Terminal(stderr=True)
+
+
+def print_text(text: str) -> None:
+    """To standard output, whole lines, as they are but for what a terminal would obey."""
+    sys.stdout.write(printable_lines(text) + "\n")
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    sys.stdout.write(printable_json(msgspec.json.format(msgspec.json.encode(value)).decode()) + "\n")
 
 
 def out() -> Console:
-    """Standard output: cut to the terminal's width; to a file or a pipe, whole."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+    """Standard output, for lines; a terminal wraps them itself."""
+    return _Terminal()
 
 
 def print_table(table: Table) -> None:
-    out().print(table)
-
-
-def is_terminal(batch: Batch) -> bool:
-    return batch.status in _TERMINAL
-
-
-class ProgressView:
-    """A live bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[rates]}"),
-            console=console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
-        self._next_line = time.monotonic() + 2.0
-        #: When rows were first seen to run, and how many were done then.
-        self._first_seen: tuple[float, int] | None = None
-
-    def __enter__(self) -> ProgressView:
-        if console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if console.is_terminal:
-            self._bar.stop()
-
-    def speed(self, batch: Batch) -> str:
-        """Rows answered while this view looked on, and how fast; nothing where it saw too little to tell."""
-        if self._first_seen is None:
-            return ""
-        since, rows_before = self._first_seen
-        rows = batch.request_counts.completed + batch.request_counts.failed - rows_before
-        seconds = time.monotonic() - since
-        if rows <= 0 or seconds < 1:
-            return ""
-        return f"{rows:,} rows in {duration(seconds)}: {_number(rows / seconds)} rows/s."
-
-    def update(self, batch: Batch) -> None:
-        counts = batch.request_counts
-        done = counts.completed + counts.failed
-        if self._first_seen is None and batch.status == "in_progress":
-            self._first_seen = (time.monotonic(), done)
-        if console.is_terminal:
-            if self._task is None:
-                self._task = self._bar.add_task(batch.status, total=1, rates="")
-            self._bar.update(
-                self._task, description=batch.status, completed=done, total=max(counts.total, 1), rates=rates(batch)
-            )
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_INTERVAL
-            console.print(f"{batch.status}: {done:,}/{counts.total:,} {rates(batch)}")
+    """Cut to the terminal's width; to a file or a pipe, whole. Its cells must be ``printable``, or our own."""
+    console = _Terminal(soft_wrap=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
 
 
 def rates(batch: Batch) -> str:
@@ -104,15 +73,15 @@ def rates(batch: Batch) -> str:
     if progress is None:
         return "  ".join(parts)
     if progress.rows_per_second is not None:
-        parts.append(f"{_number(progress.rows_per_second)} rows/s")
+        parts.append(f"{number(progress.rows_per_second)} rows/s")
     if progress.tokens_per_second is not None:
-        parts.append(f"{_number(progress.tokens_per_second)} tokens/s")
+        parts.append(f"{number(progress.tokens_per_second)} tokens/s")
     if progress.reused_share is not None:
         parts.append(f"{progress.reused_share:.1%} reused")
     if progress.eta_seconds is not None:
         parts.append(f"{duration(progress.eta_seconds)} left")
     if progress.waiting_for:
-        parts.append(f"waiting: {progress.waiting_for}")
+        parts.append(f"waiting: {printable(progress.waiting_for)}")
     return "  ".join(parts)
 
 
@@ -120,7 +89,7 @@ def summary(batch: Batch) -> str:
     """What came of a batch, in one or two sentences."""
     counts = batch.request_counts
     unrun = counts.total - counts.completed - counts.failed
-    text = f"{batch.status.capitalize()}: {counts.completed:,} of {counts.total:,} rows answered"
+    text = f"{printable(batch.status).capitalize()}: {counts.completed:,} of {counts.total:,} rows answered"
     text += f", {counts.failed:,} failed" if counts.failed else ""
     text += f", {unrun:,} not run" if unrun else ""
     text += "."
@@ -138,7 +107,7 @@ def summary(batch: Batch) -> str:
 
 def errors_text(errors: list[BatchError]) -> str:
     """The first reasons why an input was rejected, a line each."""
-    lines = [f"  line {error.line}: {error.message}" if error.line else f"  {error.message}" for error in errors]
+    lines = [(f"  line {error.line}: " if error.line else "  ") + printable(error.message) for error in errors]
     more = len(lines) - _SHOWN_ERRORS
     return "\n".join(lines[:_SHOWN_ERRORS] + ([f"  and {more:,} more"] if more > 0 else []))
 
@@ -151,7 +120,7 @@ def batch_table(batches: list[Batch]) -> Table:
         counts = batch.request_counts
         created = datetime.fromtimestamp(batch.created_at).strftime("%Y-%m-%d %H:%M:%S")
         figures = (f"{counts.completed + counts.failed:,}", f"{counts.failed:,}", f"{counts.total:,}")
-        table.add_row(batch.id, batch.status, batch.model or "", *figures, created)
+        table.add_row(*map(printable, (batch.id, batch.status, batch.model or "")), *figures, created)
     return table
 
 
@@ -162,5 +131,5 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

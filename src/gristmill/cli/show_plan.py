@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gristmill.cli import show
 from gristmill.planning.token_arithmetic import Bill
+from gristmill.printable import printable
 from gristmill.telemetry.progress import duration
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def print_report(report: PlanReport) -> None:
     )
     out.print(f"{report.rows:,} rows{again}")
     share = bill.computed / max(bill.sent, 1)
-    out.print(f"prompt tokens: {bill.sent:,} sent, {bill.computed:,} to compute ({share:.1%}); {report.token_source}")
+    source = printable(report.token_source)
+    out.print(f"prompt tokens: {bill.sent:,} sent, {bill.computed:,} to compute ({share:.1%}); {source}")
     if bill.output is None:
         out.print("output tokens: some rows set no limit")
     else:

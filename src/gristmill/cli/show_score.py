@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from gristmill.cli import show
+from gristmill.printable import printable
 
 if TYPE_CHECKING:
     from gristmill.scoring.audit import Difference
@@ -24,11 +25,11 @@ def print_prompts(planned: Planned, rows: int) -> None:
 
     instrument, method = planned.settings.instrument, planned.settings.method
     for message in shared_body(instrument, method)["messages"]:
-        print(f"--- {message['role']} (all rows)\n{message['content']}")
+        show.print_text(f"--- {message['role']} (all rows)\n{message['content']}")
     for number in range(rows):
         for criterion in instrument.criteria or (None,):
             for message in row_messages(planned.job.text_of(number), criterion, method):
-                print(f"--- {message['role']} (row {number + 1})\n{message['content']}")
+                show.print_text(f"--- {message['role']} (row {number + 1})\n{message['content']}")
 
 
 def print_differences(found: Sequence[Difference]) -> None:
@@ -38,7 +39,7 @@ def print_differences(found: Sequence[Difference]) -> None:
         table.add_column(title, justify="right")
     for each in found:
         numbers = ("" if number is None else f"{number:.3f}" for number in (each.mean, each.largest, each.spearman))
-        table.add_row(each.name, str(each.rows), str(each.missing), *numbers)
+        table.add_row(printable(each.name), str(each.rows), str(each.missing), *numbers)
     show.print_table(table)
 
 
@@ -53,16 +54,16 @@ def print_scores(ids: list[object], scores: Scores, names: list[str], output: Pa
     total = len(ids) * len(names)
     show.console.print(f"{total - len(failed):,} of {total:,} scores: {output}")
     for row_id, name, error in failed[:_LISTED_ERRORS]:
-        show.console.print(f"  {row_id}: no {name}: {error}")
+        show.console.print(f"  {printable(row_id)}: no {printable(name)}: {printable(error)}")
     if len(failed) > _LISTED_ERRORS:
-        show.console.print(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {names[0]}_error")
+        show.console.print(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {printable(names[0])}_error")
     return len(failed)
 
 
 def print_agreement(report: ScoreReport) -> None:
     if report.agreement is None:
         return
-    show.console.print(f"{report.name} against the right scores, {report.agreement.rows:,} rows:")
+    show.console.print(f"{printable(report.name)} against the right scores, {report.agreement.rows:,} rows:")
     for measure in report.agreement.measures:
         interval = "undefined"
         if measure.value is not None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import aiohttp
 
 from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.http_values import seconds as seconds
+from gristmill.http_values import shown as shown
 
 #: Below the five seconds after which uvicorn and cpp-httplib close an idle connection, so that no request is sent
 #: into one that is just being closed.
@@ -93,20 +95,6 @@ class HttpClient:
             # Most likely a kept-alive connection that the server has closed meanwhile, as llama.cpp's does after a
             # stream. Asking again is harmless: a server that is really gone refuses.
             return await self._session.request(method, url, data=data, allow_redirects=False, timeout=timeout)
-
-
-def shown(url: str) -> str:
-    """The address as it may stand in messages and logs: without a name and password."""
-    scheme, slashes, rest = url.rpartition("://")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """The value of a Retry-After header in seconds."""
-    try:
-        return None if retry_after is None else max(float(retry_after), 0.0)
-    except ValueError:
-        return None  # an HTTP date: our own backoff will do
 
 
 async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -75,8 +75,7 @@ class RemoteBackend:
         files = []
         for file_id, name in ((batch.output_file_id, "output.jsonl"), (batch.error_file_id, "errors.jsonl")):
             if file_id is not None:
-                for _ in self._client.download(file_id, folder / name):
-                    pass
+                self._client.download(file_id, folder / name)
                 files.append(folder / name)
         return PassFiles(batch, files)
 

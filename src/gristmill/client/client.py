@@ -1,0 +1,175 @@
+"""The methods of a client: one for each thing a batch's user does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from gristmill.batches.lifecycle import is_terminal
+from gristmill.client.connection import Backoff, Connection, NoAnswer, NotBatchApi, Refusal, Silence
+from gristmill.client.download import OnBytes, download
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch, CreateBatchRequest
+from gristmill.wire.common import Page
+from gristmill.wire.files import File
+from gristmill.wire.models import ModelList
+from gristmill.wire.score import ScoreResponse
+
+_POLL_SECONDS = 1.0
+#: After a creation that was not confirmed; a server may take a moment to store the batch.
+_LOOK_AFTER_SECONDS = (0.0, 1.0, 2.0)
+#: What servers that have no label scores answer; 400 and 422: they have something else at that address.
+_NO_SCORES = (400, 404, 405, 422, 501)
+
+
+class Client:
+    """``server`` is a base URL with its ``/v1``. Every method raises UserError, in a sentence, when it fails.
+
+    A request that meets a server that is restarting or overloaded is tried again for ``patience`` seconds. ``api_key``
+    is sent as a bearer token; by default it is the one in the environment variable GRISTMILL_API_KEY, if any.
+    """
+
+    def __init__(
+        self, server: str = "http://127.0.0.1:4080/v1", api_key: str | None = None, *, patience: float = 30.0
+    ) -> None:
+        self._connection = Connection(server, api_key, patience)
+
+    @property
+    def server(self) -> str:
+        return self._connection.server
+
+    def models(self) -> list[str]:
+        return [each.id for each in self._connection.ask("GET", "/models", ModelList).data]
+
+    def can_score(self, model: str) -> bool:
+        """Whether the server gives the probabilities of labels (``/v1/score``); it is asked for some."""
+        body = {"model": model, "query": "?", "labels": ["0", "1"]}
+        try:
+            self._connection.ask("POST", "/score", ScoreResponse, json=body, slow=True)
+        except (Refusal, NotBatchApi) as error:
+            if error.status not in (200, *_NO_SCORES) or getattr(error, "code", None) == "model_not_found":
+                raise
+            return False
+        return True
+
+    def upload(self, path: Path) -> File:
+        def attempt() -> File:
+            with path.open("rb") as file:
+                form = {"data": {"purpose": "batch"}, "files": {"file": (path.name, file, "application/jsonl")}}
+                return self._connection.ask_once("POST", "/files", File, slow=True, **form)
+
+        try:
+            return self._connection.patiently(attempt)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+    def create(self, request: CreateBatchRequest, metadata: dict[str, str] | None = None) -> Batch:
+        """Exactly one batch, or UserError: where the answer is lost, the batch is looked for, not created again."""
+        newest = self.page(1).data
+        # What says nothing is left out: other servers do not know our additions.
+        given = {name: value for name, value in msgspec.to_builtins(request).items() if value}
+        body = given | {"metadata": metadata or {}}
+        try:
+            return self._connection.ask("POST", "/batches", Batch, repeatable=False, json=body)
+        except NoAnswer as error:
+            if not error.acted_upon:
+                raise
+            for seconds in _LOOK_AFTER_SECONDS:
+                time.sleep(seconds)
+                found = self._created(request, metadata or {}, newest[0].id if newest else None)
+                if found is not None:
+                    return found
+            raise UserError(
+                f"The server did not confirm that it created the batch ({error.reason}), and no such batch is on the "
+                "server now. Look again with 'gristmill batches list' before you submit it a second time."
+            ) from None
+
+    def submit(
+        self,
+        path: str | Path,
+        endpoint: str = "/v1/chat/completions",
+        window: str = "30d",
+        *,
+        metadata: dict[str, str] | None = None,
+        defaults: dict[str, Any] | None = None,
+        reuse_answers: bool = False,
+    ) -> Batch:
+        """Upload a JSONL file and create a batch of it. ``window`` is how long it may take, such as 24h or 30d;
+        ``defaults`` are body parameters for lines that do not set them."""
+        file = self.upload(Path(path))
+        request = CreateBatchRequest(file.id, endpoint, window, defaults=defaults, reuse_answers=reuse_answers)
+        return self.create(request, metadata)
+
+    def save(self, batch: Batch, output: str | Path, on_bytes: OnBytes | None = None) -> list[Path]:
+        """Write the answers of an ended batch to ``output``, and failed rows, if any, to ``OUTPUT.errors`` beside it.
+        Goes on where an earlier try stopped. The files that were written: none where no row ran."""
+        target = Path(output)
+        errors = target.with_name(f"{target.stem}.errors{target.suffix}")
+        written = []
+        for file_id, path in ((batch.output_file_id, target), (batch.error_file_id, errors)):
+            if file_id is not None:
+                self.download(file_id, path, on_bytes)
+                written.append(path)
+        return written
+
+    def get(self, batch_id: str) -> Batch:
+        return self._connection.ask("GET", f"/batches/{quote(batch_id, safe='')}", Batch)
+
+    def wait(
+        self,
+        batch: Batch,
+        look: Callable[[Batch], None] | None = None,
+        no_answer: Callable[[Silence], None] | None = None,
+    ) -> Batch:
+        """Until it has ended; ``look`` is called with it every second. A server that does not answer is waited for,
+        however long it is away; ``no_answer`` is called after each try."""
+        while not is_terminal(batch.status):
+            if look is not None:
+                look(batch)
+            time.sleep(_POLL_SECONDS)
+            batch = self._get_at_last(batch.id, no_answer)
+        return batch
+
+    def page(self, limit: int, after: str | None = None) -> Page[Batch]:
+        query = {"limit": limit} | ({"after": after} if after else {})
+        return self._connection.ask("GET", "/batches", Page[Batch], params=query)
+
+    def cancel(self, batch_id: str) -> Batch:
+        return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/cancel", Batch)
+
+    def file(self, file_id: str) -> File:
+        return self._connection.ask("GET", f"/files/{quote(file_id, safe='')}", File)
+
+    def download(self, file_id: str, target: Path, on_bytes: OnBytes | None = None) -> None:
+        """Write a file, going on where an earlier download stopped; ``target`` is whole or not there."""
+        download(self._connection, file_id, self.file(file_id).bytes, target, on_bytes)
+
+    def _get_at_last(self, batch_id: str, no_answer: Callable[[Silence], None] | None) -> Batch:
+        backoff, since = Backoff(), time.time()
+        while True:
+            try:
+                return self._connection.ask_once("GET", f"/batches/{quote(batch_id, safe='')}", Batch)
+            except (NoAnswer, NotBatchApi) as error:
+                if no_answer is not None:
+                    no_answer(Silence(since, error.reason))
+                time.sleep(backoff.pause(error.retry_after))
+
+    def _created(self, request: CreateBatchRequest, metadata: dict[str, str], newest: str | None) -> Batch | None:
+        """The batch of ``request``, among those that are newer than ``newest``."""
+        after = None
+        while True:
+            page = self.page(100, after)
+            for batch in page.data:
+                if batch.id == newest:
+                    return None
+                asked = (request.input_file_id, request.endpoint, metadata)
+                if (batch.input_file_id, batch.endpoint, batch.metadata or {}) == asked:
+                    return batch
+            if not page.has_more or not page.data:
+                return None
+            after = page.data[-1].id

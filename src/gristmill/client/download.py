@@ -1,0 +1,129 @@
+"""Downloading a file so that it is whole or not there: what is here already is gone on from."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import httpx
+
+from gristmill.client.connection import Connection, NoAnswer
+from gristmill.user_error import UserError
+
+#: Called with the bytes received so far, and with those of the whole file.
+OnBytes = Callable[[int, int], None]
+
+_UNSAFE_IN_NAMES = re.compile(r"[^\w-]", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+def download(connection: Connection, file_id: str, size: int, target: Path, on_bytes: OnBytes | None = None) -> None:
+    """Write the file of ``size`` bytes to ``target``. Raises UserError; what has come is kept for the next time."""
+    # Named after the file, so that what is left of another download is not taken for its beginning.
+    part = target.with_name(f"{target.name}.{_UNSAFE_IN_NAMES.sub('_', file_id)[:80]}.part")
+    try:
+        with _opened(part, target) as file:
+            _Download(connection, file_id, size, file, on_bytes or (lambda done, total: None)).complete()
+            os.fsync(file.fileno())
+            part.replace(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _opened(part: Path, target: Path) -> Iterator[BinaryIO]:
+    """Held by one process at a time, however it ends."""
+    while True:
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{target} is being downloaded by another process: wait for that one.") from None
+            if _is_at(file, part):
+                yield file
+                return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """False where another process has finished between our opening and locking, and moved the file away."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+class _Download:
+    def __init__(self, connection: Connection, file_id: str, size: int, file: BinaryIO, on_bytes: OnBytes) -> None:
+        self._connection = connection
+        self._path = f"/files/{quote(file_id, safe='')}/content"
+        self._size = size
+        self._file = file
+        self._on_bytes = on_bytes
+        self._have = os.fstat(file.fileno()).st_size
+        #: Of the file as it was when this download began, where the server gives one.
+        self._etag: str | None = None
+
+    def complete(self) -> None:
+        if self._have > self._size:
+            self._start_over()
+        while self._have < self._size:
+            # Patience is for a server that sends nothing: whatever comes renews it.
+            before = self._have
+            self._connection.patiently(lambda before=before: self._unless_moved(before))  # type: ignore[misc]
+
+    def _unless_moved(self, before: int) -> None:
+        try:
+            self._receive()
+        except NoAnswer:
+            if self._have <= before:
+                raise
+
+    def _receive(self) -> None:
+        headers = {"Accept-Encoding": "identity"}
+        if self._have:
+            headers["Range"] = f"bytes={self._have}-"
+            if self._etag is not None:
+                headers["If-Range"] = self._etag
+        with self._connection.stream(self._path, headers) as answer:
+            if not self._continues(answer):
+                asked_whole = self._have == 0
+                self._start_over()
+                if answer.status_code != 200:
+                    if asked_whole:
+                        reason = f"it answered {answer.status_code}, another part than was asked for"
+                        raise NoAnswer(f"The server at {self._connection.shown} is of no use: {reason}.", reason)
+                    return
+            etag = answer.headers.get("etag", "")
+            # A weak one may be the same for other bytes.
+            self._etag = etag if etag.startswith('"') else None
+            self._file.seek(self._have)
+            for chunk in answer.iter_bytes():
+                if self._have + len(chunk) > self._size:
+                    self._start_over()
+                    raise UserError(f"{answer.url.path} on the server is longer than its {self._size:,} bytes.")
+                self._file.write(chunk)
+                self._have += len(chunk)
+                self._on_bytes(self._have, self._size)
+        if self._have < self._size and answer.status_code == 200:
+            have = self._have
+            self._start_over()
+            reason = f"it sent {have:,} of the file's {self._size:,} bytes"
+            raise NoAnswer(f"The server at {self._connection.shown} has no more: {reason}.", reason)
+
+    def _continues(self, answer: httpx.Response) -> bool:
+        """Whether what comes belongs behind what is here."""
+        if answer.status_code != 206 or answer.headers.get("content-encoding", "identity") != "identity":
+            return self._have == 0 and answer.status_code == 200
+        found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
+        return found is not None and int(found[1]) == self._have and found[2] in ("*", str(self._size))
+
+    def _start_over(self) -> None:
+        self._file.truncate(0)
+        self._have = 0
+        self._etag = None

@@ -14,6 +14,8 @@ import openai
 class ServerProcess:
     """``gristmill serve --engine simulated`` over ``data``; the same folder may be served again after a kill."""
 
+    program = (sys.executable, "-m", "gristmill")
+
     def __init__(self, data: Path, *options: str) -> None:
         self.data = data
         self._options = options
@@ -28,7 +30,7 @@ class ServerProcess:
 
     def spawn(self) -> None:
         """Start the process without waiting for it: so that it can be killed while it starts."""
-        command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0"]
+        command = [*self.program, "serve", "--engine", "simulated", "--port", "0"]
         command += ["--data", str(self.data), *self._options]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

@@ -18,8 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gristmill.api.errors import answer
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.errors import ApiError
-from gristmill.wire.json import clip
+from gristmill.wire.errors import ApiError, clip
 
 log = get_logger(__name__)
 

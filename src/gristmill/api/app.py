@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-import uuid
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import gristmill
 from gristmill.api import batches, errors, files, health, inference, models, uploads
 from gristmill.api.access import Access, AccessRules
+from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
 
 
@@ -34,24 +32,5 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
             expose_headers=["x-request-id"],
         )
     app.add_middleware(Access, rules=rules)
-    app.add_middleware(RequestIds)
+    app.add_middleware(Boundary)
     return app
-
-
-class RequestIds:
-    """Gives every answer an ``x-request-id``, which clients put into their error messages."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = f"req_{uuid.uuid4().hex}"
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

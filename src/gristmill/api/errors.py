@@ -11,7 +11,7 @@ from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, clip
 
 log = get_logger(__name__)
 
@@ -22,7 +22,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UnknownCursor, _unknown_cursor)
     app.add_exception_handler(StorageError, _storage_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def answer(error: ApiError) -> Response:
@@ -45,7 +44,7 @@ async def _engine_error(_request: Request, error: Exception) -> Response:
 
 
 async def _unknown_cursor(_request: Request, error: Exception) -> Response:
-    message = f"Invalid 'after': there is no object with id '{error}' in this list."
+    message = f"Invalid 'after': there is no object with id '{clip(str(error))}' in this list."
     return answer(ApiError(400, message, param="after", code="invalid_value"))
 
 
@@ -58,7 +57,7 @@ async def _storage_error(_request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What the router refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
-    path, method = request.url.path, request.method
+    path, method = clip(request.url.path), clip(request.method)
     if error.status_code == 404 and path in UNAVAILABLE_ENDPOINTS:
         message = f"This server does not offer {path}. It offers: {', '.join(ENDPOINTS)}."
         return answer(ApiError(404, message, code="unsupported_endpoint"))
@@ -67,9 +66,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         return answer(ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_supported"))
     return answer(ApiError(error.status_code, str(error.detail)))
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("a request failed unexpectedly", path=request.url.path, exc_info=error)
-    message = "The server had an unexpected error while processing your request; its log has the details."
-    return answer(ApiError(500, message, type="server_error"))

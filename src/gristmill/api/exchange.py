@@ -8,12 +8,14 @@ import msgspec
 from fastapi import Request, Response
 
 from gristmill.batches.host import BatchHost
-from gristmill.wire.errors import ApiError
-from gristmill.wire.json import clip, decode, encode
+from gristmill.wire.errors import ApiError, clip
+from gristmill.wire.json import decode, encode
 
 T = TypeVar("T")
 
-MAX_JSON_BYTES = 64 * 1024 * 1024
+#: Of a request that asks the engine, whose prompts may be long, and of any other.
+MAX_PROMPT_BYTES = 64 * 1024 * 1024
+MAX_JSON_BYTES = 2 * 1024 * 1024
 
 
 def host(request: Request) -> BatchHost:
@@ -25,19 +27,25 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(encode(body), status, headers, media_type="application/json")
 
 
-async def read_body(request: Request) -> bytes:
-    """A whole JSON body of a sane size. Raises ApiError 415 for any other kind, which a web form could have sent."""
+async def read_body(request: Request, limit: int = MAX_PROMPT_BYTES) -> bytes:
+    """A whole JSON body of at most ``limit`` bytes.
+
+    Raises ApiError: 415 for any other kind, which a web form could have sent, 413 above the limit, 503 without memory.
+    """
     _check_json(request)
+    held = request.scope["held_body"]
     body = bytearray()
     async for chunk in request.stream():
+        held.take(len(chunk))
         body += chunk
-        if len(body) > MAX_JSON_BYTES:
-            raise ApiError(413, f"The request body is larger than the maximum of {MAX_JSON_BYTES:,} bytes.")
+        if len(body) > limit:
+            message = f"The request body is larger than the maximum of {limit:,} bytes."
+            raise ApiError(413, message, code="request_too_large")
     return bytes(body)
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    return decode(decoder, await read_body(request))
+    return decode(decoder, await read_body(request, MAX_JSON_BYTES))
 
 
 def page_limit(request: Request, default: int, maximum: int) -> int:

@@ -16,7 +16,7 @@ from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import erase_deleted
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.wire.common import Page
-from gristmill.wire.errors import ApiError, invalid_value, missing_parameter, not_found
+from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter, not_found
 from gristmill.wire.files import ExpiresAfter, File, FileDeleted
 from gristmill.wire.json import explain
 
@@ -132,4 +132,4 @@ async def _find(request: Request, file_id: str) -> FileRecord:
 
 
 def _unknown(file_id: str) -> ApiError:
-    return not_found(f"No such File object: {file_id}", param="id")
+    return not_found(f"No such File object: {clip(file_id)}", param="id")

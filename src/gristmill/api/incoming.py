@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from gristmill.batches.lines import BOM
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import file_blob
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, invalid_value
 from gristmill.wire.files import UPLOAD_PURPOSES
 from gristmill.wire.json import parses_as_json
 
@@ -73,8 +73,7 @@ class IncomingFile:
 def check_purpose(purpose: str) -> None:
     if purpose not in UPLOAD_PURPOSES:
         supported = ", ".join(f"'{each}'" for each in UPLOAD_PURPOSES)
-        message = f"Invalid value: '{purpose}'. Supported values are: {supported}."
-        raise ApiError(400, message, param="purpose", code="invalid_value")
+        raise invalid_value("purpose", purpose, supported)
 
 
 def expiry(purpose: str, created_at: int, lifetime: int | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.exchange import host, reply
-from gristmill.wire.errors import not_found
+from gristmill.wire.errors import clip, not_found
 from gristmill.wire.models import Model, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -20,7 +20,7 @@ async def list_models(request: Request) -> Response:
 @router.get("/{name:path}", summary="Retrieve a model")
 async def retrieve(request: Request, name: str) -> Response:
     if name not in host(request).dispatcher.engine.models:
-        raise not_found(f"The model '{name}' does not exist", param="model", code="model_not_found")
+        raise not_found(f"The model '{clip(name)}' does not exist", param="model", code="model_not_found")
     return reply(_present(request, name))
 
 

@@ -10,10 +10,13 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from gristmill.wire.errors import ApiError, missing_parameter
+from gristmill.wire.errors import ApiError, clip, missing_parameter
+from gristmill.wire.files import MAX_FILENAME
 
 T = TypeVar("T")
 
+#: Of everything in a form but its file: fields, headers of parts, what stands before and after.
+MAX_FORM_BYTES = 256 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BOUNDARY_BYTES = 256
@@ -57,7 +60,10 @@ async def read_form(request: Request, file_field: str, sink: Sink[T]) -> Form[T]
             continue
         if event.name == file_field and not received:
             filename = event.filename or "upload"
-            received.append(await sink(events.part()))
+            if len(filename) > MAX_FILENAME:
+                message = f"The filename is longer than the maximum of {MAX_FILENAME} characters."
+                raise ApiError(400, message, param=file_field, code="string_above_max_length")
+            received.append(await sink(events.file()))
         else:
             fields[event.name] = await _text(event.name, events.part())
     if not received:
@@ -70,7 +76,7 @@ async def _text(name: str, chunks: AsyncIterator[bytes]) -> str:
     async for chunk in chunks:
         value += chunk
         if len(value) > _MAX_FIELD_BYTES:
-            raise ApiError(400, f"The form field '{name}' is too long.", param=name, code="invalid_value")
+            raise ApiError(400, f"The form field '{clip(name)}' is too long.", param=clip(name), code="invalid_value")
     return value.decode("utf-8", "replace")
 
 
@@ -83,6 +89,7 @@ class _Events:
         self._field = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._complete = False
+        self._form_bytes = 0
         self._parser = MultipartParser(
             _boundary(request),
             callbacks={
@@ -105,16 +112,33 @@ class _Events:
                 if self._complete:
                     return None
                 raise ApiError(400, "The multipart form ended too early: its closing boundary is missing.")
+            self._form_bytes += len(chunk)
             try:
                 self._parser.write(chunk)
             except FormParserError as error:
                 raise ApiError(400, f"We could not parse the multipart form: {error}.") from None
+            self._check_size()
         return self._events.popleft()
+
+    async def file(self) -> AsyncIterator[bytes]:
+        """The data of a part that is a file: it does not count as the form's own."""
+        async for data in self.part():
+            self._form_bytes -= len(data)
+            yield data
 
     async def part(self) -> AsyncIterator[bytes]:
         """The data of the part whose beginning was the last event."""
         while isinstance(event := await self.next(), _Data):
             yield event.data
+
+    def _check_size(self) -> None:
+        """Data that is still to be taken may be the file's, but is never more than one chunk of the request."""
+        if (
+            self._form_bytes - sum(len(event.data) for event in self._events if isinstance(event, _Data))
+            > MAX_FORM_BYTES
+        ):
+            message = f"The form has more than {MAX_FORM_BYTES:,} bytes besides its file."
+            raise ApiError(413, message, code="request_too_large")
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,15 @@ import uvicorn
 
 from gristmill.api.access import AccessRules
 from gristmill.api.app import create_app
+from gristmill.api.connection import KEEP_ALIVE_SECONDS, Connection
 from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
+
+log = get_logger(__name__)
+
+#: File descriptors for the engine's connections, databases, blobs and logs.
+_OTHER_DESCRIPTORS = 1024
 
 
 class ServerSettings(NamedTuple):
@@ -26,6 +34,7 @@ class ServerSettings(NamedTuple):
     host: HostSettings
     allowed_hosts: Sequence[str] = ()
     allowed_origins: Sequence[str] = ()
+    max_connections: int = 1024
 
 
 def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
@@ -44,10 +53,12 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
     try:
         config = uvicorn.Config(
             create_app(host, rules),
-            http="httptools",
+            http=_connection_class(settings.max_connections),
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=5,
         )
         server = _Server(config)
@@ -59,8 +70,29 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
         await host.stop()
 
 
+def _connection_class(max_connections: int) -> type[Connection]:
+    """With room for the descriptors that connections take, where the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + _OTHER_DESCRIPTORS
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limit = min(max_connections, max(soft - _OTHER_DESCRIPTORS, soft // 2))
+    if limit < max_connections:
+        log.warning("fewer connections, for want of file descriptors", connections=limit, descriptors=soft)
+    return type("Connection", (Connection,), {"max_connections": limit})
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to us: uvicorn would raise them again before the work in flight is stored."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

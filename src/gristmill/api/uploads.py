@@ -18,7 +18,7 @@ from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, part_blob
-from gristmill.wire.errors import ApiError, not_found
+from gristmill.wire.errors import ApiError, clip, not_found
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -84,7 +84,7 @@ async def complete(request: Request, upload_id: str) -> Response:
     await incoming.receive(_joined(storage, parts, digest if wanted.md5 else None))
     if wanted.md5 and digest.hexdigest() != wanted.md5.lower():
         await incoming.discard()
-        message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {wanted.md5}."
+        message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {clip(wanted.md5)}."
         raise ApiError(400, message, param="md5", code="invalid_value")
     await incoming.check(upload.purpose)
     now = int(time.time())
@@ -116,7 +116,7 @@ async def cancel(request: Request, upload_id: str) -> Response:
 async def _pending(storage: Storage, upload_id: str) -> UploadRecord:
     upload = await storage.metadata.uploads.get(upload_id)
     if upload is None:
-        raise not_found(f"No such Upload object: {upload_id}", param="id")
+        raise not_found(f"No such Upload object: {clip(upload_id)}", param="id")
     status = upload.status
     if status == "pending" and upload.expires_at <= time.time():
         status = "expired"
@@ -129,7 +129,7 @@ async def _ordered_parts(storage: Storage, upload: UploadRecord, part_ids: list[
     known = {part.id: part for part in await storage.metadata.uploads.parts(upload.id)}
     for part_id in part_ids:
         if part_id not in known:
-            message = f"The upload {upload.id} has no part '{part_id}'."
+            message = f"The upload {upload.id} has no part '{clip(part_id)}'."
             raise ApiError(400, message, param="part_ids", code="invalid_value")
     if len(set(part_ids)) != len(part_ids):
         raise ApiError(400, "A part is named twice.", param="part_ids", code="invalid_value")

@@ -8,7 +8,8 @@ import msgspec
 
 from gristmill.inference.endpoints import ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
-from gristmill.wire.json import clip, type_of
+from gristmill.wire.errors import clip
+from gristmill.wire.json import type_of
 from gristmill.wire.line_body import default_fields, with_defaults
 
 

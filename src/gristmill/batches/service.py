@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,11 +23,13 @@ from gristmill.wire.batch import (
     RequestCounts,
 )
 from gristmill.wire.common import Page
-from gristmill.wire.errors import ApiError, invalid_value, not_found
-from gristmill.wire.json import clip, decode, type_of
+from gristmill.wire.errors import ApiError, clip, invalid_value, not_found
+from gristmill.wire.json import decode, encode, type_of
 
 _string_decoder = msgspec.json.Decoder(str)
 
+#: As JSON; a quarter of a million tokens, more than any prompt holds.
+MAX_DEFAULTS_BYTES = 1024 * 1024
 _MAX_METADATA = 16
 _MAX_KEY = 64
 _MAX_VALUE = 512
@@ -59,7 +61,7 @@ class BatchService:
             created_at=now,
             expires_at=now + _window(request.completion_window),
             metadata=_metadata(request.metadata),
-            defaults=request.defaults,
+            defaults=_defaults(request.defaults),
             priority=request.priority,
             reuse_answers=request.reuse_answers,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
@@ -97,7 +99,7 @@ class BatchService:
     async def _record(self, batch_id: str) -> BatchRecord:
         record = await self._batches.get(batch_id)
         if record is None:
-            raise not_found(f"No batch found with id '{batch_id}'.")
+            raise not_found(f"No batch found with id '{clip(batch_id)}'.")
         return record
 
     def _present(self, record: BatchRecord) -> Batch:
@@ -146,6 +148,20 @@ def _window(window: str) -> int:
     if seconds is None:
         raise invalid_value("completion_window", window, "'24h', or any number of minutes, hours or days up to '366d'")
     return seconds
+
+
+def _defaults(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        size = len(encode(given))
+    except (OverflowError, RecursionError):
+        message = "Invalid 'defaults': a number in it is too large, or it is nested too deeply."
+        raise ApiError(400, message, param="defaults", code="invalid_value") from None
+    if size > MAX_DEFAULTS_BYTES:
+        message = f"Invalid 'defaults': it is {size:,} bytes long, the maximum is {MAX_DEFAULTS_BYTES:,}."
+        raise ApiError(400, message, param="defaults", code="object_above_max_size")
+    return given
 
 
 def _metadata(given: dict[str, msgspec.Raw] | None) -> dict[str, str] | None:

@@ -51,6 +51,9 @@ def serve(
             help="A web page's origin that may call the server, such as http://localhost:3000; *: any. [none]",
         ),
     ] = None,
+    max_connections: Annotated[
+        int, typer.Option(envvar="GRISTMILL_MAX_CONNECTIONS", min=1, help="Clients' connections; a 503 beyond.")
+    ] = 1024,
     log_level: config.LogLevel = "info",
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
 ) -> None:
@@ -74,6 +77,7 @@ def serve(
         ),
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),
+        max_connections=max_connections,
     )
 
     def announce(base_url: str) -> None:

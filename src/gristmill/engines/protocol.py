@@ -14,6 +14,7 @@ import msgspec
 
 from gristmill.wire.chat import ChatCompletionRequest, Message, TokenLogprob
 from gristmill.wire.completions import CompletionRequest
+from gristmill.wire.errors import clip
 
 #: A text prompt here is one string or one list of token ids, never several prompts.
 Request = ChatCompletionRequest | CompletionRequest
@@ -63,7 +64,7 @@ def unsupported_parameter(name: str, engine: str) -> EngineError:
 
 
 def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
-    message = f"The model '{model}' does not exist here. This server has: {', '.join(served)}."
+    message = f"The model '{clip(model)}' does not exist here. This server has: {', '.join(served)}."
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
 
 

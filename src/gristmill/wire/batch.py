@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gristmill.wire.files import ExpiresAfter
+from gristmill.wire.files import ExpiresAfter, ObjectId
 
 
 class CreateBatchRequest(msgspec.Struct):
-    input_file_id: str
+    input_file_id: ObjectId
     endpoint: str
     completion_window: str
     metadata: dict[str, msgspec.Raw] | None = None

@@ -46,8 +46,16 @@ class ApiError(Exception):
         return ErrorResponse(self.body)
 
 
+_CLIPPED = 200
+
+
+def clip(text: str) -> str:
+    """What a client sent, as an error message repeats it: not all of it where it is long."""
+    return text if len(text) <= _CLIPPED else f"{text[:_CLIPPED]}..."
+
+
 def invalid_value(param: str, given: str, supported: str) -> ApiError:
-    message = f"Invalid value: '{given}'. Supported values are: {supported}."
+    message = f"Invalid value: '{clip(given)}'. Supported values are: {supported}."
     return ApiError(400, message, param=param, code="invalid_value")
 
 

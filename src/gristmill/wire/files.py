@@ -8,6 +8,10 @@ import msgspec
 
 UPLOAD_PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 FILE_LIFETIME_SECONDS = (3600, 2_592_000)
+MAX_FILENAME = 512
+
+#: What a client names an object by; ours are shorter.
+ObjectId = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class File(msgspec.Struct):
@@ -36,7 +40,7 @@ class ExpiresAfter(msgspec.Struct):
 
 class CreateUploadRequest(msgspec.Struct):
     bytes: Annotated[int, msgspec.Meta(ge=0)]
-    filename: str
+    filename: Annotated[str, msgspec.Meta(max_length=MAX_FILENAME)]
     mime_type: str
     purpose: str
     expires_after: ExpiresAfter | None = None

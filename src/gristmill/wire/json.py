@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, clip
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray | memoryvie
 def explain(message: str) -> ApiError:
     """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path."""
     path_match = _PATH.search(message)
-    path = path_match["path"] if path_match else ""
+    path = clip(path_match["path"]) if path_match else ""
     if found := _UNKNOWN_FIELD.search(message):
         name = _join(path, found["name"])
         return ApiError(400, f"Unrecognized request argument supplied: {name}", param=name)
@@ -79,7 +79,7 @@ def explain(message: str) -> ApiError:
             return ApiError(400, f"The body must be a JSON object, but got {_article(found['got'])} instead.")
         text = f"Invalid type for '{path}': expected {_types(found['want'])}, but got {_article(found['got'])} instead."
         return ApiError(400, text, param=path, code="invalid_type")
-    reason = _PATH.sub("", message)
+    reason = clip(_PATH.sub("", message))
     return ApiError(400, f"Invalid value for '{path}': {reason}.", param=path or None, code="invalid_value")
 
 
@@ -101,16 +101,8 @@ _FIRST_BYTES = {
 }
 
 
-def clip(text: str) -> str:
-    """What a client sent, as an error message repeats it: not all of it where it is long."""
-    return text if len(text) <= _CLIPPED else f"{text[:_CLIPPED]}..."
-
-
-_CLIPPED = 200
-
-
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return clip(f"{path}.{name}" if path else name)
 
 
 def _article(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, null, select, update
 
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page
 from gristmill.storage.sql.database import Database
@@ -14,6 +14,8 @@ from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.schema import batches
 
 _FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
+#: Without what no list shows: it may be a megabyte a batch.
+_LISTED = [null().label(field.name) if field.name == "defaults" else field for field in _FIELDS]
 
 
 def _record(row: Row[Any]) -> BatchRecord:
@@ -43,7 +45,7 @@ class SqlBatches:
         return _record(found) if found else None
 
     async def page(self, *, after: str | None, limit: int) -> Page:
-        query = select(*_FIELDS)
+        query = select(*_LISTED)
         found, more = await self._database.read(
             lambda connection: select_page(connection, batches, query, after=after, limit=limit, newest_first=True)
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.storage.blobs import CHUNK_BYTES, LocalBlobStore
-from gristmill.storage.lock import FolderLock
+from gristmill.storage.lock import folder_lock
 from gristmill.user_error import UserError
 
 
@@ -98,7 +98,7 @@ def test_what_a_kill_left_of_a_write_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_locked_for_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    first, second = FolderLock(tmp_path / "new" / "data"), FolderLock(tmp_path / "new" / "data")
+    first, second = folder_lock(tmp_path / "new" / "data"), folder_lock(tmp_path / "new" / "data")
     first.acquire()
     with pytest.raises(UserError, match="is in use by another Gristmill"):
         second.acquire()
@@ -110,4 +110,4 @@ def test_a_folder_is_locked_for_one_and_free_again_afterwards(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used"):
-        FolderLock(tmp_path / "file" / "data").acquire()
+        folder_lock(tmp_path / "file" / "data").acquire()

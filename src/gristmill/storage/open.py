@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.storage.blobs import LocalBlobStore
-from gristmill.storage.lock import FolderLock
+from gristmill.storage.lock import database_lock, folder_lock
 from gristmill.storage.protocol import Storage
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
@@ -21,33 +21,51 @@ class StorageSettings(NamedTuple):
 
 
 class OpenStorage:
-    """A data folder, locked for this process, with its metadata and blobs."""
+    """A data folder and its database, locked for this process, with the metadata and blobs in them."""
 
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
-        self._lock = FolderLock(settings.data)
-        self._database = _database_url(settings)
+        self._url = _database_url(settings)
+        self._database = Path(self._url.removeprefix("sqlite:///")).absolute()
         self._blob_folder = _blob_folder(settings)
+        self._locks = [folder_lock(settings.data)]
+        if not self._database.is_relative_to(settings.data.absolute()):
+            self._locks.append(database_lock(self._database))
 
     async def start(self) -> Storage:
         """Raises UserError, in a sentence, for a folder or database that cannot be used."""
-        self._lock.acquire()
-        blobs = LocalBlobStore(self._blob_folder)
-        blobs.remove_unfinished()
-        metadata = SqlMetadataStore(self._database)
         try:
-            await metadata.start()
-        except Exception as error:
-            self._lock.release()
-            raise UserError(f"The database {self._database} cannot be opened: {error}") from error
-        # This process is alone here: whoever held a lease is dead.
-        await metadata.batches.release_all()
-        self.storage = Storage(metadata, blobs)
+            for lock in self._locks:
+                lock.acquire()
+            self.storage = await self._open()
+        except BaseException:
+            self._release()
+            raise
         return self.storage
 
     async def stop(self) -> None:
         await self.storage.metadata.stop()
-        self._lock.release()
+        self._release()
+
+    async def _open(self) -> Storage:
+        try:
+            blobs = LocalBlobStore(self._blob_folder)
+            blobs.remove_unfinished()
+        except OSError as error:
+            raise UserError(f"The folder {self._blob_folder} cannot be used: {error.strerror}.") from None
+        metadata = SqlMetadataStore(self._url)
+        try:
+            await metadata.start()
+            # This process is alone here: whoever held a lease is dead.
+            await metadata.batches.release_all()
+        except Exception as error:
+            await metadata.stop()
+            raise UserError(f"The database {self._database} cannot be opened: {error}") from error
+        return Storage(metadata, blobs)
+
+    def _release(self) -> None:
+        for lock in self._locks:
+            lock.release()
 
 
 def _database_url(settings: StorageSettings) -> str:

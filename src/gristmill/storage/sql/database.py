@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
@@ -30,13 +31,20 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
 
     async def migrate(self) -> None:
-        await self.write(_upgrade)
+        """Bring the tables to this version, in one transaction: a kill in the middle has changed nothing.
+
+        Raises StorageError for a file that is no database, or one that a newer version of Gristmill has written.
+        """
+        try:
+            await self.write(_upgrade)
+        except DBAPIError as error:
+            raise StorageError(str(error.orig)) from error
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._writer, work)
+        return await self._run(self._writer, work, {"sqlite_begin": "BEGIN IMMEDIATE"})
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._readers, work)
+        return await self._run(self._readers, work, {})
 
     async def close(self) -> None:
         """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
@@ -44,11 +52,11 @@ class Database:
             await asyncio.to_thread(pool.shutdown)
         await asyncio.to_thread(self._engine.dispose)
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, self._transaction, work)
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, self._transaction, work, options)
 
-    def _transaction(self, work: Callable[[Connection], T]) -> T:
-        with _clear_errors(), self._engine.begin() as connection:
+    def _transaction(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
+        with _clear_errors(), self._engine.connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
 
 
@@ -56,16 +64,20 @@ def _create_engine(url: str) -> Engine:
     engine = create_engine(url, pool_size=_READERS + 1)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
+    # Python's driver begins a transaction by itself only before it changes rows, so that tables were made outside any.
+    # Without that, ``_begin_sqlite`` begins every one.
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
+        "busy_timeout = 30000",
         "journal_mode = WAL",
         # A counted result is durable: every commit reaches the disk, also when the power fails.
         "synchronous = FULL",
-        "busy_timeout = 30000",
         "foreign_keys = ON",
         "cache_size = -16384",
         "temp_store = FILE",
@@ -74,11 +86,23 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: one that has read first could not wait for it."""
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
 def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        if "locate revision" in str(error):
+            raise StorageError(
+                "A newer version of Gristmill has written it: use that version or a newer one."
+            ) from error
+        raise
 
 
 @contextlib.contextmanager

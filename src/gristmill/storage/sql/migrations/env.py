@@ -6,6 +6,8 @@ from alembic import context
 
 from gristmill.storage.sql.schema import metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+# Alembic takes SQLite to have no transactional DDL. It has: all migrations together are one transaction, the one that
+# the connection is in.
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()

@@ -108,15 +108,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_upload_parts_upload_id"), "upload_parts", ["upload_id"], unique=False)
-
-
-def downgrade() -> None:
-    op.drop_index(op.f("ix_upload_parts_upload_id"), table_name="upload_parts")
-    op.drop_table("upload_parts")
-    op.drop_table("uploads")
-    op.drop_table("rows")
-    op.drop_table("results")
-    op.drop_index("files_listed", table_name="files")
-    op.drop_table("files")
-    op.drop_index(op.f("ix_batches_status"), table_name="batches")
-    op.drop_table("batches")

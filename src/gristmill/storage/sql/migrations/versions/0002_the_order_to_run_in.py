@@ -25,11 +25,3 @@ def upgrade() -> None:
     op.create_index("rows_original", "rows", ["batch", "original"], sqlite_where=follows, postgresql_where=follows)
     op.add_column("batches", sa.Column("plan", sa.JSON(), nullable=True))
     op.add_column("batches", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
-
-
-def downgrade() -> None:
-    op.drop_column("batches", "priority")
-    op.drop_column("batches", "plan")
-    op.drop_index("rows_original", table_name="rows")
-    op.drop_column("rows", "original")
-    op.drop_table("run_order")

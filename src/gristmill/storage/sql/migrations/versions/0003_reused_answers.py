@@ -14,8 +14,3 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("batches", sa.Column("reuse_answers", sa.Boolean(), server_default="0", nullable=False))
     op.add_column("batches", sa.Column("reused_answers", sa.BigInteger(), server_default="0", nullable=False))
-
-
-def downgrade() -> None:
-    op.drop_column("batches", "reused_answers")
-    op.drop_column("batches", "reuse_answers")

@@ -20,7 +20,7 @@ async def health() -> Response:
 @router.get("/ready", summary="Whether requests will be answered")
 async def ready(request: Request) -> Response:
     """503 while the engine is away or the database cannot be read, with the reason."""
-    reason = host(request).dispatcher.outage.reason
+    reason = host(request).dispatcher.down_reason
     if reason is None:
         try:
             await host(request).storage.metadata.batches.page(after=None, limit=1)
@@ -33,5 +33,6 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/metrics", summary="Prometheus metrics")
-async def prometheus() -> Response:
+async def prometheus(request: Request) -> Response:
+    metrics.ENGINE_UP.set(host(request).dispatcher.down_reason is None)
     return Response(metrics.render(), media_type="text/plain; version=0.0.4")

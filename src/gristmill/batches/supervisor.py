@@ -18,7 +18,7 @@ from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import LeaseLost, Storage, StorageError
 from gristmill.storage.records import BatchRecord
 from gristmill.telemetry.log import get_logger
-from gristmill.telemetry.metrics import ACTIVE_BATCHES, ENGINE_UP
+from gristmill.telemetry.metrics import ACTIVE_BATCHES
 from gristmill.wire.batch import BatchProgress
 
 log = get_logger(__name__)
@@ -154,7 +154,6 @@ class Supervisor:
 
     async def _heartbeat(self) -> None:
         while True:
-            ENGINE_UP.set(self._dispatcher.outage.reason is None)
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
                 held = await self._storage.metadata.batches.renew(self.owner, time.time(), LEASE_SECONDS)

@@ -23,6 +23,7 @@ from gristmill.engines.protocol import (
     LabelScores,
     OnText,
     Request,
+    SelfMonitoring,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
@@ -70,6 +71,12 @@ class Dispatcher:
     def finds_limit(self) -> bool:
         """Whether ``limit`` is still being found out, from how the engine answers."""
         return self._tuner is not None
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why the engine cannot answer now; None while it can. An engine that does not watch itself is known only by
+        the last request."""
+        return self.engine.down_reason if isinstance(self.engine, SelfMonitoring) else self.outage.reason
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""

@@ -179,6 +179,16 @@ class LabelScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class SelfMonitoring(Protocol):
+    """What an engine is besides, if it knows without being asked anything whether it can answer."""
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why no request can be answered now; None while they can be."""
+        ...
+
+
 #: Parameters that cannot change an answer, so that every engine may take them and do nothing.
 INERT_PARAMETERS = frozenset(
     {

@@ -25,6 +25,11 @@ FORCED_TOKENS = Counter(
 )
 
 ACTIVE_BATCHES = Gauge("gristmill_active_batches", "Batches this process is working on.", registry=REGISTRY)
+ENGINE_RESTARTS = Counter(
+    "gristmill_engine_restarts",
+    "Times the embedded engine's process was started again after it had ended.",
+    registry=REGISTRY,
+)
 ENGINE_UP = Gauge("gristmill_engine_up", "1 while the engine answers.", registry=REGISTRY)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -173,27 +171,14 @@ async def test_a_cancelled_request_makes_room_at_once(engine):
     assert texts([await engine.complete(complete("The capital of France is", max_tokens=1))]) == [" Paris"]
 
 
-async def test_a_killed_worker_is_unavailable_and_the_next_request_starts_another(engine):
-    task = asyncio.create_task(
-        engine.complete(chat("Tell a very long story.", max_tokens=4000, logit_bias={"2": -100}))
-    )
-    await asyncio.sleep(0.3)
-    os.kill(engine._worker._process.pid, signal.SIGKILL)
-    with pytest.raises(EngineError) as caught:
-        await task
-    assert caught.value.kind is ErrorKind.UNAVAILABLE
-    assert "SIGKILL" in caught.value.message
-    assert texts([await engine.complete(complete("The capital of France is", max_tokens=1))]) == [" Paris"]
-
-
 async def test_the_worker_dies_with_a_killed_server(pulled_model):
     program = """
-        import asyncio, os
+        import asyncio, os, psutil
         from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
         async def main():
             engine = OpenVinoEngine(OpenVinoOptions(kv_cache_gb=0.1))
             await engine.start()
-            print(engine._worker._process.pid, flush=True)
+            print(psutil.Process().children()[0].pid, flush=True)
             os.kill(os.getpid(), 9)
         asyncio.run(main())
     """

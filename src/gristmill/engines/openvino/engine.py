@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from gristmill.engines.openvino.frames import Ready
 from gristmill.engines.openvino.options import OpenVinoOptions
-from gristmill.engines.openvino.process import WorkerProcess
+from gristmill.engines.openvino.process import Heartbeat, WorkerProcess
+from gristmill.engines.openvino.supervision import WorkerSupervisor
 from gristmill.engines.protocol import (
     Capabilities,
     Completion,
-    EngineError,
-    ErrorKind,
     LabelRequest,
     LabelScores,
     OnText,
@@ -22,7 +22,6 @@ from gristmill.models.checked_file import sha256_of
 from gristmill.models.locate import locate
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
-from gristmill.user_error import UserError
 
 __all__ = ["DEFAULT_MODEL", "OpenVinoEngine", "OpenVinoOptions"]
 
@@ -42,15 +41,18 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, options: OpenVinoOptions, model: str | None = None) -> None:
+    def __init__(self, options: OpenVinoOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         self._options = options
         self._source = model or DEFAULT_MODEL
-        self._worker: WorkerProcess | None = None
-        self._starting = asyncio.Lock()
-        self._stopped = False
+        self._heartbeat = heartbeat or Heartbeat()
+        self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready)
         self._fingerprint: str | None = None
         self.models: tuple[str, ...] = (self._source,)
         self.capabilities = Capabilities(_slots(options), _PARAMETERS, reports_cached_tokens=True)
+
+    @property
+    def down_reason(self) -> str | None:
+        return self._supervisor.down_reason
 
     async def fingerprint(self) -> str:
         if self._fingerprint is None:
@@ -61,20 +63,16 @@ class OpenVinoEngine:
         """Loads the model; the first time a GGUF file is used it is converted, which takes a while. Raises
         UserError when the model is not on this machine or cannot be used."""
         self.models = (locate(self._source).name,)
-        self._stopped = False
-        await self._running_worker()
+        await self._supervisor.start()
 
     async def stop(self) -> None:
-        self._stopped = True
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.stop()
+        await self._supervisor.stop()
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
-        worker = await self._running_worker()
+        worker = await self._supervisor.worker()
         completion = await worker.complete(request, on_text)
         FORCED_TOKENS.inc(completion.forced_tokens)
         return completion
@@ -82,27 +80,16 @@ class OpenVinoEngine:
     async def score(self, request: LabelRequest) -> LabelScores:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
-        worker = await self._running_worker()
+        worker = await self._supervisor.worker()
         return await worker.score(request)
 
-    async def _running_worker(self) -> WorkerProcess:
-        """The worker; a dead one is replaced, once however many requests ask."""
-        async with self._starting:
-            if self._stopped:
-                raise EngineError(ErrorKind.UNAVAILABLE, "The embedded engine has been stopped.", status=503)
-            if self._worker is None or not self._worker.alive:
-                try:
-                    self._worker, ready = await WorkerProcess.start(self._source, self._options)
-                except UserError as error:
-                    if self._worker is None:
-                        raise
-                    raise EngineError(ErrorKind.UNAVAILABLE, str(error), status=503) from error
-                if ready.fallback:
-                    log.warning("slower attention", kernel="openvino", because=ready.fallback)
-                self.capabilities = Capabilities(
-                    _slots(self._options), _PARAMETERS, True, context_length=ready.context_length
-                )
-            return self._worker
+    async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
+        return await WorkerProcess.start(self._source, self._options, self._heartbeat)
+
+    def _note_ready(self, ready: Ready) -> None:
+        if ready.fallback:
+            log.warning("slower attention", kernel="openvino", because=ready.fallback)
+        self.capabilities = Capabilities(_slots(self._options), _PARAMETERS, True, context_length=ready.context_length)
 
 
 def _fingerprint(source: str, options: OpenVinoOptions) -> str:

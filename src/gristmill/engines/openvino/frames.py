@@ -1,6 +1,13 @@
-"""What the server and the worker process say to each other: a length (4 bytes, little-endian), then msgpack."""
+"""What the server and the worker process say to each other: a header, then msgpack.
+
+The header holds the length of what follows and the request's id, so that a request that cannot be decoded is still one
+that can be answered.
+"""
 
 from __future__ import annotations
+
+import struct
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +50,16 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
     id: int
 
 
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    """Answered by Pong at once, whatever is being computed."""
+
+
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    """``busy_seconds``: how long the worker has been at its present step or request; 0 while it has none."""
+
+    busy_seconds: float
+
+
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """``fallback``: why OpenVINO's attention kernel is used where ours was asked for; else empty."""
 
@@ -82,18 +99,34 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     code: str | None
 
 
-ToWorker = Load | Submit | SubmitScore | Cancel
-FromWorker = Ready | LoadFailed | Text | Done | Scored | Failed
+ToWorker = Load | Submit | SubmitScore | Cancel | Ping
+FromWorker = Ready | LoadFailed | Text | Done | Scored | Failed | Pong
 
-LENGTH_BYTES = 4
+
+class Header(NamedTuple):
+    """``length`` of the body in bytes; ``request_id`` is 0 for frames that concern no request."""
+
+    length: int
+    request_id: int
+
+
+_header = struct.Struct("<IQ")
+HEADER_BYTES = _header.size
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
 def encode(frame: ToWorker | FromWorker) -> bytes:
+    """Raises ValueError, OverflowError or RecursionError for values that msgpack cannot hold."""
     body = _encoder.encode(frame)
-    return len(body).to_bytes(LENGTH_BYTES, "little") + body
+    if len(body) >= 2**32:
+        raise ValueError("it is longer than 4 GiB")
+    return _header.pack(len(body), getattr(frame, "id", 0)) + body
+
+
+def decode_header(data: bytes) -> Header:
+    return Header(*_header.unpack(data))
 
 
 def decode_to_worker(body: bytes) -> ToWorker:

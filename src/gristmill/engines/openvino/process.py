@@ -1,15 +1,16 @@
-"""The server's end of the worker process: start it, send it requests, take its frames, notice its death."""
+"""The server's end of one worker process: start it, send it requests, take its frames, notice silence and death."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from gristmill.engines.openvino import frames
+from gristmill.engines.openvino.death import describe_death, out_of_memory_kills
 from gristmill.engines.openvino.frames import (
     Cancel,
     Done,
@@ -17,6 +18,8 @@ from gristmill.engines.openvino.frames import (
     FromWorker,
     Load,
     LoadFailed,
+    Ping,
+    Pong,
     Ready,
     Scored,
     Submit,
@@ -25,8 +28,11 @@ from gristmill.engines.openvino.frames import (
 )
 from gristmill.engines.openvino.options import OpenVinoOptions
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind, LabelRequest, LabelScores, OnText, Request
+from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
+
+log = get_logger(__name__)
 
 #: How much of what the worker printed last is kept, in bytes, to say why it died.
 _KEPT_OUTPUT = 4096
@@ -34,39 +40,73 @@ _KEPT_OUTPUT = 4096
 _LAST_WORDS_SECONDS = 2.0
 
 
+class Heartbeat(NamedTuple):
+    """Seconds. A worker is asked every ``interval`` whether it is there. Where it has not answered for ``silence`` it
+    is not ready; it is killed when it has been at one step, or one request, for ``stuck``, or has been silent as long
+    without having been stopped by a signal."""
+
+    interval: float = 2.0
+    silence: float = 10.0
+    stuck: float = 600.0
+
+
+class WorkerDied(Exception):
+    """The message says how."""
+
+
 class WorkerProcess:
     """One worker from start to death; ``alive`` turns False for good. Made by ``start``."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, heartbeat: Heartbeat) -> None:
         self._process = process
-        self._ids = itertools.count()
+        self._heartbeat = heartbeat
+        self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Any], OnText | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._printed = b""
+        self._killed_before = out_of_memory_kills()
+        self._killed_because = ""
+        self._stopping = False
+        #: For how many intervals the last ping has not been answered; None where it has.
+        self._missed: int | None = None
         self._reading = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
+        self._pinging = asyncio.create_task(self._ping())
         self._watching = asyncio.create_task(self._watch())
         self.alive = True
+        #: Requests it has answered, refusals included.
+        self.answered = 0
 
     @classmethod
-    async def start(cls, model: str, options: OpenVinoOptions) -> tuple[WorkerProcess, Ready]:
-        """Returns when the model is loaded. Raises UserError when it cannot be, EngineError (unavailable) when
-        the worker dies of something else."""
+    async def start(cls, model: str, options: OpenVinoOptions, heartbeat: Heartbeat) -> tuple[WorkerProcess, Ready]:
+        """Returns when the model is loaded. Raises UserError when it cannot be, WorkerDied when the worker ends before
+        it has said why."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gristmill.engines.openvino.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             # Its own session: the terminal's interrupt goes to the server alone.
             start_new_session=True,
         )  # fmt: skip
-        worker = cls(process)
-        worker._send(Load(model, options))
+        worker = cls(process, heartbeat)
         try:
+            worker._send(Load(model, options))
             return worker, await worker._ready
         except BaseException:
             await worker.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long it has left a ping unanswered; 0 where it has not for longer than is usual."""
+        # Counted, not timed: where this event loop was held up, the answer may be there and only not read yet.
+        silent = (self._missed or 0) * self._heartbeat.interval
+        return silent if silent >= self._heartbeat.silence else 0.0
+
     async def complete(self, request: Request, on_text: OnText | None) -> Completion:
-        """Raises EngineError; unavailable when the worker dies meanwhile."""
+        """Raises EngineError; interrupted when the worker dies meanwhile."""
         number, stream = next(self._ids), on_text is not None
         if isinstance(request, ChatCompletionRequest):
             frame = Submit(number, chat=request, stream=stream)
@@ -76,7 +116,7 @@ class WorkerProcess:
         return answer
 
     async def score(self, request: LabelRequest) -> LabelScores:
-        """Raises EngineError; unavailable when the worker dies meanwhile."""
+        """Raises EngineError; interrupted when the worker dies meanwhile."""
         number, prompt, labels = next(self._ids), request.prompt, request.labels
         chat, text = (None, prompt) if isinstance(prompt, str) else (prompt, None)
         texts = [label for label in labels if isinstance(label, str)]
@@ -89,11 +129,19 @@ class WorkerProcess:
         return answer
 
     async def _ask(self, frame: Submit | SubmitScore, on_text: OnText | None) -> Any:
+        try:
+            data = frames.encode(frame)
+        except (ValueError, OverflowError, RecursionError) as error:
+            message = f"The request cannot be handed to the embedded engine: {error}."
+            raise EngineError(ErrorKind.INVALID_REQUEST, message, code="invalid_value") from None
+        if not self.alive:
+            message = "The embedded engine's process has just ended."
+            raise EngineError(ErrorKind.UNAVAILABLE, message, status=503)
         number = frame.id
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (future, on_text)
         try:
-            self._send(frame)
+            self._write(data)
             return await future
         except asyncio.CancelledError:
             self._send(Cancel(number))
@@ -104,33 +152,54 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End the worker and wait for it. Closing its input would do, but not while a kernel is running."""
         self.alive = False
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        self._stopping = True
+        self._kill("stopped")
         await self._watching
 
+    async def wait_for_death(self) -> str:
+        """How it ended."""
+        return await asyncio.shield(self._watching)
+
+    def _kill(self, because: str) -> None:
+        if self._process.returncode is None:
+            self._killed_because = self._killed_because or because
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     def _send(self, frame: frames.ToWorker) -> None:
+        self._write(frames.encode(frame))
+
+    def _write(self, data: bytes) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.is_closing():
-            stdin.write(frames.encode(frame))
+            stdin.write(data)
 
     async def _read_frames(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None
         try:
             while True:
-                length = int.from_bytes(await stdout.readexactly(frames.LENGTH_BYTES), "little")
-                self._take(frames.decode_from_worker(await stdout.readexactly(length)))
+                header = frames.decode_header(await stdout.readexactly(frames.HEADER_BYTES))
+                self._take(frames.decode_from_worker(await stdout.readexactly(header.length)))
         except asyncio.IncompleteReadError:
             return
+        except Exception as error:
+            self._kill(f"killed, as what it sent could not be read: {error!r}")
 
     def _take(self, frame: FromWorker) -> None:
-        if isinstance(frame, Ready):
-            self._ready.set_result(frame)
-        elif isinstance(frame, LoadFailed):
-            error = UserError if frame.user_error else _could_not_load
-            self._ready.set_exception(error(frame.message))
+        if isinstance(frame, Pong):
+            self._missed = None
+            if frame.busy_seconds > self._heartbeat.stuck:
+                self._kill(f"killed, as it had been at one step for {frame.busy_seconds:.0f} seconds")
+        elif isinstance(frame, Ready | LoadFailed):
+            if self._ready.done():
+                return
+            if isinstance(frame, Ready):
+                self._ready.set_result(frame)
+            else:
+                self._ready.set_exception(_load_error(frame))
         elif frame.id in self._waiting:
+            self.answered += not isinstance(frame, Text)
             future, on_text = self._waiting[frame.id]
             if future.done():
                 return
@@ -145,30 +214,52 @@ class WorkerProcess:
             elif on_text is not None:
                 _call(on_text, frame, future)
 
-    async def _watch(self) -> None:
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat.interval)
+            if self._missed is None:
+                self._missed = 0
+                self._send(Ping())
+                continue
+            self._missed += 1
+            if self.silent_seconds > self._heartbeat.stuck and not _is_stopped(self.pid):
+                self._kill(f"killed, as it had not answered for {self.silent_seconds:.0f} seconds")
+
+    async def _watch(self) -> str:
         """Wait for the worker's death, and tell everybody who waits for it."""
         code = await self._process.wait()
-        expected, self.alive = not self.alive, False
+        self.alive = False
+        self._pinging.cancel()
         # What it wrote last is worth reading; but a process it forked may hold its pipes open, so not for ever.
         await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
         for task in self._reading:
             task.cancel()
-        how = "was stopped" if expected else f"has died ({_describe_exit(code)})"
-        error = _unavailable(how, "" if expected else self._printed.decode("utf-8", "replace"))
+        killed = out_of_memory_kills() > self._killed_before
+        printed = self._printed.decode("utf-8", "replace")
+        how = self._killed_because or describe_death(code, printed, killed)
         if not self._ready.done():
-            self._ready.set_exception(error)
-        for future, _ in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
+            self._ready.set_exception(WorkerDied(how))
         # Nobody may be waiting for it any more, which is no fault.
         if not self._ready.cancelled():
             self._ready.exception()
+        for future, _ in self._waiting.values():
+            if not future.done():
+                future.set_exception(self._error_of_death(how))
+        return how
+
+    def _error_of_death(self, how: str) -> EngineError:
+        if self._stopping:
+            return EngineError(ErrorKind.UNAVAILABLE, "The embedded engine has been stopped.", status=503)
+        # Each request in flight may be the one that killed it: it counts as an attempt of theirs.
+        message = f"The embedded engine's process ended while it was computing this request ({how})."
+        return EngineError(ErrorKind.INTERRUPTED, message, status=500)
 
     async def _read_output(self) -> None:
         stderr = self._process.stderr
         assert stderr is not None
         while data := await stderr.read(65536):
             self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
+            log.debug("embedded engine printed", text=data.decode("utf-8", "replace").rstrip())
 
 
 def _call(on_text: OnText, frame: Text, future: asyncio.Future[Any]) -> None:
@@ -179,18 +270,16 @@ def _call(on_text: OnText, frame: Text, future: asyncio.Future[Any]) -> None:
         future.set_exception(error)
 
 
-def _describe_exit(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+def _load_error(failed: LoadFailed) -> UserError:
+    if failed.user_error:
+        return UserError(failed.message)
+    last = next((line.strip() for line in reversed(failed.message.splitlines()) if line.strip()), "")
+    return UserError(f"The embedded engine could not load the model: {last}")
 
 
-def _could_not_load(traceback: str) -> EngineError:
-    return _unavailable("could not load the model", traceback)
-
-
-def _unavailable(how: str, printed: str) -> EngineError:
-    last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")
-    reason = f": {last}" if last else "."
-    return EngineError(ErrorKind.UNAVAILABLE, f"The embedded engine's process {how}{reason}", status=503)
+def _is_stopped(pid: int) -> bool:
+    """By SIGSTOP, SIGTSTP or a debugger: it will go on when it is told to."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False

@@ -103,8 +103,9 @@ class JobReader:
         size = self._vocabulary.size
         biases: dict[int, float] = {}
         for key, bias in (request.logit_bias or {}).items():
-            if not (key.isascii() and key.isdecimal() and int(key) < size):
-                message = f"'{key}' in logit_bias is not a token id of this model (0 to {size - 1})."
+            # Its length is looked at first: Python refuses to read a number of more than 4,300 digits.
+            if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) < size):
+                message = f"'{key[:20]}' in logit_bias is not a token id of this model (0 to {size - 1})."
                 raise _invalid("logit_bias", message)
             biases[int(key)] = bias
         return biases or None

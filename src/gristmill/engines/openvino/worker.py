@@ -11,47 +11,138 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import msgspec
 
 from gristmill.engines.openvino import frames
-from gristmill.engines.openvino.frames import Cancel, Load, LoadFailed, Ready, Submit, SubmitScore, ToWorker
+from gristmill.engines.openvino.frames import (
+    Cancel,
+    Failed,
+    FromWorker,
+    Load,
+    LoadFailed,
+    Ping,
+    Pong,
+    Ready,
+    Submit,
+    SubmitScore,
+    ToWorker,
+)
+from gristmill.engines.protocol import ErrorKind
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     from gristmill.engines.openvino.runner import Runner
 
 
-def main() -> None:
+def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output as they like: keep it for frames by moving theirs to standard error.
-    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    pipe = Pipe(sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)
-    inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
-    threading.Thread(target=_read_frames, args=(sys.stdin.buffer, inbox), daemon=True).start()
-    load = inbox.get()
+    threading.Thread(target=pipe.read, daemon=True).start()
+    load = pipe.inbox.get()
     assert isinstance(load, Load)
     try:
-        runner = _load(load, output)
+        runner = _load(load, pipe.write)
     except UserError as error:
-        _write(output, LoadFailed(str(error), user_error=True))
+        pipe.write(LoadFailed(str(error), user_error=True))
         os._exit(1)
     except Exception:
-        _write(output, LoadFailed(traceback.format_exc(limit=-3), user_error=False))
+        pipe.write(LoadFailed(traceback.format_exc(limit=-3), user_error=False))
         os._exit(1)
+    try:
+        _serve(pipe, runner)
+    except BaseException:
+        # Left by hand: the interpreter's own way out aborts when it meets the thread that reads the input.
+        traceback.print_exc(limit=-3)
+    os._exit(1)
+
+
+class Pipe:
+    """The server's end is one process, ours two threads: one reads and answers pings, the other computes."""
+
+    def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
+        self.inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        #: When the computing thread began what it is at, by the monotonic clock; None while it waits for requests.
+        self.busy_since: float | None = None
+        self._source = source
+        self._target = target
+        self._writing = threading.Lock()
+
+    def write(self, frame: FromWorker) -> None:
+        data = memoryview(frames.encode(frame))
+        with self._writing:
+            while data:
+                data = data[self._target.write(data) :]
+
+    def read(self) -> None:
+        try:
+            while len(head := self._source.read(frames.HEADER_BYTES)) == frames.HEADER_BYTES:
+                header = frames.decode_header(head)
+                self._take(header.request_id, self._source.read(header.length))
+        except BaseException:
+            traceback.print_exc(limit=-3)
+            os._exit(1)
+        # The server is gone. There is nothing to save, and the main thread may be deep in a kernel.
+        os._exit(0)
+
+    def _take(self, request_id: int, body: bytes) -> None:
+        try:
+            frame = frames.decode_to_worker(body)
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            self.write(_failed_by(request_id, error))
+            return
+        if isinstance(frame, Ping):
+            since = self.busy_since
+            self.write(Pong(0.0 if since is None else time.monotonic() - since))
+        else:
+            self.inbox.put(frame)
+
+
+def _serve(pipe: Pipe, runner: Runner) -> NoReturn:
     while True:
-        while not inbox.empty() or not runner.busy:
-            frame = inbox.get()
+        while not pipe.inbox.empty() or not runner.busy:
+            pipe.busy_since = None
+            frame = pipe.inbox.get()
+            pipe.busy_since = time.monotonic()
             if isinstance(frame, Submit):
-                runner.submit(frame)
+                _enter(pipe, runner, frame.id, lambda submit=frame: runner.submit(submit))  # type: ignore[misc]
             elif isinstance(frame, SubmitScore):
-                runner.submit_score(frame)
+                _enter(pipe, runner, frame.id, lambda submit=frame: runner.submit_score(submit))  # type: ignore[misc]
             elif isinstance(frame, Cancel):
                 runner.cancel(frame.id)
+        pipe.busy_since = time.monotonic()
         runner.step()
 
 
-def _load(load: Load, output: BinaryIO) -> Runner:
+def _enter(pipe: Pipe, runner: Runner, request_id: int, submit: Callable[[], None]) -> None:
+    """Whatever goes wrong while one request is read is that request's, and nobody else's."""
+    try:
+        submit()
+    except BaseException as error:  # a panic of llguidance is no Exception
+        runner.cancel(request_id)
+        pipe.write(_failed_by(request_id, error))
+
+
+def _failed_by(request_id: int, error: BaseException) -> Failed:
+    """A request that cannot be nested or encoded as it is will not get better; what we did not foresee might."""
+    if isinstance(error, RecursionError):
+        message = "The request is nested too deeply."
+        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
+    if isinstance(error, msgspec.DecodeError):
+        message = f"The embedded engine cannot read this request: {error}."
+        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
+    traceback.print_exception(error, limit=-3)
+    message = f"The embedded engine failed on this request: {type(error).__name__}: {error}"[:500]
+    return Failed(request_id, ErrorKind.INTERRUPTED, message, 500, None, None)
+
+
+def _load(load: Load, emit: Callable[[FromWorker], None]) -> Runner:
     from gristmill.models.extra import require
 
     for package in ("jinja2", "llguidance", "numpy", "gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
@@ -83,23 +174,10 @@ def _load(load: Load, output: BinaryIO) -> Runner:
         ends,
         options.step_tokens,
         options.max_rows,
-        lambda frame: _write(output, frame),
+        emit,
     )
-    _write(output, Ready(context_length, model.fallback))
+    emit(Ready(context_length, model.fallback))
     return runner
-
-
-def _write(output: BinaryIO, frame: frames.FromWorker) -> None:
-    data = memoryview(frames.encode(frame))
-    while data:
-        data = data[output.write(data) :]
-
-
-def _read_frames(source: BinaryIO, inbox: queue.SimpleQueue[ToWorker]) -> None:
-    while len(head := source.read(frames.LENGTH_BYTES)) == frames.LENGTH_BYTES:
-        inbox.put(frames.decode_to_worker(source.read(int.from_bytes(head, "little"))))
-    # The server is gone. There is nothing to save, and the main thread may be deep in a kernel.
-    os._exit(0)
 
 
 if __name__ == "__main__":

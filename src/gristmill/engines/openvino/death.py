@@ -1,0 +1,54 @@
+"""Why a worker process has ended, for the log and for those who wait for it; and when to start the next. Pure, but for
+the count of processes that the system has killed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+from pathlib import Path
+
+#: Characters of what the process printed last.
+_LONGEST_LINE = 300
+_MAX_DELAY = 60.0
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds to wait after that many deaths in a row, without an answer between them. The first costs no wait."""
+    return 0.0 if deaths <= 1 else min(2.0 ** (deaths - 2), _MAX_DELAY)
+
+
+def describe_death(code: int, printed: str, out_of_memory: bool) -> str:
+    """``code`` as subprocess has it: negative for a signal. ``printed``: the end of its standard error.
+    ``out_of_memory``: whether the system has killed processes for want of memory while it ran."""
+    if code >= 0:
+        how = f"exit code {code}"
+    else:
+        how = f"signal {-code}"
+        with contextlib.suppress(ValueError):
+            how = f"signal {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        how += (
+            ": this machine ran out of memory; a smaller kv_cache_gb needs less"
+            if out_of_memory
+            else ": by hand, or because memory ran out"
+        )
+    last = _last_line(printed)
+    return f"{how}; it printed last: {last}" if last else how
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the system has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found.group(1)) if found else 0
+
+
+def _last_line(printed: str) -> str:
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    # The interpreter says what is fatal first, and where it was afterwards.
+    fatal = [line for line in lines if line.startswith("Fatal Python error")]
+    chosen = (fatal or lines or [""])[-1]
+    return "".join(char if char.isprintable() else " " for char in chosen[:_LONGEST_LINE])

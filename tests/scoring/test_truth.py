@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import random
 
+import polars as pl
 import pytest
 
+from gristmill.scoring.table import truth_values
 from gristmill.scoring.truth import agreement
+from gristmill.user_error import UserError
 
 numpy = pytest.importorskip("numpy", reason="the extra 'score' is not installed")
 stats = pytest.importorskip("scipy.stats", reason="the extra 'score' is not installed")
@@ -67,3 +70,9 @@ def test_calibration_has_a_tenth_of_the_rows_in_each_bin():
     assert [each.rows for each in bins] == [100] * 10
     assert [each.score for each in bins] == sorted(each.score for each in bins)
     assert all(abs(each.score - each.truth) < 1.5 for each in bins)
+
+
+def test_a_right_score_without_end_is_refused():
+    assert truth_values(pl.DataFrame({"t": ["1", "", "nan", None]}), "t") == [1.0, None, None, None]
+    with pytest.raises(UserError, match="row 2 .such as 'inf'"):
+        truth_values(pl.DataFrame({"t": ["1", "inf"]}), "t")

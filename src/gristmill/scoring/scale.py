@@ -63,8 +63,8 @@ def parse_scale(text: str) -> Scale:
     for label in labels:
         if len(label) > _LONGEST_LABEL:
             raise UserError(
-                f"The label '{label[:30]}...' of the scale has {len(label):,} characters: use {_LONGEST_LABEL} at most, "
-                "and say in the rubric what each label means."
+                f"The label '{label[:30]}...' of the scale has {len(label):,} characters: use {_LONGEST_LABEL} at "
+                "most, and say in the rubric what each label means."
             )
         if not label.isprintable():
             raise UserError(f"The label {label!r} of the scale cannot be printed: name it otherwise.")

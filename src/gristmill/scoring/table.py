@@ -52,9 +52,8 @@ def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
     given = table[column]
     texts = given.cast(pl.String).str.strip_chars()
     values = texts.cast(pl.Float64, strict=False).fill_nan(None)
-    wrong = (
-        (values.is_null() | values.is_infinite()) & texts.is_not_null() & ~texts.str.to_lowercase().is_in(["", "nan"])
-    )
+    given_none = texts.is_null() | texts.str.to_lowercase().is_in(["", "nan"])
+    wrong = (values.is_null() | values.is_infinite()) & ~given_none
     if wrong.any():
         rows = wrong.arg_true()
         raise UserError(

@@ -35,4 +35,5 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", summary="Prometheus metrics")
 async def prometheus(request: Request) -> Response:
     metrics.ENGINE_UP.set(host(request).dispatcher.down_reason is None)
+    metrics.IN_FLIGHT.set(host(request).dispatcher.in_flight)
     return Response(metrics.render(), media_type="text/plain; version=0.0.4")

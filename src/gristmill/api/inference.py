@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
 from gristmill.api.streaming import Chunks, Piece, Text, stream
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.inference import chat, completions, score
-from gristmill.inference.answer import Asker, new_id, now, usage
+from gristmill.inference.answer import Answer, Asker, new_id, now, usage
 from gristmill.wire.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
 
@@ -22,8 +26,8 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read_body(request)
     wanted = chat.parse(body)
     if wanted.stream:
-        return await stream(dispatcher, wanted, _chat_chunks(wanted))
-    return reply((await chat.answer(body, _asker(dispatcher))).body)
+        return await unless_disconnected(request, stream(dispatcher, wanted, _chat_chunks(wanted)))
+    return await _answer(request, chat.answer(body, _asker(dispatcher)))
 
 
 @router.post("/completions", summary="Text completion")
@@ -32,14 +36,18 @@ async def create_completion(request: Request) -> Response:
     body = await read_body(request)
     wanted = completions.parse(body)
     if wanted[0].stream:
-        return await stream(dispatcher, wanted[0], _text_chunks(wanted[0]))
-    return reply((await completions.answer(body, _asker(dispatcher))).body)
+        return await unless_disconnected(request, stream(dispatcher, wanted[0], _text_chunks(wanted[0])))
+    return await _answer(request, completions.answer(body, _asker(dispatcher)))
 
 
 @router.post("/score", summary="Probabilities of labels after a prompt")
 async def create_score(request: Request) -> Response:
-    answer = await score.answer(await read_body(request), _asker(host(request).dispatcher))
-    return reply(answer.body)
+    body = await read_body(request)
+    return await _answer(request, score.answer(body, _asker(host(request).dispatcher)))
+
+
+async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
+    return reply((await unless_disconnected(request, work)).body)
 
 
 def _asker(dispatcher: Dispatcher) -> Asker:

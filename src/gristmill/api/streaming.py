@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 from fastapi import Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import Completion, EngineError, Request
@@ -44,34 +45,42 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     asking = asyncio.create_task(ask())
     try:
         first = await queue.get()
-    except asyncio.CancelledError:
+        if isinstance(first, EngineError):
+            raise first
+    except BaseException:
         asking.cancel()
         raise
-    if isinstance(first, EngineError):
-        raise first
-    return StreamingResponse(_events(asking, first, queue, chunks), media_type="text/event-stream")
+    return _EventStream(asking, _events(first, queue, chunks))
 
 
-async def _events(
-    asking: asyncio.Task[None], first: Piece, queue: asyncio.Queue[Piece | EngineError], chunks: Chunks
-) -> AsyncIterator[bytes]:
-    try:
-        for chunk in chunks(None):
-            yield _event(encode(chunk))
-        piece: Piece | EngineError = first
-        while isinstance(piece, Text):
-            for chunk in chunks(piece):
-                yield _event(encode(chunk))
-            piece = await queue.get()
-        if isinstance(piece, EngineError):
-            yield _event(encode(api_error(piece).response()))
-            return
+class _EventStream(StreamingResponse):
+    """The reader may go away at any time, also before the first event: then nobody wants the rest."""
+
+    def __init__(self, asking: asyncio.Task[None], events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._asking = asking
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._asking.cancel()
+
+
+async def _events(first: Piece, queue: asyncio.Queue[Piece | EngineError], chunks: Chunks) -> AsyncIterator[bytes]:
+    for chunk in chunks(None):
+        yield _event(encode(chunk))
+    piece: Piece | EngineError = first
+    while isinstance(piece, Text):
         for chunk in chunks(piece):
             yield _event(encode(chunk))
-        yield _event(b"[DONE]")
-    finally:
-        # The reader may have gone away: then nobody wants the rest.
-        asking.cancel()
+        piece = await queue.get()
+    if isinstance(piece, EngineError):
+        yield _event(encode(api_error(piece).response()))
+        return
+    for chunk in chunks(piece):
+        yield _event(encode(chunk))
+    yield _event(b"[DONE]")
 
 
 def _event(data: bytes) -> bytes:

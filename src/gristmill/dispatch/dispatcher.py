@@ -78,6 +78,11 @@ class Dispatcher:
         the last request."""
         return self.engine.down_reason if isinstance(self.engine, SelfMonitoring) else self.outage.reason
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that the engine has at this moment."""
+        return self._slots.in_flight
+
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
         async with self._slots.place():

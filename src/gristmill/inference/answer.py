@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, Request
 from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 
+T = TypeVar("T")
+
 
 class Asker(NamedTuple):
     """Asks an engine, through whatever dispatching and retrying the caller wants."""
 
-    complete: Callable[[Request], Awaitable[Completion]]
-    score: Callable[[LabelRequest], Awaitable[LabelScores]]
+    complete: Callable[[Request], Coroutine[Any, Any, Completion]]
+    score: Callable[[LabelRequest], Coroutine[Any, Any, LabelScores]]
 
 
 class Answer(NamedTuple):
@@ -37,6 +40,18 @@ class Answer(NamedTuple):
     def known(cls, body: bytes) -> Answer:
         """An earlier answer to the same request; nothing was computed for it."""
         return cls(msgspec.Raw(body), 0, 0, 0, reused=True)
+
+
+async def all_of(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The answers to all questions of one request, asked at once. Where one fails, or nobody waits any longer, the
+    others are given up: they must not go on occupying the engine."""
+    asking = [asyncio.ensure_future(each) for each in asked]
+    try:
+        return list(await asyncio.gather(*asking))
+    finally:
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 def new_id(prefix: str) -> str:

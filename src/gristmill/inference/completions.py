@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
-from gristmill.inference.answer import Answer, Asker, new_id, now, usage
+from gristmill.inference.answer import Answer, Asker, all_of, new_id, now, usage
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
     CompletionChoice,
@@ -36,7 +35,7 @@ async def answer(body: bytes, ask: Asker) -> Answer:
     if len(requests) == 1:
         completions = [await ask.complete(requests[0])]
     else:
-        completions = list(await asyncio.gather(*(ask.complete(request) for request in requests)))
+        completions = await all_of(ask.complete(request) for request in requests)
     prompt_tokens = sum(each.prompt_tokens for each in completions)
     completion_tokens = sum(each.completion_tokens for each in completions)
     reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import msgspec
 
 from gristmill.engines.protocol import LabelRequest, LabelScores
-from gristmill.inference.answer import Answer, Asker, usage
+from gristmill.inference.answer import Answer, Asker, all_of, usage
 from gristmill.wire.chat import Message
 from gristmill.wire.errors import ApiError, missing_parameter
 from gristmill.wire.json import decode
@@ -26,7 +25,7 @@ async def answer(body: bytes, ask: Asker) -> Answer:
     labels = _labels(request)
     ending = request.add_generation_prompt, request.continue_final_message
     asked = [LabelRequest(request.model, prompt, labels, *ending) for prompt in _prompts(request)]
-    found = await asyncio.gather(*(ask.score(each) for each in asked))
+    found = await all_of(ask.score(each) for each in asked)
     prompt_tokens = sum(each.prompt_tokens for each in found)
     reported = [each.cached_tokens for each in found if each.cached_tokens is not None]
     cached_tokens = sum(reported) if len(reported) == len(found) else None

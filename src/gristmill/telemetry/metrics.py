@@ -30,6 +30,7 @@ ENGINE_RESTARTS = Counter(
     "Times the embedded engine's process was started again after it had ended.",
     registry=REGISTRY,
 )
+IN_FLIGHT = Gauge("gristmill_requests_in_flight", "Requests that the engine has.", registry=REGISTRY)
 ENGINE_UP = Gauge("gristmill_engine_up", "1 while the engine answers.", registry=REGISTRY)
 
 

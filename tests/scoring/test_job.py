@@ -15,7 +15,16 @@ from gristmill.scoring.condition import Condition
 from gristmill.scoring.job import Escalation, check_names, with_scores
 from gristmill.scoring.passes import PassFiles
 from gristmill.scoring.plan import Wanted, choose_method, plan
-from gristmill.scoring.prompt import GENERATE, LABELS, TOP_LOGPROBS, Instrument, Method, shared_body
+from gristmill.scoring.prompt import (
+    GENERATE,
+    LABELS,
+    TOP_LOGPROBS,
+    TOP_LOGPROBS_BEGUN,
+    Instrument,
+    Method,
+    row_messages,
+    shared_body,
+)
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -77,6 +86,42 @@ def test_what_the_labels_cannot_say_is_generated(tmp_path):
     assert scored["score_method"].to_list() == ["labels", "generate", "labels", "generate"]
     assert scored["score_off_scale"].to_list() == pytest.approx([0.0, 0.8, 0.0, 0.8])
     assert backend.shared["1"]["labels"] == [" 0", " 1", " 2"]
+
+
+MANY = pl.DataFrame({"id": [f"{i:03}" for i in range(300)], "text": [f"row {i}" for i in range(300)]})
+
+
+def run_many(tmp_path: Path, backend: Told, **wishes) -> pl.DataFrame:
+    wanted = Wanted("Score.", SCALE, id_column="id", **wishes)
+    return with_scores(MANY, plan(MANY, wanted, LABELS).job.run(tmp_path, backend), wanted.names)
+
+
+def test_a_model_that_keeps_to_no_scale_is_noticed_in_the_first_rows(tmp_path):
+    backend = Told(lambda name, text: OFF)
+    with pytest.raises(UserError, match=r"(?s)first 50 answers of told, 50 are off the scale.*--method generate"):
+        run_many(tmp_path, backend)
+    assert [(name, len(texts)) for name, texts in backend.asked] == [("0-first", 50)]
+
+
+def test_one_that_mostly_does_is_asked_every_row_once_and_what_is_off_again(tmp_path):
+    backend = Told(lambda name, text: says('{"score": 1}') if name[0] == "2" else OFF if "9" in text else SURE)
+    scored = run_many(tmp_path, backend)
+    assert [(name, len(texts)) for name, texts in backend.asked] == [("0-first", 50), ("1", 250), ("2-off-scale", 57)]
+    assert scored["score"].null_count() == 0 and scored["id"].equals(MANY["id"])
+
+
+def test_off_scale_probabilities_can_be_taken_as_they_are(tmp_path):
+    backend = Told(lambda name, text: OFF)
+    assert run_many(tmp_path, backend, most_off_scale=1.0)["score"].null_count() == 0
+
+
+def test_an_answer_is_begun_where_the_engine_can_go_on_from_it():
+    instrument = Instrument("Score.", parse_scale("0..10"))
+    body = shared_body(instrument, TOP_LOGPROBS_BEGUN)
+    assert body["continue_final_message"] and body["add_generation_prompt"] is False
+    assert row_messages("a row", None, TOP_LOGPROBS_BEGUN)[-1] == {"role": "assistant", "content": "Score:"}
+    assert "continue_final_message" not in shared_body(instrument, TOP_LOGPROBS)
+    assert [each["role"] for each in row_messages("a row", None, TOP_LOGPROBS)] == ["user"]
 
 
 def test_an_answer_that_is_not_valid_is_asked_for_once_more_and_no_more(tmp_path):

@@ -89,3 +89,28 @@ def test_every_row_needs_an_id_of_its_own(ids, message):
 def test_an_id_column_that_is_not_there():
     with pytest.raises(UserError, match="no column 'key' for --id. It has: id"):
         check_ids(pl.DataFrame({"id": [1]}), "key")
+
+
+CELLS = ["=1+1", "+49 30 1234", "-3.5", "+2", "@SUM(A1)", "\t=1", "\r=1", "-", "a=b", "", None, "-1e-3", "-2+3", "=A1"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_no_cell_that_is_written_is_a_formula_but_numbers_stay_numbers(tmp_path: Path, suffix: str):
+    table = pl.DataFrame({"=id": CELLS, "number": pl.Series([-1.5] * len(CELLS))})
+    path = tmp_path / f"out{suffix}"
+    write_table(table, path)
+    found = pl.read_csv(path, separator="," if suffix == ".csv" else "\t", infer_schema=False)
+    assert found.columns == ["'=id", "number"]
+    assert found["'=id"].to_list() == [
+        "'=1+1", "'+49 30 1234", "-3.5", "+2", "'@SUM(A1)", "'\t=1", "'\r=1", "'-", "a=b", "", None, "-1e-3",
+        "'-2+3", "'=A1",
+    ]  # fmt: skip
+    assert set(found["number"]) == {"-1.5"}
+    write_table(table, path, keep_formulas=True)
+    assert path.read_text().startswith("=id")
+
+
+def test_other_formats_are_not_changed(tmp_path: Path):
+    table = pl.DataFrame({"=id": CELLS})
+    write_table(table, tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet").equals(table)

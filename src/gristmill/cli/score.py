@@ -75,6 +75,9 @@ def score(
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     reuse_answers: config.ReuseAnswers = False,
+    keep_formulas: Annotated[
+        bool, typer.Option("--keep-formulas", help="In CSV and TSV, leave cells that a spreadsheet would compute.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
@@ -121,7 +124,7 @@ def score(
     state = _check_files(output, report, frame, overwrite)
     assert output is not None
     scores = planned.job.run(state, backend, _escalation(second, when, server, planned, reuse_answers))
-    write_table(with_scores(frame, scores, wanted.names), output)
+    write_table(with_scores(frame, scores, wanted.names), output, keep_formulas)
     ids = frame[id_column].to_list()
     reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths)
     if report is not None:

@@ -16,13 +16,18 @@ from gristmill.scoring.passes import Backend, Pass
 from gristmill.scoring.prompt import GENERATE, Instrument, Method
 from gristmill.scoring.questions import Question
 from gristmill.scoring.template import RowTemplate
+from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
+
+log = get_logger(__name__)
 
 #: Longer texts of a row, and empty ones, are an error of the row: no model's context holds the first.
 LONGEST_TEXT = 4 * 1024 * 1024
 #: An answer that may differ from the one that was not valid.
 _RETRY = {"temperature": 0.5, "seed": 1}
+#: Answers after which it is told whether a model keeps to the scale, where there are more than so many to come.
+_FIRST, _MANY = 50, 200
 #: Rows taken out of the table at a time.
 _BLOCK = 1024
 
@@ -105,8 +110,9 @@ class ScoreJob:
 
 
 class Asking:
-    """Asks one backend in at most three passes: everything; what the labels cannot say, to generate; what was no valid
-    answer, once more. Each is a batch of its own, and resumes."""
+    """Asks one backend in at most four passes: the first questions, to see whether the model keeps to the scale;
+    everything; what the labels cannot say, to generate; what was no valid answer, once more. Each is a batch of its
+    own, and resumes."""
 
     def __init__(self, folder: Path, backend: Backend, settings: ScoreSettings, text_of: Callable[[int], str]) -> None:
         self._folder = folder
@@ -116,15 +122,25 @@ class Asking:
         self.batches: list[Batch] = []
 
     def outcomes(self, questions: Iterator[Question], method: Method) -> Iterable[tuple[Question, Outcome]]:
-        """Of each question that was answered or failed, once."""
+        """Of each question that was answered or failed, once. Raises UserError where most of the first answers are off
+        the scale: all the others would be asked twice."""
         found: dict[Question, Outcome] = {}
-        first = next(questions, None)
-        if first is None:
+        first = list(itertools.islice(questions, _MANY + 1))
+        if not first:
             return found.items()
-        found.update(self._pass("1", itertools.chain([first], questions), method))
+        if len(first) > _MANY and method is not GENERATE:
+            found.update(self._pass("0-first", first[:_FIRST], method))
+            self._check_scale(found)
+            first = first[_FIRST:]
+        found.update(self._pass("1", itertools.chain(first, questions), method))
         # In the order of the rows: asking the same again must be the same batch.
         off_scale = sorted(each for each, outcome in found.items() if self._is_off_scale(outcome))
         if off_scale:
+            if len(off_scale) > len(found) / 2:
+                log.warning(
+                    "most answers are off the scale and asked for once more, written out",
+                    answers=len(found), off_scale=len(off_scale), model=self._backend.model,
+                )  # fmt: skip
             for question, outcome in self._pass("2-off-scale", off_scale, GENERATE):
                 before = found[question]
                 found[question] = structs.replace(outcome, entropy=before.entropy, off_scale=before.off_scale)
@@ -140,6 +156,16 @@ class Asking:
         batch, outcomes = one.outcomes(self._folder, questions, self._text_of, self._settings.instrument)
         self.batches.append(batch)
         return outcomes
+
+    def _check_scale(self, found: dict[Question, Outcome]) -> None:
+        off_scale = sum(self._is_off_scale(outcome) for outcome in found.values())
+        if off_scale > len(found) / 2:
+            raise UserError(
+                f"Of the first {len(found)} answers of {self._backend.model}, {off_scale} are off the scale, so that "
+                "nothing more was asked: a model that was not tuned to follow instructions answers like that. Use one "
+                "that was, show it what is wanted with --examples, or have the scores written out with --method "
+                "generate. With --most-off-scale 1 the labels' probabilities are taken as they are."
+            )
 
     def _is_off_scale(self, outcome: Outcome) -> bool:
         return outcome.off_scale is not None and outcome.off_scale > self._settings.most_off_scale

@@ -15,7 +15,7 @@ from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.passes import PassFiles
-from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
+from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, TOP_LOGPROBS_BEGUN, Method
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -37,7 +37,11 @@ class LocalBackend:
 
     @property
     def labels_method(self) -> Method:
-        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else TOP_LOGPROBS
+        engine = create_engine(self._host.engine)
+        if isinstance(engine, LabelScorer):
+            return LABELS
+        # A small model whose answer is begun for it puts more of its probability on the labels.
+        return TOP_LOGPROBS_BEGUN if "continue_final_message" in engine.capabilities.parameters else TOP_LOGPROBS
 
     @functools.cached_property
     def model(self) -> str:

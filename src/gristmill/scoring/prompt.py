@@ -51,14 +51,17 @@ class Instrument(NamedTuple):
 
 class Method(NamedTuple):
     """How an engine is asked: ``labels`` for the probability of every label, ``top_logprobs`` for the most probable
-    first tokens, which labels can be told by, ``generate`` for JSON."""
+    first tokens, which labels can be told by, ``generate`` for JSON. ``begun``: the answer is begun for the model, up
+    to where the label comes, which an engine must be able to go on from (``continue_final_message``)."""
 
     name: str
     endpoint: str
+    begun: bool = False
 
 
-LABELS = Method("labels", "/v1/score")
+LABELS = Method("labels", "/v1/score", begun=True)
 TOP_LOGPROBS = Method("top_logprobs", "/v1/chat/completions")
+TOP_LOGPROBS_BEGUN = TOP_LOGPROBS._replace(begun=True)
 GENERATE = Method("generate", "/v1/chat/completions")
 
 
@@ -71,9 +74,11 @@ def shared_body(instrument: Instrument, method: Method) -> dict[str, Any]:
     if method is LABELS:
         labels = [f" {label}" for label in instrument.scale.labels]
         return {"messages": messages, "labels": labels, "continue_final_message": True}
-    if method is TOP_LOGPROBS:
+    if method.name == TOP_LOGPROBS.name:
         tokens = 1 if labels_begin_differently(instrument.scale) else 2
-        return {"messages": messages, "temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": _TOP}
+        told = {"temperature": 0, "max_tokens": tokens, "logprobs": True, "top_logprobs": _TOP}
+        begun = {"continue_final_message": True, "add_generation_prompt": False} if method.begun else {}
+        return {"messages": messages} | told | begun
     tokens = _REASON_TOKENS if instrument.reason else _SCORE_TOKENS
     schema = {"name": "score", "strict": True, "schema": _schema(instrument)}
     form = {"type": "json_schema", "json_schema": schema}
@@ -88,7 +93,7 @@ def question(text: str, criterion: str | None) -> str:
 def row_messages(text: str, criterion: str | None, method: Method) -> list[dict[str, str]]:
     """What a row adds to the shared messages."""
     asked = {"role": "user", "content": question(text, criterion)}
-    return [asked, {"role": "assistant", "content": _OPENING}] if method is LABELS else [asked]
+    return [asked, {"role": "assistant", "content": _OPENING}] if method.begun else [asked]
 
 
 def _system(instrument: Instrument, method: Method) -> str:
@@ -102,11 +107,11 @@ def _system(instrument: Instrument, method: Method) -> str:
 def _instruction(instrument: Instrument, method: Method) -> str:
     scale = instrument.scale.told(instrument.wording.reversed_scale)
     paraphrased = instrument.wording.paraphrased
-    if method is LABELS:
+    if method.begun:
         if paraphrased:
             return f'Write "{_OPENING}", then {scale}. Nothing may come before or after it.'
         return f'Answer with "{_OPENING}" and {scale}, and with nothing else.'
-    if method is TOP_LOGPROBS:
+    if method.name == TOP_LOGPROBS.name:
         return f"Write only {scale}." if paraphrased else f"Answer with {scale}, and with nothing else."
     fields = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
     if paraphrased:
@@ -115,9 +120,9 @@ def _instruction(instrument: Instrument, method: Method) -> str:
 
 
 def _answer(example: Example, instrument: Instrument, method: Method) -> str:
-    if method is LABELS:
+    if method.begun:
         return f"{_OPENING} {example.label}"
-    if method is TOP_LOGPROBS:
+    if method.name == TOP_LOGPROBS.name:
         return example.label
     return msgspec.json.encode({"score": _json_label(example.label, instrument.scale)}).decode()
 

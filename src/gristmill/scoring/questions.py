@@ -99,7 +99,7 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
         scores = response.body.scores or [[]]
         return of_probabilities(scores[0], instrument.scale)
     choice = (response.body.choices or [{}])[0]
-    if method is TOP_LOGPROBS:
+    if method.name == TOP_LOGPROBS.name:
         return of_top_logprobs(_positions(choice), instrument.scale)
     content = choice.get("message", {}).get("content") or ""
     if choice.get("finish_reason") == "length":

@@ -12,6 +12,10 @@ from gristmill.user_error import UserError
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _NAMED_ROWS = 5
+#: How a formula begins, or what a spreadsheet strips before it looks; and what begins so and is none.
+_FORMULA = r"^[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"
+_NUMBER = r"^[+\-]?(\d+([.,]\d+)*|\.\d+)([eE][+\-]?\d+)?$"
+_TEXT_LIKE = (pl.Categorical, pl.Enum)
 
 
 def read_table(source: str) -> pl.DataFrame:
@@ -73,11 +77,29 @@ def check_target(path: Path, table: pl.DataFrame) -> None:
         raise UserError(f"The column '{nested[0]}' holds {table.schema[nested[0]]}: write .jsonl or .parquet instead.")
 
 
-def write_table(table: pl.DataFrame, path: Path) -> None:
-    """In one step: the file is there whole or not at all."""
+def write_table(table: pl.DataFrame, path: Path, keep_formulas: bool = False) -> None:
+    """In one step: the file is there whole or not at all. What a spreadsheet would take for a formula is written as
+    text into CSV and TSV, unless ``keep_formulas``."""
+    if path.suffix.lower() in (".csv", ".tsv") and not keep_formulas:
+        table = without_formulas(table)
     partial = path.with_name(f".{path.name}.part")
     _WRITERS[path.suffix.lower()](table, partial)
     partial.replace(path)
+
+
+def without_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """Texts that begin as a formula does get an apostrophe before it: a spreadsheet shows the rest and computes
+    nothing. Numbers stay numbers, with their sign."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String or isinstance(kind, _TEXT_LIKE)]
+    cells = [pl.col(name).cast(pl.String) for name in texts]
+    safe = [
+        pl.when(cell.str.contains(_FORMULA) & ~cell.str.contains(_NUMBER)).then("'" + cell).otherwise(cell).alias(name)
+        for name, cell in zip(texts, cells, strict=True)
+    ]
+    names = pl.Series(table.columns, dtype=pl.String)
+    changed = names.str.contains(_FORMULA) & ~names.str.contains(_NUMBER)
+    titles = {name: f"'{name}" for name, change in zip(names, changed, strict=True) if change}
+    return table.with_columns(safe).rename(titles)
 
 
 _WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {

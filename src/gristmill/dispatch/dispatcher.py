@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -10,8 +11,9 @@ from typing import Any, TypeVar
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
-from gristmill.dispatch.retry import RetryPolicy, decide
+from gristmill.dispatch.retry import Retry, RetryPolicy, decide
 from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.suspects import Suspect, Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.protocol import (
     Completion,
@@ -24,6 +26,7 @@ from gristmill.engines.protocol import (
     OnText,
     Request,
     SelfMonitoring,
+    interrupted,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
@@ -35,6 +38,20 @@ T = TypeVar("T", Completion, LabelScores)
 
 class Abandoned(Exception):
     """The caller asked to stop while the request was waiting for another try."""
+
+
+class _Attempts:
+    """What became of a row so far: ``failures`` are its own, ``pauses`` nobody's."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.pauses = 0
+        #: When it was last sent, on the clock of ``Suspects``.
+        self.sent = 0
+        #: How many answers the engine had given when the row last found it away.
+        self.away_at: int | None = None
+        #: Set while the row is to be asked alone.
+        self.suspect: Suspect | None = None
 
 
 class Dispatcher:
@@ -61,6 +78,8 @@ class Dispatcher:
         self._tuner = None if window or engine.capabilities.slots_known else Tuner(self.window)
         self._leaders = PrefixLeaders() if engine.capabilities.leader_first else None
         self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
+        self._suspects = Suspects()
+        self._answers = 0
 
     @property
     def limit(self) -> int:
@@ -117,25 +136,30 @@ class Dispatcher:
 
     async def _attempt(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the engine from a place in the window."""
+        answers_before = self._answers
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask()
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
-                if self._leaders is not None:
-                    self._leaders.forget()
             elif error.kind in (ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
                 self._tune(pushed_back=True)
+            if self._leaders is not None and (error.kind is ErrorKind.UNAVAILABLE or error.crashed is not None):
+                self._leaders.forget()
             raise
         except TimeoutError:
             self._tune(pushed_back=True)
-            raise EngineError(ErrorKind.TIMEOUT, "The underlying call to the model timed out.") from None
+            # An engine that answered nobody meanwhile hangs, and any request in flight may be why.
+            hangs = self.engine.name if self._answers == answers_before else None
+            message = "The underlying call to the model timed out."
+            raise EngineError(ErrorKind.TIMEOUT, message, status=504, crashed=hangs) from None
         except Exception as error:
-            # A defect of an engine must cost one row, not the batch.
-            log.error("engine failed unexpectedly", engine=self.engine.name, exc_info=error)
-            message = f"The {self.engine.name} engine failed: {error!r}."
-            raise EngineError(ErrorKind.INTERRUPTED, message) from error
+            # A defect of an engine must cost one row, not the batch; nor may a log that cannot be written.
+            with contextlib.suppress(Exception):
+                log.error("engine failed unexpectedly", engine=self.engine.name, exc_info=error)
+            raise interrupted(f"The {self.engine.name} engine failed: {error!r}.") from error
+        self._answers += 1
         self.outage.report_success()
         self._tune(pushed_back=False)
         return answer
@@ -155,34 +179,70 @@ class Dispatcher:
         prompt: str | list[Any],
     ) -> T:
         prefix = shared_prefix(model, prompt) if self._leaders is not None else None
-        failures = pauses = 0
-        while True:
-            try:
-                if (answer := await self._take_turn(ask, abandon, flow, prefix)) is not None:
-                    return answer[0]
-                await _unless(abandon, self.outage.wait())
-                continue
-            except EngineError as error:
-                failures += 1
-                retry = decide(error.kind, failures, pauses + 1, error.retry_after, random.random(), self._policy)
-                if retry is None:
-                    raise
-            if not retry.counted:
-                failures -= 1
-                pauses += 1
-            if retry.delay > 0:
-                await _unless(abandon, asyncio.sleep(retry.delay))
+        attempts = _Attempts()
+        try:
+            while True:
+                if attempts.suspect is not None:
+                    await _unless(abandon, attempts.suspect.turn())
+                    if attempts.suspect.cleared:
+                        attempts.suspect = None
+                try:
+                    if (answer := await self._take_turn(ask, abandon, flow, prefix, attempts)) is not None:
+                        return answer[0]
+                    await _unless(abandon, self.outage.wait())
+                    continue
+                except EngineError as error:
+                    retry = self._judge(error, attempts)
+                    if retry is None:
+                        raise _with_count(error, attempts) from error
+                if retry.delay > 0:
+                    await _unless(abandon, asyncio.sleep(retry.delay))
+        finally:
+            if attempts.suspect is not None:
+                attempts.suspect.leave()
+
+    def _judge(self, error: EngineError, attempts: _Attempts) -> Retry | None:
+        """What to do after a failure, which is noted; None means give up."""
+        kind, crashed = error.kind, error.crashed
+        if kind is ErrorKind.UNAVAILABLE and crashed is not None:
+            # Away, says a proxy in front of a server that crashes, too, and a server with too little memory for the
+            # row. If others have been answered since it said so last, it may well be because of this row.
+            if attempts.away_at is None or attempts.away_at == self._answers:
+                crashed = None
+            else:
+                kind = ErrorKind.INTERRUPTED
+            attempts.away_at = self._answers
+        in_company = crashed is not None and attempts.suspect is None
+        if crashed is not None and attempts.suspect is None:
+            attempts.suspect = self._suspects.crashed(crashed, attempts.sent)
+        elif crashed is not None and attempts.suspect is not None and attempts.suspect.convict():
+            # It has very likely caused the crash in company, too.
+            attempts.failures += 1
+        failures, pauses = attempts.failures + 1, attempts.pauses + 1
+        retry = decide(kind, failures, pauses, error.retry_after, random.random(), self._policy, in_company)
+        if retry is None or retry.counted:
+            attempts.failures = failures
+        else:
+            attempts.pauses = pauses
+        return retry
 
     async def _take_turn(
-        self, ask: Callable[[], Awaitable[T]], abandon: asyncio.Event, flow: Flow, prefix: int | None
+        self,
+        ask: Callable[[], Awaitable[T]],
+        abandon: asyncio.Event,
+        flow: Flow,
+        prefix: int | None,
+        attempts: _Attempts,
     ) -> tuple[T] | None:
         """One attempt, when it is the row's turn; None where the engine is away, or ``abandon`` is set, by then."""
-        leads = prefix is not None and await self._lead(prefix, abandon)
+        alone = attempts.suspect is not None
+        leads = prefix is not None and not alone and await self._lead(prefix, abandon)
         answer: tuple[T] | None = None
         try:
-            async with self._slots.place(flow) as place:
+            async with self._slots.place(flow, alone) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
                 if not self.outage.open and not abandon.is_set():
+                    attempts.sent = self._suspects.sent()
                     answer = (await self._attempt(ask),)
                     place.cost = _cost(answer[0])
         finally:
@@ -197,6 +257,14 @@ class Dispatcher:
         while leaders.busy(prefix):
             await _unless(abandon, leaders.wait(prefix))
         return leaders.claim(prefix)
+
+
+def _with_count(error: EngineError, attempts: _Attempts) -> EngineError:
+    """The error to give a row up with; where the row is to blame for crashes, saying so."""
+    if attempts.suspect is None or not attempts.suspect.convicted:
+        return error
+    message = f"{error.message} That happened {attempts.failures} times, also with no other request in flight."
+    return EngineError(error.kind, message, status=error.status, crashed=error.crashed)
 
 
 def _cost(answer: Completion | LabelScores) -> float:

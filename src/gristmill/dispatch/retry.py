@@ -29,13 +29,17 @@ def decide(
     retry_after: float | None,
     jitter: float,
     policy: RetryPolicy,
+    in_company: bool = False,
 ) -> Retry | None:
     """What to do after a failure; None means give up.
 
     ``failures`` counted attempts have failed including this one, ``uncounted`` times the engine asked for a pause.
     ``jitter`` is a random number in [0, 1): the delay is between half and the whole of the doubling delay, so
-    that rows which failed together do not come back together.
+    that rows which failed together do not come back together. ``in_company``: the server crashed while it was
+    answering other requests as well, so that the failure may be theirs.
     """
+    if in_company:
+        return Retry(_backoff(uncounted, jitter, policy), counted=False)
     match kind:
         case ErrorKind.INVALID_REQUEST:
             return None

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from gristmill.dispatch.fair_share import INTERACTIVE, FairShare, Flow
 
@@ -20,15 +21,25 @@ class Place:
         self.cost = expected
 
 
+class _Waiter(NamedTuple):
+    flow: Flow
+    granted: asyncio.Future[Place]
+
+
 class Slots:
     """``async with slots.place(flow)`` waits for a place: within a flow first come first served, among flows by
-    ``FairShare``."""
+    ``FairShare``. ``alone`` asks for all of them: it waits until nothing is in flight, and nothing is let in meanwhile.
+    After each such place the others get a round, as many as there are places: neither side waits for ever.
+    """
 
     def __init__(self, limit: int, share: FairShare | None = None) -> None:
         self.limit = limit
         self.in_flight = 0
         self._share = share or FairShare()
-        self._waiting: OrderedDict[str, deque[tuple[Flow, asyncio.Future[Place]]]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._waiting_alone: deque[_Waiter] = deque()
+        self._held_alone = False
+        self._others_first = False
 
     def resize(self, limit: int) -> None:
         """A smaller limit takes effect as requests finish; none is interrupted."""
@@ -40,40 +51,62 @@ class Slots:
         self._share.forget(flow)
 
     @asynccontextmanager
-    async def place(self, flow: Flow = INTERACTIVE) -> AsyncIterator[Place]:
-        place = await self._wait(flow)
+    async def place(self, flow: Flow = INTERACTIVE, alone: bool = False) -> AsyncIterator[Place]:
+        place = await self._wait(flow, alone)
         try:
             yield place
         finally:
             self._share.finished(flow, place.expected, place.cost)
-            self._leave()
+            self._leave(alone)
 
-    async def _wait(self, flow: Flow) -> Place:
-        if self.in_flight < self.limit and not self._waiting:
+    async def _wait(self, flow: Flow, alone: bool) -> Place:
+        if not (alone or self._waiting or self._waiting_alone or self._held_alone) and self.in_flight < self.limit:
             return self._take(flow)
-        granted: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(flow.name, deque()).append((flow, granted))
+        waiter = _Waiter(flow, asyncio.get_running_loop().create_future())
+        queue = self._waiting_alone if alone else self._waiting.setdefault(flow.name, deque())
+        queue.append(waiter)
+        self._grant()
         try:
-            return await granted
+            return await waiter.granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self._leave()
+            if waiter.granted.cancelled():
+                # The others may have been waiting only for this one.
+                self._grant()
+            else:
+                self._leave(alone)
             raise
 
     def _take(self, flow: Flow) -> Place:
         self.in_flight += 1
         return Place(self._share.granted(flow))
 
-    def _leave(self) -> None:
+    def _leave(self, alone: bool) -> None:
         self.in_flight -= 1
+        if alone:
+            self._held_alone, self._others_first = False, True
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and self.in_flight < self.limit:
-            name = self._share.choose(self._waiting)
-            queue = self._waiting[name]
-            flow, granted = queue.popleft()
-            if not queue:
-                del self._waiting[name]
-            if not granted.done():
-                granted.set_result(self._take(flow))
+        if self._held_alone:
+            return
+        while self._waiting_alone and self._waiting_alone[0].granted.cancelled():
+            self._waiting_alone.popleft()
+        if self._others_first or not self._waiting_alone:
+            self._others_first = False
+            while self._waiting and self.in_flight < self.limit:
+                self._give(self._next_queue())
+        if self._waiting_alone and self.in_flight == 0:
+            self._held_alone = True
+            self._give(self._waiting_alone)
+
+    def _next_queue(self) -> deque[_Waiter]:
+        name = self._share.choose(self._waiting)
+        queue = self._waiting[name]
+        if len(queue) == 1:
+            del self._waiting[name]
+        return queue
+
+    def _give(self, queue: deque[_Waiter]) -> None:
+        flow, granted = queue.popleft()
+        if not granted.cancelled():
+            granted.set_result(self._take(flow))

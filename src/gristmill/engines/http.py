@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import aiohttp
 
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.protocol import EngineError, ErrorKind, crashed, interrupted, unavailable
 from gristmill.http_values import seconds as seconds
 from gristmill.http_values import shown as shown
 
-#: Below the five seconds after which uvicorn and cpp-httplib close an idle connection, so that no request is sent
-#: into one that is just being closed.
-_KEEP_ALIVE = 4.0
+#: Well below the two seconds (gunicorn) or five (uvicorn, cpp-httplib) after which servers close an idle connection, so
+#: that no request is sent into one that is just being closed: that looks like a crash.
+_KEEP_ALIVE = 1.0
+_STREAMS = frozenset({"text/event-stream", "application/x-ndjson"})
+#: Bytes that a connection takes at once.
+_ONE_WRITE = 65536
 
 
 class Unreachable(EngineError):
-    """No connection, or one that broke before an answer came: refused, reset, name unknown."""
+    """No connection, or none that a request could be sent on: refused, name unknown, closed beforehand."""
 
     def __init__(self, server: str, error: Exception) -> None:
         reason = str(error) or type(error).__name__
@@ -55,14 +59,27 @@ class HttpClient:
         await self._session.close()
 
     async def fetch(self, path: str, data: bytes | None = None, timeout: float | None = None) -> Reply:
-        """GET without ``data``, else POST. With ``timeout`` (seconds) a late answer is UNAVAILABLE."""
+        """A question that is no request of a row, so that it may be asked again: GET without ``data``, else POST.
+
+        With ``timeout`` (seconds) a late answer is UNAVAILABLE; so is a connection that breaks twice.
+        """
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout or 30.0, 30.0))
         try:
-            async with self.exchange(path, data, limit) as response:
-                return Reply(response.status, await response.read(), response.headers.get("Retry-After"))
+            try:
+                return await self._fetch(path, data, limit)
+            except EngineError as error:
+                if error.crashed is None:
+                    raise
+                return await self._fetch(path, data, limit)
+        except EngineError as error:
+            raise error if error.crashed is None else unavailable(error.message) from None
         except TimeoutError:
             message = f"{self._kind} at {self.url} did not answer {path} within {timeout or 30.0:g} seconds."
-            raise EngineError(ErrorKind.UNAVAILABLE, message, status=503) from None
+            raise unavailable(message) from None
+
+    async def _fetch(self, path: str, data: bytes | None, limit: aiohttp.ClientTimeout) -> Reply:
+        async with self.exchange(path, data, limit) as response:
+            return Reply(response.status, await response.read(), response.headers.get("Retry-After"))
 
     @asynccontextmanager
     async def exchange(
@@ -70,31 +87,50 @@ class HttpClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer with its body still to be read; failures while it is read are translated too.
 
-        Cancelling closes the connection, which frees what the request holds on the server.
+        What breaks before the request was sent is UNAVAILABLE, what breaks afterwards a crash. A request that was sent
+        is not sent again here: it may be what the server broke off for. Cancelling closes the connection, which frees
+        what the request holds on the server.
         """
+        server = f"{self._kind} at {self.url}"
         try:
             async with await self._sent(path, data, timeout or self._session.timeout) as response:
                 yield response
-        except aiohttp.ClientPayloadError as error:
-            message = f"The connection to {self._kind} broke in the middle of an answer: {error}."
-            raise EngineError(ErrorKind.INTERRUPTED, message, status=500) from error
-        except (aiohttp.ClientConnectionError, ConnectionError, aiohttp.InvalidURL) as error:
-            raise Unreachable(f"{self._kind} at {self.url}", error) from error
+                if response.content_type in _STREAMS:
+                    # llama.cpp's server closes the connection after a stream: not to be used again.
+                    response.close()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise Unreachable(server, error) from error
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
+            if _nothing_was_sent(error, data):
+                raise Unreachable(server, error) from error
+            reason = str(error) or type(error).__name__
+            message = f"The connection to {server} broke while it was answering: {reason}."
+            raise crashed(self.url, message) from error
         except aiohttp.ClientError as error:
-            message = f"{self.url} does not answer the way {self._kind} does: {error!r}."
-            raise EngineError(ErrorKind.INTERRUPTED, message, status=500) from error
+            raise interrupted(f"{self.url} does not answer the way {self._kind} does: {error!r}.") from error
 
     async def _sent(self, path: str, data: bytes | None, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         method = "GET" if data is None else "POST"
         url = self._url + path
+        # A kept-alive connection that has been closed shows it only once the event loop has looked, and dealt with it.
+        for _ in range(2):
+            await asyncio.sleep(0)
         try:
             return await self._session.request(method, url, data=data, allow_redirects=False, timeout=timeout)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            # Most likely a kept-alive connection that the server has closed meanwhile, as llama.cpp's does after a
-            # stream. Asking again is harmless: a server that is really gone refuses.
+        except aiohttp.ClientConnectionError as error:
+            if not _nothing_was_sent(error, data):
+                raise
+            # A kept-alive connection that the server was just closing.
             return await self._session.request(method, url, data=data, allow_redirects=False, timeout=timeout)
+
+
+def _nothing_was_sent(error: Exception, data: bytes | None) -> bool:
+    """Whether the connection had been closed before the first byte of the request; of a body that takes several writes
+    that cannot be told."""
+    closed = isinstance(error, aiohttp.ClientConnectionResetError) or isinstance(
+        error.__cause__, aiohttp.ClientConnectionResetError
+    )
+    return closed and len(data or b"") < _ONE_WRITE
 
 
 async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -28,16 +28,21 @@ class ErrorKind(enum.StrEnum):
     INVALID_REQUEST = "invalid_request"
     #: The engine asks for a pause; retried, and not counted as an attempt.
     OVERLOADED = "overloaded"
-    #: The engine cannot be reached or has crashed; pauses everything that uses it.
+    #: The engine cannot be reached, and has not begun with this request; pauses everything that uses it.
     UNAVAILABLE = "unavailable"
     #: This request took too long; retried a few times.
     TIMEOUT = "timeout"
-    #: This request was cut off in the middle; retried a few times.
+    #: This request was cut off while it was being answered; retried a few times.
     INTERRUPTED = "interrupted"
 
 
 class EngineError(Exception):
-    """Why there is no completion. ``status``, ``param`` and ``code`` are what the caller is answered."""
+    """Why there is no completion. ``status``, ``param`` and ``code`` are what the caller is answered.
+
+    ``crashed`` with INTERRUPTED: the server or worker that ended, or closed the connection, while it was answering this
+    request. Whatever else it was answering may be the cause as well. With UNAVAILABLE: the server that had the request
+    and answered that what stands behind it is away, be it because of this request.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class EngineError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        crashed: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -56,6 +62,20 @@ class EngineError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.crashed = crashed
+
+
+def interrupted(message: str) -> EngineError:
+    return EngineError(ErrorKind.INTERRUPTED, message, status=500)
+
+
+def crashed(server: str, message: str) -> EngineError:
+    """``server`` ended, or closed the connection, while it was answering the request."""
+    return EngineError(ErrorKind.INTERRUPTED, message, status=500, crashed=server)
+
+
+def unavailable(message: str, crashed: str | None = None) -> EngineError:
+    return EngineError(ErrorKind.UNAVAILABLE, message, status=503, crashed=crashed)
 
 
 def unsupported_parameter(name: str, engine: str) -> EngineError:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from gristmill.engines.ollama.failures import interrupted, stream_failure
+from gristmill.engines.ollama.failures import stream_failure
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.ollama.wire import AnswerPart, Logprob
-from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, Timings
+from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, Timings, interrupted
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 _NANOSECONDS = 1e9

@@ -8,8 +8,9 @@ import msgspec
 
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.ollama.answers import Collector
-from gristmill.engines.ollama.failures import failure, interrupted
+from gristmill.engines.ollama.failures import failure
 from gristmill.engines.ollama.translation import Asked
+from gristmill.engines.protocol import interrupted
 
 T = TypeVar("T")
 

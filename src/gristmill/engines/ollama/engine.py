@@ -13,7 +13,6 @@ from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import Collector
 from gristmill.engines.ollama.client import Client
 from gristmill.engines.ollama.context import complete_in_context
-from gristmill.engines.ollama.failures import unavailable
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
@@ -28,6 +27,7 @@ from gristmill.engines.protocol import (
     OnText,
     Request,
     check_parameters,
+    unavailable,
     unknown_model,
 )
 from gristmill.telemetry.log import get_logger

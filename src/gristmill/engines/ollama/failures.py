@@ -1,7 +1,6 @@
 """From Ollama's error answers to the engine's kinds of failure. Pure.
 
-Ollama answers 500 for many mistakes of the caller, so the text decides, not the status alone. A transport that fails
-(refused, reset, name unknown) is ``unavailable``.
+Ollama answers 500 for many mistakes of the caller, so the text decides, not the status alone.
 """
 
 from __future__ import annotations
@@ -13,7 +12,15 @@ import msgspec
 
 from gristmill.engines.http import seconds
 from gristmill.engines.ollama.translation import Asked
-from gristmill.engines.protocol import EngineError, ErrorKind, context_length_exceeded, unknown_model
+from gristmill.engines.protocol import (
+    EngineError,
+    ErrorKind,
+    context_length_exceeded,
+    crashed,
+    interrupted,
+    unavailable,
+    unknown_model,
+)
 
 #: What a caller did wrong, by what Ollama says about it, with the parameter's name in OpenAI's terms.
 _CALLER = (
@@ -28,15 +35,13 @@ _NO_MODEL = re.compile(r"model .*not found", re.I)
 _CANNOT_LOAD = re.compile(
     r"requires more system memory|out of memory|failed to load|unable to load|error loading|timed out waiting", re.I
 )
+#: What Ollama says when the runner process behind it ends, or its connection to the runner breaks (``llm/server.go``).
+_RUNNER_DIED = re.compile(
+    r"runner (process )?has (terminated|unexpectedly stopped)|\bEOF\b|connection (reset|refused)|broken pipe|"
+    r"forcibly closed",
+    re.I,
+)
 _OPENAI_NAMES = {"num_predict": "max_completion_tokens"}
-
-
-def interrupted(message: str) -> EngineError:
-    return EngineError(ErrorKind.INTERRUPTED, message, status=500)
-
-
-def unavailable(message: str) -> EngineError:
-    return EngineError(ErrorKind.UNAVAILABLE, message, status=503)
 
 
 def failure(
@@ -53,14 +58,14 @@ def failure(
     if status == 404 and _NO_MODEL.search(text):
         return unknown_model("" if asked is None else asked.body.model, served)
     if status in (401, 403, 404, 502, 504):
-        return unavailable(f"What answers in Ollama's place says {status}: {text}")
+        return unavailable(f"What answers in Ollama's place says {status}: {text}", crashed="Ollama")
     caller = _caller_mistake(text)
     if caller is not None:
         return caller
     if status >= 500 and status != 501:
-        return unavailable(f"Ollama cannot load the model: {text}") if _CANNOT_LOAD.search(text) else _engine(text)
-    if status == 499:
         return _engine(text)
+    if status == 499:
+        return interrupted(f"Ollama failed: {text}")
     return EngineError(ErrorKind.INVALID_REQUEST, f"Ollama refused the request: {text}", status=status)
 
 
@@ -69,7 +74,7 @@ def stream_failure(text: str) -> EngineError:
     caller = _caller_mistake(text)
     if caller is not None:
         return caller
-    return unavailable(f"Ollama cannot load the model: {text}") if _CANNOT_LOAD.search(text) else _engine(text)
+    return _engine(text)
 
 
 def error_text(body: bytes) -> str:
@@ -91,6 +96,10 @@ def _invalid(text: str, param: str | None, code: str) -> EngineError:
 
 
 def _engine(text: str) -> EngineError:
+    if _CANNOT_LOAD.search(text):
+        return unavailable(f"Ollama cannot load the model: {text}", crashed="Ollama")
+    if _RUNNER_DIED.search(text):
+        return crashed("Ollama's runner", f"Ollama's runner died while it was answering: {text}")
     return interrupted(f"Ollama failed: {text}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from gristmill.engines.openai_compatible import wire
-from gristmill.engines.openai_compatible.failures import interrupted, stream_failure
-from gristmill.engines.protocol import Choice, Completion, OnText, Request, unsupported_parameter
+from gristmill.engines.openai_compatible.failures import stream_failure
+from gristmill.engines.protocol import Choice, Completion, OnText, Request, interrupted, unsupported_parameter
 from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob, TopLogprob
 
 #: The reasons that end a text; any other ("abort", "error") means that the server gave up on it.

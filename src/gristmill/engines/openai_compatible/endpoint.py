@@ -96,7 +96,8 @@ class Endpoint:
         elif error.kind is ErrorKind.OVERLOADED:
             self._health = after_push_back(self._health, error.retry_after, time.monotonic())
         else:
-            self._failed(error.message, gone=error.kind is ErrorKind.UNAVAILABLE)
+            gone = error.kind is ErrorKind.UNAVAILABLE or error.crashed is not None
+            self._failed(error.message, gone)
 
     def _answered(self) -> None:
         if self._health.trips:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from gristmill.engines.openai_compatible.endpoint import Endpoint
-from gristmill.engines.openai_compatible.failures import unavailable
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
 from gristmill.engines.openai_compatible.probe import Facts
 from gristmill.engines.openai_compatible.routing import (
@@ -24,6 +23,7 @@ from gristmill.engines.protocol import (
     OnText,
     Request,
     check_parameters,
+    unavailable,
     unknown_model,
 )
 from gristmill.telemetry.log import get_logger
@@ -180,4 +180,5 @@ def _none_left(failed: dict[Endpoint, EngineError]) -> EngineError:
     if busy:
         return min(busy, key=lambda error: error.retry_after or 0.0)
     reasons = "; ".join(error.message for error in failed.values())
-    return unavailable(reasons or "No server of the pool has that model now.")
+    crashed = next((error.crashed for error in failed.values() if error.crashed is not None), None)
+    return unavailable(reasons or "No server of the pool has that model now.", crashed)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.http import seconds
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.protocol import EngineError, ErrorKind, interrupted, unavailable
 
 #: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
 _TOO_LONG = re.compile(r"context (length|size|window)", re.I)
@@ -30,14 +30,6 @@ class Said(msgspec.Struct, frozen=True):
     type: str = ""
     param: str | None = None
     code: str | None = None
-
-
-def interrupted(message: str) -> EngineError:
-    return EngineError(ErrorKind.INTERRUPTED, message, status=500)
-
-
-def unavailable(message: str) -> EngineError:
-    return EngineError(ErrorKind.UNAVAILABLE, message, status=503)
 
 
 def failure(status: int, body: bytes, retry_after: str | None) -> EngineError:
@@ -60,7 +52,7 @@ def _failure(status: int, said: Said, pause: float | None) -> EngineError:
     if status == 404 and (said.param == "model" or "model" in text.lower()):
         return EngineError(ErrorKind.INVALID_REQUEST, text, status=404, param="model", code="model_not_found")
     if status in (404, 502) or status < 400 or (status == 503 and _AWAY.search(f"{text} {said.code}")):
-        return unavailable(f"The server says {status}: {text}")
+        return unavailable(f"The server says {status}: {text}", crashed="the server")
     if status in (408, 429, 503):
         return EngineError(ErrorKind.OVERLOADED, f"The server is busy: {text}", status=429, retry_after=pause)
     if status == 504:

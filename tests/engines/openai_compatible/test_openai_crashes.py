@@ -1,0 +1,145 @@
+"""Rows that kill their server: each ends as itself with the reason, and nobody else with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from mortal_server import MortalServer
+
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.fair_share import Flow
+from gristmill.dispatch.outage import Outage
+from gristmill.dispatch.retry import RetryPolicy
+from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
+from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.wire.chat import ChatCompletionRequest, Message
+from requests_jsonl import chat_line, jsonl
+
+POLICY = RetryPolicy(max_attempts=4, first_delay=0.02, max_delay=0.05)
+ROWS = 200
+
+
+def rows(killers: int, what: str = "KILL") -> list[str]:
+    marked = {(2 * each + 1) * ROWS // (2 * killers) for each in range(killers)}
+    return [f"row {number:03}" + (f" {what}" if number in marked else "") for number in range(ROWS)]
+
+
+@asynccontextmanager
+async def dispatching(*servers: MortalServer, parallel: int = 16):
+    options = OpenAICompatibleOptions(parallel=parallel)
+    engine = OpenAICompatibleEngine(options, ",".join(server.url for server in servers))
+    await engine.start()
+    dispatcher = Dispatcher(engine, policy=POLICY)
+    dispatcher.outage = Outage(first_delay=0.05, max_delay=0.2)
+    try:
+        yield dispatcher
+    finally:
+        await engine.stop()
+
+
+async def ask(dispatcher: Dispatcher, text: str, flow: str = "batch") -> Completion | EngineError:
+    request = ChatCompletionRequest([Message("user", text)], "m")
+    try:
+        return await dispatcher.complete(request, asyncio.Event(), Flow(flow))
+    except EngineError as error:
+        return error
+
+
+@pytest.mark.parametrize("killers", [1, 3])
+async def test_each_row_that_kills_its_server_ends_with_the_reason_and_every_other_is_answered(tmp_path, killers):
+    texts = rows(killers)
+    with MortalServer(tmp_path) as server:
+        async with dispatching(server) as dispatcher, asyncio.timeout(120):
+            results = dict(zip(texts, await asyncio.gather(*(ask(dispatcher, text) for text in texts)), strict=True))
+        asked = server.asked()
+    failed = {text: result for text, result in results.items() if isinstance(result, EngineError)}
+    assert set(failed) == {text for text in texts if "KILL" in text}
+    for text, error in failed.items():
+        assert error.kind is ErrorKind.INTERRUPTED
+        assert "broke while it was answering" in error.message and "no other request in flight" in error.message
+        # One more for each crash that was another killer's.
+        assert POLICY.max_attempts <= asked[text] < POLICY.max_attempts + killers
+    assert all(1 <= asked[text] <= killers + 2 for text in texts if text not in failed)
+    assert server.deaths <= sum(asked[text] for text in failed)
+
+
+async def test_a_row_whose_connection_is_closed_each_time_ends_as_itself(tmp_path):
+    texts = rows(2, "BREAK")
+    with MortalServer(tmp_path) as server:
+        async with dispatching(server) as dispatcher, asyncio.timeout(60):
+            results = await asyncio.gather(*(ask(dispatcher, text) for text in texts))
+        asked = server.asked()
+    for text, result in zip(texts, results, strict=True):
+        assert isinstance(result, EngineError) == ("BREAK" in text)
+        assert asked[text] == 1 or ("BREAK" in text and asked[text] <= POLICY.max_attempts + 1)
+    assert server.deaths == 0
+
+
+async def test_killers_in_two_batches_hold_up_neither_nor_somebody_who_waits_for_an_answer(tmp_path):
+    texts = rows(2)
+    waited = ChatCompletionRequest([Message("user", "row interactive")], "m")
+
+    async def interactive(dispatcher: Dispatcher) -> int:
+        answered = 0
+        while not batches.done():
+            try:
+                await dispatcher.complete_once(waited)
+                answered += 1
+            except EngineError as error:
+                assert error.kind in (ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED)
+            await asyncio.sleep(0.02)
+        return answered
+
+    with MortalServer(tmp_path) as server:
+        async with dispatching(server) as dispatcher, asyncio.timeout(120):
+            both = [ask(dispatcher, f"{text} of {flow}", flow) for flow in "ab" for text in texts]
+            batches = asyncio.gather(*both)
+            answered = await interactive(dispatcher)
+            results = await batches
+    assert answered > 10
+    assert sum(isinstance(result, EngineError) for result in results) == 4
+
+
+async def test_no_row_pays_for_a_server_that_somebody_else_kills(tmp_path):
+    texts = rows(0)
+    with MortalServer(tmp_path, restart_after=0.3) as server:
+        async with dispatching(server) as dispatcher, asyncio.timeout(60):
+            running = asyncio.gather(*(ask(dispatcher, text) for text in texts))
+            for killed in range(1, 4):
+                while sum(server.asked().values()) < 30 * killed:
+                    await asyncio.sleep(0.01)
+                server.kill()
+            results = await running
+    assert [result for result in results if not isinstance(result, Completion)] == []
+
+
+async def test_in_a_pool_a_killer_does_not_visit_every_server_without_end(tmp_path):
+    texts = rows(2)
+    with MortalServer(tmp_path, "one") as one, MortalServer(tmp_path, "two") as two:
+        async with dispatching(one, two, parallel=8) as dispatcher, asyncio.timeout(120):
+            results = await asyncio.gather(*(ask(dispatcher, text) for text in texts))
+        asked = one.asked() + two.asked()
+    for text, result in zip(texts, results, strict=True):
+        assert isinstance(result, EngineError) == ("KILL" in text)
+        assert asked[text] <= POLICY.max_attempts + 1 or "KILL" not in text
+    assert one.deaths + two.deaths <= 2 * (POLICY.max_attempts + 1)
+
+
+def test_a_run_with_rows_that_kill_the_server_ends_with_them_in_the_error_file(tmp_path):
+    lines = [chat_line(f"row-{number}", text, model="m") for number, text in enumerate(rows(2))]
+    (tmp_path / "in.jsonl").write_bytes(jsonl(lines))
+    with MortalServer(tmp_path) as server:
+        command = [sys.executable, "-m", "gristmill", "run", str(tmp_path / "in.jsonl")]
+        command += ["-o", str(tmp_path / "out.jsonl"), "--engine", "openai_compatible", "--url", server.url]
+        done = subprocess.run([*command, "-O", "parallel=16"], capture_output=True, text=True, timeout=180)
+    output = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    errors = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
+    assert len(output) == ROWS - 2, done.stdout + done.stderr
+    assert {line["custom_id"] for line in errors} == {"row-50", "row-150"}
+    for line in errors:
+        assert "broke while it was answering" in line["response"]["body"]["error"]["message"]

@@ -152,7 +152,9 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
     try:
         while not (folder / ".out.jsonl.gristmill" / "job.json").exists():
             assert first.poll() is None
-        assert f"in use by another Gristmill (process {first.pid})" in sentence(gristmill(folder, *RUN))
+        assert f"out.jsonl is being written by another Gristmill (process {first.pid})" in sentence(
+            gristmill(folder, *RUN)
+        )
     finally:
         first.kill()
         first.wait()

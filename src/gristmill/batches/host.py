@@ -30,6 +30,8 @@ class HostSettings(NamedTuple):
     limits: Limits = Limits()
     #: Where answers are kept for batches that reuse them; None: in the data folder.
     answers: Path | None = None
+    #: Seconds for which a command waits for its engine to start; a server waits for as long as it takes.
+    start_wait: float = 600.0
 
 
 class BatchHost:
@@ -67,6 +69,11 @@ class BatchHost:
         # second each two thousand rows (measured by benchmarks/http_overhead).
         gc.collect()
         gc.freeze()
+
+    @property
+    def waiting_for(self) -> str:
+        """What ``start`` waits for, in words."""
+        return f"the {self._engine.name} engine to start"
 
     async def stop(self) -> None:
         """Finish or hand back what is in flight, store it, and close everything."""

@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
@@ -23,7 +23,8 @@ from gristmill.wire.batch import Batch, CreateBatchRequest
 #: A run has no deadline; this is the longest window there is.
 _WINDOW = "366d"
 _INPUT_ID = "file-input"
-_NOTE = "job.json"
+#: The batch as it ended: running it again is only delivering its files.
+_ENDED = "ended.json"
 _LOOK_SECONDS = 0.2
 
 
@@ -40,21 +41,21 @@ class Job(NamedTuple):
 
 class LocalRun:
     """``check`` before anything is loaded, ``run`` until the batch has ended or a signal comes; then ``deliver`` its
-    files and ``discard`` the folder."""
+    files."""
 
     def __init__(self, state: Path, job: Job) -> None:
         self.state = state
-        self._job = job
+        self.job = job
 
     def begun(self) -> bool:
-        return (self.state / _NOTE).exists()
+        return (self.state / NOTE).exists()
 
     def check(self) -> None:
         """Raises UserError where the folder belongs to another job."""
         if not self.begun():
             return
-        before = msgspec.json.decode((self.state / _NOTE).read_bytes(), type=dict[str, Any])
-        now = msgspec.to_builtins(self._job.identity)
+        before = msgspec.json.decode((self.state / NOTE).read_bytes(), type=dict[str, Any])
+        now = msgspec.to_builtins(self.job.identity)
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if changed:
             raise UserError(
@@ -62,12 +63,22 @@ class LocalRun:
                 f"{self.state} to start afresh."
             )
 
-    async def run(self, settings: HostSettings, look: Callable[[Batch], None]) -> Batch:
-        """``look`` is called with the batch several times a second. Raises UserError where the engine cannot start."""
+    def ended(self) -> Batch | None:
+        """The batch, if an earlier run has brought it to its end."""
+        try:
+            return msgspec.json.decode((self.state / _ENDED).read_bytes(), type=Batch)
+        except FileNotFoundError:
+            return None
+
+    async def run(
+        self, settings: HostSettings, look: Callable[[Batch], None], starting: Callable[[str], None] | None = None
+    ) -> Batch:
+        """``look`` is called with the batch several times a second, and before that, while the engine starts,
+        ``starting`` with what it waits for. Raises UserError where the engine cannot start, or takes too long."""
         host = BatchHost(settings)
         stopped = asyncio.Event()
         # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
-        await host.start()
+        await _start(host, starting or (lambda waiting_for: None))
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -79,6 +90,8 @@ class LocalRun:
                 batch = await host.batches.get(batch.id)
         finally:
             await host.stop()
+        if is_terminal(batch.status):
+            write_whole(self.state / _ENDED, msgspec.json.encode(batch))
         return batch
 
     def deliver(self, file_id: str | None, target: Path, even_if_empty: bool) -> None:
@@ -95,24 +108,18 @@ class LocalRun:
     def path_of(self, file_id: str) -> Path:
         return self.state / "blobs" / file_blob(file_id)
 
-    def discard(self) -> None:
-        discard(self.state)
-
     async def _find_or_create(self, host: BatchHost) -> Batch:
         page = await host.batches.page(None, 1)
         if page.data:
             return page.data[0]
         # Only now: an engine that could not start has begun nothing.
-        note = self.state / _NOTE
-        new_note = note.with_suffix(".new")
-        new_note.write_bytes(msgspec.json.encode(self._job.identity))
-        new_note.replace(note)
-        source = self._job.source
+        write_whole(self.state / NOTE, msgspec.json.encode(self.job.identity))
+        source = self.job.source
         self._link_input()
         if await host.storage.metadata.files.get(_INPUT_ID) is None:
             record = FileRecord(_INPUT_ID, source.stat().st_size, int(time.time()), source.name, "batch")
             await host.storage.metadata.files.add(record)
-        job = self._job
+        job = self.job
         request = CreateBatchRequest(
             _INPUT_ID, job.endpoint, _WINDOW, defaults=job.defaults, reuse_answers=job.reuse_answers
         )
@@ -123,15 +130,25 @@ class LocalRun:
         blob = self.path_of(_INPUT_ID)
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.unlink(missing_ok=True)
-        blob.symlink_to(self._job.source.resolve())
+        blob.symlink_to(self.job.source.resolve())
 
 
-def discard(state: Path) -> None:
-    """In one step: half a state, left behind by a kill, would look like a run to resume."""
-    done = state.with_name(state.name + ".done")
-    shutil.rmtree(done, ignore_errors=True)
-    state.replace(done)
-    shutil.rmtree(done)
+async def _start(host: BatchHost, starting: Callable[[str], None]) -> None:
+    began, wait = time.monotonic(), host.settings.start_wait
+    start = asyncio.create_task(host.start())
+    try:
+        while not (await asyncio.wait({start}, timeout=_LOOK_SECONDS))[0]:
+            starting(host.waiting_for)
+            if time.monotonic() - began > wait:
+                raise UserError(
+                    f"The engine was not ready after {wait:g} seconds: it waited for {host.waiting_for}. "
+                    "Give it longer with --wait, if it needs it."
+                )
+    finally:
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+    await start
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

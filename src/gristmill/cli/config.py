@@ -10,6 +10,7 @@ latency = "0.1"
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import typer
 from gristmill.engines.registry import ENGINES, EngineSettings
 from gristmill.user_error import UserError
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 _DEFAULT_FILE = Path("gristmill.toml")
 
 
@@ -121,6 +123,9 @@ RequestTimeout = Annotated[
 ReuseAnswers = Annotated[
     bool, typer.Option("--reuse-answers", help="Take earlier batches' answers for rows that ask the same; keep these.")
 ]
+Wait = Annotated[
+    str, typer.Option("--wait", envvar="GRISTMILL_WAIT", help="How long the engine may take to start: 90s, 10m, 2h.")
+]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
 
 
@@ -132,6 +137,25 @@ def engine_settings(engine: str, model: str | None, url: str | None, options: li
             raise UserError(f"The engine option '{option}' is not KEY=VALUE.")
         pairs[key.strip().replace("-", "_")] = value
     return EngineSettings(engine, model, url, pairs)
+
+
+def arguments(context: typer.Context, *inputs: Path) -> dict[str, Any]:
+    """All that the running command was given, and which ``inputs`` it read: the same again is the same job."""
+    given = {name: str(value) for name, value in context.params.items()}
+    for path in inputs:
+        if path.is_file():
+            status = path.stat()
+            given[str(path.resolve())] = f"{status.st_size} {status.st_mtime_ns}"
+    # An address among them may hold a password.
+    return {"arguments": hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()}
+
+
+def seconds(duration: str, option: str) -> float:
+    """Of a duration such as 90s, 10m or 2h. Raises UserError."""
+    number, unit = duration[:-1], duration[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
+        raise UserError(f"{option} takes a duration such as 90s, 10m or 2h, not '{duration}'.")
+    return float(number) * _UNITS[unit]
 
 
 def check_log_level(level: str) -> str:

@@ -13,6 +13,7 @@ from gristmill.batches.lifecycle import is_terminal
 from gristmill.cli import config, jsonl, show
 from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
+from gristmill.printable import printable
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -20,6 +21,7 @@ from gristmill.wire.batch import Batch
 if TYPE_CHECKING:
     # Imported where it is used, so that the commands that only ask a server start in half the time.
     from gristmill.batches.host import HostSettings
+    from gristmill.batches.job_folder import Ending, JobFolder
     from gristmill.batches.local_run import LocalRun
 
 #: Answer tokens of a row that sets no limit, for choosing a context.
@@ -39,11 +41,13 @@ def run(
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     reuse_answers: config.ReuseAnswers = False,
+    wait: config.Wait = "10m",
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
     from gristmill.batches.host import HostSettings
+    from gristmill.batches.job_folder import JobFolder
     from gristmill.batches.local_run import Job, LocalRun
     from gristmill.storage.open import StorageSettings
 
@@ -52,39 +56,48 @@ def run(
     read_defaults = jsonl.read_defaults(defaults)
     settings = config.engine_settings(engine, model, url, engine_option)
     settings = settings._replace(row_tokens=_row_tokens(input_file, read_defaults))
-    state = output.parent / f".{output.name}.gristmill"
+    folder = JobFolder(output)
     identity = _identity(input_file, settings, read_defaults)
-    local = LocalRun(state, Job(input_file, jsonl.first_endpoint(input_file), identity, read_defaults, reuse_answers))
-    check_output(output, local, overwrite)
-    local.check()
+    job = Job(input_file, jsonl.first_endpoint(input_file), identity, read_defaults, reuse_answers)
     host_settings = HostSettings(
-        StorageSettings(state),
+        StorageSettings(folder.path),
         settings,
         concurrency=concurrency,
         request_timeout=request_timeout,
         answers=config.default_data_folder() / "answers.db",
+        start_wait=config.seconds(wait, "--wait"),
     )
-    batch, speed = run_to_end(local, host_settings)
-    if batch.status == "failed":
-        local.discard()
-        errors = batch.errors.data if batch.errors else []
-        raise UserError(f"{input_file} was rejected, nothing ran:\n{show.errors_text(errors)}")
-    errors_file = output.with_name(f"{output.stem}.errors{output.suffix}")
-    local.deliver(batch.error_file_id, errors_file, even_if_empty=False)
-    local.deliver(batch.output_file_id, output, even_if_empty=True)
-    local.discard()
-    show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
-    show.console.print(f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else ""))
-    if batch.request_counts.failed:
+    with folder.held():
+        ending = folder.ending(identity)
+        if ending is None:
+            folder.check_output(overwrite)
+            ending = _run_and_deliver(LocalRun(folder.path, job), host_settings, folder, output)
+            folder.end(ending)
+        else:
+            show.console.print("This was finished before; nothing is run again.")
+        for line in ending.lines:
+            show.console.print(line)
+    if ending.failed:
         raise typer.Exit(1)
 
 
-def check_output(output: Path, local: LocalRun, overwrite: bool) -> None:
-    """Raises UserError where the output cannot be written, or would replace something that is no part of this run."""
-    if not output.parent.is_dir():
-        raise UserError(f"There is no folder {output.parent} for the output: create it first.")
-    if output.exists() and not local.begun() and not overwrite:
-        raise UserError(f"{output} exists already: choose another name, or replace it with --overwrite.")
+def _run_and_deliver(local: LocalRun, settings: HostSettings, folder: JobFolder, output: Path) -> Ending:
+    from gristmill.batches.job_folder import Ending
+
+    local.check()
+    ended = local.ended()
+    batch, speed = (ended, "") if ended is not None else run_to_end(local, settings)
+    if batch.status == "failed":
+        folder.discard()
+        errors = batch.errors.data if batch.errors else []
+        source = printable(local.job.source)
+        raise UserError(f"{source} was rejected, nothing ran:\n{show.errors_text(errors)}")
+    errors_file = output.with_name(f"{output.stem}.errors{output.suffix}")
+    local.deliver(batch.error_file_id, errors_file, even_if_empty=False)
+    local.deliver(batch.output_file_id, output, even_if_empty=True)
+    said = " ".join(filter(None, (show.summary(batch), speed)))
+    files = f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else "")
+    return Ending(local.job.identity, [said, files], batch.request_counts.failed)
 
 
 def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
@@ -92,7 +105,7 @@ def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
     import uvloop
 
     with ProgressView() as view, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        batch = runner.run(local.run(settings, view.update))
+        batch = runner.run(local.run(settings, view.update, view.starting))
         speed = view.speed(batch)
     if not is_terminal(batch.status):
         show.console.print(f"Stopped. What is done is kept in {local.state}; the same command goes on from there.")

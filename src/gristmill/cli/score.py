@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def score(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet; a folder or a pattern of them.")],
     rubric: Annotated[Path, typer.Option(help="The rubric, a text file; the same for all rows.")],
     id_column: Annotated[str, typer.Option("--id", metavar="COLUMN", help="The column that names each row.")],
@@ -78,12 +79,13 @@ def score(
     keep_formulas: Annotated[
         bool, typer.Option("--keep-formulas", help="In CSV and TSV, leave cells that a spreadsheet would compute.")
     ] = False,
+    wait: config.Wait = "10m",
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.host import HostSettings
-    from gristmill.batches.local_run import discard
+    from gristmill.batches.job_folder import Ending, JobFolder
     from gristmill.scoring.job import with_scores
     from gristmill.scoring.plan import Wanted, choose_method, plan
     from gristmill.scoring.report import Prices, page, score_reports
@@ -107,7 +109,14 @@ def score(
     )
     engine_settings = config.engine_settings(engine, model, url, engine_option)
     answers = config.default_data_folder() / "answers.db"
-    host = HostSettings(StorageSettings(Path()), engine_settings, concurrency, request_timeout, answers=answers)
+    host = HostSettings(
+        StorageSettings(Path()),
+        engine_settings,
+        concurrency,
+        request_timeout,
+        answers=answers,
+        start_wait=config.seconds(wait, "--wait"),
+    )
     backend = _backend(server, host, reuse_answers)
     second = None
     if escalate is not None:
@@ -121,20 +130,29 @@ def score(
     if audit is not None:
         show_score.print_differences(_audit(planned, min(audit, frame.height), backend))
         return
-    state = _check_files(output, report, frame, overwrite)
-    assert output is not None
-    scores = planned.job.run(state, backend, _escalation(second, when, server, planned, reuse_answers))
-    write_table(with_scores(frame, scores, wanted.names), output, keep_formulas)
-    ids = frame[id_column].to_list()
-    reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths)
-    if report is not None:
-        prices = Prices(prompt_price, output_price)
-        _write_page(report, page(Path(table).name, backend.model, reports, scores.batches, prices))
-    discard(state)
-    failed = show_score.print_scores(ids, scores, wanted.names, output)
-    for each in reports:
-        show_score.print_agreement(each)
-    if failed:
+    target = _checked_target(output, report, frame)
+    escalation = _escalation(second, when, server, planned, reuse_answers)
+    folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
+    with folder.held():
+        ending = folder.ending(identity)
+        if ending is None:
+            folder.check_output(overwrite)
+            folder.begin(identity)
+            scores = planned.job.run(folder.path, backend, escalation)
+            write_table(with_scores(frame, scores, wanted.names), target, keep_formulas)
+            ids = frame[id_column].to_list()
+            reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths)
+            if report is not None:
+                prices = Prices(prompt_price, output_price)
+                _write_page(report, page(Path(table).name, backend.model, reports, scores.batches, prices))
+            failed, lines = show_score.score_lines(ids, scores, wanted.names, target)
+            ending = Ending(identity, [*lines, *show_score.agreement_lines(reports)], failed)
+            folder.end(ending)
+        else:
+            show.console.print("This was finished before; nothing is asked again.")
+        for line in ending.lines:
+            show.console.print(line)
+    if ending.failed:
         raise typer.Exit(1)
 
 
@@ -190,8 +208,8 @@ def _watched(client: Client, batch: Batch) -> Batch:
     return batch
 
 
-def _check_files(output: Path | None, report: Path | None, frame: pl.DataFrame, overwrite: bool) -> Path:
-    """The folder that keeps what has been done. Raises UserError where a file could not be written in the end."""
+def _checked_target(output: Path | None, report: Path | None, frame: pl.DataFrame) -> Path:
+    """Where the scores go. Raises UserError where a file could not be written in the end."""
     from gristmill.scoring.table import check_target
 
     if output is None:
@@ -200,10 +218,7 @@ def _check_files(output: Path | None, report: Path | None, frame: pl.DataFrame, 
     for what, path in (("output", output), ("report", report)):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")
-    state = output.parent / f".{output.name}.gristmill"
-    if output.exists() and not state.exists() and not overwrite:
-        raise UserError(f"{output} exists already: choose another name, or replace it with --overwrite.")
-    return state
+    return output
 
 
 def _text(path: Path, what: str) -> str:

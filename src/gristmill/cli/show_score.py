@@ -43,8 +43,8 @@ def print_differences(found: Sequence[Difference]) -> None:
     show.print_table(table)
 
 
-def print_scores(ids: list[object], scores: Scores, names: list[str], output: Path) -> int:
-    """Says what came out; how many scores are missing."""
+def score_lines(ids: list[object], scores: Scores, names: list[str], output: Path) -> tuple[int, list[str]]:
+    """How many scores are missing, and what to say of what came out."""
     failed = [
         (ids[row], names[place], outcome.error)
         for row, outcomes in enumerate(scores.outcomes)
@@ -52,20 +52,23 @@ def print_scores(ids: list[object], scores: Scores, names: list[str], output: Pa
         if outcome.score is None
     ]
     total = len(ids) * len(names)
-    show.console.print(f"{total - len(failed):,} of {total:,} scores: {output}")
+    lines = [f"{total - len(failed):,} of {total:,} scores: {output}"]
     for row_id, name, error in failed[:_LISTED_ERRORS]:
-        show.console.print(f"  {printable(row_id)}: no {printable(name)}: {printable(error)}")
+        lines.append(f"  {printable(row_id)}: no {printable(name)}: {printable(error)}")
     if len(failed) > _LISTED_ERRORS:
-        show.console.print(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {printable(names[0])}_error")
-    return len(failed)
+        lines.append(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {printable(names[0])}_error")
+    return len(failed), lines
 
 
-def print_agreement(report: ScoreReport) -> None:
-    if report.agreement is None:
-        return
-    show.console.print(f"{printable(report.name)} against the right scores, {report.agreement.rows:,} rows:")
-    for measure in report.agreement.measures:
-        interval = "undefined"
-        if measure.value is not None:
-            interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
-        show.console.print(f"  {measure.name}: {interval}")
+def agreement_lines(reports: Sequence[ScoreReport]) -> list[str]:
+    lines = []
+    for report in reports:
+        if report.agreement is None:
+            continue
+        lines.append(f"{printable(report.name)} against the right scores, {report.agreement.rows:,} rows:")
+        for measure in report.agreement.measures:
+            interval = "undefined"
+            if measure.value is not None:
+                interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
+            lines.append(f"  {measure.name}: {interval}")
+    return lines

@@ -20,8 +20,6 @@ from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
-_ENDED = "ended.json"
-
 #: Runs until the batch has ended; raises whatever ends it before.
 RunToEnd = Callable[[LocalRun, HostSettings], Batch]
 
@@ -54,17 +52,12 @@ class LocalBackend:
         identity = identity | {"engine": engine.engine, "model": engine.model}
         local = LocalRun(folder / "run", Job(input_file, endpoint, identity, shared, self._reuse_answers))
         local.check()
-        note = local.state / _ENDED
-        if note.exists():
-            batch = msgspec.json.decode(note.read_bytes(), type=Batch)
-        else:
+        batch = local.ended()
+        if batch is None:
             row_tokens = longest_row_tokens(input_file, len(msgspec.json.encode(shared)), shared.get("max_tokens", 0))
             storage = StorageSettings(local.state)
             settings = self._host._replace(storage=storage, engine=engine._replace(row_tokens=row_tokens))
             batch = self._run_to_end(local, settings)
-            partial = note.with_suffix(".part")
-            partial.write_bytes(msgspec.json.encode(batch))
-            partial.replace(note)
         if batch.status == "failed":
             errors = batch.errors.data if batch.errors else []
             raise UserError("The rows were refused, nothing ran: " + "; ".join(each.message for each in errors[:3]))

@@ -1,0 +1,152 @@
+"""The folder beside an output that is being made: what has been done for it, so that the same command goes on after a
+kill; and, once the output is in place, what the command has still to say."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gristmill.user_error import UserError
+
+#: Written when work begins; it names what the job was started with.
+NOTE = "job.json"
+_ENDING = "ending.json"
+_LOCK = "held"
+
+
+class Ending(msgspec.Struct):
+    """The output is in place. ``identity`` names what it was made of, ``lines`` say what came of it; ``failed`` rows
+    decide the exit code."""
+
+    identity: dict[str, Any]
+    lines: list[str]
+    failed: int
+
+
+class JobFolder:
+    """Use it ``with folder.held()``; ``end`` before the last words, and the folder goes when they are said."""
+
+    def __init__(self, output: Path) -> None:
+        self.path = output.parent / f".{output.name}.gristmill"
+        self._output = output
+        self._lock = -1
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """By one process at a time. Afterwards the folder stays only if there is something to go on from."""
+        self._acquire()
+        try:
+            shutil.rmtree(self._removed, ignore_errors=True)
+            yield
+            if self._read_ending() is not None:
+                self._remove_ended()
+        finally:
+            if not self.begun() and self._read_ending() is None:
+                self.discard()
+            os.close(self._lock)
+
+    def begun(self) -> bool:
+        return (self.path / NOTE).exists()
+
+    def check_output(self, overwrite: bool) -> None:
+        """Raises UserError where the output exists and is no part of this job."""
+        if self._output.exists() and not self.begun() and not overwrite:
+            raise UserError(f"{self._output} exists already: choose another name, or replace it with --overwrite.")
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """From here on there is something to go on from."""
+        write_whole(self.path / NOTE, msgspec.json.encode(identity))
+
+    def ending(self, identity: dict[str, Any]) -> Ending | None:
+        """Of an earlier command that was killed after it had put its output in place; None if there was none, or if it
+        was about something else."""
+        found = self._read_ending()
+        if found is None:
+            return None
+        if found.identity == msgspec.to_builtins(identity) and self._output.exists():
+            return found
+        self._remove_ended()
+        self._acquire()
+        return None
+
+    def end(self, ending: Ending) -> None:
+        """From here on the same command only repeats what is to be said."""
+        write_whole(self.path / _ENDING, msgspec.json.encode(ending))
+
+    def discard(self) -> None:
+        """In one step: half a folder, left behind by a kill, would look like a job to go on with."""
+        try:
+            self.path.replace(self._removed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(self._removed, ignore_errors=True)
+
+    @property
+    def _removed(self) -> Path:
+        return self.path.with_name(self.path.name + ".removed")
+
+    def _read_ending(self) -> Ending | None:
+        try:
+            return msgspec.json.decode((self.path / _ENDING).read_bytes(), type=Ending)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def _remove_ended(self) -> None:
+        """The ending last: as long as it is there, nothing else is looked at."""
+        for entry in self.path.iterdir():
+            if entry.name != _ENDING:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        (self.path / _ENDING).unlink()
+        self.path.rmdir()
+
+    def _acquire(self) -> None:
+        if not self._output.parent.is_dir():
+            raise UserError(f"There is no folder {self._output.parent} for the output: create it first.")
+        path = self.path / _LOCK
+        while True:
+            try:
+                self.path.mkdir(exist_ok=True)
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            except FileNotFoundError:
+                continue  # Another process has just ended, and removed the folder.
+            except OSError as error:
+                raise UserError(f"Nothing can be written beside {self._output}: {error.strerror}.") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(lock)
+                raise UserError(
+                    f"{self._output} is being written by another Gristmill (process {holder}): wait for that one, or "
+                    "choose another name."
+                ) from None
+            if _is_at(lock, path):
+                break
+            os.close(lock)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = lock
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there is whole, whenever the process is killed."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """False where the file was removed between opening and locking it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import resource
 import signal
 import socket
@@ -61,6 +62,7 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=5,
         )
+        logging.getLogger("uvicorn.error").addFilter(_log_once)
         server = _Server(config)
         _stop_on_signals(server)
         address, port = listener.getsockname()[:2]
@@ -97,6 +99,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _log_once(record: logging.LogRecord) -> bool:
+    """An answer that fails in the middle has been logged with its cause (``boundary``); uvicorn tells of it again."""
+    return record.getMessage() != "ASGI callable returned without completing response."
 
 
 def _stop_on_signals(server: uvicorn.Server) -> None:

@@ -61,7 +61,8 @@ class Database:
 
 
 def _create_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_size=_READERS + 1)
+    # Parameters are rows and metadata: an error that repeats them would carry them into the log.
+    engine = create_engine(url, pool_size=_READERS + 1, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -89,12 +89,13 @@ async def prefill_tokens(make: Callable[[], Any], bodies: list[bytes], order: li
     import msgspec
 
     from gristmill.dispatch.dispatcher import Dispatcher
+    from gristmill.dispatch.stop import Stop
     from gristmill.wire.chat import ChatCompletionRequest
 
     engine = make()
     await engine.start()
     dispatcher = Dispatcher(engine)
-    never, lines = asyncio.Event(), iter(order)
+    never, lines = Stop(), iter(order)
     prompt = cached = 0
 
     async def work() -> None:
@@ -113,12 +114,15 @@ async def prefill_tokens(make: Callable[[], Any], bodies: list[bytes], order: li
 
 
 def plan_of(bodies: list[bytes]) -> Any:
+    import msgspec
+
     from gristmill.planning.job_plan import JobPlanner
+    from gristmill.wire.line_body import Fields
 
     with tempfile.TemporaryDirectory() as folder:
         planner = JobPlanner(CHAT, None, Path(folder))
         for line, body in enumerate(bodies, 1):
-            planner.add(line, b'{"body":' + body + b"}")
+            planner.add(line, body, msgspec.json.decode(body, type=Fields))
         return planner.plan()
 
 

@@ -183,26 +183,67 @@ def test_a_large_input_with_an_error_leaves_no_planner_behind(tmp_path: Path) ->
     assert not psutil.Process().children()
 
 
-def test_a_planner_that_dies_pauses_the_batch_and_the_next_try_runs_it(
+MANY = jsonl([row(i, RUBRICS[i % 2] * 10, f"candidate {i}") for i in range(400)])
+
+
+def runs_in_line_order(folder: Path, reason: str) -> None:
+    async def story(host: BatchHost) -> None:
+        batch = await end(host, (await submit(host, MANY)).id)
+        assert (batch.status, batch.request_counts.completed, batch.request_counts.total) == ("completed", 400, 400)
+        assert batch.gristmill and batch.gristmill.plan
+        assert reason in (batch.gristmill.plan.failure or "") and batch.gristmill.plan.deduplicated is None
+        output = await lines(host, batch.output_file_id)
+        assert [line["custom_id"] for line in output] == [f"row-{i}" for i in range(400)]
+
+    tell(folder / "data", story, slots=1, journal=folder / "journal")
+    assert [int(text.split()[-1]) for text in asked(folder / "journal")] == list(range(400))
+
+
+def test_a_reader_that_is_killed_costs_the_order_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = jsonl([row(i, RUBRICS[0] * 10, f"candidate {i}") for i in range(400)])
-    monkeypatch.setattr("gristmill.batches.supervisor.FAILURE_PAUSE", 0.1)
     started = []
 
     async def dying(*args: Any, **options: Any) -> asyncio.subprocess.Process:
         process = await start(*args, **options)
-        if not started:
-            process.kill()
+        process.kill()
         started.append(process)
         return process
 
     start = asyncio.create_subprocess_exec
     monkeypatch.setattr("asyncio.create_subprocess_exec", dying)
+    runs_in_line_order(tmp_path, "ended with exit code -9")
+    assert len(started) == 1
+
+
+def test_a_planner_that_finds_no_room_for_its_files_costs_the_order_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "scratch").write_text("in the way")
+    runs_in_line_order(tmp_path, "There is no folder for planning")
+
+
+def test_a_planner_with_a_defect_costs_the_order_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    # A small input is planned in this process.
+    monkeypatch.setattr("gristmill.batches.input_process._SMALL_BYTES", 2**40)
+    monkeypatch.setattr("gristmill.planning.job_plan.RowOrder.add", defect)
+    runs_in_line_order(tmp_path, "ZeroDivisionError: a defect")
+
+
+def test_planning_leaves_nothing_behind_and_stays_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "no such folder"))
+    data = tmp_path / "data"
+    (data / "scratch" / "plan-of-a-server-that-was-killed").mkdir(parents=True)
 
     async def story(host: BatchHost) -> None:
-        batch = await end(host, (await submit(host, data)).id)
-        assert (batch.request_counts.completed, batch.request_counts.total) == (400, 400)
+        batch = await end(host, (await submit(host, MANY)).id)
+        assert batch.gristmill and batch.gristmill.plan and batch.gristmill.plan.failure is None
+        assert not list((data / "scratch").iterdir())
 
-    tell(tmp_path / "data", story)
-    assert len(started) == 2
+    tell(data, story)

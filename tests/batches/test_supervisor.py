@@ -12,7 +12,7 @@ import pytest
 
 from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
-from gristmill.batches.validation import Limits
+from gristmill.batches.input_reader import Limits
 from gristmill.engines.registry import EngineSettings
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.open import StorageSettings
@@ -114,7 +114,7 @@ def test_a_batch_out_of_time_keeps_what_is_done_and_says_what_is_not(tmp_path: P
         await reach(host, batch.id, lambda seen: seen.request_counts.completed >= 10)
         await host.storage.metadata.batches.change(batch.id, {"expires_at": 1}, expected="in_progress")
         await host.supervisor.stop(0)
-        revived = supervising.Supervisor(host.storage, host.dispatcher, AnswerStore(tmp_path / "answers.db"))
+        revived = supervising.Supervisor(host.storage, host.dispatcher, AnswerStore(tmp_path / "answers.db"), tmp_path)
         running = asyncio.create_task(revived.run())
         batch = await end(host, batch.id)
         await revived.stop(0)
@@ -240,7 +240,7 @@ def test_an_ended_batch_leaves_no_rows_in_the_database(tmp_path: Path) -> None:
         batch = await end(host, (await submit(host, chat_file(30))).id)
         record = await host.storage.metadata.batches.get(batch.id)
         assert record is not None
-        await host.supervisor.wait_for(batch.id)
+        await host.supervisor.stop(0)
         assert await host.storage.metadata.rows.not_succeeded(record.seq, 0, 10) == []
         assert await host.storage.metadata.rows.succeeded(record.seq, 0, 10) == []
 

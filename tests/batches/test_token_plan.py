@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gristmill.batches.input_plan import plan_file
+from gristmill.batches.input_reader import Limits
 from gristmill.batches.token_plan import count_tokens
-from gristmill.batches.validation import Limits
 from gristmill.engines.openvino.open_tokenizer import SegmentEncoder, open_tokenizer
 from gristmill.engines.openvino.tokenizer_file import TokenizerFile
 from gristmill.planning.token_bill import group_bills

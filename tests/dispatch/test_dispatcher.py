@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
+from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.protocol import Capabilities, Choice, Completion, EngineError, ErrorKind, OnText, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -64,7 +65,7 @@ def dispatcher_of(engine: ScriptedEngine, **options: object) -> Dispatcher:
 
 
 async def ask(dispatcher: Dispatcher) -> Completion:
-    return await dispatcher.complete(request(), asyncio.Event())
+    return await dispatcher.complete(request(), Stop())
 
 
 @pytest.mark.parametrize("window", [1, 3, 16])
@@ -140,7 +141,7 @@ def test_while_the_engine_is_away_no_row_asks_it() -> None:
     asyncio.run(main())
 
 
-def test_a_row_that_waits_is_abandoned_at_once_and_one_in_flight_is_left_to_finish() -> None:
+def test_a_row_that_waits_is_given_up_at_once_and_one_in_flight_is_left_to_finish() -> None:
     async def main() -> None:
         release = asyncio.Event()
 
@@ -150,32 +151,32 @@ def test_a_row_that_waits_is_abandoned_at_once_and_one_in_flight_is_left_to_fini
 
         engine = ScriptedEngine(behave, slots=2)
         dispatcher = dispatcher_of(engine)
-        abandon = asyncio.Event()
-        rows = [asyncio.create_task(dispatcher.complete(request(), abandon)) for _ in range(6)]
+        stop = Stop()
+        rows = [asyncio.create_task(dispatcher.complete(request(), stop)) for _ in range(6)]
         while engine.in_flight < 2:
             await asyncio.sleep(0)
-        abandon.set()
+        stop.request(Why.LEAVING, 600)
         release.set()
         results = await asyncio.gather(*rows, return_exceptions=True)
         assert results[:2] == [ANSWER, ANSWER]
-        assert all(isinstance(result, Abandoned) for result in results[2:])
+        assert all(isinstance(result, Stopped) for result in results[2:])
         assert engine.calls == 2
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE])
-def test_a_row_that_pauses_is_abandoned_at_once(kind: ErrorKind) -> None:
+def test_a_row_that_pauses_is_given_up_at_once(kind: ErrorKind) -> None:
     async def main() -> None:
         engine = ScriptedEngine(failing(*[kind] * 5))
         dispatcher = Dispatcher(engine, policy=RetryPolicy(first_delay=3600, max_delay=3600))
         dispatcher.outage = Outage(first_delay=3600)
-        abandon = asyncio.Event()
-        row = asyncio.create_task(dispatcher.complete(request(), abandon))
+        stop = Stop()
+        row = asyncio.create_task(dispatcher.complete(request(), stop))
         while engine.calls == 0 or engine.in_flight:
             await asyncio.sleep(0)
-        abandon.set()
-        with pytest.raises(Abandoned):
+        stop.request(Why.LEAVING, 600)
+        with pytest.raises(Stopped):
             await row
 
     asyncio.run(main())

@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy
+from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.protocol import Capabilities, Choice, Completion, EngineError, ErrorKind
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -61,7 +62,7 @@ def dispatcher_of(engine: SharedCache) -> Dispatcher:
 
 
 async def run(engine: SharedCache, rows: list[ChatCompletionRequest]) -> list:
-    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    dispatcher, never = dispatcher_of(engine), Stop()
     return await asyncio.gather(*(dispatcher.complete(each, never) for each in rows), return_exceptions=True)
 
 
@@ -102,7 +103,7 @@ async def test_a_leader_that_fails_hands_over_and_no_row_is_lost(kind):
 
 async def test_a_prefix_is_cold_again_after_the_engine_was_away():
     engine = SharedCache()
-    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    dispatcher, never = dispatcher_of(engine), Stop()
     await dispatcher.complete(row(0), never)
     # It restarts: the cache is empty, and the first to ask finds it away.
     engine.fail_next, engine.ready = [ErrorKind.UNAVAILABLE], set()
@@ -114,7 +115,7 @@ async def test_a_prefix_is_cold_again_after_the_engine_was_away():
 
 async def test_a_cancelled_leader_hands_over():
     engine = SharedCache()
-    dispatcher, never = dispatcher_of(engine), asyncio.Event()
+    dispatcher, never = dispatcher_of(engine), Stop()
     leader = asyncio.ensure_future(dispatcher.complete(row(0), never))
     siblings = [asyncio.ensure_future(dispatcher.complete(row(n), never)) for n in range(1, 9)]
     await asyncio.sleep(0.0005)
@@ -123,16 +124,16 @@ async def test_a_cancelled_leader_hands_over():
     assert engine.computed == {RUBRIC: 2}
 
 
-async def test_who_waits_for_a_leader_is_abandoned_at_once():
+async def test_who_waits_for_a_leader_is_given_up_at_once():
     engine = SharedCache()
-    dispatcher, abandon = dispatcher_of(engine), asyncio.Event()
-    rows = [asyncio.ensure_future(dispatcher.complete(row(n), abandon)) for n in range(5)]
+    dispatcher, stop = dispatcher_of(engine), Stop()
+    rows = [asyncio.ensure_future(dispatcher.complete(row(n), stop)) for n in range(5)]
     await asyncio.sleep(0.0005)
-    abandon.set()
+    stop.request(Why.LEAVING, 600)
     results = await asyncio.gather(*rows, return_exceptions=True)
     # The leader is left to finish.
     assert results[0] == ANSWER
-    assert all(isinstance(each, Abandoned) for each in results[1:])
+    assert all(isinstance(each, Stopped) for each in results[1:])
 
 
 def test_never_more_than_one_leader_and_a_bounded_memory():

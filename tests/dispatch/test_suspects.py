@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.protocol import (
     Capabilities,
     Choice,
@@ -87,7 +88,7 @@ def asking(text: str) -> Request:
 
 async def ask(dispatcher: Dispatcher, text: str, flow: str = "") -> Completion | EngineError:
     try:
-        return await dispatcher.complete(asking(text), asyncio.Event(), Flow(flow))
+        return await dispatcher.complete(asking(text), Stop(), Flow(flow))
     except EngineError as error:
         return error
 
@@ -155,19 +156,19 @@ async def test_an_engine_that_is_away_for_all_costs_no_row_an_attempt() -> None:
         task.cancel()
 
 
-async def test_a_suspect_that_is_abandoned_or_cancelled_lets_the_next_have_its_turn() -> None:
+async def test_a_suspect_that_is_stoped_or_cancelled_lets_the_next_have_its_turn() -> None:
     engine = MortalEngine(slots=4, down=0)
     dispatcher = dispatcher_of(engine)
-    abandon = asyncio.Event()
+    stop = Stop()
     engine._down = 0
     rows = [asyncio.create_task(ask(dispatcher, text)) for text in ("a", "b")]
-    killer = asyncio.create_task(dispatcher.complete(asking("KILL"), abandon))
+    killer = asyncio.create_task(dispatcher.complete(asking("KILL"), stop))
     while not engine.crashes:
         await asyncio.sleep(0)
-    abandon.set()
+    stop.request(Why.LEAVING, 600)
     async with asyncio.timeout(10):
         assert await asyncio.gather(*rows) == [ANSWER, ANSWER]
-        with pytest.raises(Abandoned):
+        with pytest.raises(Stopped):
             await killer
     rows = [asyncio.create_task(ask(dispatcher, text)) for text in ("a", "b", "KILL")]
     while engine.crashes < 2:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from gristmill.storage.protocol import LeaseLost, UnknownCursor
-from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, UploadRecord
+from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord
 from gristmill.storage.sql.store import SqlMetadataStore
 
 LEASE = 60.0
@@ -34,7 +34,7 @@ def tell(folder: Path, story: Story) -> None:
 def batch(name: str = "batch_1", **fields: object) -> BatchRecord:
     given = {
         "seq": 0, "id": name, "endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h",
-        "status": "in_progress", "created_at": 1, "expires_at": 2,
+        "status": "in_progress", "created_at": 1, "expires_at": 2**40, "total": 10,
     }  # fmt: skip
     return BatchRecord(**(given | fields))  # type: ignore[arg-type]
 
@@ -50,7 +50,7 @@ def rows(count: int) -> list[Row]:
 
 async def owned_batch(store: SqlMetadataStore, count: int = 10, owner: str = "me") -> BatchRecord:
     await store.batches.add(batch())
-    claimed = await store.batches.claim(owner, 0, LEASE)
+    claimed = await store.batches.claim(owner, 0, LEASE, Stage.EXECUTION)
     assert claimed is not None
     await store.rows.add(claimed.seq, rows(count))
     return claimed
@@ -93,7 +93,9 @@ def test_what_is_stored_is_there_when_the_database_is_opened_again(tmp_path: Pat
 def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_cleared(tmp_path: Path) -> None:
     async def story(store: SqlMetadataStore) -> None:
         seq = (await owned_batch(store, 6)).seq
-        await store.rows.arrange(seq, [5, 1, 6, 3], [(2, 1), (4, 1)])
+        await store.rows.arrange(seq, 1, [5, 1])
+        await store.rows.arrange(seq, 3, [6, 3])
+        await store.rows.follow(seq, [(2, 1), (4, 1)])
         assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 3)] == [(1, 5), (2, 1), (3, 6)]
         await store.rows.commit(seq, "me", [Result(5, True, b"five")])
         assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
@@ -109,7 +111,7 @@ def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_clea
 def test_followers_are_never_pending_also_in_the_order_of_the_lines(tmp_path: Path) -> None:
     async def story(store: SqlMetadataStore) -> None:
         seq = (await owned_batch(store, 4)).seq
-        await store.rows.arrange(seq, [], [(3, 1)])
+        await store.rows.follow(seq, [(3, 1)])
         assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (4, 4)]
         assert [row.line for row in await store.rows.not_succeeded(seq, 0, 9)] == [1, 2, 3, 4]
 
@@ -131,7 +133,7 @@ def test_a_row_has_at_most_one_result_and_a_second_one_changes_nothing(tmp_path:
 def test_whoever_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
     async def story(store: SqlMetadataStore) -> None:
         claimed = await owned_batch(store)
-        assert await store.batches.claim("other", LEASE + 1, LEASE) == claimed
+        assert await store.batches.claim("other", LEASE + 1, LEASE, Stage.EXECUTION) == claimed
         with pytest.raises(LeaseLost):
             await store.rows.commit(claimed.seq, "me", [Result(1, True, b"one")])
         assert await counts(store) == (0, 0)
@@ -145,7 +147,9 @@ def test_a_batch_is_claimed_by_one_of_many_who_try_at_once(tmp_path: Path) -> No
     async def story(store: SqlMetadataStore) -> None:
         for number in range(3):
             await store.batches.add(batch(f"batch_{number}"))
-        claims = await asyncio.gather(*(store.batches.claim(f"owner-{n}", 0, LEASE) for n in range(10)))
+        claims = await asyncio.gather(
+            *(store.batches.claim(f"owner-{n}", 0, LEASE, Stage.EXECUTION) for n in range(10))
+        )
         assert sorted(claim.id for claim in claims if claim) == ["batch_0", "batch_1", "batch_2"]
 
     tell(tmp_path, story)
@@ -154,19 +158,19 @@ def test_a_batch_is_claimed_by_one_of_many_who_try_at_once(tmp_path: Path) -> No
 def test_a_lease_is_free_again_when_it_runs_out_is_released_or_voided(tmp_path: Path) -> None:
     async def story(store: SqlMetadataStore) -> None:
         await store.batches.add(batch())
-        assert await store.batches.claim("a", 0, LEASE)
-        assert await store.batches.claim("b", LEASE - 1, LEASE) is None
+        assert await store.batches.claim("a", 0, LEASE, Stage.EXECUTION)
+        assert await store.batches.claim("b", LEASE - 1, LEASE, Stage.EXECUTION) is None
         assert await store.batches.renew("a", LEASE - 1, LEASE) == ["batch_1"]
-        assert await store.batches.claim("b", LEASE + 1, LEASE) is None
-        assert await store.batches.claim("b", 2 * LEASE, LEASE)
+        assert await store.batches.claim("b", LEASE + 1, LEASE, Stage.EXECUTION) is None
+        assert await store.batches.claim("b", 2 * LEASE, LEASE, Stage.EXECUTION)
         assert await store.batches.renew("a", 2 * LEASE, LEASE) == []
         await store.batches.release("batch_1", "a")  # Not its own any more.
-        assert await store.batches.claim("c", 2 * LEASE, LEASE) is None
+        assert await store.batches.claim("c", 2 * LEASE, LEASE, Stage.EXECUTION) is None
         await store.batches.release("batch_1", "b", not_before=1_000)
-        assert await store.batches.claim("c", 999, LEASE) is None
-        assert await store.batches.claim("c", 1_000, LEASE)
+        assert await store.batches.claim("c", 999, LEASE, Stage.EXECUTION) is None
+        assert await store.batches.claim("c", 1_000, LEASE, Stage.EXECUTION)
         await store.batches.release_all()
-        assert await store.batches.claim("d", 0, LEASE)
+        assert await store.batches.claim("d", 0, LEASE, Stage.EXECUTION)
 
     tell(tmp_path, story)
 
@@ -175,7 +179,7 @@ def test_a_lease_is_free_again_when_it_runs_out_is_released_or_voided(tmp_path: 
 def test_a_batch_that_has_ended_is_never_claimed(tmp_path: Path, status: str) -> None:
     async def story(store: SqlMetadataStore) -> None:
         await store.batches.add(batch(status=status))
-        assert await store.batches.claim("me", 0, LEASE) is None
+        assert await store.batches.claim("me", 0, LEASE, Stage.EXECUTION) is None
 
     tell(tmp_path, story)
 
@@ -184,7 +188,7 @@ def test_the_oldest_batch_is_claimed_first(tmp_path: Path) -> None:
     async def story(store: SqlMetadataStore) -> None:
         for name in ("batch_z", "batch_a"):
             await store.batches.add(batch(name))
-        claimed = await store.batches.claim("me", 0, LEASE)
+        claimed = await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
         assert claimed is not None and claimed.id == "batch_z"
 
     tell(tmp_path, story)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from gristmill.batches import output_lines
 from gristmill.batches.known_answers import KnownAnswers
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import Input, RowFeed
-from gristmill.dispatch.dispatcher import Abandoned, Dispatcher
+from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow, weight
+from gristmill.dispatch.stop import Stop, Stopped
 from gristmill.engines.protocol import EngineError
 from gristmill.inference.answer import Answer, Asker
 from gristmill.inference.endpoints import ENDPOINTS
@@ -32,7 +34,7 @@ _WORKERS_A_PLACE = 2
 
 
 class Execution:
-    """One run over the rows that have no result yet. ``run`` returns when none is left, or after ``stop``."""
+    """One run over the rows that have no result yet."""
 
     def __init__(
         self,
@@ -49,23 +51,27 @@ class Execution:
         self._known_answers = known_answers
         self._feed = RowFeed(storage, batch, known_answers)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
-        self._abandon = asyncio.Event()
-        self._ask = Asker(
-            lambda request: dispatcher.complete(request, self._abandon, self.flow),
-            lambda request: dispatcher.score(request, self._abandon, self.flow),
-        )
-        self._workers: list[asyncio.Task[None]] = []
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed
         self.counts = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
 
-    async def run(self) -> None:
-        """Raises what storage raises; rows whose results were not stored run again another time."""
+    async def run(self, stop: Stop) -> None:
+        """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and
+        what is in flight when the grace period is over goes unanswered. Raises what storage raises; rows whose results
+        were not stored run again another time."""
+        ask = Asker(
+            lambda request: self._dispatcher.complete(request, stop, self.flow),
+            lambda request: self._dispatcher.score(request, stop, self.flow),
+        )
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())
-            self._workers = [group.create_task(self._work()) for _ in range(_WORKERS_A_PLACE * self._dispatcher.window)]
-            await asyncio.wait(self._workers)
+            count = _WORKERS_A_PLACE * self._dispatcher.window
+            workers = [group.create_task(self._work(ask, stop)) for _ in range(count)]
+            stopping = group.create_task(self._end_with(stop, workers))
+            await asyncio.wait(workers)
+            stopping.cancel()
+            self._feed.close()
             self._log.finish()
             await storing
             if self._known_answers is not None:
@@ -75,33 +81,30 @@ class Execution:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
         self.flow = Flow(self._batch.id, weight(self._batch.priority, eta, self._batch.expires_at - time.time()))
 
-    def stop(self, grace: float) -> None:
-        """Start nothing more; give what is in flight ``grace`` seconds, then hand it back unanswered."""
+    async def _end_with(self, stop: Stop, workers: Sequence[asyncio.Task[None]]) -> None:
+        await stop.wait()
         self._feed.close()
-        self._abandon.set()
-        asyncio.get_running_loop().call_later(grace, self._cancel_workers)
-
-    def _cancel_workers(self) -> None:
-        for worker in self._workers:
+        await stop.wait_overdue()
+        for worker in workers:
             worker.cancel()
 
-    async def _work(self) -> None:
-        while (row := await self._feed.next()) is not None:
+    async def _work(self, ask: Asker, stop: Stop) -> None:
+        while not stop.requested and (row := await self._feed.next()) is not None:
             try:
-                results = await self._results(row)
-            except Abandoned:
+                results = await self._results(row, ask)
+            except Stopped:
                 return
             for result in results:
                 self._count(result)
             await self._log.add(results)
 
-    async def _results(self, row: Input) -> list[Result]:
+    async def _results(self, row: Input, ask: Asker) -> list[Result]:
         """The row's result, and those of the rows that are answered with its answer. They are stored together: a row
         that has a result has left no follower behind."""
         results: list[Result] = []
         waiting = deque((Follower(row.line, row.custom_id), *row.followers))
         while waiting:
-            outcome = await self._outcome(row)
+            outcome = await self._outcome(row, ask)
             results.append(self._result(waiting.popleft(), outcome))
             if isinstance(outcome, Answer) or not _worth_asking_again(outcome):
                 copied = outcome.without_tokens() if isinstance(outcome, Answer) else outcome
@@ -113,22 +116,22 @@ class Execution:
         make = output_lines.success if isinstance(outcome, Answer) else output_lines.failure
         return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
 
-    async def _outcome(self, row: Input) -> Answer | ApiError:
+    async def _outcome(self, row: Input, ask: Asker) -> Answer | ApiError:
         if row.known.body is not None:
             return Answer.known(row.known.body)
-        outcome = await self._asked(row)
+        outcome = await self._asked(row, ask)
         if self._known_answers is not None and row.known.key is not None and isinstance(outcome, Answer):
             await self._known_answers.keep(row.known.key, outcome)
         return outcome
 
-    async def _asked(self, row: Input) -> Answer | ApiError:
+    async def _asked(self, row: Input, ask: Asker) -> Answer | ApiError:
         try:
-            return await self._endpoint.answer(completed_body(row.data, self._defaults), self._ask)
+            return await self._endpoint.answer(completed_body(row.data, self._defaults), ask)
         except EngineError as error:
             return api_error(error)
         except ApiError as error:
             return error
-        except (Abandoned, asyncio.CancelledError):
+        except (Stopped, asyncio.CancelledError):
             raise
         except RecursionError:
             # How deep JSON may nest depends on the stack it is parsed on: here it is less than where it was checked.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from gristmill.batches.input_reader import Limits
 from gristmill.batches.service import BatchService
 from gristmill.batches.supervisor import Supervisor
-from gristmill.batches.validation import Limits
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.storage.answers import AnswerStore
@@ -59,7 +60,10 @@ class BatchHost:
         settings = self.settings
         self.dispatcher = Dispatcher(self._engine, window=settings.concurrency, timeout=settings.request_timeout)
         answers = AnswerStore(settings.answers or settings.storage.data / "answers.db")
-        self.supervisor = Supervisor(self.storage, self.dispatcher, answers, settings.limits)
+        scratch = settings.storage.data / "scratch"
+        # This process is alone here: what there is was left behind by a kill.
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits)
         self.batches = BatchService(self.storage, self.supervisor)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),

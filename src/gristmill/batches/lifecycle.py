@@ -2,15 +2,16 @@
 
 validating --> in_progress --> finalizing --> completed
     |               |              |
-    |               +--> expired   |
+    |               +--> expired   |                                  (expired also from validating)
     +--> failed     +--------------+--> cancelling --> cancelled      (cancelling also from validating)
 """
 
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
 
-from gristmill.storage.records import TERMINAL_STATUSES, Changes
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, Stage
 from gristmill.wire.batch import BatchError, BatchPlan
 
 VALIDATING = "validating"
@@ -29,6 +30,43 @@ class CannotCancel(Exception):
 
 def is_terminal(status: str) -> bool:
     return status in TERMINAL_STATUSES
+
+
+class Step(Enum):
+    """What is to be done next with a batch."""
+
+    #: Read and check its input.
+    VALIDATE = auto()
+    #: Ask the engine for the rows that have no result yet.
+    EXECUTE = auto()
+    #: Every row has a result: nothing but its files is missing.
+    FINALIZE = auto()
+    #: Write the files of a batch that was cancelled, or whose window is over.
+    CANCEL = auto()
+    EXPIRE = auto()
+
+    @property
+    def stage(self) -> Stage:
+        """What the step takes from the machine."""
+        return _STAGES.get(self, Stage.ENDING)
+
+
+_STAGES = {Step.VALIDATE: Stage.VALIDATION, Step.EXECUTE: Stage.EXECUTION}
+
+
+def next_step(batch: BatchRecord, now: float) -> Step | None:
+    """None where the batch has ended. ``now`` is in Unix seconds: a window follows the wall clock."""
+    if is_terminal(batch.status):
+        return None
+    if batch.status == CANCELLING:
+        return Step.CANCEL
+    if batch.status == FINALIZING:
+        return Step.FINALIZE
+    if batch.status == IN_PROGRESS and batch.completed + batch.failed == batch.total:
+        return Step.FINALIZE
+    if now >= batch.expires_at:
+        return Step.EXPIRE
+    return Step.VALIDATE if batch.status == VALIDATING else Step.EXECUTE
 
 
 def rejected(errors: list[BatchError], now: int) -> Changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,62 +11,65 @@ from gristmill.inference.endpoints import ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
 from gristmill.wire.errors import clip
 from gristmill.wire.json import type_of
-from gristmill.wire.line_body import default_fields, with_defaults
+from gristmill.wire.line_body import Fields, default_fields, with_defaults
 
 
 class LineCheck(NamedTuple):
-    """What a line says of itself (None where it does not), and what is wrong with it."""
+    """What a line says of itself (None where it does not), and what is wrong with it. ``fields`` are its body's,
+    without the batch's defaults; None where they cannot be taken apart."""
 
     custom_id: str | None
     model: str | None
     errors: list[BatchError]
+    fields: Fields | None = None
 
 
-class _BodyHead(msgspec.Struct):
-    model: str
-    messages: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    stream: bool | None = None
-
-
-class _LineHead(msgspec.Struct):
+class _RequestLine(msgspec.Struct):
     custom_id: str
     method: str
     url: str
-    body: _BodyHead
+    body: Fields
 
 
-_head_decoder = msgspec.json.Decoder(_LineHead)
+_request_decoder = msgspec.json.Decoder(_RequestLine)
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
-_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_fields_decoder = msgspec.json.Decoder(Fields)
 _string_decoder = msgspec.json.Decoder(str)
 _ABSENT = (b"", b"null")
-_Fields = dict[str, msgspec.Raw]
+_NONE = msgspec.Raw()
 
 
-def check_line(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] | None) -> LineCheck:
-    """Check one line on its own; duplicates, mixed models and unknown models are the whole file's matter."""
-    try:
-        head = _head_decoder.decode(data)
-        if not data.isascii():
-            # The decoder skips over fields it does not need without looking at their encoding.
-            data.decode()
-    except msgspec.ValidationError:
-        return _examine(data, number, endpoint, defaults)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return LineCheck(None, None, [_unparseable(number)])
-    required = ENDPOINTS[endpoint].required
-    well_formed = (
-        head.custom_id
-        and head.method == "POST"
-        and head.url == endpoint
-        and head.body.model
-        and not head.body.stream
-        and (required is None or bytes(getattr(head.body, required)) not in _ABSENT)
-    )
-    if well_formed:
-        return LineCheck(head.custom_id, head.body.model, [])
-    return _examine(data, number, endpoint, defaults)
+class LineChecker:
+    """Checks lines one by one; duplicates, mixed models and unknown models are the whole file's matter."""
+
+    def __init__(self, endpoint: str, defaults: dict[str, Any] | None) -> None:
+        self._endpoint = ENDPOINTS[endpoint]
+        self._defaults = default_fields(defaults)
+
+    def check(self, data: bytes, number: int) -> LineCheck:
+        try:
+            line = _request_decoder.decode(data)
+            if not data.isascii():
+                # The decoder skips over values it does not look into, and does not see their encoding.
+                data.decode()
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _examine(data, number, self._endpoint, self._defaults)
+        body = line.body
+        model = body.get("model", _NONE)
+        required = self._endpoint.required
+        well_formed = (
+            line.custom_id
+            and line.method == "POST"
+            and line.url == self._endpoint.path
+            and bytes(model)[:1] == b'"'
+            and model != _EMPTY
+            and bytes(body.get("stream", _FALSE)) in (b"false", b"null")
+            and (required is None or bytes(body.get(required, _NONE)) not in _ABSENT)
+        )
+        if well_formed:
+            with contextlib.suppress(msgspec.DecodeError):
+                return LineCheck(line.custom_id, _string_decoder.decode(model), [], body)
+        return _examine(data, number, self._endpoint, self._defaults)
 
 
 def too_long(number: int, length: int, limit: int) -> BatchError:
@@ -94,42 +98,44 @@ def unknown_model(number: int, model: str) -> BatchError:
     return BatchError(code="model_not_found", message=message, param="body.model", line=number)
 
 
-def _examine(data: bytes, number: int, endpoint: str, defaults: dict[str, Any] | None) -> LineCheck:
+def _examine(data: bytes, number: int, endpoint: Endpoint, defaults: Fields) -> LineCheck:
     """The slow, thorough way: every error of a line that is not plainly good."""
     try:
         data.decode()
         whole = _raw_decoder.decode(data)
+        if bytes(whole)[:1] != b"{":
+            text = f"Each line must be a JSON object, but this one is {type_of(whole)}."
+            return LineCheck(None, None, [BatchError("invalid_request", text, line=number)])
+        line = _fields(whole)
+        body = line.get("body")
+        fields = _fields(body) if body is not None and bytes(body)[:1] == b"{" else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return LineCheck(None, None, [_unparseable(number)])
-    if bytes(whole)[:1] != b"{":
-        text = f"Each line must be a JSON object, but this one is {type_of(whole)}."
-        return LineCheck(None, None, [BatchError("invalid_request", text, line=number)])
-    line = _fields(whole)
-    checker = _Checker(number)
-    custom_id = checker.string(line, "custom_id")
-    method = checker.string(line, "method")
+    found = _LineErrors(number)
+    custom_id = found.string(line, "custom_id")
+    method = found.string(line, "method")
     if method is not None and method != "POST":
-        checker.add("invalid_method", f"The method '{clip(method)}' is not supported. Only POST is allowed.", "method")
-    url = checker.string(line, "url")
+        found.add("invalid_method", f"The method '{clip(method)}' is not supported. Only POST is allowed.", "method")
+    url = found.string(line, "url")
     if url is not None:
-        checker.url(url, endpoint)
+        found.url(url, endpoint.path)
     model = None
-    if (body := line.get("body")) is None:
-        checker.missing("body")
-    elif bytes(body)[:1] != b"{":
-        checker.wrong_type("body", "an object", body)
+    if body is None:
+        found.missing("body")
+    elif fields is None:
+        found.wrong_type("body", "an object", body)
     else:
-        model = checker.body(with_defaults(_fields(body), default_fields(defaults)), ENDPOINTS[endpoint])
-    return LineCheck(custom_id, model, checker.errors)
+        model = found.body(with_defaults(fields, defaults), endpoint)
+    return LineCheck(custom_id, model, found.errors, fields)
 
 
-def _fields(value: msgspec.Raw) -> _Fields:
+def _fields(value: msgspec.Raw) -> Fields:
     """An object's fields that are not null, undecoded: a number in them may be larger than Python's."""
     fields = _fields_decoder.decode(value)
     return {name: field for name, field in fields.items() if bytes(field) not in _ABSENT}
 
 
-class _Checker:
+class _LineErrors:
     """Collects the errors of one line."""
 
     def __init__(self, number: int) -> None:
@@ -146,7 +152,7 @@ class _Checker:
         message = f"Invalid type for '{name}': expected {expected}, but got {type_of(value)} instead."
         self.add("invalid_type", message, name)
 
-    def string(self, line: _Fields, name: str) -> str | None:
+    def string(self, line: Fields, name: str) -> str | None:
         value = line.get(name)
         if value is None:
             self.missing(name)
@@ -166,7 +172,7 @@ class _Checker:
         else:
             self.add("url_not_found", f"The provided url '{clip(url)}' is not supported by the Batch API.", "url")
 
-    def body(self, body: _Fields, endpoint: Endpoint) -> str | None:
+    def body(self, body: Fields, endpoint: Endpoint) -> str | None:
         """Check what is checked before anything runs; the rest of the body is judged when its line runs."""
         model = body.get("model", _EMPTY)
         is_text = bytes(model)[:1] == b'"'

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 #: What a line may be longer than its content: a byte order mark and a carriage return.
 _MARKS = len(BOM) + 1
+_CHUNK = 4 * 1024 * 1024
 
 
 class Line(NamedTuple):
@@ -19,6 +22,21 @@ class Line(NamedTuple):
     offset: int
     length: int
     data: bytes | None
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, some megabytes at a time, and an empty chunk as its end."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+    yield b""
+
+
+def lines_of(path: Path, max_bytes: int = 2**62) -> Iterator[Line]:
+    """The lines of a file that are not blank."""
+    splitter = LineSplitter(max_bytes)
+    for chunk in chunks_of(path):
+        yield from splitter.feed(chunk) if chunk else splitter.finish()
 
 
 class LineSplitter:

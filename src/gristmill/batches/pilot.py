@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.batches.lines import LineSplitter
+from gristmill.batches.lines import lines_of
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.stop import Stop
 from gristmill.engines.protocol import EngineError
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.inference.answer import Asker
@@ -23,7 +24,6 @@ from gristmill.user_error import UserError
 from gristmill.wire.errors import ApiError
 from gristmill.wire.line_body import Fields, completed_body, default_fields
 
-_CHUNK = 4 * 1024 * 1024
 #: So many rows a slot, and the first in each may be left out of the timing.
 _ROWS_A_SLOT = 4
 
@@ -31,14 +31,10 @@ _ROWS_A_SLOT = 4
 def read_bodies(path: Path, wanted: set[int], defaults: Fields) -> dict[int, bytes]:
     """The bodies of some lines, by line, with ``defaults``."""
     found: dict[int, bytes] = {}
-    splitter = LineSplitter(2**62)
-    with path.open("rb") as file:
-        while len(found) < len(wanted):
-            chunk = file.read(_CHUNK)
-            for line in splitter.feed(chunk) if chunk else splitter.finish():
-                if line.number in wanted and line.data is not None:
-                    found[line.number] = completed_body(line.data, defaults)
-            if not chunk:
+    for line in lines_of(path):
+        if line.number in wanted and line.data is not None:
+            found[line.number] = completed_body(line.data, defaults)
+            if len(found) == len(wanted):
                 break
     return found
 
@@ -74,7 +70,7 @@ class PilotRun:
     """Asks a dispatcher as a batch would. ``run`` once."""
 
     def __init__(self, dispatcher: Dispatcher, endpoint: str) -> None:
-        never = asyncio.Event()
+        never = Stop()
         self._ask = Asker(
             lambda request: dispatcher.complete(request, never), lambda request: dispatcher.score(request, never)
         )

@@ -1,23 +1,25 @@
-"""One batch's life, step by step, until it has ended or must be handed back."""
+"""One batch's life, step by step, until it has ended or must be left to somebody else."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
-from gristmill.batches.input_plan import store_plan
+from gristmill.batches.input_reader import Limits
 from gristmill.batches.known_answers import KnownAnswers
-from gristmill.batches.plan_process import InputToPlan, plan_input
-from gristmill.batches.validation import Limits, Stopped, Validation, validate
+from gristmill.batches.lifecycle import Step
+from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.planning.job_plan import JobPlan
+from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.storage.records import BatchRecord, Stage
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Progress
 from gristmill.wire.batch import BatchError, BatchProgress
@@ -26,57 +28,59 @@ log = get_logger(__name__)
 
 #: A cancelled batch's requests in flight may finish within this many seconds, as with OpenAI.
 CANCEL_GRACE = 600.0
+_WATCH_SECONDS = 1.0
+
+
+class Workplace(NamedTuple):
+    """What all runners of a process work with. ``scratch`` is a folder for what planning cannot keep in memory."""
+
+    storage: Storage
+    dispatcher: Dispatcher
+    answers: AnswerStore
+    limits: Limits
+    scratch: Path
+    #: Names this process in leases.
+    owner: str
 
 
 class Runner:
-    """Drives one batch from whatever state it is in. What is done is in storage, never only here."""
+    """Drives one batch from the stage it is in. What is done is in storage, never only here.
 
-    def __init__(
-        self,
-        storage: Storage,
-        dispatcher: Dispatcher,
-        batch: BatchRecord,
-        owner: str,
-        limits: Limits,
-        answers: AnswerStore,
-    ) -> None:
-        self._storage = storage
-        self._dispatcher = dispatcher
-        self._owner = owner
-        self._limits = limits
-        self._answers = answers
+    ``stop`` is the batch's own: requested for CANCELLED once its status says so, for LEAVING when somebody else is to
+    go on. Its every step gives way to it.
+    """
+
+    def __init__(self, workplace: Workplace, batch: BatchRecord, stage: Stage) -> None:
+        self._workplace = workplace
+        self._storage = workplace.storage
+        self._dispatcher = workplace.dispatcher
         self._execution: Execution | None = None
-        self._stopping = False
-        self._cancelled = False
         self._progress = Progress(batch.total)
         self.batch = batch
+        self.stage = stage
+        self.stop = Stop()
 
     async def run(self) -> None:
-        """Work until the batch has ended, or ``hand_back`` was called. Raises what storage raises."""
-        steps = {
-            lifecycle.VALIDATING: self._validate,
-            lifecycle.IN_PROGRESS: self._run_rows,
-            lifecycle.FINALIZING: self._complete,
-            lifecycle.CANCELLING: self._cancel,
-        }
-        while not self._stopping:
-            # Read when ``cancel`` can already be called: a status read before would miss it.
-            await self._reload()
-            if lifecycle.is_terminal(self.batch.status):
-                return
-            await steps[self.batch.status]()
-
-    def hand_back(self, grace: float) -> None:
-        """Stop soon: requests in flight have ``grace`` seconds to finish and be stored."""
-        self._stopping = True
-        if self._execution is not None:
-            self._execution.stop(grace)
+        """Work until the batch has ended, or comes to a stage that takes more of the machine than its own, or is to be
+        left. Raises what storage raises."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            while not self.stop.leaving:
+                await self._reload()
+                step = lifecycle.next_step(self.batch, time.time())
+                if step is None or step.stage not in (self.stage, Stage.ENDING):
+                    return
+                if self.stop.requested and step.stage is not Stage.ENDING:
+                    # The clock was set back: whoever takes the batch up now does not know of its end.
+                    return
+                await self._take(step)
+        finally:
+            watching.cancel()
+            self.stop.close()
 
     def cancel(self) -> None:
-        """The batch's status says cancelling now; stop starting rows."""
-        self._cancelled = True
-        if self._execution is not None:
-            self._execution.stop(CANCEL_GRACE)
+        """The batch's status says cancelling now."""
+        self.stop.request(Why.CANCELLED, CANCEL_GRACE)
 
     def progress(self) -> BatchProgress:
         if self._execution is None:
@@ -85,96 +89,73 @@ class Runner:
         rates = self._progress.rates()
         return BatchProgress(*rates, waiting_for=self._dispatcher.outage.reason)
 
+    async def _take(self, step: Step) -> None:
+        try:
+            match step:
+                case Step.VALIDATE:
+                    await self.stop.unless(self._validate())
+                case Step.EXECUTE:
+                    await self._execute()
+                case Step.FINALIZE:
+                    await self._end(lifecycle.COMPLETED)
+                case Step.CANCEL:
+                    await self._end(lifecycle.CANCELLED)
+                case Step.EXPIRE:
+                    await self._end(lifecycle.EXPIRED)
+        except Stopped:
+            # What is next is for the stored status to say.
+            pass
+
     async def _validate(self) -> None:
         if self.batch.reuse_answers and await self._dispatcher.engine.fingerprint() is None:
             await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
             return
-        planning = asyncio.create_task(self._plan())
-        try:
-            validation = await self._validation(lambda: self._stopping or self._cancelled)
-            if validation is None:
-                return
-            if validation.errors:
-                await self._reject(validation.errors)
-                return
-            plan = await store_plan(self._storage, self.batch, await planning)
-        finally:
-            planning.cancel()
-            await asyncio.gather(planning, return_exceptions=True)
+        validation = await self._read_input(plan=True)
+        if validation.errors:
+            await self._reject(validation.errors)
+            return
+        plan = validation.plan
+        assert plan is not None
         await self._change(lifecycle.validated(validation.total, validation.model, plan, _now()))
         found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
         log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
 
-    async def _plan(self) -> JobPlan:
-        file = await self._storage.metadata.files.get(self.batch.input_file_id)
-        # Validation says so where there is no file.
-        size = file.bytes if file else 0
-        blobs, path = self._storage.blobs.location, file_blob(self.batch.input_file_id)
-        limit = self._limits.max_line_bytes
-        return await plan_input(InputToPlan(blobs, path, size, self.batch.endpoint, self.batch.defaults, limit))
-
-    async def _validation(self, stopping: Callable[[], bool]) -> Validation | None:
-        models = self._dispatcher.engine.models
-        try:
-            return await validate(self._storage, self.batch, models, self._limits, stopping)
-        except Stopped:
-            return None
+    async def _read_input(self, plan: bool) -> Validation:
+        place = self._workplace
+        return await validate(
+            self._storage, self.batch, self._dispatcher.engine.models, place.limits, place.scratch if plan else None
+        )
 
     async def _reject(self, errors: list[BatchError]) -> None:
         await self._change(lifecycle.rejected(errors, _now()))
         await self._storage.metadata.rows.clear(self.batch.seq)
         log.info("batch rejected", batch=self.batch.id, errors=len(errors))
 
-    async def _run_rows(self) -> None:
-        if self._cancelled:
-            # The status was read while it was being changed.
-            return
+    async def _execute(self) -> None:
+        known = await self.stop.unless(self._known_answers())
         self._progress.total = self.batch.total
-        known = await self._known_answers()
-        execution = self._execution = Execution(self._storage, self.batch, self._dispatcher, self._owner, known)
-        expiry = asyncio.get_running_loop().call_later(max(self.batch.expires_at - time.time(), 0), execution.stop, 0.0)
-        sampling = asyncio.create_task(self._sample())
+        self._execution = Execution(self._storage, self.batch, self._dispatcher, self._workplace.owner, known)
         try:
-            await execution.run()
+            await self._execution.run(self.stop)
         finally:
-            expiry.cancel()
-            sampling.cancel()
             self._execution = None
             self._dispatcher.forget(self.batch.id)
-        await self._reload()
-        if self.batch.status != lifecycle.IN_PROGRESS:
-            return
-        if self.batch.completed + self.batch.failed == self.batch.total:
-            await self._change(lifecycle.all_rows_done(_now()))
-        elif _now() >= self.batch.expires_at:
-            await self._end(lifecycle.EXPIRED)
 
     async def _known_answers(self) -> KnownAnswers | None:
         fingerprint = await self._dispatcher.engine.fingerprint() if self.batch.reuse_answers else None
         if fingerprint is None:
             return None
-        return KnownAnswers(self._answers, fingerprint, self.batch.endpoint, self.batch.defaults)
-
-    async def _complete(self) -> None:
-        await self._end(lifecycle.COMPLETED)
-
-    async def _cancel(self) -> None:
-        if self.batch.in_progress_at is None and not await self._know_rows():
-            return
-        await self._end(lifecycle.CANCELLED)
-
-    async def _know_rows(self) -> bool:
-        """Cancelled before validation was over: every line still has to be in a file, so find out what they are."""
-        validation = await self._validation(lambda: self._stopping)
-        if validation is None:
-            return False
-        if validation.errors:
-            await self._reject(validation.errors)
-            return False
-        await self._change({"total": validation.total, "model": validation.model})
-        return True
+        return KnownAnswers(self._workplace.answers, fingerprint, self.batch.endpoint, self.batch.defaults)
 
     async def _end(self, status: str) -> None:
+        await self.stop.unless(self._write_files(status), only_leaving=True)
+
+    async def _write_files(self, status: str) -> None:
+        if self.batch.in_progress_at is None and not await self._learn_rows():
+            return
+        if self.batch.status == lifecycle.IN_PROGRESS and status == lifecycle.COMPLETED:
+            await self._change(lifecycle.all_rows_done(_now()))
+            return
         if await finalize(self._storage, self.batch, status, _now()):
             counts = {
                 "completed": self.batch.completed,
@@ -182,6 +163,16 @@ class Runner:
                 "total": self.batch.total,
             }
             log.info("batch ended", batch=self.batch.id, status=status, **counts)
+
+    async def _learn_rows(self) -> bool:
+        """The batch ends before its validation: every line still has to be in a file, so find out what they are."""
+        validation = await self._read_input(plan=False)
+        if validation.errors:
+            await self._reject(validation.errors)
+            return False
+        await self._change({"total": validation.total, "model": validation.model})
+        await self._reload()
+        return True
 
     async def _change(self, changes: dict[str, object]) -> None:
         await self._storage.metadata.batches.change(self.batch.id, changes, expected=self.batch.status)
@@ -191,12 +182,21 @@ class Runner:
         assert batch is not None, "batches are never deleted"
         self.batch = batch
 
-    async def _sample(self) -> None:
+    async def _watch(self) -> None:
+        """Look again and again at what nobody may have told: the wall clock, which a window follows and which may jump,
+        and the status, which whoever cancels changes first."""
         while True:
             eta = self.progress().eta_seconds
             if self._execution is not None:
                 self._execution.weigh(eta)
-            await asyncio.sleep(1)
+            if time.time() >= self.batch.expires_at:
+                self.stop.request(Why.EXPIRED, 0)
+            # A storage that cannot answer now is met by the step under way.
+            with contextlib.suppress(Exception):
+                batch = await self._storage.metadata.batches.get(self.batch.id)
+                if batch is not None and batch.status == lifecycle.CANCELLING:
+                    self.cancel()
+            await asyncio.sleep(_WATCH_SECONDS)
 
 
 def _cannot_reuse(engine: str) -> BatchError:

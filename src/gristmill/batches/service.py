@@ -40,7 +40,7 @@ class Work(Protocol):
 
     def wake(self) -> None: ...
     def cancel(self, batch_id: str) -> None: ...
-    def progress(self, batch_id: str) -> BatchProgress | None: ...
+    def progress(self, batch: BatchRecord) -> BatchProgress | None: ...
 
 
 class BatchService:
@@ -90,6 +90,8 @@ class BatchService:
                 message = f"Cannot cancel a batch with status '{record.status}'."
                 raise ApiError(409, message, retry=False) from None
             if changes is None:
+                # Once more: the call that changed the status may have been cut off before it told anyone.
+                self._work.cancel(batch_id)
                 return self._present(record)
             # The status may change between reading and writing; then look again.
             if await self._batches.change(batch_id, changes, expected=record.status):
@@ -103,7 +105,7 @@ class BatchService:
         return record
 
     def _present(self, record: BatchRecord) -> Batch:
-        progress = None if lifecycle.is_terminal(record.status) else self._work.progress(record.id)
+        progress = None if lifecycle.is_terminal(record.status) else self._work.progress(record)
         return present(record, progress)
 
 

@@ -8,15 +8,19 @@ import os
 import secrets
 import socket
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from gristmill.batches.runner import Runner
-from gristmill.batches.validation import Limits
+from gristmill.batches.input_reader import Limits
+from gristmill.batches.places import PLACES, HeldPlace, waiting_reason, who_gives_way
+from gristmill.batches.runner import Runner, Workplace
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import LeaseLost, Storage, StorageError
-from gristmill.storage.records import BatchRecord
+from gristmill.storage.records import BatchRecord, Stage
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ACTIVE_BATCHES
 from gristmill.wire.batch import BatchProgress
@@ -25,24 +29,39 @@ log = get_logger(__name__)
 
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
+#: How long a batch that waits may be past its window before that is seen.
+LOOK_SECONDS = 2.0
 #: After a failure that is not a row's (a full disk, a defect), a batch is tried again after this many seconds.
 FAILURE_PAUSE = 10.0
 RELEASE_PAUSE = 2.0
-MAX_ACTIVE = 16
+#: What is in flight of a batch that gives way to another may take this long.
+GIVE_WAY_GRACE = 60.0
+
+
+class _Active(NamedTuple):
+    """A batch that is being worked on here; ``since`` is on the monotonic clock."""
+
+    runner: Runner
+    task: asyncio.Task[None]
+    since: float
 
 
 class Supervisor:
-    """Runs up to ``MAX_ACTIVE`` batches at a time, oldest first; they share the engine evenly."""
+    """Runs as many batches at a time as there are places at their stage; those that run share the engine."""
 
     def __init__(
-        self, storage: Storage, dispatcher: Dispatcher, answers: AnswerStore, limits: Limits | None = None
+        self,
+        storage: Storage,
+        dispatcher: Dispatcher,
+        answers: AnswerStore,
+        scratch: Path,
+        limits: Limits | None = None,
     ) -> None:
         self._storage = storage
-        self._answers = answers
         self._dispatcher = dispatcher
-        self._limits = limits or Limits()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._active: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
+        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, self.owner)
+        self._active: dict[str, _Active] = {}
         self._waiting_for: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -53,9 +72,13 @@ class Supervisor:
         try:
             while not self._stopping:
                 self._wake.clear()
-                await self._claim_batches()
+                try:
+                    await self._fill_places()
+                    await self._make_room()
+                except Exception as error:
+                    log.error("cannot look for batches", reason=str(error))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    async with asyncio.timeout(LOOK_SECONDS):
                         await self._wake.wait()
         finally:
             heartbeat.cancel()
@@ -67,48 +90,65 @@ class Supervisor:
     def cancel(self, batch_id: str) -> None:
         """The batch's status was set to cancelling."""
         if batch_id in self._active:
-            self._active[batch_id][0].cancel()
+            self._active[batch_id].runner.cancel()
         self.wake()
 
-    def progress(self, batch_id: str) -> BatchProgress | None:
-        """How a batch is doing; None where nothing is known beyond what is stored."""
-        reason = self._waiting_for.get(batch_id)
-        if batch_id in self._active:
-            progress = self._active[batch_id][0].progress()
+    def progress(self, batch: BatchRecord) -> BatchProgress | None:
+        """How an unfinished batch is doing; None where nothing is known beyond what is stored."""
+        reason = self._waiting_for.get(batch.id)
+        if batch.id in self._active:
+            progress = self._active[batch.id].runner.progress()
             return progress if progress.waiting_for else msgspec.structs.replace(progress, waiting_for=reason)
+        reason = reason or waiting_reason(batch, time.time(), self._held())
         return BatchProgress(waiting_for=reason) if reason else None
 
-    async def wait_for(self, batch_id: str) -> None:
-        """Until nobody here works on the batch."""
-        if batch_id in self._active:
-            await asyncio.wait([self._active[batch_id][1]])
-
     async def stop(self, grace: float) -> None:
-        """Hand every batch back; what is in flight has ``grace`` seconds to finish and be stored."""
+        """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""
         self._stopping = True
         self.wake()
-        for runner, _ in self._active.values():
-            runner.hand_back(grace)
-        if tasks := [task for _, task in self._active.values()]:
+        # A claim that was under way may still start a runner: it finds that all is over, and leaves at once.
+        while tasks := [active.task for active in self._active.values()]:
+            for active in self._active.values():
+                if not active.runner.stop.leaving:
+                    active.runner.stop.request(Why.LEAVING, grace)
             await asyncio.wait(tasks)
 
-    async def _claim_batches(self) -> None:
-        while len(self._active) < MAX_ACTIVE and not self._stopping:
-            try:
-                batch = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS)
-            except Exception as error:
-                log.error("cannot look for batches", reason=str(error))
-                return
-            if batch is None:
-                return
-            if batch.id not in self._active:
-                # Ours may be free to claim too, if its lease could not be renewed in time.
-                self._start(batch)
+    async def _fill_places(self) -> None:
+        for stage, places in PLACES.items():
+            while not self._stopping and self._count(stage) < places:
+                batch = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
+                if batch is None:
+                    break
+                if batch.id not in self._active:
+                    # Ours may be free to claim too, if its lease could not be renewed in time.
+                    self._start(batch, stage)
 
-    def _start(self, batch: BatchRecord) -> None:
-        runner = Runner(self._storage, self._dispatcher, batch, self.owner, self._limits, self._answers)
+    async def _make_room(self) -> None:
+        """Where a batch waits that is to go first, the one that has to give way does."""
+        held = self._held()
+        if self._stopping or len([place for place in held if place.stage is Stage.EXECUTION]) < PLACES[Stage.EXECUTION]:
+            return
+        waiting = await self._storage.metadata.batches.next_in_line(time.time(), Stage.EXECUTION)
+        if waiting is not None and (batch_id := who_gives_way(held, waiting.priority)) in self._active:
+            log.info("batch gives way", batch=batch_id, to=waiting.id)
+            self._active[batch_id].runner.stop.request(Why.LEAVING, GIVE_WAY_GRACE)
+
+    def _held(self) -> list[HeldPlace]:
+        now = time.monotonic()
+        return [
+            HeldPlace(batch_id, runner.stage, runner.batch.priority, now - since, runner.stop.leaving)
+            for batch_id, (runner, _, since) in self._active.items()
+        ]
+
+    def _count(self, stage: Stage) -> int:
+        return sum(active.runner.stage is stage for active in self._active.values())
+
+    def _start(self, batch: BatchRecord, stage: Stage) -> None:
+        runner = Runner(self._workplace, batch, stage)
+        if self._stopping:
+            runner.stop.request(Why.LEAVING, 0)
         task = asyncio.create_task(self._run_batch(runner))
-        self._active[batch.id] = (runner, task)
+        self._active[batch.id] = _Active(runner, task, time.monotonic())
         self._waiting_for.pop(batch.id, None)
         ACTIVE_BATCHES.set(len(self._active))
         task.add_done_callback(lambda _: self._ended(batch.id))
@@ -121,7 +161,7 @@ class Supervisor:
     async def _run_batch(self, runner: Runner) -> None:
         """A batch that fails here is not a failed batch: it is tried again, and says meanwhile what it waits for."""
         batch_id = runner.batch.id
-        not_before = 0.0
+        not_before = time.time()
         try:
             await runner.run()
         except* LeaseLost:
@@ -160,6 +200,6 @@ class Supervisor:
             except Exception as error:
                 log.error("cannot renew leases", reason=str(error))
                 continue
-            for batch_id, (runner, _) in self._active.items():
+            for batch_id, active in self._active.items():
                 if batch_id not in held:
-                    runner.hand_back(0)
+                    active.runner.stop.request(Why.LEAVING, 0)

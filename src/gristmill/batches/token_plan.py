@@ -6,9 +6,9 @@ import asyncio
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-from gristmill.batches.lines import Line, LineSplitter
+from gristmill.batches.lines import lines_of
 from gristmill.engines.protocol import Choice, Completion, EngineError, LabelRequest, LabelScores, Request
 from gristmill.inference.answer import Asker
 from gristmill.inference.endpoints import ENDPOINTS
@@ -18,8 +18,6 @@ from gristmill.user_error import UserError
 from gristmill.wire.chat import Message
 from gristmill.wire.errors import ApiError
 from gristmill.wire.line_body import Fields, completed_body, default_fields
-
-_CHUNK = 4 * 1024 * 1024
 
 
 class Tokenizer(Protocol):
@@ -43,13 +41,12 @@ async def _count(path: Path, endpoint: str, defaults: Fields, plan: JobPlan, tok
     count = TokenCount(plan)
     recorder = _Recorder(tokenizer)
     answer = ENDPOINTS[endpoint].answer
-    with path.open("rb") as file:
-        for number, data in _in_order(file, plan):
-            try:
-                await answer(completed_body(data, defaults), recorder.asker)
-            except (EngineError, ApiError) as error:
-                raise UserError(f"The tokens of line {number} of {path} cannot be counted: {error}") from None
-            count.add(number, recorder.taken())
+    for number, data in _in_order(path, plan):
+        try:
+            await answer(completed_body(data, defaults), recorder.asker)
+        except (EngineError, ApiError) as error:
+            raise UserError(f"The tokens of line {number} of {path} cannot be counted: {error}") from None
+        count.add(number, recorder.taken())
     return count.counted()
 
 
@@ -79,22 +76,15 @@ class _Recorder:
         return LabelScores(request.model, (0.0,) * len(request.labels), 0)
 
 
-def _in_order(file: BinaryIO, plan: JobPlan) -> Iterator[tuple[int, bytes]]:
+def _in_order(path: Path, plan: JobPlan) -> Iterator[tuple[int, bytes]]:
     """The lines to run, by number."""
     offsets, lengths = array("q", [0]), array("q", [0])
-    # The file has been checked: no line is too long.
-    splitter = LineSplitter(2**62)
-    while chunk := file.read(_CHUNK):
-        _place(splitter.feed(chunk), offsets, lengths)
-    _place(splitter.finish(), offsets, lengths)
-    for number in plan.order:
-        file.seek(offsets[number])
-        yield number, file.read(lengths[number])
-
-
-def _place(lines: list[Line], offsets: array[int], lengths: array[int]) -> None:
-    for line in lines:
+    for line in lines_of(path):
         # Blank lines have a number, too.
         missing = line.number - len(offsets)
         offsets.extend([0] * missing + [line.offset])
         lengths.extend([0] * missing + [line.length])
+    with path.open("rb") as file:
+        for number in plan.order:
+            file.seek(offsets[number])
+            yield number, file.read(lengths[number])

@@ -1,154 +1,141 @@
-"""Validating an input file: stream it once, index every line, collect every error."""
+"""Validating a batch's input: index every line, collect every error, and have it planned."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from array import array
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.batches import line_check
-from gristmill.batches.lines import Line, LineSplitter
+from gristmill.batches.input_process import (
+    Indexed,
+    InputRead,
+    InputToRead,
+    PlanFiles,
+    ReaderDied,
+    planning_folder,
+    read_input,
+)
+from gristmill.batches.input_reader import Limits
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Row, file_blob
-from gristmill.wire.batch import BatchError
+from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.telemetry.log import get_logger
+from gristmill.wire.batch import BatchError, BatchPlan
 
-#: Rows added to the index in one transaction.
-_INDEX_ROWS = 4_000
+log = get_logger(__name__)
 
-
-class Limits(NamedTuple):
-    """What an input file may hold. Ours to set: the contract's clients enforce nothing."""
-
-    max_rows: int = 10_000_000
-    max_line_bytes: int = 32 * 1024 * 1024
-    max_listed_errors: int = 10_000
+#: Rows whose order or whose original is stored in one transaction.
+_GROUP = 4_000
 
 
 class Validation(NamedTuple):
-    """``errors`` in line order; with any, nothing runs."""
+    """``errors`` in line order; with any, nothing runs. ``plan`` is None where none was wanted."""
 
     total: int
     model: str | None
     errors: list[BatchError]
-
-
-class Stopped(Exception):
-    """Validation was asked to stop; it starts again from the beginning, or not at all."""
+    plan: BatchPlan | None = None
 
 
 async def validate(
-    storage: Storage,
-    batch: BatchRecord,
-    models: tuple[str, ...],
-    limits: Limits,
-    stopping: Callable[[], bool],
+    storage: Storage, batch: BatchRecord, models: tuple[str, ...], limits: Limits, scratch: Path | None
 ) -> Validation:
-    """Index the batch's rows and find its errors. Repeatable: what an earlier try indexed is dropped first.
-
-    Raises Stopped soon after ``stopping()`` becomes true.
-    """
-    refusal = await _refuse_file(storage, batch)
+    """Index the batch's rows, find its errors, and store the order to run in. Repeatable: what an earlier try stored is
+    dropped first. ``scratch`` is a folder for planning; None: nothing is planned."""
+    refusal, size = await _look_at_file(storage, batch)
     if refusal is not None:
         return Validation(0, None, [refusal])
-    await storage.metadata.rows.clear(batch.seq)
-    indexer = _Indexer(storage, batch, models, limits)
-    splitter = LineSplitter(limits.max_line_bytes)
-    async for chunk in storage.blobs.stream(file_blob(batch.input_file_id)):
-        await indexer.take(splitter.feed(chunk))
-        if stopping():
-            raise Stopped
-        if indexer.total > limits.max_rows:
-            break
-    await indexer.take(splitter.finish())
-    return await indexer.finish()
+    source = InputToRead(
+        storage.blobs.location, file_blob(batch.input_file_id), size,
+        batch.endpoint, batch.defaults, models, limits, None,
+    )  # fmt: skip
+    with contextlib.ExitStack() as cleanup:
+        failure = None
+        if scratch is not None:
+            try:
+                source.folder = cleanup.enter_context(planning_folder(scratch))
+            except OSError as error:
+                failure = f"There is no folder for planning: {error}"
+        try:
+            found = await _index(storage, batch, source)
+        except ReaderDied as died:
+            # Once more without planning, and in this process: whatever killed it, memory most likely, is not repeated.
+            failure = str(died)
+            log.error("input is read again", batch=batch.id, reason=failure)
+            source.folder = None
+            found = await _index(storage, batch, source)
+        if found.errors:
+            return Validation(found.total, found.model, found.errors)
+        if scratch is None:
+            return Validation(found.total, found.model, [])
+        plan = await _store_plan(storage, batch, found.plan, failure or found.plan_failure)
+    return Validation(found.total, found.model, [], plan)
 
 
-async def _refuse_file(storage: Storage, batch: BatchRecord) -> BatchError | None:
-    """Why the file cannot be read at all, if so."""
+async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchError | None, int]:
+    """Why the file cannot be read at all, if so; and its size in bytes."""
     file = await storage.metadata.files.get(batch.input_file_id)
     if file is None:
         message = (
             f"Cannot find file {batch.input_file_id}, or this server does not have access to it. "
             "Upload it with purpose 'batch' and use the id of the answer."
         )
-        return BatchError("invalid_request", message, param="file_id")
+        return BatchError("invalid_request", message, param="file_id"), 0
     if file.purpose != "batch":
         message = f"The file {file.id} has the purpose '{file.purpose}'. Upload it again with purpose 'batch'."
-        return BatchError("invalid_request", message, param="file_id")
-    return None
+        return BatchError("invalid_request", message, param="file_id"), 0
+    return None, file.bytes
 
 
-class _Indexer:
-    """Checks lines and adds the good ones to the index, while the next lines are being read."""
+async def _index(storage: Storage, batch: BatchRecord, source: InputToRead) -> InputRead:
+    rows = storage.metadata.rows
+    await rows.clear(batch.seq)
+    async with contextlib.aclosing(read_input(source, storage.blobs)) as frames:
+        async for frame in frames:
+            match frame:
+                case Indexed(added):
+                    for start in range(0, len(added), _GROUP):
+                        await rows.add(batch.seq, added[start : start + _GROUP])
+                case InputRead():
+                    await _complete_errors(storage, batch, source.limits, frame)
+                    return frame
+    raise AssertionError("the last frame is an InputRead")
 
-    def __init__(self, storage: Storage, batch: BatchRecord, models: tuple[str, ...], limits: Limits) -> None:
-        self._rows = storage.metadata.rows
-        self._batch = batch
-        self._models = models
-        self._limits = limits
-        self._buffer: list[Row] = []
-        self._adding: asyncio.Task[None] | None = None
-        self._errors: list[BatchError] = []
-        self._unlisted = 0
-        self._model: str | None = None
-        self.total = 0
 
-    async def take(self, lines: list[Line]) -> None:
-        for line in lines:
-            self.total += 1
-            self._check(line)
-            if len(self._buffer) >= _INDEX_ROWS:
-                await self._add()
+async def _complete_errors(storage: Storage, batch: BatchRecord, limits: Limits, found: InputRead) -> None:
+    """Add what only the index can tell, and say how much is not listed."""
+    if 0 < found.total <= limits.max_rows:
+        wanted = max(limits.max_listed_errors - len(found.errors), 0)
+        duplicates = await storage.metadata.rows.duplicates(batch.seq, wanted + 1)
+        found.errors += [line_check.duplicate(line, custom_id) for line, custom_id in duplicates[:wanted]]
+        found.errors.sort(key=lambda error: error.line or 0)
+        found.unlisted += len(duplicates[wanted:])
+    if found.unlisted:
+        message = f"There are more errors than are listed: at least {found.unlisted:,} more."
+        found.errors.append(BatchError("invalid_request", message))
 
-    async def finish(self) -> Validation:
-        await self._add()
-        await self._wait()
-        if self.total == 0:
-            message = "The input file is empty. Please ensure that the batch contains at least one request."
-            return Validation(0, None, [BatchError("empty_file", message)])
-        if self.total > self._limits.max_rows:
-            message = f"The batch input file has more than {self._limits.max_rows:,} requests, the maximum here."
-            return Validation(0, None, [BatchError("maximum_requests_exceeded", message)])
-        limit = self._limits.max_listed_errors
-        for line, custom_id in await self._rows.duplicates(self._batch.seq, limit + 1):
-            self._report(line_check.duplicate(line, custom_id))
-        self._errors.sort(key=lambda error: error.line or 0)
-        if self._unlisted:
-            message = f"There are more errors than are listed: at least {self._unlisted:,} more."
-            self._errors.append(BatchError("invalid_request", message))
-        return Validation(self.total, self._model, self._errors)
 
-    def _check(self, line: Line) -> None:
-        if line.data is None:
-            self._report(line_check.too_long(line.number, line.length, self._limits.max_line_bytes))
-            return
-        check = line_check.check_line(line.data, line.number, self._batch.endpoint, self._batch.defaults)
-        for error in check.errors:
-            self._report(error)
-        if check.model is not None:
-            self._check_model(line.number, check.model)
-        if check.custom_id is not None:
-            self._buffer.append(Row(line.number, check.custom_id, line.offset, line.length))
+async def _store_plan(storage: Storage, batch: BatchRecord, plan: PlanFiles | None, failure: str | None) -> BatchPlan:
+    """Nothing but ``rows.clear`` undoes it."""
+    if plan is None:
+        log.error("rows run in the order of their lines", batch=batch.id, reason=failure)
+        return BatchPlan(failure=failure)
+    place = 1
+    async for lines in _numbers(plan.order):
+        await storage.metadata.rows.arrange(batch.seq, place, lines)
+        place += len(lines)
+    async for pairs in _numbers(plan.duplicates):
+        await storage.metadata.rows.follow(batch.seq, list(zip(pairs[::2], pairs[1::2], strict=True)))
+    return plan.summary
 
-    def _check_model(self, number: int, model: str) -> None:
-        if self._model is None:
-            self._model = model
-        if model != self._model:
-            self._report(line_check.mismatched_model(number, model))
-        elif model not in self._models:
-            self._report(line_check.unknown_model(number, model))
 
-    def _report(self, error: BatchError) -> None:
-        if len(self._errors) < self._limits.max_listed_errors:
-            self._errors.append(error)
-        else:
-            self._unlisted += 1
-
-    async def _add(self) -> None:
-        await self._wait()
-        rows, self._buffer = self._buffer, []
-        self._adding = asyncio.create_task(self._rows.add(self._batch.seq, rows))
-
-    async def _wait(self) -> None:
-        if self._adding is not None:
-            await self._adding
+async def _numbers(path: str | None) -> AsyncIterator[array[int]]:
+    """The numbers in a file, an even number of them at a time."""
+    if path is None:
+        return
+    with await asyncio.to_thread(Path(path).open, "rb") as file:
+        while data := await asyncio.to_thread(file.read, _GROUP * 16):
+            yield array("q", data)

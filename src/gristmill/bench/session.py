@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.stop import Stop
 from gristmill.engines.protocol import Completion, EngineError, LabelRequest, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest
 
@@ -71,7 +72,7 @@ class Turn:
         # The loop's clock: in tests it may be a simulated one.
         self._clock = asyncio.get_running_loop().time
         self._started = self._clock()
-        self._never = asyncio.Event()
+        self._never = Stop()
 
     async def complete(self, row: int, request: ChatCompletionRequest) -> Completion | None:
         """Ask as a batch would, with retries; None where the row failed."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.batches.lines import LineSplitter
-from gristmill.batches.validation import Limits
+from gristmill.batches.input_reader import Limits
+from gristmill.batches.lines import lines_of
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.user_error import UserError
 
@@ -31,16 +31,10 @@ def check_readable(path: Path) -> None:
 
 def first_endpoint(path: Path) -> str:
     """The endpoint that the first line asks for; chat completions where that cannot be told."""
-    splitter = LineSplitter(Limits().max_line_bytes)
-    with path.open("rb") as file:
-        while chunk := file.read(1024 * 1024):
-            if lines := splitter.feed(chunk):
-                break
-        else:
-            lines = splitter.finish()
-    if lines and lines[0].data is not None:
+    first = next(lines_of(path, Limits().max_line_bytes), None)
+    if first is not None and first.data is not None:
         try:
-            url = msgspec.json.decode(lines[0].data, type=_Url).url
+            url = msgspec.json.decode(first.data, type=_Url).url
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             url = None
         if url in ENDPOINTS:

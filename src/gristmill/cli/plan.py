@@ -89,7 +89,7 @@ def plan(
 
 def _plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None) -> JobPlan:
     from gristmill.batches.input_plan import Rejected, plan_file
-    from gristmill.batches.validation import Limits
+    from gristmill.batches.input_reader import Limits
 
     try:
         return plan_file(path, endpoint, defaults, Limits())

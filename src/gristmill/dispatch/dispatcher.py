@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
@@ -13,6 +13,7 @@ from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import Retry, RetryPolicy, decide
 from gristmill.dispatch.slots import Slots
+from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspect, Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.protocol import (
@@ -34,10 +35,6 @@ from gristmill.wire.chat import ChatCompletionRequest
 log = get_logger(__name__)
 
 T = TypeVar("T", Completion, LabelScores)
-
-
-class Abandoned(Exception):
-    """The caller asked to stop while the request was waiting for another try."""
 
 
 class _Attempts:
@@ -112,17 +109,17 @@ class Dispatcher:
         async with self._slots.place():
             return await self._attempt(lambda: self._scorer().score(request))
 
-    async def complete(self, request: Request, abandon: asyncio.Event, flow: Flow = INTERACTIVE) -> Completion:
+    async def complete(self, request: Request, stop: Stop, flow: Flow = INTERACTIVE) -> Completion:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
 
-        Raises Abandoned if ``abandon`` is set while the row is waiting; an attempt under way is left to finish.
+        Raises Stopped if ``stop`` is requested while the row is waiting; an attempt under way is left to finish.
         """
         prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
-        return await self._persist(lambda: self.engine.complete(request), abandon, flow, request.model, prompt)
+        return await self._persist(lambda: self.engine.complete(request), stop, flow, request.model, prompt)
 
-    async def score(self, request: LabelRequest, abandon: asyncio.Event, flow: Flow = INTERACTIVE) -> LabelScores:
+    async def score(self, request: LabelRequest, stop: Stop, flow: Flow = INTERACTIVE) -> LabelScores:
         """The same for label scores."""
-        return await self._persist(lambda: self._scorer().score(request), abandon, flow, request.model, request.prompt)
+        return await self._persist(lambda: self._scorer().score(request), stop, flow, request.model, request.prompt)
 
     def forget(self, flow: str) -> None:
         """No more requests of this flow will come."""
@@ -173,7 +170,7 @@ class Dispatcher:
     async def _persist(
         self,
         ask: Callable[[], Awaitable[T]],
-        abandon: asyncio.Event,
+        stop: Stop,
         flow: Flow,
         model: str,
         prompt: str | list[Any],
@@ -183,20 +180,20 @@ class Dispatcher:
         try:
             while True:
                 if attempts.suspect is not None:
-                    await _unless(abandon, attempts.suspect.turn())
+                    await stop.unless(attempts.suspect.turn())
                     if attempts.suspect.cleared:
                         attempts.suspect = None
                 try:
-                    if (answer := await self._take_turn(ask, abandon, flow, prefix, attempts)) is not None:
+                    if (answer := await self._take_turn(ask, stop, flow, prefix, attempts)) is not None:
                         return answer[0]
-                    await _unless(abandon, self.outage.wait())
+                    await stop.unless(self.outage.wait())
                     continue
                 except EngineError as error:
                     retry = self._judge(error, attempts)
                     if retry is None:
                         raise _with_count(error, attempts) from error
                 if retry.delay > 0:
-                    await _unless(abandon, asyncio.sleep(retry.delay))
+                    await stop.unless(asyncio.sleep(retry.delay))
         finally:
             if attempts.suspect is not None:
                 attempts.suspect.leave()
@@ -229,19 +226,19 @@ class Dispatcher:
     async def _take_turn(
         self,
         ask: Callable[[], Awaitable[T]],
-        abandon: asyncio.Event,
+        stop: Stop,
         flow: Flow,
         prefix: int | None,
         attempts: _Attempts,
     ) -> tuple[T] | None:
-        """One attempt, when it is the row's turn; None where the engine is away, or ``abandon`` is set, by then."""
+        """One attempt, when it is the row's turn; None where the engine is away, or ``stop`` is requested, by then."""
         alone = attempts.suspect is not None
-        leads = prefix is not None and not alone and await self._lead(prefix, abandon)
+        leads = prefix is not None and not alone and await self._lead(prefix, stop)
         answer: tuple[T] | None = None
         try:
-            async with self._slots.place(flow, alone) as place:
+            async with self._slots.place(flow, alone, stop) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
-                if not self.outage.open and not abandon.is_set():
+                if not self.outage.open and not stop.requested:
                     attempts.sent = self._suspects.sent()
                     answer = (await self._attempt(ask),)
                     place.cost = _cost(answer[0])
@@ -250,12 +247,12 @@ class Dispatcher:
                 self._leaders.release(prefix, computed=answer is not None)
         return answer
 
-    async def _lead(self, prefix: int, abandon: asyncio.Event) -> bool:
+    async def _lead(self, prefix: int, stop: Stop) -> bool:
         """Wait for the row's leader, if it has one; whether the row is to lead itself."""
         leaders = self._leaders
         assert leaders is not None
         while leaders.busy(prefix):
-            await _unless(abandon, leaders.wait(prefix))
+            await stop.unless(leaders.wait(prefix))
         return leaders.claim(prefix)
 
 
@@ -271,15 +268,3 @@ def _cost(answer: Completion | LabelScores) -> float:
     """Tokens that the engine has computed."""
     decoded = answer.completion_tokens if isinstance(answer, Completion) else 0
     return float(answer.prompt_tokens - (answer.cached_tokens or 0) + decoded)
-
-
-async def _unless(abandon: asyncio.Event, waiting: Coroutine[Any, Any, Any]) -> None:
-    """Wait, but not past ``abandon``."""
-    wait, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(abandon.wait())
-    try:
-        await asyncio.wait((wait, gone), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        wait.cancel()
-        gone.cancel()
-    if abandon.is_set():
-        raise Abandoned

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from gristmill.dispatch.fair_share import INTERACTIVE, FairShare, Flow
+from gristmill.dispatch.stop import Stop
 
 
 class Place:
@@ -51,15 +52,18 @@ class Slots:
         self._share.forget(flow)
 
     @asynccontextmanager
-    async def place(self, flow: Flow = INTERACTIVE, alone: bool = False) -> AsyncIterator[Place]:
-        place = await self._wait(flow, alone)
+    async def place(
+        self, flow: Flow = INTERACTIVE, alone: bool = False, stop: Stop | None = None
+    ) -> AsyncIterator[Place]:
+        """Raises Stopped if ``stop`` is requested while there is no place yet."""
+        place = await self._wait(flow, alone, stop)
         try:
             yield place
         finally:
             self._share.finished(flow, place.expected, place.cost)
             self._leave(alone)
 
-    async def _wait(self, flow: Flow, alone: bool) -> Place:
+    async def _wait(self, flow: Flow, alone: bool, stop: Stop | None) -> Place:
         if not (alone or self._waiting or self._waiting_alone or self._held_alone) and self.in_flight < self.limit:
             return self._take(flow)
         waiter = _Waiter(flow, asyncio.get_running_loop().create_future())
@@ -67,12 +71,14 @@ class Slots:
         queue.append(waiter)
         self._grant()
         try:
-            return await waiter.granted
-        except asyncio.CancelledError:
-            if waiter.granted.cancelled():
+            return await (waiter.granted if stop is None else stop.wait_for(waiter.granted))
+        except BaseException:
+            if waiter.granted.cancel() or waiter.granted.cancelled() or waiter.granted.exception() is not None:
                 # The others may have been waiting only for this one.
                 self._grant()
             else:
+                # Granted, and given up in the same moment.
+                self._share.finished(flow, waiter.granted.result().expected, 0.0)
                 self._leave(alone)
             raise
 
@@ -89,7 +95,7 @@ class Slots:
     def _grant(self) -> None:
         if self._held_alone:
             return
-        while self._waiting_alone and self._waiting_alone[0].granted.cancelled():
+        while self._waiting_alone and self._waiting_alone[0].granted.done():
             self._waiting_alone.popleft()
         if self._others_first or not self._waiting_alone:
             self._others_first = False
@@ -108,5 +114,5 @@ class Slots:
 
     def _give(self, queue: deque[_Waiter]) -> None:
         flow, granted = queue.popleft()
-        if not granted.cancelled():
+        if not granted.done():
             granted.set_result(self._take(flow))

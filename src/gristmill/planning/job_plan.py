@@ -13,7 +13,7 @@ from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
 from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key, unreadable_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
-from gristmill.wire.line_body import default_fields, fields_of
+from gristmill.wire.line_body import Fields, default_fields
 
 #: Rows that are answered with one row's answer; all of them are stored in one transaction.
 _MOST_FOLLOWERS = 10_000
@@ -60,10 +60,11 @@ class JobPlanner:
         self._keys = SortedKeys(folder)
         self._prompt_size = 0
 
-    def add(self, line: int, data: bytes) -> None:
-        """``data`` is a line of the input that has been checked; ``line`` counts from 1."""
+    def add(self, line: int, data: bytes, fields: Fields | None) -> None:
+        """``data`` is a line of the input that has been checked, ``fields`` those of its body, None where they cannot
+        be taken apart; ``line`` counts from 1."""
         try:
-            key, limit = row_key(self._endpoint, fields_of(data), self._defaults)
+            key, limit = unreadable_key(data) if fields is None else row_key(self._endpoint, fields, self._defaults)
         except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
             # Whatever is odd about a row is for the row to fail with, never for the whole job.
             key, limit = unreadable_key(data)

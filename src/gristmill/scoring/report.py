@@ -174,7 +174,7 @@ def _bill(batches: Sequence[Batch], prices: Prices) -> dict[str, object]:
         "output": output,
         "time": duration(max(seconds, 1)),
         "cost": (prompt * prices.prompt + output * prices.output) / 1e6 if any(prices) else None,
-        "deduplicated": sum(each.plan.deduplicated for each in extra if each.plan is not None),
+        "deduplicated": sum(each.plan.deduplicated or 0 for each in extra if each.plan is not None),
         "reused": sum(each.reused_answers for each in extra),
     }
 

@@ -19,6 +19,7 @@ from gristmill.storage.records import (
     PendingRow,
     Result,
     Row,
+    Stage,
     UploadRecord,
 )
 
@@ -87,8 +88,13 @@ class Batches(Protocol):
         """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False."""
         ...
 
-    async def claim(self, owner: str, now: float, lease_seconds: float) -> BatchRecord | None:
-        """Take the lease on the oldest unfinished batch that nobody holds."""
+    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
+        """Take the lease on the batch that is next in line at ``stage``; None where nobody is in line there."""
+        ...
+
+    async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
+        """Of the unfinished batches that nobody holds: highest priority first, then the one that was given back
+        longest ago (or never held), then the oldest."""
         ...
 
     async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
@@ -118,9 +124,13 @@ class Rows(Protocol):
         """Ended batches that still have rows: a kill came between their end and ``clear``."""
         ...
 
-    async def arrange(self, batch_seq: int, order: Sequence[int], followers: Sequence[tuple[int, int]]) -> None:
-        """The lines in the order to run in (none: as they stand), and pairs of a row and the one whose answer it gets.
-        Once only after ``clear``."""
+    async def arrange(self, batch_seq: int, place: int, lines: Sequence[int]) -> None:
+        """``lines`` run at the places from ``place`` on, counted from 1. Where no line of a batch has a place, rows run
+        in the order of their lines; else every line but the followers needs one. Once only after ``clear``."""
+        ...
+
+    async def follow(self, batch_seq: int, followers: Sequence[tuple[int, int]]) -> None:
+        """Pairs of a line and the one whose answer it gets. Once only after ``clear``."""
         ...
 
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +14,15 @@ Changes = dict[str, Any]
 
 #: A batch in one of these never changes again.
 TERMINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
+
+
+class Stage(Enum):
+    """Where an unfinished batch stands, by what it takes from the machine that works on it."""
+
+    VALIDATION = "validation"
+    EXECUTION = "execution"
+    #: Its rows are done, it was cancelled, or its window is over: only its files are to be written.
+    ENDING = "ending"
 
 
 def file_blob(file_id: str) -> str:

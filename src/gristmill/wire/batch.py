@@ -68,14 +68,16 @@ class BatchPlan(msgspec.Struct):
     """What was found out about a batch's rows before they ran. Tokens are estimated from the bytes of the prompts."""
 
     #: Prefixes of some length that several rows share, those within others counted too.
-    prefix_groups: int = 0
+    prefix_groups: int | None = None
     #: Rows that ask exactly what another row asks, without chance, and are answered with its answer.
-    deduplicated: int = 0
-    estimated_prompt_tokens: int = 0
+    deduplicated: int | None = None
+    estimated_prompt_tokens: int | None = None
     #: Those left to compute for an engine that reuses prefixes.
-    estimated_computed_tokens: int = 0
+    estimated_computed_tokens: int | None = None
     #: At most, by the limits that rows set; null where some set none.
     estimated_output_tokens: int | None = None
+    #: Why the rows could not be planned; they run in the order of their lines then, and all else is null.
+    failure: str | None = None
 
 
 class BatchProgress(msgspec.Struct):

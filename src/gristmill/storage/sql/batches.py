@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, null, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, not_, null, or_, select, update
 
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page, Stage
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.schema import batches
+
+#: Seconds; also for the pause of a batch that nobody holds.
+LONGEST_LEASE = 3600.0
 
 _FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
 #: Without what no list shows: it may be a megabyte a batch.
@@ -20,6 +23,30 @@ _LISTED = [null().label(field.name) if field.name == "defaults" else field for f
 
 def _record(row: Row[Any]) -> BatchRecord:
     return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
+
+
+def _at_stage(now: float, stage: Stage) -> ColumnElement[bool]:
+    """The same as ``batches/lifecycle.py`` says of a record."""
+    done = and_(batches.c.status == "in_progress", batches.c.completed + batches.c.failed == batches.c.total)
+    only_ending = or_(batches.c.status.in_(("cancelling", "finalizing")), done, batches.c.expires_at <= now)
+    if stage is Stage.ENDING:
+        return and_(batches.c.status.not_in(TERMINAL_STATUSES), only_ending)
+    status = "validating" if stage is Stage.VALIDATION else "in_progress"
+    return and_(batches.c.status == status, not_(only_ending))
+
+
+def _free(now: float) -> ColumnElement[bool]:
+    """No lease is longer than ``LONGEST_LEASE``: one that is was made before the clock was set back."""
+    return or_(batches.c.lease_until <= now, batches.c.lease_until > now + LONGEST_LEASE)
+
+
+def _line(now: float, stage: Stage) -> Select[Any]:
+    return (
+        select(*_FIELDS)
+        .where(_at_stage(now, stage), _free(now))
+        .order_by(batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
+        .limit(1)
+    )
 
 
 class SqlBatches:
@@ -64,28 +91,27 @@ class SqlBatches:
 
         return await self._database.write(work)
 
-    async def claim(self, owner: str, now: float, lease_seconds: float) -> BatchRecord | None:
-        free = (
-            select(batches.c.seq)
-            .where(batches.c.status.not_in(TERMINAL_STATUSES), batches.c.lease_until <= now)
-            .order_by(batches.c.seq)
-            .limit(1)
-        )
+    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
+        line = _line(now, stage)
 
         def work(connection: Connection) -> BatchRecord | None:
-            seq = connection.scalar(free)
-            if seq is None:
+            found = connection.execute(line).one_or_none()
+            if found is None:
                 return None
+            record = _record(found)
             taken = connection.execute(
                 update(batches)
-                .where(batches.c.seq == seq, batches.c.lease_until <= now)
+                .where(batches.c.seq == record.seq, _free(now))
                 .values(lease_owner=owner, lease_until=now + lease_seconds)
             )
-            if taken.rowcount == 0:
-                return None
-            return _record(connection.execute(select(*_FIELDS).where(batches.c.seq == seq)).one())
+            return record if taken.rowcount else None
 
         return await self._database.write(work)
+
+    async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
+        line = _line(now, stage)
+        found = await self._database.read(lambda connection: connection.execute(line).one_or_none())
+        return _record(found) if found else None
 
     async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
         extend = update(batches).where(batches.c.lease_owner == owner).values(lease_until=now + lease_seconds)

@@ -14,8 +14,6 @@ from gristmill.storage.sql.schema import batches, results, rows, run_order
 
 #: Rows dropped in one transaction: other writers get their turn in between.
 _CLEAR_LINES = 20_000
-#: Rows arranged in one transaction.
-_ARRANGE_LINES = 4_000
 
 _joined = rows.outerjoin(results, and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line))
 
@@ -117,14 +115,14 @@ class SqlRows:
         query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def arrange(self, batch_seq: int, order: Sequence[int], followers: Sequence[tuple[int, int]]) -> None:
-        for start in range(0, len(order), _ARRANGE_LINES):
-            lines = order[start : start + _ARRANGE_LINES]
-            places = [{"batch": batch_seq, "place": start + i, "line": line} for i, line in enumerate(lines, 1)]
+    async def arrange(self, batch_seq: int, place: int, lines: Sequence[int]) -> None:
+        places = [{"batch": batch_seq, "place": i, "line": line} for i, line in enumerate(lines, place)]
+        if places:
             await self._database.write(functools.partial(_execute, insert(run_order), places))
-        for start in range(0, len(followers), _ARRANGE_LINES):
-            pairs = followers[start : start + _ARRANGE_LINES]
-            values = [{"of": batch_seq, "at": line, "first": original} for line, original in pairs]
+
+    async def follow(self, batch_seq: int, followers: Sequence[tuple[int, int]]) -> None:
+        values = [{"of": batch_seq, "at": line, "first": original} for line, original in followers]
+        if values:
             await self._database.write(functools.partial(_execute, _FOLLOW, values))
 
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:

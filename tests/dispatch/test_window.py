@@ -17,6 +17,7 @@ observations = st.builds(
     completed=st.integers(0, 1000),
     push_backs=st.integers(0, 3),
     full=st.booleans(),
+    tokens=st.floats(0, 1e9),
 )
 
 
@@ -29,14 +30,14 @@ def test_the_window_stays_between_one_and_the_maximum(seen: list[Observation], m
 
 
 def test_a_push_back_shrinks_the_window_and_ends_the_doubling() -> None:
-    window = decide(Window(20), Observation(1, 40, 1, True), 64)
+    window = decide(Window(20), Observation(1, 40, 3, True, 4000), 64)
     assert window.limit == 14
     assert not window.doubling
 
 
 def test_a_window_that_was_never_full_is_left_alone() -> None:
     window = Window(8, best_rate=5.0)
-    assert decide(window, Observation(1, 2, 0, False), 64) == window
+    assert decide(window, Observation(1, 2, 0, False, 200), 64) == window
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 8, 30, 100])
@@ -50,7 +51,7 @@ def test_the_window_settles_where_the_engine_is_busy_and_no_longer(capacity: int
         limits.append(limit)
         for _ in range(2 * limit):
             now += 1 / min(limit, capacity)
-            tuner.note(pushed_back=False, full=True)
+            tuner.note(pushed_back=False, full=True, tokens=100)
     settled = limits[20:]
     assert min(settled) >= capacity
     assert max(settled) <= 4 * capacity + 4
@@ -58,9 +59,25 @@ def test_the_window_settles_where_the_engine_is_busy_and_no_longer(capacity: int
 
 @pytest.mark.parametrize(("rate", "limit"), [(2000, 128), (1890, 96), (1810, 64)])
 def test_a_doubling_is_kept_or_taken_back_by_half_or_whole_as_it_helped(rate: int, limit: int) -> None:
-    """From 64 in flight, which gave 1,800 rows a second."""
-    window = decide(Window(128, best_rate=1800.0, best_limit=64), Observation(1, rate, 0, True), 128)
+    """From 64 in flight, which gave 1,800 tokens a second."""
+    window = decide(Window(128, best_rate=1800.0, best_limit=64), Observation(1, rate // 10, 0, True, rate), 128)
     assert (window.limit, window.doubling) == (limit, limit == 128)
+
+
+def test_one_time_out_among_many_answers_is_no_reason_for_a_smaller_window() -> None:
+    window = Window(64, doubling=False, best_rate=1000.0, best_limit=64)
+    for _ in range(20):
+        window = decide(window, Observation(1, 127, 1, True, 1000), 256)
+        assert window.limit >= 64
+    assert decide(window, Observation(1, 120, 8, True, 1000), 256).limit < window.limit
+
+
+def test_rows_that_take_ten_times_the_tokens_are_no_reason_for_a_smaller_window() -> None:
+    """The engine computes as many tokens a second as before, so a tenth of the rows."""
+    window = Window(64, doubling=False, best_rate=10_000.0, best_limit=64)
+    assert decide(window, Observation(1, 100, 0, True, 10_000), 256).limit >= 64
+    assert decide(window, Observation(10, 100, 0, True, 100_000), 256).limit >= 64
+    assert decide(window, Observation(1, 100, 0, True, 5_000), 256).limit < 64
 
 
 async def test_slots_never_exceed_their_limit_and_serve_in_turn() -> None:

@@ -158,12 +158,12 @@ class Dispatcher:
             raise interrupted(f"The {self.engine.name} engine failed: {error!r}.") from error
         self._answers += 1
         self.outage.report_success()
-        self._tune(pushed_back=False)
+        self._tune(pushed_back=False, tokens=_cost(answer))
         return answer
 
-    def _tune(self, pushed_back: bool) -> None:
+    def _tune(self, pushed_back: bool, tokens: float = 0.0) -> None:
         if self._tuner is not None:
-            self._tuner.note(pushed_back, full=self._slots.in_flight >= self._slots.limit - 1)
+            self._tuner.note(pushed_back, self._slots.in_flight >= self._slots.limit - 1, tokens)
             if self._tuner.window.limit != self._slots.limit:
                 self._slots.resize(self._tuner.window.limit)
 

@@ -1,7 +1,8 @@
 """How many requests to keep in flight: a pure decision from what the last round showed.
 
 Slow start, then additive increase and multiplicative decrease, as congestion control does it: the window doubles
-while that pays, then creeps up, and shrinks when the engine pushes back or answers fewer rows a second.
+while that pays, then creeps up, and shrinks when the engine pushes back or computes fewer tokens a second. Tokens, not
+rows: rows may be ten times as long as those before, and the engine be as fast as ever.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ _HELPS = 1.02
 #: The engine is past its best if the rate fell below this share of the best seen.
 _FALLEN = 0.8
 _PUSHED_BACK = 0.7
+#: Up to this share of a round's answers may be push-backs: one row that takes too long says nothing of the window.
+_TOLERATED = 0.05
 
 
 class Window(NamedTuple):
-    """``limit`` requests in flight; ``best_rate`` in rows a second was first reached at ``best_limit``."""
+    """``limit`` requests in flight; ``best_rate`` in tokens a second was first reached at ``best_limit``."""
 
     limit: int
     doubling: bool = True
@@ -28,22 +31,24 @@ class Window(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """One round: at least ``limit`` rows. ``full`` says whether the window was ever the limit."""
+    """One round: at least ``limit`` rows. ``tokens`` were computed for those ``completed``; ``full`` says whether the
+    window was ever the limit."""
 
     seconds: float
     completed: int
     push_backs: int
     full: bool
+    tokens: float
 
 
 def decide(window: Window, seen: Observation, maximum: int) -> Window:
     """The window for the next round, from 1 to ``maximum``. Push-backs are refusals for load, and time-outs."""
-    if seen.push_backs:
+    if seen.push_backs > _TOLERATED * (seen.completed + seen.push_backs):
         limit = max(1, int(window.limit * _PUSHED_BACK))
         return Window(limit, doubling=False, best_limit=limit)
     if not seen.full or seen.seconds <= 0:
         return window
-    rate = seen.completed / seen.seconds
+    rate = seen.tokens / seen.seconds
     if rate >= window.best_rate * _PAYS:
         limit = window.limit * 2 if window.doubling else window.limit + _step(window)
         return Window(min(limit, maximum), window.doubling, rate, window.limit)

@@ -27,7 +27,16 @@ from gristmill.engines.openvino.frames import (
     Text,
 )
 from gristmill.engines.openvino.options import OpenVinoOptions
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind, LabelRequest, LabelScores, OnText, Request
+from gristmill.engines.protocol import (
+    Completion,
+    EngineError,
+    ErrorKind,
+    LabelRequest,
+    LabelScores,
+    OnText,
+    Request,
+    crashed,
+)
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
@@ -252,7 +261,7 @@ class WorkerProcess:
             return EngineError(ErrorKind.UNAVAILABLE, "The embedded engine has been stopped.", status=503)
         # Each request in flight may be the one that killed it: it counts as an attempt of theirs.
         message = f"The embedded engine's process ended while it was computing this request ({how})."
-        return EngineError(ErrorKind.INTERRUPTED, message, status=500)
+        return crashed("the embedded engine", message)
 
     async def _read_output(self) -> None:
         stderr = self._process.stderr

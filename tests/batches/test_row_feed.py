@@ -46,7 +46,7 @@ class Memory:
 
 
 def feed_of(memory: Any) -> RowFeed:
-    return RowFeed(Storage(memory, memory), BATCH)
+    return RowFeed(Storage(memory, memory, memory), BATCH)
 
 
 async def drain(feed: RowFeed, workers: int) -> list[tuple[int, str, bytes]]:

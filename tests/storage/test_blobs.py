@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gristmill.storage.blobs import CHUNK_BYTES, LocalBlobStore
 from gristmill.storage.lock import folder_lock
+from gristmill.storage.protocol import BlobLost
 from gristmill.user_error import UserError
 
 
@@ -32,7 +34,7 @@ def test_what_is_written_is_read_whatever_its_chunks(
         whole = b"".join(parts)
         assert await blobs.write("files/a", chunks(*parts)) == len(whole)
         assert b"".join([part async for part in blobs.stream("files/a")]) == whole
-        assert b"".join([part async for part in blobs.stream("files/a", 3, 9)]) == whole[3:9]
+        assert b"".join([part async for part in blobs.stream("files/a", 3, min(9, len(whole)))]) == whole[3:9]
         assert await blobs.read("files/a", 1, max(len(whole) - 1, 0)) == whole[1:]
 
     asyncio.run(main())
@@ -60,7 +62,7 @@ def test_a_write_that_fails_raises_its_own_error_and_leaves_nothing(tmp_path: Pa
         with pytest.raises(Interrupted):
             await blobs.write("files/a", broken())
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(BlobLost):
             await blobs.read("files/a", 0, 1)
 
     asyncio.run(main())
@@ -74,7 +76,7 @@ def test_writing_again_replaces_the_blob_whole(tmp_path: Path) -> None:
         assert [part async for part in blobs.stream("a")] == [b"second"]
         await blobs.delete("a")
         await blobs.delete("a")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(BlobLost):
             await blobs.read("a", 0, 1)
 
     asyncio.run(main())
@@ -95,6 +97,44 @@ def test_what_a_kill_left_of_a_write_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     LocalBlobStore(tmp_path).remove_unfinished()
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["whole"]
+
+
+async def test_a_blob_that_is_shorter_than_it_should_be_is_noticed_however_it_is_read(tmp_path: Path) -> None:
+    blobs = LocalBlobStore(tmp_path)
+    await blobs.write("a", chunks(bytes(100)))
+    assert await blobs.size("a") == 100
+    with (tmp_path / "a").open("r+b") as file:
+        file.truncate(50)
+    for start, length in ((0, 100), (40, 20), (50, 1), (90, 10)):
+        with pytest.raises(BlobLost):
+            await blobs.read("a", start, length)
+        with pytest.raises(BlobLost):
+            await blobs.read_ranges("a", [(0, 1), (start, length)])
+        with pytest.raises(BlobLost):
+            await anext(blobs.stream("a", start, start + length))
+    assert await blobs.read_ranges("a", [(0, 1), (49, 1)]) == [b"\0", b"\0"]
+
+
+async def test_what_is_discarded_is_counted_with_what_cut_off_writes_left(tmp_path: Path) -> None:
+    blobs = LocalBlobStore(tmp_path)
+    await blobs.write("files/a", chunks(bytes(100)))
+    for name, size in (("a#1", 20), ("a#2", 3), ("ab", 7), ("b#1", 9)):
+        (tmp_path / "files" / name).write_bytes(bytes(size))
+    assert await blobs.discard("files/a") == 123
+    assert await blobs.discard("files/a") == 0
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["ab", "b#1"]
+
+
+async def test_blobs_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        blobs = LocalBlobStore(tmp_path / "blobs")
+        await blobs.write("files/a", chunks(b"x" * 10))
+        await blobs.write("files/b", chunks(bytes(3 * CHUNK_BYTES)))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "blobs", *tmp_path.glob("blobs/**/*"))}
+    assert modes == {"blobs": 0o700, "files": 0o700, "a": 0o600, "b": 0o600}
 
 
 def test_a_folder_is_locked_for_one_and_free_again_afterwards(tmp_path: Path) -> None:

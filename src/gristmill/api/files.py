@@ -26,28 +26,25 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 @router.post("", summary="Upload a file")
 async def create(request: Request) -> Response:
     storage = host(request).storage
-    incoming = IncomingFile(storage, new_file_id())
-    try:
+    file_id = new_file_id()
+    async with storage.new_blobs.begin(file_blob(file_id)) as write:
+        incoming = IncomingFile(write)
         form = await read_form(request, "file", incoming.receive)
         purpose = form.fields.get("purpose")
         if purpose is None:
             raise missing_parameter("purpose")
         lifetime = _lifetime(form.fields)
-    except BaseException:
-        # Also where the client goes away in the middle.
-        await incoming.discard()
-        raise
-    await incoming.check(purpose)
-    now = int(time.time())
-    record = FileRecord(
-        id=incoming.file_id,
-        bytes=incoming.bytes,
-        created_at=now,
-        filename=form.filename,
-        purpose=purpose,
-        expires_at=expiry(purpose, now, lifetime),
-    )
-    await storage.metadata.files.add(record)
+        incoming.check(purpose)
+        now = int(time.time())
+        record = FileRecord(
+            id=file_id,
+            bytes=incoming.bytes,
+            created_at=now,
+            filename=form.filename,
+            purpose=purpose,
+            expires_at=expiry(purpose, now, lifetime),
+        )
+        await storage.metadata.files.add(record)
     return reply(present(record))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
-from gristmill.storage.protocol import Storage
-from gristmill.storage.records import file_blob
+from gristmill.storage.protocol import WriteBlob
 from gristmill.wire.errors import ApiError, invalid_value
 from gristmill.wire.files import UPLOAD_PURPOSES
 from gristmill.wire.json import parses_as_json
@@ -21,30 +20,22 @@ DEFAULT_BATCH_LIFETIME = 2_592_000
 class IncomingFile:
     """Streams into a blob; afterwards knows its size and whether its first line is JSON."""
 
-    def __init__(self, storage: Storage, file_id: str) -> None:
-        self._storage = storage
-        self.file_id = file_id
+    def __init__(self, write: WriteBlob) -> None:
+        self._write = write
         self.bytes = 0
         self._first_line = bytearray()
         self._first_line_ended = False
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> IncomingFile:
         """Raises ApiError 413; then nothing is kept."""
-        self.bytes = await self._storage.blobs.write(file_blob(self.file_id), self._watched(chunks))
+        self.bytes = await self._write(self._watched(chunks))
         return self
 
-    async def discard(self) -> None:
-        await self._storage.blobs.delete(file_blob(self.file_id))
-
-    async def check(self, purpose: str) -> None:
-        """Refuse, and discard, what cannot be such a file: the same cases that OpenAI refuses at upload."""
-        try:
-            check_purpose(purpose)
-            if purpose == "batch" and not self._starts_as_jsonl():
-                raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
-        except ApiError:
-            await self.discard()
-            raise
+    def check(self, purpose: str) -> None:
+        """Refuse what cannot be such a file: the same cases that OpenAI refuses at upload."""
+        check_purpose(purpose)
+        if purpose == "batch" and not self._starts_as_jsonl():
+            raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
 
     def _starts_as_jsonl(self) -> bool:
         if len(self._first_line) > _MAX_FIRST_LINE:

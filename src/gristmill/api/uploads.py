@@ -16,8 +16,8 @@ from gristmill.api.files import present as present_file
 from gristmill.api.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry
 from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import drop_parts
-from gristmill.storage.protocol import Storage
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, part_blob
+from gristmill.storage.protocol import BlobLost, Storage
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, file_blob, part_blob
 from gristmill.wire.errors import ApiError, clip, not_found
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
 
@@ -58,18 +58,11 @@ async def add_part(request: Request, upload_id: str) -> Response:
     await _pending(storage, upload_id)
     part_id = "part_" + secrets.token_hex(16)
 
-    async def sink(chunks: AsyncIterator[bytes]) -> int:
-        return await storage.blobs.write(part_blob(part_id), _limited(chunks))
-
-    try:
-        form = await read_form(request, "data", sink)
-    except BaseException:
-        await storage.blobs.delete(part_blob(part_id))
-        raise
-    part = PartRecord(part_id, upload_id, form.file, int(time.time()))
-    if not await storage.metadata.uploads.add_part(part):
-        await storage.blobs.delete(part_blob(part_id))
-        await _pending(storage, upload_id)
+    async with storage.new_blobs.begin(part_blob(part_id)) as write:
+        form = await read_form(request, "data", lambda chunks: write(_limited(chunks)))
+        part = PartRecord(part_id, upload_id, form.file, int(time.time()))
+        if not await storage.metadata.uploads.add_part(part):
+            await _pending(storage, upload_id)
     return reply(UploadPart(part.id, part.created_at, upload_id))
 
 
@@ -80,25 +73,30 @@ async def complete(request: Request, upload_id: str) -> Response:
     upload = await _pending(storage, upload_id)
     parts = await _ordered_parts(storage, upload, wanted.part_ids)
     digest = hashlib.md5(usedforsecurity=False)
-    incoming = IncomingFile(storage, new_file_id())
-    await incoming.receive(_joined(storage, parts, digest if wanted.md5 else None))
-    if wanted.md5 and digest.hexdigest() != wanted.md5.lower():
-        await incoming.discard()
-        message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {clip(wanted.md5)}."
-        raise ApiError(400, message, param="md5", code="invalid_value")
-    await incoming.check(upload.purpose)
-    now = int(time.time())
-    file = FileRecord(
-        id=incoming.file_id,
-        bytes=incoming.bytes,
-        created_at=now,
-        filename=upload.filename,
-        purpose=upload.purpose,
-        expires_at=expiry(upload.purpose, now, upload.file_lifetime),
-    )
-    if not await storage.metadata.uploads.end(upload_id, "completed", file):
-        await incoming.discard()
-        await _pending(storage, upload_id)
+    file_id = new_file_id()
+    async with storage.new_blobs.begin(file_blob(file_id)) as write:
+        incoming = IncomingFile(write)
+        try:
+            await incoming.receive(_joined(storage, parts, digest if wanted.md5 else None))
+        except BlobLost:
+            # A cancel or another complete came first and dropped the parts.
+            await _pending(storage, upload_id)
+            raise
+        if wanted.md5 and digest.hexdigest() != wanted.md5.lower():
+            message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {clip(wanted.md5)}."
+            raise ApiError(400, message, param="md5", code="invalid_value")
+        incoming.check(upload.purpose)
+        now = int(time.time())
+        file = FileRecord(
+            id=file_id,
+            bytes=incoming.bytes,
+            created_at=now,
+            filename=upload.filename,
+            purpose=upload.purpose,
+            expires_at=expiry(upload.purpose, now, upload.file_lifetime),
+        )
+        if not await storage.metadata.uploads.end(upload_id, "completed", file):
+            await _pending(storage, upload_id)
     await drop_parts(storage, upload_id)
     return reply(_present(msgspec.structs.replace(upload, status="completed", file_id=file.id), file))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gristmill.batches import lifecycle, output_lines
 from gristmill.storage.protocol import Storage
@@ -20,33 +21,35 @@ async def finalize(storage: Storage, batch: BatchRecord, status: str, now: int) 
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
     """
     unrun = output_lines.CANCELLED if status == lifecycle.CANCELLED else output_lines.EXPIRED
-    output = await _write(storage, batch, "output", now, _output_lines(storage, batch))
-    error = await _write(storage, batch, "error", now, _error_lines(storage, batch, unrun))
-    files = [file for file in (output, error) if file is not None]
-    changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
-    if not await storage.metadata.batches.change(batch.id, changes, expected=batch.status, files=files):
-        return False
+    async with (
+        _new_file(storage, batch, "output", now) as write_output,
+        _new_file(storage, batch, "error", now) as write_error,
+    ):
+        output = await write_output(_output_lines(storage, batch))
+        error = await write_error(_error_lines(storage, batch, unrun))
+        files = [file for file in (output, error) if file is not None]
+        changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
+        if not await storage.metadata.batches.change(batch.id, changes, expected=batch.status, files=files):
+            return False
     await storage.metadata.rows.clear(batch.seq)
     return True
 
 
-async def _write(
-    storage: Storage, batch: BatchRecord, kind: str, now: int, lines: AsyncIterator[bytes]
-) -> FileRecord | None:
-    """One result file, under an id that is the same at every try; None if it has no line."""
+@contextlib.asynccontextmanager
+async def _new_file(
+    storage: Storage, batch: BatchRecord, kind: str, now: int
+) -> AsyncIterator[Callable[[AsyncIterator[bytes]], Awaitable[FileRecord | None]]]:
+    """Writes lines as one result file, under an id that is the same at every try; None if there is no line."""
     file_id = output_lines.stable_id("file-", batch.id, kind)
-    size = await storage.blobs.write(file_blob(file_id), lines)
-    if size == 0:
-        await storage.blobs.delete(file_blob(file_id))
-        return None
-    return FileRecord(
-        id=file_id,
-        bytes=size,
-        created_at=now,
-        filename=f"{batch.id}_{kind}.jsonl",
-        purpose="batch_output",
-        expires_at=now + (batch.output_file_lifetime or FILE_LIFETIME),
-    )
+    lifetime = batch.output_file_lifetime or FILE_LIFETIME
+    async with storage.new_blobs.begin(file_blob(file_id)) as write_blob:
+
+        async def write(lines: AsyncIterator[bytes]) -> FileRecord | None:
+            size = await write_blob(lines)
+            filename = f"{batch.id}_{kind}.jsonl"
+            return FileRecord(file_id, size, now, filename, "batch_output", now + lifetime) if size else None
+
+        yield write
 
 
 async def _output_lines(storage: Storage, batch: BatchRecord) -> AsyncIterator[bytes]:

@@ -34,6 +34,9 @@ async def tidy(storage: Storage, now: int) -> None:
             await drop_parts(storage, upload_id)
     await storage.metadata.files.delete_expired(now)
     await erase_deleted(storage)
+    blobs, size = await storage.new_blobs.free_unnamed()
+    if blobs:
+        log.info("bytes that no record names were freed", blobs=blobs, bytes=size)
 
 
 async def erase_deleted(storage: Storage) -> None:

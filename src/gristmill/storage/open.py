@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gristmill.storage.blobs import LocalBlobStore
 from gristmill.storage.lock import database_lock, folder_lock
+from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.protocol import Storage
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
@@ -50,7 +51,9 @@ class OpenStorage:
     async def _open(self) -> Storage:
         try:
             blobs = LocalBlobStore(self._blob_folder)
-            blobs.remove_unfinished()
+            if self._blob_folder.is_relative_to(self._settings.data.absolute()):
+                # Nobody else writes there.
+                blobs.remove_unfinished()
         except OSError as error:
             raise UserError(f"The folder {self._blob_folder} cannot be used: {error.strerror}.") from None
         metadata = SqlMetadataStore(self._url)
@@ -61,7 +64,7 @@ class OpenStorage:
         except Exception as error:
             await metadata.stop()
             raise UserError(f"The database {self._database} cannot be opened: {error}") from error
-        return Storage(metadata, blobs)
+        return Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
 
     def _release(self) -> None:
         for lock in self._locks:

@@ -5,7 +5,8 @@ Methods either happen whole or not at all, and what a method has returned from s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from gristmill.storage.records import (
@@ -30,6 +31,10 @@ class LeaseLost(Exception):
 
 class StorageError(Exception):
     """The disk or the database refuses; the message says what to do."""
+
+
+class BlobLost(StorageError):
+    """Bytes that a record names are gone, or there are fewer than it says. No retry brings them back."""
 
 
 class UnknownCursor(Exception):
@@ -149,9 +154,29 @@ class Rows(Protocol):
     async def not_succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[ErrorRow]: ...
 
 
+class BlobWrites(Protocol):
+    """Blobs under way, so that bytes which no record names can be found. A record that names a blob (``Files.add``,
+    ``Uploads.add_part`` and ``end``, ``Batches.change``) ends its write in the same step."""
+
+    async def begin(self, path: str, owner: str) -> None:
+        """``owner`` is about to write ``path``; whoever began to before has given up."""
+        ...
+
+    async def under_way(self, path: str, owner: str) -> bool:
+        """Whether ``owner`` has begun and no record names the blob; after every change that was asked for before."""
+        ...
+
+    async def end(self, path: str, owner: str) -> None: ...
+    async def of_others(self, owner: str) -> list[tuple[str, str]]:
+        """Path and owner of what others have begun."""
+        ...
+
+
 class MetadataStore(Protocol):
     @property
     def files(self) -> Files: ...
+    @property
+    def blob_writes(self) -> BlobWrites: ...
     @property
     def uploads(self) -> Uploads: ...
     @property
@@ -164,7 +189,7 @@ class MetadataStore(Protocol):
 
 
 class BlobStore(Protocol):
-    """Bytes by path. A blob exists whole or not at all: a write that is cut off leaves nothing behind."""
+    """Bytes by path. A blob exists whole or not at all."""
 
     @property
     def location(self) -> str:
@@ -175,20 +200,51 @@ class BlobStore(Protocol):
         """Store a stream; the number of bytes written. An error of ``chunks`` is raised and nothing is kept."""
         ...
 
-    async def read(self, path: str, start: int, length: int) -> bytes: ...
+    async def size(self, path: str) -> int:
+        """In bytes. Raises BlobLost."""
+        ...
+
+    async def read(self, path: str, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes. Raises BlobLost."""
+        ...
+
     async def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several (start, length) ranges, neighbours fetched together."""
+        """Several (start, length) ranges, neighbours fetched together. Raises BlobLost."""
         ...
 
     def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Chunks of some megabytes from ``start`` up to, not including, ``end``."""
+        """Chunks of some megabytes from ``start`` up to, not including, ``end``. Raises BlobLost, where the blob is too
+        short before the first chunk."""
         ...
 
     async def delete(self, path: str) -> None:
         """No error where there is nothing."""
         ...
 
+    async def discard(self, path: str) -> int:
+        """Delete the blob and what writes of it that were cut off have left; the number of bytes freed. Only while
+        nobody writes it."""
+        ...
+
+
+#: Writes a stream as the blob it was made for; the number of bytes written.
+WriteBlob = Callable[[AsyncIterator[bytes]], Awaitable[int]]
+
+
+class NewBlobs(Protocol):
+    """Storing bytes together with the record that names them."""
+
+    def begin(self, path: str) -> AbstractAsyncContextManager[WriteBlob]:
+        """For as long as it takes to write the blob and to add its record. If there is no record at the end, however it
+        comes, the bytes are freed: then, or by ``free_unnamed``."""
+        ...
+
+    async def free_unnamed(self) -> tuple[int, int]:
+        """Free the bytes that no record names and nobody is about to: how many blobs, and how many bytes."""
+        ...
+
 
 class Storage(NamedTuple):
     metadata: MetadataStore
     blobs: BlobStore
+    new_blobs: NewBlobs

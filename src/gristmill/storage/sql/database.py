@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,14 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from gristmill.storage.pressure import UnderPressure, patiently
 from gristmill.storage.protocol import StorageError
 
 T = TypeVar("T")
 
 _READERS = 3
+#: Execution options of a transaction that writes; see ``_begin_sqlite``.
+_WRITE = {"sqlite_begin": "BEGIN IMMEDIATE"}
 
 
 class Database:
@@ -36,15 +40,15 @@ class Database:
         Raises StorageError for a file that is no database, or one that a newer version of Gristmill has written.
         """
         try:
-            await self.write(_upgrade)
+            await self._run(self._writer, _upgrade, _WRITE)
         except DBAPIError as error:
             raise StorageError(str(error.orig)) from error
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._writer, work, {"sqlite_begin": "BEGIN IMMEDIATE"})
+        return await patiently(lambda: self._run(self._writer, work, _WRITE))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._readers, work, {})
+        return await patiently(lambda: self._run(self._readers, work, {}))
 
     async def close(self) -> None:
         """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
@@ -117,6 +121,9 @@ def _clear_errors() -> Iterator[None]:
             raise StorageError(
                 f"The database cannot be written ({text}): free space on the disk that holds the data folder."
             ) from error
+        if "unable to open database file" in text:
+            # What SQLite says of every file that the system does not let it open.
+            raise UnderPressure(errno.EMFILE) from error
         if "database is locked" in text:
             raise StorageError(
                 "The database is locked by another program: stop the other one or choose another --data folder."

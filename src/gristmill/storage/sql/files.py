@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 
 from gristmill.storage.protocol import UnknownCursor
-from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, Page
+from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, Page, file_blob
+from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, files
 
@@ -17,6 +18,7 @@ _FIELDS = [files.c[name] for name in FileRecord.__struct_fields__]
 def insert_file(connection: Connection, file: FileRecord) -> None:
     values = {name: getattr(file, name) for name in file.__struct_fields__}
     connection.execute(insert(files).values(**values, deleted=False, erased=False))
+    end_blob_write(connection, file_blob(file.id))
 
 
 def select_page(

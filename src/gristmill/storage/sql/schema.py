@@ -60,6 +60,14 @@ upload_parts = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+#: Blobs that are being written and that no record names yet.
+blob_writes = Table(
+    "blob_writes",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+)
+
 batches = Table(
     "batches",
     metadata,

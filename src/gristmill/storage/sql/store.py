@@ -1,8 +1,9 @@
-"""The metadata store: four tables' worth of methods over one database."""
+"""The metadata store: the methods of each table over one database."""
 
 from __future__ import annotations
 
 from gristmill.storage.sql.batches import SqlBatches
+from gristmill.storage.sql.blob_writes import SqlBlobWrites
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.rows import SqlRows
@@ -15,6 +16,7 @@ class SqlMetadataStore:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self.files = SqlFiles(self._database)
+        self.blob_writes = SqlBlobWrites(self._database)
         self.uploads = SqlUploads(self._database)
         self.batches = SqlBatches(self._database)
         self.rows = SqlRows(self._database)

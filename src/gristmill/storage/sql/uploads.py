@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, part_blob
+from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file
 from gristmill.storage.sql.schema import upload_parts, uploads
@@ -31,6 +32,7 @@ class SqlUploads:
             if connection.scalar(pending) is None:
                 return False
             connection.execute(insert(upload_parts).values(**values))
+            end_blob_write(connection, part_blob(part.id))
             return True
 
         return await self._database.write(work)

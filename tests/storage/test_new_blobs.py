@@ -1,0 +1,110 @@
+"""Bytes and their records, with everything that can come between them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gristmill.storage.open import OpenStorage, StorageSettings
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import FileRecord, file_blob
+
+
+async def chunks(size: int, pieces: int = 3) -> AsyncIterator[bytes]:
+    for _ in range(pieces):
+        await asyncio.sleep(0)
+        yield b"x" * size
+
+
+def record(file_id: str, size: int) -> FileRecord:
+    return FileRecord(file_id, size, 1, "a", "user_data")
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+    opened = OpenStorage(StorageSettings(tmp_path))
+    yield await opened.start()
+    await opened.stop()
+
+
+def blobs_in(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "blobs").rglob("*") if path.is_file()}
+
+
+async def test_a_blob_without_a_record_is_gone_at_the_end_of_the_block_and_one_with_a_record_stays(
+    storage: Storage, tmp_path: Path
+) -> None:
+    async with storage.new_blobs.begin(file_blob("kept")) as write:
+        await storage.metadata.files.add(record("kept", await write(chunks(5))))
+    async with storage.new_blobs.begin(file_blob("unnamed")) as write:
+        await write(chunks(5))
+    with pytest.raises(ZeroDivisionError):
+        async with storage.new_blobs.begin(file_blob("failed")) as write:
+            await write(chunks(5))
+            raise ZeroDivisionError
+    assert blobs_in(tmp_path) == {"kept"}
+    assert await storage.new_blobs.free_unnamed() == (0, 0)
+
+
+async def test_the_blob_of_a_write_under_way_is_never_freed(storage: Storage, tmp_path: Path) -> None:
+    async with storage.new_blobs.begin(file_blob("a")) as write:
+        await storage.new_blobs.free_unnamed()
+        size = await write(chunks(5))
+        assert await storage.new_blobs.free_unnamed() == (0, 0)
+        assert blobs_in(tmp_path) == {"a"}
+        await storage.metadata.files.add(record("a", size))
+        assert await storage.new_blobs.free_unnamed() == (0, 0)
+    assert blobs_in(tmp_path) == {"a"}
+
+
+async def test_what_could_not_be_freed_at_once_is_freed_later(storage: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "blobs" / "files"
+    async with storage.new_blobs.begin(file_blob("a")) as write:
+        await write(chunks(5))
+        # A folder of that name cannot be deleted as a file can.
+        (folder / "a").unlink()
+        (folder / "a").mkdir()
+    assert (folder / "a").exists()
+    (folder / "a").rmdir()
+    (folder / "a").write_bytes(b"x" * 15)
+    assert await storage.new_blobs.free_unnamed() == (1, 15)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_is_cancelled_wherever_every_record_has_its_bytes_and_all_bytes_a_record(
+    storage: Storage, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    async def store(file_id: str) -> None:
+        async with storage.new_blobs.begin(file_blob(file_id)) as write:
+            await storage.metadata.files.add(record(file_id, await write(chunks(chance.choice([0, 5, 50_000])))))
+
+    async def keep_house() -> None:
+        while True:
+            await storage.new_blobs.free_unnamed()
+            await asyncio.sleep(0)
+
+    house = asyncio.create_task(keep_house())
+    names = [f"file-{number}" for number in range(12)]
+    for _ in range(2):
+        # The second time, those that failed are written anew under the same name, as result files are.
+        page = await storage.metadata.files.page(after=None, limit=100, newest_first=True, purpose=None)
+        stored = {each.id for each in page.records}
+        tasks = [asyncio.create_task(store(name)) for name in names if name not in stored]
+        for task in tasks:
+            for _ in range(chance.choice([0, 0, 1, 2])):
+                await asyncio.sleep(chance.uniform(0, 0.004))
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    house.cancel()
+    await asyncio.gather(house, return_exceptions=True)
+    await storage.new_blobs.free_unnamed()
+    page = await storage.metadata.files.page(after=None, limit=100, newest_first=True, purpose=None)
+    assert blobs_in(tmp_path) == {each.id for each in page.records}
+    for each in page.records:
+        assert await storage.blobs.size(file_blob(each.id)) == each.bytes

@@ -12,8 +12,12 @@ import msgspec
 
 from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, Request
 from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from gristmill.wire.errors import ApiError
 
 T = TypeVar("T")
+
+#: That one request may ask the engine at once; the number that OpenAI takes of embeddings' inputs.
+MAX_PROMPTS = 2048
 
 
 class Asker(NamedTuple):
@@ -52,6 +56,11 @@ async def all_of(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for each in asking:
             each.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+def too_many(param: str, things: str, number: int) -> ApiError:
+    message = f"Invalid '{param}': a request holds at most {MAX_PROMPTS:,} {things}, but this one has {number:,}."
+    return ApiError(400, message, param=param, code="array_above_max_length")
 
 
 def new_id(prefix: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
-from gristmill.inference.answer import Answer, Asker, all_of, new_id, now, usage
+from gristmill.inference.answer import MAX_PROMPTS, Answer, Asker, all_of, new_id, now, too_many, usage
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
     CompletionChoice,
@@ -25,6 +25,8 @@ def parse(body: bytes) -> list[CompletionRequest]:
     """One request a prompt."""
     request = decode(_decoder, body)
     prompts = _prompts(request.prompt)
+    if len(prompts) > MAX_PROMPTS:
+        raise too_many("prompt", "prompts", len(prompts))
     if request.stream and len(prompts) > 1:
         raise ApiError(400, "Streaming takes one prompt at a time.", param="stream", code="invalid_value")
     return [msgspec.structs.replace(request, prompt=prompt) for prompt in prompts]
@@ -80,11 +82,18 @@ def _prompts(prompt: str | list[Any]) -> list[str | list[Any]]:
         return [prompt]
     if not prompt:
         raise ApiError(400, "The 'prompt' is an empty list.", param="prompt", code="invalid_value")
-    if all(isinstance(token, int) for token in prompt):
+    if all(_is_token_id(token) for token in prompt):
         return [prompt]
     if all(isinstance(part, str) for part in prompt):
         return list(prompt)
-    if all(isinstance(part, list) and part and all(isinstance(t, int) for t in part) for part in prompt):
+    if all(isinstance(part, list) and part and all(map(_is_token_id, part)) for part in prompt):
         return list(prompt)
-    text = "Invalid type for 'prompt': expected a string, an array of strings, or an array of token ids."
+    text = (
+        "Invalid type for 'prompt': expected a string, an array of strings, or an array of token ids (0 to 2147483647)."
+    )
     raise ApiError(400, text, param="prompt", code="invalid_type")
+
+
+def _is_token_id(found: Any) -> bool:
+    # JSON has integers of any size, and engines take them as machines do. A boolean is an integer to Python alone.
+    return type(found) is int and 0 <= found < 2**31

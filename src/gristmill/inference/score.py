@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from gristmill.engines.protocol import LabelRequest, LabelScores
-from gristmill.inference.answer import Answer, Asker, all_of, usage
+from gristmill.inference.answer import MAX_PROMPTS, Answer, Asker, all_of, too_many, usage
 from gristmill.wire.chat import Message
 from gristmill.wire.errors import ApiError, missing_parameter
 from gristmill.wire.json import decode
@@ -61,6 +61,8 @@ def _prompts(request: ScoreRequest) -> list[str | list[Message]]:
     items = [request.items or ""] if request.items is None or isinstance(request.items, str) else request.items
     if not items or not all(isinstance(item, str) for item in items):
         raise ApiError(400, "'items' must be a string or an array of strings.", param="items", code="invalid_type")
+    if len(items) > MAX_PROMPTS:
+        raise too_many("items", "items", len(items))
     return [item + request.query if request.item_first else request.query + item for item in items]
 
 

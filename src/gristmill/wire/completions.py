@@ -38,7 +38,7 @@ class CompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_default
     logit_bias: dict[str, Bias] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     structured_outputs: Any = None
-    best_of: int | None = None
+    best_of: ChoiceCount | None = None
     echo: bool | None = None
     suffix: str | None = None
     user: str | None = None

@@ -14,7 +14,9 @@ from gristmill.wire.chat import Message
 from gristmill.wire.common import CompletionUsage
 
 Labels = Annotated[list[str], msgspec.Meta(min_length=1, max_length=1000)]
-LabelTokenIds = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1, max_length=1000)]
+LabelTokenIds = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]], msgspec.Meta(min_length=1, max_length=1000)
+]
 
 
 class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,30 +1,40 @@
-"""The receipt as one HTML file that needs nothing else, and as a PNG."""
+"""The receipt as a page, as the cells of a table, and as a plot."""
 
 from __future__ import annotations
 
-import html
+import calendar
+import time
 from pathlib import Path
+from typing import NamedTuple
 
-from gristmill.bench.advice import span
+from gristmill.bench.advice import span, too_few_rows
 from gristmill.bench.receipt import BenchReceipt, StrategyRecord
+from gristmill.html_page import render, told_date
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; width: 100% } th, td { padding: .35em .6em; border-bottom: 1px solid #ddd }
-th { text-align: left } td.n { text-align: right; font-variant-numeric: tabular-nums }
-.bar { background: #3b6ea5; height: .8em; display: inline-block } .about { color: #666; font-size: .9em }
-.advice { font-size: 1.2em; border-left: 4px solid #3b6ea5; padding-left: .8em }
-"""
 
-#: Title and cell text of every column but the first; the same for the page and the terminal.
+class Column(NamedTuple):
+    title: str
+    meaning: str
+
+
+#: Of all tables but for their first column, on the page and on the terminal.
 COLUMNS = (
-    "rows/s", "range", "long job, rows/s", "prompt tok.", "cached tok.", "output tok.", "loads", "failed",
-    "score diff.", "Kendall tau", "changed",
-)  # fmt: skip
+    Column("rows/s", "rows of a turn over its seconds, the median over the rounds"),
+    Column("range", "the slowest and the fastest round"),
+    Column("long job, rows/s", "while the engine was full, which is the speed of a long job"),
+    Column("prompt tokens", "of a row"),
+    Column("cached tokens", "of a row's prompt, that the engine had computed before"),
+    Column("output tokens", "of a row"),
+    Column("model loads", "how often the engine loaded its model"),
+    Column("failed", "rows without an answer"),
+    Column("score diff.", "the mean difference from the same rows asked alone"),
+    Column("rank corr.", "Kendall's tau-b with the same rows asked alone: 1 is the same order, 0 is chance"),
+    Column("changed", "answers that differ from those of the same rows asked alone"),
+)
 
 
 def cells(found: StrategyRecord) -> list[str]:
-    """Token counts are per row; a dash is where the engine does not tell or nothing is to be compared."""
+    """In the order of ``COLUMNS``; a dash is where the engine does not tell or nothing is to be compared."""
     low, high = found.rows_per_second_range
     apart = found.drift
     return [
@@ -42,49 +52,33 @@ def cells(found: StrategyRecord) -> list[str]:
     ]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def errors_of(found: StrategyRecord) -> list[str]:
+    """Why rows failed, each reason once, a few of them."""
+    return sorted({error for turn in found.turns for error in turn.errors})[:3]
 
 
 def page(receipt: BenchReceipt) -> str:
-    fastest = max((each.rows_per_second for each in receipt.strategies), default=0.0) or 1.0
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in ("strategy", *COLUMNS))
-    rows = "".join(_row(each, fastest) for each in receipt.strategies)
-    times = "".join(
-        f"<li>{html.escape(each.name)}: {html.escape(span(each.forecast))}</li>"
-        for each in receipt.strategies
-        if each.forecast is not None
-    )
-    job = receipt.job_rows
-    machine = receipt.machine
-    facts = (
-        f"{receipt.engine} engine, model {receipt.model}; {receipt.rounds} rounds of {receipt.rows} rows "
-        f"(more for those that have many in flight) from {receipt.rows_file}; "
-        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB, {machine.system}; "
-        f"Gristmill {receipt.gristmill}, {receipt.measured_at}"
-    )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>gristmill bench</title><style>{_STYLE}</style>
-<h1>Ways to send a batch's rows</h1>
-<p class="advice">{html.escape(receipt.advice)}</p>
-<table><tr>{head}</tr>{rows}</table>
-<p class="about">Rates are of the rows after a turn's first, which computes the shared prompt; medians over the rounds.
-Tokens are per row; a dash is what the engine does not report. Every turn's prompts begin with a line of their own, so
-that no way finds what another has computed. The last three columns compare answers with the same rows asked alone.</p>
-<h2>{job:,} rows would take</h2><ul>{times}</ul>
-<p class="about">90 % interval (Student's) of the mean speed over the rounds, if all rows are like these.</p>
-<p class="about">{html.escape(facts)}</p></html>
-"""
-
-
-def _row(found: StrategyRecord, fastest: float) -> str:
-    name = f"<b>{html.escape(found.name)}</b><br><span class=about>{html.escape(found.about)}</span>"
-    if found.missing:
-        return f'<tr><td>{name}</td><td colspan="{len(COLUMNS)}">not measured: {html.escape(found.missing)}</td></tr>'
-    width = max(1, round(100 * found.rows_per_second / fastest))
-    name += f'<br><span class="bar" style="width:{width}%"></span>'
-    return (
-        f"<tr><td>{name}</td>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in cells(found)) + "</tr>"
+    """As HTML."""
+    measured = [each for each in receipt.strategies if not each.missing]
+    fastest = max((each.rows_per_second for each in measured), default=0.0) or 1.0
+    return render(
+        "bench/bench.html.jinja",
+        receipt=receipt,
+        made_at=told_date(calendar.timegm(time.strptime(receipt.measured_at, "%Y-%m-%dT%H:%M:%SZ"))),
+        columns=COLUMNS,
+        measured=[
+            {
+                "record": each,
+                "rate": f"{each.rows_per_second:,.2f}",
+                "width": round(100 * each.rows_per_second / fastest, 1),
+                "time": span(each.forecast) if each.forecast is not None else "-",
+                "too_few": too_few_rows(each) if each.rows_for_forecast else "",
+                "cells": cells(each),
+                "errors": errors_of(each),
+            }
+            for each in measured
+        ],
+        missing=[each for each in receipt.strategies if each.missing],
     )
 
 
@@ -110,3 +104,7 @@ def write_png(receipt: BenchReceipt, path: Path) -> bool:
     axes.set_title(f"{receipt.engine}, {receipt.model}")
     figure.savefig(path, dpi=150)
     return True
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

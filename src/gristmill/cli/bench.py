@@ -66,10 +66,10 @@ def _print_turn(strategy: str, number: int, rows: int, seconds: float) -> None:
 
 def _print(receipt: BenchReceipt) -> None:
     from gristmill.bench.advice import span, too_few_rows
-    from gristmill.bench.page import COLUMNS, cells
+    from gristmill.bench.page import COLUMNS, cells, errors_of
 
     table = Table("strategy", box=None, header_style="bold")
-    for title in (*COLUMNS, f"{receipt.job_rows:,} rows"):
+    for title in (*(column.title for column in COLUMNS), f"{receipt.job_rows:,} rows"):
         table.add_column(title, justify="right")
     for each in receipt.strategies:
         if not each.missing:
@@ -81,5 +81,5 @@ def _print(receipt: BenchReceipt) -> None:
             console.print(f"{each.name}: not measured, {printable(each.missing)}")
         elif each.rows_for_forecast:
             console.print(f"{each.name}: {too_few_rows(each)}")
-        for error in sorted({error for turn in each.turns for error in turn.errors})[:3]:
+        for error in errors_of(each):
             console.print(f"{each.name}: some rows failed: {printable(error)}")

@@ -126,6 +126,7 @@ ReuseAnswers = Annotated[
 Wait = Annotated[
     str, typer.Option("--wait", envvar="GRISTMILL_WAIT", help="How long the engine may take to start: 90s, 10m, 2h.")
 ]
+Currency = Annotated[str, typer.Option(metavar="CODE", help="Of the prices, such as USD or EUR.")]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
 
 

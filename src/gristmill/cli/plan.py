@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     # Imported where it is used: the calculator needs none of it.
     from gristmill.engines.openvino.prompt_tokens import PromptTokens
     from gristmill.planning.job_plan import JobPlan
-    from gristmill.planning.report import PlanReport
 
 
 def plan(
@@ -42,6 +42,7 @@ def plan(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the prefix tree as a page.")] = None,
     prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
     output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
+    currency: config.Currency = "USD",
     rows: Annotated[int | None, typer.Option(min=1, help="Without INPUT: how many rows.")] = None,
     prefix_tokens: Annotated[int | None, typer.Option(min=0, help="... prompt tokens that all rows share.")] = None,
     row_tokens: Annotated[int | None, typer.Option(min=1, help="... prompt tokens of a row's own.")] = None,
@@ -62,6 +63,7 @@ def plan(
         return
     from gristmill.batches.pilot import PilotSettings, pilot_file
     from gristmill.batches.token_plan import count_tokens
+    from gristmill.planning.picture import page
     from gristmill.planning.report import report
     from gristmill.planning.token_bill import Prices
 
@@ -78,9 +80,11 @@ def plan(
         piloted = asyncio.run(pilot_file(input_file, endpoint, read_defaults, found, settings))
     if read_tokenizer is not None:
         found = count_tokens(input_file, endpoint, read_defaults, found, read_tokenizer)
-    said = report(found, Prices(prompt_price, output_price), piloted, tokenizer)
+    prices = Prices(prompt_price, output_price, currency)
+    said = report(found, prices, piloted, tokenizer)
     if html is not None:
-        _draw(html, input_file, found, said)
+        told_engine = f"the {engine} engine" + (f" and {model}" if model else "")
+        _write(html, page(input_file.name, found, said, prices, told_engine if piloted else None, time.time()))
     if as_json:
         show.print_json(said)
     else:
@@ -105,11 +109,9 @@ def _tokenizer(name: str | None) -> PromptTokens | None:
     return open_tokenizer(name)
 
 
-def _draw(target: Path, input_file: Path, found: JobPlan, said: PlanReport) -> None:
-    from gristmill.planning.picture import page
-
+def _write(target: Path, text: str) -> None:
     try:
-        target.write_text(page(input_file.name, found, said), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def score(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="A page about the scores, as HTML.")] = None,
     prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
     output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
+    currency: config.Currency = "USD",
     show_rows: Annotated[
         int | None, typer.Option("--show", metavar="N", min=1, help="Print the prompts of N rows, and run nothing.")
     ] = None,
@@ -86,9 +88,11 @@ def score(
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.host import HostSettings
     from gristmill.batches.job_folder import Ending, JobFolder
+    from gristmill.engines.http import shown
+    from gristmill.planning.token_bill import Prices
     from gristmill.scoring.job import with_scores
     from gristmill.scoring.plan import Wanted, choose_method, plan
-    from gristmill.scoring.report import Prices, page, score_reports
+    from gristmill.scoring.report import About, page, score_reports
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import read_table, write_table
     from gristmill.storage.open import StorageSettings
@@ -141,10 +145,12 @@ def score(
             scores = planned.job.run(folder.path, backend, escalation)
             write_table(with_scores(frame, scores, wanted.names), target, keep_formulas)
             ids = frame[id_column].to_list()
-            reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths)
+            reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths, planned.job.text_of)
             if report is not None:
-                prices = Prices(prompt_price, output_price)
-                _write_page(report, page(Path(table).name, backend.model, reports, scores.batches, prices))
+                where = f"{engine} engine" if server is None else f"on the server {shown(server)}"
+                about = About(Path(table).name, planned.settings.instrument, backend.model, where, time.time())
+                prices = Prices(prompt_price, output_price, currency)
+                _write_page(report, page(about, reports, scores.batches, prices))
             failed, lines = show_score.score_lines(ids, scores, wanted.names, target)
             ending = Ending(identity, [*lines, *show_score.agreement_lines(reports)], failed)
             folder.end(ending)

@@ -34,7 +34,7 @@ def print_report(report: PlanReport) -> None:
     else:
         out.print(f"output tokens: {'about' if report.pilot else 'at most'} {bill.output:,}")
     if report.cost_avoided is not None:
-        out.print(f"at these prices a hosted API would take {report.cost_avoided:,.2f}")
+        out.print(f"at these prices a hosted API would take {report.currency} {report.cost_avoided:,.2f}")
     out.print(f"order: {'as in the file' if report.in_line_order else 'group by group, instead of as in the file'}")
     if report.pilot is not None:
         _print_pilot(report.pilot)

@@ -11,7 +11,6 @@ from gristmill.planning.token_bill import (
     GroupBill,
     Prices,
     TokenBill,
-    cost_avoided,
     group_bills,
     token_bill,
 )
@@ -33,7 +32,9 @@ class PilotReport(msgspec.Struct, frozen=True):
 
 class PlanReport(msgspec.Struct, frozen=True):
     """``token_source`` says where the token counts come from, ``bytes_per_token`` is
-    null where all were counted; ``cost_avoided`` is in the currency of the prices."""
+    null where all were counted; ``cost_avoided``: what the job would cost at a hosted API's
+    prices, with every prompt token charged and as many output tokens as ``tokens`` has; null where no price was
+    given."""
 
     rows: int
     duplicates: int
@@ -42,6 +43,7 @@ class PlanReport(msgspec.Struct, frozen=True):
     bytes_per_token: float | None
     tokens: TokenBill
     cost_avoided: float | None
+    currency: str
     groups: list[GroupBill]
     pilot: PilotReport | None = None
 
@@ -64,7 +66,8 @@ def report(
         token_source=source,
         bytes_per_token=None if tokenizer else round(ratio, 3),
         tokens=bill,
-        cost_avoided=cost_avoided(bill, prices) if any(prices) else None,
+        cost_avoided=prices.cost(bill.sent, bill.output or 0),
+        currency=prices.currency,
         groups=group_bills(plan.groups, ratio),
         pilot=_pilot(*piloted) if piloted else None,
     )

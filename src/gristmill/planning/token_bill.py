@@ -23,10 +23,26 @@ class TokenBill(msgspec.Struct, frozen=True):
 
 
 class Prices(NamedTuple):
-    """What a hosted API takes for a million tokens, in whatever currency."""
+    """What a hosted API takes for a million tokens, in ``currency``; zeros where that is not known."""
 
-    prompt: float
-    output: float
+    prompt: float = 0.0
+    output: float = 0.0
+    currency: str = "USD"
+
+    def cost(self, prompt_tokens: int, output_tokens: int) -> float | None:
+        """With every prompt token charged; None where no price is known."""
+        if not (self.prompt or self.output):
+            return None
+        return (prompt_tokens * self.prompt + output_tokens * self.output) / 1e6
+
+    def told(self, amount: float) -> str:
+        """ "USD 1,234.50"; of less than one, with two significant digits."""
+        return f"{self.currency} {amount:,.2f}" if amount >= 1 or not amount else f"{self.currency} {amount:.2g}"
+
+    @property
+    def text(self) -> str:
+        of_prompt, of_output = (f"{self.currency} {price:,g}" for price in (self.prompt, self.output))
+        return f"{of_prompt} a million prompt tokens, {of_output} a million output tokens"
 
 
 def token_bill(
@@ -37,11 +53,6 @@ def token_bill(
         output_tokens = plan.output_limit
     sent, computed = plan.prompt_size / bytes_per_token, plan.computed_size / bytes_per_token
     return TokenBill(round(sent), round(computed), output_tokens)
-
-
-def cost_avoided(bill: TokenBill, prices: Prices) -> float:
-    """What the job would cost at ``prices``, with every prompt token charged; output tokens at most."""
-    return (bill.sent * prices.prompt + (bill.output or 0) * prices.output) / 1e6
 
 
 class GroupBill(msgspec.Struct, frozen=True):

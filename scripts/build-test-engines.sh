@@ -80,7 +80,7 @@ PYTHON
 }
 
 "$bin/gristmill" models pull smollm2-135m-instruct > /dev/null
-"$bin/gristmill" models pull gemma3-270m > /dev/null
+"$bin/gristmill" models pull gemma3-270m --anyway > /dev/null
 for part in ${*:-llama-cpp vllm}; do
     case $part in
     llama-cpp) llama_cpp ;;

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from isolation import isolate
 from server_process import ServerProcess
+
+# Before any test is imported.
+_HOME = isolate()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

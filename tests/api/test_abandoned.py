@@ -87,7 +87,7 @@ def test_one_prompt_that_fails_does_not_leave_its_siblings_running(tmp_path: Pat
 
 
 def test_the_embedded_engine_stops_computing_for_a_client_that_has_left(tmp_path: Path) -> None:
-    pytest.importorskip("openvino_genai", reason="the extra 'embedded' is not installed")
+    pytest.importorskip("openvino_genai", reason="pip install 'gristmill[embedded]' to run this")
     try:
         locate(DEFAULT_MODEL)
     except UserError as error:

@@ -18,7 +18,7 @@ from gristmill.planning.token_bill import group_bills
 from gristmill.user_error import UserError
 from requests_jsonl import CHAT
 
-tokenizers = pytest.importorskip("tokenizers", reason="the extra 'embedded' is not installed")
+tokenizers = pytest.importorskip("tokenizers", reason="pip install 'gristmill[embedded]' to run this")
 
 TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"

@@ -46,7 +46,7 @@ def bench(rows_file, *flags: str):
 
 
 def test_it_writes_a_table_a_plot_a_page_and_a_receipt(rows_file):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'gristmill[bench]' to run this")
     result, folder = bench(rows_file, "-O", "prefill_speed=100000", "--labels", "0..10", "--for", "170000")
     assert result.exit_code == 0
     assert "prefix+labels" in result.stdout

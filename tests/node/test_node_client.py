@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 def told(server: ServerProcess) -> dict[str, Any]:
     """What the official Node client saw."""
     if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed: the Node client's flows were not run")
+        pytest.skip("install Node.js, with npm, to run the flows of the Node client")
     if not (HERE / "node_modules" / "openai").exists():
         subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, check=True)
     done = subprocess.run(["node", HERE / "flows.mjs", server.base_url], capture_output=True, text=True, check=False)

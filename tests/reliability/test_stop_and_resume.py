@@ -116,7 +116,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder]).returncode:
-        pytest.skip("needs the right to mount a small disk")
+        pytest.skip("run as root to run this: it mounts a small disk")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

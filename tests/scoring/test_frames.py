@@ -35,7 +35,7 @@ def test_a_polars_frame_comes_back_with_scores():
 
 
 def test_a_pandas_frame_comes_back_as_one():
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="pip install pandas to run this")
     frame = pandas.DataFrame(TABLE.to_dict(as_series=False), index=["x", "y", "z"])
     scored = gristmill.score(frame, **ASKED)
     assert list(scored.index) == ["x", "y", "z"]

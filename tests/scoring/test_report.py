@@ -12,7 +12,7 @@ from gristmill.scoring.report import About, page, score_reports
 from gristmill.scoring.scale import parse_scale
 from gristmill.wire.batch import Batch, BatchUsage, InputTokensDetails, OutputTokensDetails, RequestCounts
 
-pytest.importorskip("scipy", reason="the extra 'score' is not installed")
+pytest.importorskip("scipy", reason="pip install 'gristmill[score]' to run this")
 TEN = parse_scale("0..10")
 NASTY = "<script>alert(1)</script>\"'&"
 ABOUT = About(f"table {NASTY}", Instrument("The rubric.", TEN), "a model", "an engine", 0.0)

@@ -19,8 +19,8 @@ CANDIDATES = Path(__file__).parents[2] / "examples" / "candidates"
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
-    pytest.importorskip("openvino_genai", reason="the extra 'embedded' is not installed")
-    pytest.importorskip("scipy", reason="the extra 'score' is not installed")
+    pytest.importorskip("openvino_genai", reason="pip install 'gristmill[embedded]' to run this")
+    pytest.importorskip("scipy", reason="pip install 'gristmill[score]' to run this")
     try:
         locate(DEFAULT_MODEL)
     except UserError as error:

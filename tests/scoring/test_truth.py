@@ -9,8 +9,8 @@ from gristmill.scoring.table import truth_values
 from gristmill.scoring.truth import agreement
 from gristmill.user_error import UserError
 
-numpy = pytest.importorskip("numpy", reason="the extra 'score' is not installed")
-stats = pytest.importorskip("scipy.stats", reason="the extra 'score' is not installed")
+numpy = pytest.importorskip("numpy", reason="pip install 'gristmill[score]' to run this")
+stats = pytest.importorskip("scipy.stats", reason="pip install 'gristmill[score]' to run this")
 
 
 def rows(count: int, noise: float, seed: int = 0) -> tuple[list[float], list[float]]:

@@ -28,11 +28,18 @@ def list_command(json: bool = _JSON) -> None:
         show.print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("Name", "Size", "Licence", "Source", "Here"):
+    for heading in ("Name", "Size", "Licence", "Source", "Here", "Embedded engine"):
         table.add_column(heading, justify="right" if heading == "Size" else "left", overflow="fold")
     for row in rows:
-        here = "yes" if row.pulled else "no"
-        cells = printable(row.name), human_size(row.size), printable(row.licence or "not stated"), row.source, here
+        here, usable = "yes" if row.pulled else "no", "not yet" if row.obstacle else "yes"
+        cells = (
+            printable(row.name),
+            human_size(row.size),
+            printable(row.licence or "not stated"),
+            row.source,
+            here,
+            usable,
+        )
         table.add_row(*cells)
     show.print_table(table)
 
@@ -42,11 +49,12 @@ def pull(
     name: str = typer.Argument(
         help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder."
     ),
+    anyway: bool = typer.Option(False, "--anyway", help="Also a model that the embedded engine cannot load."),
 ) -> None:
     """Fetch a model into the cache and check it; says how big it is before it starts."""
     try:
         with _report() as report:
-            pulled = pull_model(name, report)
+            pulled = pull_model(name, report, anyway)
     except KeyboardInterrupt:
         show.console.print(
             f"Stopped. Run 'gristmill models pull {printable(name)}' again to finish; nothing is broken."

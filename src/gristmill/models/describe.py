@@ -16,8 +16,8 @@ from gristmill.models.receipt import Pulled, receipts_in
 
 
 class ModelRow(msgspec.Struct, frozen=True):
-    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not
-    pulled."""
+    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not pulled.
+    ``obstacle``: why the embedded engine cannot load it, as far as that is known before it tries."""
 
     name: str
     source: str
@@ -26,6 +26,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     pulled: bool
     kind: str | None
     path: str | None
+    obstacle: str | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -49,9 +50,10 @@ def list_models() -> list[ModelRow]:
     for model in CATALOG.values():
         pulled = find_pulled(model.name)
         if pulled is None:
-            rows.append(ModelRow(model.name, "catalog", model.licence, model.size, False, None, None))
+            row = ModelRow(model.name, "catalog", model.licence, model.size, False, None, None)
         else:
-            rows.append(_row(pulled, "catalog"))
+            row = _row(pulled, "catalog")
+        rows.append(msgspec.structs.replace(row, obstacle=model.obstacle or None))
     models = cache_folder() / "models"
     for source, depth in (("hub", "*/*"), ("imported", "*")):
         for folder in sorted((models / source).glob(depth)):

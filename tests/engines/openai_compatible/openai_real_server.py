@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from gristmill.models.locate import locate
+from isolation import TEST_ENGINES
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill-test-engines"
 KEY = "a-key-for-tests"
 #: Each llama.cpp slot's context, and vLLM's.
 CONTEXT = 2048
@@ -78,9 +78,9 @@ def _free_port() -> int:
 
 
 def _built(name: str) -> Path:
-    if not any((CACHE / name).glob("complete-*")):
+    if not any((TEST_ENGINES / name).glob("complete-*")):
         pytest.skip(f"{name} is not built: `make test-engines` builds it")
-    return CACHE / name
+    return TEST_ENGINES / name
 
 
 def llama_cpp(catalog_model: str, log: Path) -> RealServer:
@@ -100,5 +100,5 @@ def vllm(log: Path) -> RealServer:
     command += ["--enable-prompt-tokens-details", "--max-num-seqs", "8", "--api-key", KEY]
     return RealServer(
         "vllm", command, port, model, log,
-        VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", HF_HUB_OFFLINE="1",
+        VLLM_CPU_KVTEST_ENGINES_SPACE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", HF_HUB_OFFLINE="1",
     )  # fmt: skip

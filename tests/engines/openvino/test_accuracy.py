@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("openvino", reason="the extra 'embedded' is not installed")
+pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
 
 from gristmill.engines.openvino.paged import PagedModel
 from gristmill.engines.openvino.prepare import prepare

@@ -78,7 +78,7 @@ def library():
     try:
         return load_kernel()
     except KernelMissingError as error:
-        pytest.skip(f"the attention kernel cannot be compiled here: {error}")
+        pytest.skip(f"install a C compiler to run this: {error}")
 
 
 @given(steps(), st.sampled_from([(9, 3, 64), (4, 4, 32), (8, 1, 128), (2, 1, 256)]), st.integers(0, 2**32))
@@ -160,7 +160,7 @@ def test_a_kernel_is_compiled_once(library, monkeypatch, tmp_path):
 
 
 def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
     folder = prepare(locate(pulled_model), "f16").folder
     random = np.random.default_rng(3)
     prefix = random.integers(100, 40_000, 150).tolist()
@@ -185,7 +185,7 @@ def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
 
 
 def test_without_a_kernel_the_engine_runs_on_openvinos_and_says_why(monkeypatch, tmp_path, pulled_model):
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
     folder = prepare(locate(pulled_model), "f16").folder
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")

@@ -19,7 +19,7 @@ from gristmill.engines.protocol import (
     unknown_model,
 )
 from gristmill.models.checked_file import sha256_of
-from gristmill.models.locate import locate
+from gristmill.models.locate import locate, locate_for_engine
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
 
@@ -62,7 +62,7 @@ class OpenVinoEngine:
     async def start(self) -> None:
         """Loads the model; the first time a GGUF file is used it is converted, which takes a while. Raises
         UserError when the model is not on this machine or cannot be used."""
-        self.models = (locate(self._source).name,)
+        self.models = (locate_for_engine(self._source).name,)
         await self._supervisor.start()
 
     async def stop(self) -> None:

@@ -35,7 +35,7 @@ class Watched(SimulatedEngine):
         self.sent: list[ChatCompletionRequest] = []
         self.at_once = self.most_at_once = 0
 
-    async def complete(self, request, on_text=None):
+    async def complete(self, request, on_text=None, *, interactive=False):
         self.sent.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -31,7 +31,9 @@ class ScriptedEngine:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         self.calls += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

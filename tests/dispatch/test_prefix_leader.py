@@ -35,7 +35,7 @@ class SharedCache:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
-    async def complete(self, request, on_text=None) -> Completion:
+    async def complete(self, request, on_text=None, *, interactive=False) -> Completion:
         rubric = request.messages[0].text()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -54,8 +54,9 @@ class _Attempts:
 class Dispatcher:
     """One engine's requests, from all batches and callers.
 
-    At most ``window`` requests are in flight. Batches that run at the same time share the engine by tokens, each a
-    ``Flow`` of its own. ``timeout`` is in seconds, for one attempt.
+    At most ``window`` requests are in flight, and besides them the interactive ones that the engine puts first. Batches
+    that run at the same time share the engine by tokens, each a ``Flow`` of its own. ``timeout`` is in seconds, for one
+    attempt.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Dispatcher:
         self._tuner = None if window or engine.capabilities.slots_known else Tuner(self.window)
         self._leaders = PrefixLeaders() if engine.capabilities.leader_first else None
         self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
+        reserved = engine.capabilities.interactive_slots
+        self._interactive_slots = Slots(reserved) if reserved else self._slots
         self._suspects = Suspects()
         self._answers = 0
 
@@ -97,17 +100,18 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Requests that the engine has at this moment."""
-        return self._slots.in_flight
+        beside = 0 if self._interactive_slots is self._slots else self._interactive_slots.in_flight
+        return self._slots.in_flight + beside
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
-        async with self._slots.place():
-            return await self._attempt(lambda: self.engine.complete(request, on_text))
+        async with self._interactive_slots.place():
+            return await self._attempt(lambda: self.engine.complete(request, on_text, interactive=True))
 
     async def score_once(self, request: LabelRequest) -> LabelScores:
         """The same for label scores."""
-        async with self._slots.place():
-            return await self._attempt(lambda: self._scorer().score(request))
+        async with self._interactive_slots.place():
+            return await self._attempt(lambda: self._scorer().score(request, interactive=True))
 
     async def complete(self, request: Request, stop: Stop, flow: Flow = INTERACTIVE) -> Completion:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.

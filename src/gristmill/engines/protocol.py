@@ -88,10 +88,12 @@ def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
 
 
-def context_length_exceeded(prompt_tokens: int, output_tokens: int, context_length: int) -> EngineError:
+def context_length_exceeded(
+    prompt_tokens: int, output_tokens: int, context_length: int, output: str = "the completion"
+) -> EngineError:
     message = (
         f"This model's maximum context length is {context_length} tokens. However, you requested "
-        f"{prompt_tokens + output_tokens} tokens ({prompt_tokens} in the prompt, {output_tokens} in the completion)."
+        f"{prompt_tokens + output_tokens} tokens ({prompt_tokens} in the prompt, {output_tokens} in {output})."
     )
     return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="context_length_exceeded")
 
@@ -152,6 +154,8 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay. ``leader_first``:
     one prefix cache serves all slots, and the first row of a prefix should fill it before its siblings come.
+    ``interactive_slots``: so many interactive requests come besides, as the engine puts them first; with 0 it makes no
+    difference between requests, and they take places among the others.
     """
 
     slots: int
@@ -160,6 +164,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     context_length: int | None = None
     slots_known: bool = True
     leader_first: bool = False
+    interactive_slots: int = 0
 
 
 class Engine(Protocol):
@@ -185,8 +190,12 @@ class Engine(Protocol):
         template, options. None where the engine cannot tell. Known once started."""
         ...
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
-        """Answer one request, or raise EngineError. Cancelling the task frees what the request holds."""
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
+        """Answer one request, or raise EngineError. Cancelling the task frees what the request holds.
+
+        ``interactive``: somebody is waiting for the answer; an engine that can puts it before the rows of batches."""
         ...
 
 
@@ -194,8 +203,8 @@ class Engine(Protocol):
 class LabelScorer(Protocol):
     """What an engine is besides, if it can give the probabilities of labels from its logits alone."""
 
-    async def score(self, request: LabelRequest) -> LabelScores:
-        """Raises EngineError."""
+    async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
+        """As ``Engine.complete``."""
         ...
 
 

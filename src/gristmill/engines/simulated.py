@@ -103,7 +103,9 @@ class SimulatedEngine:
             os.close(self._journal)
             self._journal = -1
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         if request.model != self._model:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
@@ -125,7 +127,7 @@ class SimulatedEngine:
         self._note_answered(prompt)
         return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens, timings)
 
-    async def score(self, request: LabelRequest) -> LabelScores:
+    async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
         """Probabilities drawn by a hash of the prompt: the same prompt gets the same scores."""
         if request.model != self._model:
             raise unknown_model(request.model, self.models)

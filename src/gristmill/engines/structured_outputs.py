@@ -78,7 +78,7 @@ def _read_schema(wanted: Any) -> dict[str, Any]:
     if isinstance(wanted, str):
         try:
             wanted = msgspec.json.decode(wanted)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             wanted = None
     if not isinstance(wanted, dict):
         raise invalid("structured_outputs.json", "must be a JSON schema (an object, or its text)")

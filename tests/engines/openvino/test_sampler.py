@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gristmill.engines.openvino.sampler import RowState, Sampling, log_softmax, sample
+from gristmill.engines.openvino.sampler import GenerationState, Sampling, log_softmax, sample
 
 LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
 
 
 def draw(sampling: Sampling, generated: list[int] | None = None, allowed: list[bool] | None = None) -> int:
     mask = None if allowed is None else np.array(allowed)
-    return sample(LOGITS, [RowState(sampling, generated or [], mask)])[0].token
+    return sample(LOGITS, [GenerationState(sampling, generated or [], mask)])[0].token
 
 
 def shares(sampling: Sampling, draws: int = 2000) -> list[float]:
@@ -62,7 +62,7 @@ def test_only_allowed_tokens_are_drawn():
 
 
 def test_logprobs_are_the_models_own_best_first():
-    sampled = sample(LOGITS, [RowState(Sampling(temperature=0, logit_bias={0: -100}, top_logprobs=3), [])])[0]
+    sampled = sample(LOGITS, [GenerationState(Sampling(temperature=0, logit_bias={0: -100}, top_logprobs=3), [])])[0]
     assert sampled.token == 1
     assert sampled.logprob == pytest.approx(np.log(0.3), abs=1e-6)
     assert sampled.top is not None
@@ -74,7 +74,7 @@ def test_rows_of_different_settings_do_not_disturb_each_other():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(6, 50)).astype(np.float32)
     rows = [
-        RowState(Sampling(temperature=t, seed=3, logit_bias=b, top_logprobs=n), [1, 2])
+        GenerationState(Sampling(temperature=t, seed=3, logit_bias=b, top_logprobs=n), [1, 2])
         for t, b, n in [
             (0, None, None),
             (1, None, 2),

@@ -103,7 +103,9 @@ class OllamaEngine:
             await running.residency.restore()
             await running.client.close()
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         running = self._running
         if running is None:
             raise unavailable("The ollama engine is not running.")

@@ -79,7 +79,9 @@ class OpenAICompatibleEngine:
         for endpoint in endpoints:
             await endpoint.close()
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         if not self._endpoints:
             raise unavailable("The openai_compatible engine is not running.")
         if request.model not in self.models:

@@ -48,7 +48,7 @@ class OpenVinoEngine:
         self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready)
         self._fingerprint: str | None = None
         self.models: tuple[str, ...] = (self._source,)
-        self.capabilities = Capabilities(_slots(options), _PARAMETERS, reports_cached_tokens=True)
+        self.capabilities = _capabilities(options, None)
 
     @property
     def down_reason(self) -> str | None:
@@ -68,20 +68,22 @@ class OpenVinoEngine:
     async def stop(self) -> None:
         await self._supervisor.stop()
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
         worker = await self._supervisor.worker()
-        completion = await worker.complete(request, on_text)
+        completion = await worker.complete(request, on_text, interactive)
         FORCED_TOKENS.inc(completion.forced_tokens)
         return completion
 
-    async def score(self, request: LabelRequest) -> LabelScores:
+    async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         worker = await self._supervisor.worker()
-        return await worker.score(request)
+        return await worker.score(request, interactive)
 
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         return await WorkerProcess.start(self._source, self._options, self._heartbeat)
@@ -89,7 +91,7 @@ class OpenVinoEngine:
     def _note_ready(self, ready: Ready) -> None:
         if ready.fallback:
             log.warning("slower attention", kernel="openvino", because=ready.fallback)
-        self.capabilities = Capabilities(_slots(self._options), _PARAMETERS, True, context_length=ready.context_length)
+        self.capabilities = _capabilities(self._options, ready.context_length)
 
 
 def _fingerprint(source: str, options: OpenVinoOptions) -> str:
@@ -100,7 +102,13 @@ def _fingerprint(source: str, options: OpenVinoOptions) -> str:
     return f"openvino {options.weights} {options.attention} {digests}"
 
 
-def _slots(options: OpenVinoOptions) -> int:
-    """Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
-    is full only if others are waiting in the worker already."""
-    return 2 * options.max_rows
+def _capabilities(options: OpenVinoOptions, context_length: int | None) -> Capabilities:
+    return Capabilities(
+        # Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
+        # is full only if others are waiting in the worker already.
+        slots=2 * options.max_rows,
+        parameters=_PARAMETERS,
+        reports_cached_tokens=True,
+        context_length=context_length,
+        interactive_slots=options.max_rows,
+    )

@@ -25,12 +25,14 @@ class Load(msgspec.Struct, tag=True, frozen=True):
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
-    """Exactly one of ``chat`` and ``text`` is set. ``stream``: send Text frames as text becomes certain."""
+    """Exactly one of ``chat`` and ``text`` is set. ``stream``: send Text frames as text becomes certain.
+    ``interactive``: somebody is waiting for the answer, so it goes before the rows of batches."""
 
     id: int
     chat: ChatCompletionRequest | None = None
     text: CompletionRequest | None = None
     stream: bool = False
+    interactive: bool = False
 
 
 class SubmitScore(msgspec.Struct, tag=True, frozen=True):
@@ -44,6 +46,7 @@ class SubmitScore(msgspec.Struct, tag=True, frozen=True):
     label_ids: list[int] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    interactive: bool = False
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

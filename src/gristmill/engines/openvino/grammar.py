@@ -6,20 +6,33 @@ llguidance (https://github.com/guidance-ai/llguidance) compiles the grammars and
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.openvino.text_cache import TextCache
 from gristmill.engines.openvino.vocabulary import Vocabulary
 from gristmill.engines.protocol import EngineError, ErrorKind, unsupported_parameter
-from gristmill.engines.structured_outputs import Constraint
+from gristmill.engines.structured_outputs import Constraint, invalid
 from gristmill.models.extra import require
 
 #: Compact JSON, as OpenAI's structured outputs are: where whitespace is free, no byte of it could be forced.
 #: A schema may say otherwise under "x-guidance".
 _COMPACT = {"whitespace_flexible": False}
+#: How large a grammar may be: llguidance's time grows with the square of it, half a second here.
+MOST_CHOICES = 1000
+MOST_BYTES = 128 * 1024
+#: A fifth of llguidance's own: it holds Python's global lock for as long as it follows what a grammar forces, and a
+#: grammar of 15 characters may force a hundred thousand tokens.
+_LEXER_FUEL = 200_000
+#: Bytes of the grammars' texts that are kept compiled, and of forced texts whose tokens are.
+_KEPT_GRAMMARS = 2 * 2**20
+_KEPT_FORCED = 4 * 2**20
+#: Compilers repeat what they were given; no more of it than this goes into an error.
+_REASON_CHARS = 500
 
 
 class Matcher:
@@ -56,7 +69,7 @@ class Matcher:
     def _check(self) -> None:
         if self._matcher.is_error():
             # After the reason, llguidance prints its state.
-            reason = self._matcher.get_error().partition("\n<state>")[0]
+            reason = _clip(self._matcher.get_error().partition("\n<state>")[0])
             message = f"The grammar of '{self._param}' is too complex to be followed to the answer's end: {reason}"
             raise EngineError(ErrorKind.INVALID_REQUEST, message, param=self._param, code="grammar_too_complex")
 
@@ -74,20 +87,24 @@ class Grammar:
 
 
 class Grammars:
-    """Compiles grammars for one vocabulary, and keeps those that were used last: the rows of a batch share theirs."""
+    """Compiles grammars for one vocabulary, and keeps those that were used last: the rows of a batch share theirs.
+    Safe from several threads."""
 
     def __init__(self, vocabulary: Vocabulary, ends: frozenset[int]) -> None:
         """``ends``: the token ids that may end an answer."""
         self._vocabulary = vocabulary
         self._ends = ends
-        self._compile = functools.lru_cache(256)(self._compile_text)
+        self._compiled = TextCache(self._compile, _KEPT_GRAMMARS)
+        self._lock = threading.Lock()
+        self._made: Any = None
 
     def read(self, constraint: Constraint) -> Grammar:
-        """Raises EngineError (invalid request) with the compiler's reason."""
+        """Raises EngineError (invalid request) with the compiler's reason, or the limit that the grammar exceeds."""
+        _check_size(constraint)
         try:
-            return self._compile(self._text(constraint), constraint.param)
+            return Grammar(self._compiled(self._text(constraint)), self._tokenizer.vocab_size, constraint.param)
         except ValueError as error:
-            message = f"Invalid value for '{constraint.param}': it cannot be made into a grammar: {error}"
+            message = f"Invalid value for '{constraint.param}': it cannot be made into a grammar: {_clip(str(error))}"
             raise EngineError(
                 ErrorKind.INVALID_REQUEST, message, param=constraint.param, code="invalid_value"
             ) from None
@@ -98,7 +115,9 @@ class Grammars:
         text: str
         match constraint.kind:
             case "json":
-                text = matcher.grammar_from_json_schema(constraint.value, defaults=_COMPACT)
+                text = matcher.grammar_from_json_schema(
+                    msgspec.json.encode(constraint.value).decode(), defaults=_COMPACT
+                )
             case "json_object":
                 text = matcher.grammar_from_json_schema({"type": "object"}, defaults=_COMPACT)
             case "regex":
@@ -111,20 +130,41 @@ class Grammars:
                 raise unsupported_parameter(constraint.param, "openvino")
         return text
 
-    def _compile_text(self, text: str, param: str) -> Grammar:
+    def _compile(self, text: str) -> Any:
         """Raises ValueError."""
-        matcher = require("llguidance").LLMatcher(self._tokenizer, text)
+        llguidance = require("llguidance")
+        limits = llguidance.LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
+        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
         if matcher.is_error():
             raise ValueError(matcher.get_error())
-        return Grammar(matcher, self._tokenizer.vocab_size, param)
+        return matcher
 
-    @functools.cached_property
+    @property
     def _tokenizer(self) -> Any:
         # Made at the first grammar: for a large vocabulary it takes half a second.
-        llguidance = require("llguidance")
-        return llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(_Tokenizer(self._vocabulary, self._ends)), eos_token=sorted(self._ends)
-        )
+        with self._lock:
+            if self._made is None:
+                llguidance = require("llguidance")
+                wrapper = llguidance.TokenizerWrapper(_Tokenizer(self._vocabulary, self._ends))
+                self._made = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._ends))
+            return self._made
+
+
+def _check_size(constraint: Constraint) -> None:
+    if constraint.kind == "choice" and len(constraint.value) > MOST_CHOICES:
+        raise invalid(constraint.param, f"may list {MOST_CHOICES:,} texts, not {len(constraint.value):,}")
+    try:
+        size = len(msgspec.json.encode(constraint.value))
+    except RecursionError:
+        raise invalid(constraint.param, "is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise invalid(constraint.param, "holds half of a surrogate pair, which is no character") from None
+    if size > MOST_BYTES:
+        raise invalid(constraint.param, f"may have {MOST_BYTES:,} bytes as JSON, not {size:,}")
+
+
+def _clip(reason: str) -> str:
+    return reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}..."
 
 
 class _Tokenizer:
@@ -139,7 +179,7 @@ class _Tokenizer:
             for token, piece in enumerate(vocabulary.token_bytes)
         ]
         # Forced texts are the same in every row, and a call of the tokenizer costs half a millisecond.
-        self._encode = functools.lru_cache(4096)(functools.partial(vocabulary.encode, special_tokens=False))
+        self._encode = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_FORCED)
 
     def __call__(self, text: str) -> list[int]:
         if isinstance(text, bytes):

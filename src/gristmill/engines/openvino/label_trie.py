@@ -10,38 +10,63 @@ from __future__ import annotations
 import math
 import sys
 
-#: Token ids from the end of the prompt to a node.
-Path = tuple[int, ...]
+#: The node at the end of the prompt; the others are numbered as they come.
+ROOT = 0
 
 
 class LabelTrie:
-    """``labels``: the token ids of each label. Raises ValueError where one is empty or two are the same."""
+    """Nodes are numbers; memory grows with the labels' tokens, and no faster."""
 
     def __init__(self, labels: list[list[int]]) -> None:
-        self._labels = [tuple(label) for label in labels]
-        if not all(self._labels):
+        """``labels``: the token ids of each label. Raises ValueError where one is empty or two are the same."""
+        #: For each node that is not a leaf, the node that each of its tokens leads to. Leaves have no entry.
+        self.children: dict[int, dict[int, int]] = {ROOT: {}}
+        self._parents = [(ROOT, -1)]
+        self._ends = [self._add(label) for label in labels]
+        if ROOT in self._ends:
             raise ValueError("a label has no token")
-        if len(set(self._labels)) != len(self._labels):
+        if len(set(self._ends)) != len(self._ends):
             raise ValueError("two labels are the same tokens")
-        #: The tokens that lead on from each node that is not a leaf.
-        self.children: dict[Path, set[int]] = {}
-        for label in self._labels:
-            for depth in range(len(label)):
-                self.children.setdefault(label[:depth], set()).add(label[depth])
 
-    def probes(self) -> list[Path]:
-        """What to append to the prompt so that the logits along these paths cover every node that is not a leaf."""
-        inner = self.children
-        return sorted(path for path in inner if not any((*path, token) in inner for token in inner[path]))
+    def _add(self, label: list[int]) -> int:
+        node = ROOT
+        for token in label:
+            children = self.children.setdefault(node, {})
+            if token not in children:
+                children[token] = len(self._parents)
+                self._parents.append((node, token))
+            node = children[token]
+        return node
 
-    def score(self, logprobs: dict[Path, dict[int, float]]) -> list[float]:
-        """Each label's log-probability. ``logprobs`` has those of the children of every node that is not a leaf."""
-        return [self._score(label, logprobs) for label in self._labels]
+    def probes(self) -> list[int]:
+        """The nodes whose paths, each appended to the prompt, pass every node that is not a leaf."""
+        return [
+            node
+            for node, children in self.children.items()
+            if not any(each in self.children for each in children.values())
+        ]
 
-    def _score(self, label: Path, logprobs: dict[Path, dict[int, float]]) -> float:
-        total = sum(logprobs[label[:depth]][label[depth]] for depth in range(len(label)))
-        if label in self.children:
-            longer = math.fsum(math.exp(logprob) for logprob in logprobs[label].values())
+    def path(self, node: int) -> list[int]:
+        """The nodes that are passed from the root, which is left out, to ``node``."""
+        passed = []
+        while node != ROOT:
+            passed.append(node)
+            node = self._parents[node][0]
+        return passed[::-1]
+
+    def token(self, node: int) -> int:
+        """The token that leads to a node other than the root."""
+        return self._parents[node][1]
+
+    def score(self, logprobs: dict[int, float]) -> list[float]:
+        """Each label's log-probability. ``logprobs`` has, for every node but the root, that of its token after the
+        path to it."""
+        return [self._score(end, logprobs) for end in self._ends]
+
+    def _score(self, end: int, logprobs: dict[int, float]) -> float:
+        total = sum(logprobs[node] for node in self.path(end))
+        if end in self.children:
+            longer = math.fsum(math.exp(logprobs[child]) for child in self.children[end].values())
             # Rounding may push the sum to one; the smallest float keeps the logarithm finite.
             total += math.log(max(1.0 - longer, sys.float_info.min))
         return total

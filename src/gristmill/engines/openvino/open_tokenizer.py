@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gristmill.engines.openvino.prompt_tokens import PromptTokens
+from gristmill.engines.openvino.text_cache import TextCache
 from gristmill.engines.openvino.tokenizer_file import TokenizerFile
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
@@ -15,8 +16,8 @@ from gristmill.user_error import UserError
 if TYPE_CHECKING:
     from gristmill.engines.openvino.vocabulary import Vocabulary
 
-#: Segments remembered: of rows that share a rubric, all but the last.
-_KNOWN_SEGMENTS = 1024
+#: Characters of segments remembered: of rows that share a rubric, all but the last.
+_KNOWN_CHARACTERS = 4 * 2**20
 #: Texts that are encoded both ways, to see that the ways agree.
 _CHECKED_TEXTS = 32
 
@@ -49,12 +50,16 @@ class SegmentEncoder:
         # The longest first: one may begin with another.
         texts = sorted(filter(None, encoder.special_texts), key=len, reverse=True)
         self._between = re.compile(f"({'|'.join(map(re.escape, texts))})") if texts else None
-        self._segment = functools.lru_cache(_KNOWN_SEGMENTS)(functools.partial(encoder.encode, special_tokens=False))
+        self._segment = TextCache(functools.partial(encoder.encode, special_tokens=False), _KNOWN_CHARACTERS)
         self._to_check = _CHECKED_TEXTS
 
     @property
     def size(self) -> int:
         return self._encoder.size
+
+    @property
+    def longest_token(self) -> int:
+        return self._encoder.longest_token
 
     def encode(self, text: str, special_tokens: bool) -> list[int]:
         if special_tokens or self._between is None:

@@ -114,17 +114,17 @@ class WorkerProcess:
         silent = (self._missed or 0) * self._heartbeat.interval
         return silent if silent >= self._heartbeat.silence else 0.0
 
-    async def complete(self, request: Request, on_text: OnText | None) -> Completion:
+    async def complete(self, request: Request, on_text: OnText | None, interactive: bool) -> Completion:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
         number, stream = next(self._ids), on_text is not None
         if isinstance(request, ChatCompletionRequest):
-            frame = Submit(number, chat=request, stream=stream)
+            frame = Submit(number, chat=request, stream=stream, interactive=interactive)
         else:
-            frame = Submit(number, text=request, stream=stream)
+            frame = Submit(number, text=request, stream=stream, interactive=interactive)
         answer: Completion = await self._ask(frame, on_text)
         return answer
 
-    async def score(self, request: LabelRequest) -> LabelScores:
+    async def score(self, request: LabelRequest, interactive: bool) -> LabelScores:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
         number, prompt, labels = next(self._ids), request.prompt, request.labels
         chat, text = (None, prompt) if isinstance(prompt, str) else (prompt, None)
@@ -132,7 +132,7 @@ class WorkerProcess:
         ids = [label for label in labels if isinstance(label, int)]
         frame = SubmitScore(
             number, request.model, chat, text, texts or None, ids or None,
-            request.add_generation_prompt, request.continue_final_message,
+            request.add_generation_prompt, request.continue_final_message, interactive,
         )  # fmt: skip
         answer: LabelScores = await self._ask(frame, None)
         return answer

@@ -1,4 +1,4 @@
-"""The worker's engine loop body: requests in, one step of the model at a time, frames out."""
+"""The worker's engine loop body: prepared requests in, one step of the model at a time, frames out."""
 
 from __future__ import annotations
 
@@ -6,84 +6,85 @@ import functools
 import time
 from collections.abc import Callable
 
-from gristmill.engines.openvino.frames import Done, Failed, FromWorker, Scored, Submit, SubmitScore, Text
+from gristmill.engines.openvino.failures import failed_by
+from gristmill.engines.openvino.frames import Done, Failed, FromWorker, Scored, Text
+from gristmill.engines.openvino.generation import Generation, PreparedRequest
 from gristmill.engines.openvino.paged import PagedModel
-from gristmill.engines.openvino.prompt import JobReader
-from gristmill.engines.openvino.row import Row
-from gristmill.engines.openvino.sampler import Logits, sample
-from gristmill.engines.openvino.scheduler import Limits, Scheduler, Work
-from gristmill.engines.openvino.scoring import Probe, Scoring
+from gristmill.engines.openvino.preparation import Prepared
+from gristmill.engines.openvino.sampler import GenerationState, Logits, Sampled, sample
+from gristmill.engines.openvino.scheduler import Chunk, Scheduler, StepLimits
+from gristmill.engines.openvino.scoring import LabelProbe, LabelScoring, PreparedScore
 from gristmill.engines.openvino.sequence import Sequence
 from gristmill.engines.openvino.span import Span
+from gristmill.engines.openvino.step_pace import StepPace
 from gristmill.engines.openvino.vocabulary import Vocabulary
-from gristmill.engines.protocol import Completion, EngineError, Timings
+from gristmill.engines.protocol import Completion, Timings
 
 
-class Running:
-    """A request and its rows; times in seconds of the monotonic clock."""
+class RunningRequest:
+    """A request and its generations; times in seconds of the monotonic clock."""
 
-    def __init__(self, submit: Submit, model: str, rows: list[Row]) -> None:
-        self.id = submit.id
-        self.model = model
-        self.stream = submit.stream
-        self.rows = rows
+    def __init__(self, prepared: PreparedRequest) -> None:
+        self.id = prepared.id
+        self.model = prepared.model
+        self.stream = prepared.stream
+        self.generations = prepared.generations
         self.submitted = time.monotonic()
         self.started: float | None = None
         self.first_token: float | None = None
 
 
-class Runner:
+class EngineLoop:
     def __init__(
         self,
         model: PagedModel,
         vocabulary: Vocabulary,
-        reader: JobReader,
         ends: frozenset[int],
         step_tokens: int,
         max_rows: int,
         emit: Callable[[FromWorker], None],
     ) -> None:
-        """``ends``: token ids that end an answer. ``emit`` is called from ``submit`` and ``step``."""
+        """``ends``: token ids that end an answer. ``emit`` is called from ``enter`` and ``step``."""
         self._model = model
         self._vocabulary = vocabulary
-        self._reader = reader
         self._ends = ends
         self._emit = emit
-        self.scheduler = Scheduler(Limits(model.block_size, model.blocks, step_tokens, max_rows))
-        self._running: dict[int, Running] = {}
-        self._rows: dict[Sequence, tuple[Running, Row]] = {}
-        self._scorings: dict[int, Scoring] = {}
-        self._probes: dict[Sequence, Probe] = {}
+        self._pace = StepPace(step_tokens)
+        self._max_rows = max_rows
+        self.scheduler = Scheduler(StepLimits(model.block_size, model.blocks, step_tokens, max_rows))
+        self._requests: dict[int, RunningRequest] = {}
+        self._generations: dict[Sequence, tuple[RunningRequest, Generation]] = {}
+        self._scorings: dict[int, LabelScoring] = {}
+        self._probes: dict[Sequence, LabelProbe] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._running or self._scorings)
+        return bool(self._requests or self._scorings)
 
-    def submit(self, submit: Submit) -> None:
-        request = submit.chat or submit.text
-        assert request is not None
-        try:
-            job = self._reader.read(request)
-        except EngineError as error:
-            self._emit(_failed(submit.id, error))
-            return
-        running = Running(submit, request.model, [Row(job, choice) for choice in range(len(job.samplings))])
-        self._running[submit.id] = running
-        for row in running.rows:
-            self._rows[row.sequence] = (running, row)
-        for row in running.rows:
-            self._enter(running, row, functools.partial(row.jump_forward, self._vocabulary))
-            if row.sequence in self._rows:
-                self.scheduler.add(row.sequence)
+    def enter(self, prepared: Prepared) -> None:
+        """Take a request up, or pass on why there is none."""
+        if isinstance(prepared, Failed):
+            self._emit(prepared)
+        elif isinstance(prepared, PreparedScore):
+            scoring = self._scorings[prepared.id] = LabelScoring(prepared)
+            for _ in range(self._max_rows):
+                self._probe_next(scoring)
+        else:
+            self._enter_request(RunningRequest(prepared))
 
-    def submit_score(self, submit: SubmitScore) -> None:
-        try:
-            scoring = Scoring(submit.id, submit.model, self._reader.read_score(submit))
-        except EngineError as error:
-            self._emit(_failed(submit.id, error))
-            return
-        self._scorings[submit.id] = scoring
-        for probe in scoring.probes:
+    def _enter_request(self, request: RunningRequest) -> None:
+        self._requests[request.id] = request
+        for generation in request.generations:
+            self._generations[generation.sequence] = (request, generation)
+        for generation in request.generations:
+            # What a grammar forces at the beginning is there already; it may be all.
+            self._release(request, generation, generation.text)
+            if generation.finish_reason is None:
+                self.scheduler.add(generation.sequence)
+
+    def _probe_next(self, scoring: LabelScoring) -> None:
+        probe = scoring.next_probe()
+        if probe is not None:
             self._probes[probe.sequence] = probe
             self.scheduler.add(probe.sequence)
 
@@ -91,115 +92,133 @@ class Runner:
         """Frees the request's blocks at once, that is between two steps. Unknown ids have finished already."""
         scoring = self._scorings.pop(request_id, None)
         for probe in scoring.probes if scoring else ():
-            if self._probes.pop(probe.sequence, None) is not None:
-                self.scheduler.remove(probe.sequence)
-        running = self._running.pop(request_id, None)
-        for row in running.rows if running else ():
-            if row.finish_reason is None:
-                del self._rows[row.sequence]
-                self.scheduler.remove(row.sequence)
+            del self._probes[probe.sequence]
+            self.scheduler.remove(probe.sequence)
+        request = self._requests.pop(request_id, None)
+        for generation in request.generations if request else ():
+            if self._generations.pop(generation.sequence, None) is not None:
+                self.scheduler.remove(generation.sequence)
 
     def step(self) -> None:
         """Compute one step and emit what it completes."""
-        step = self.scheduler.plan()
+        begin = time.monotonic()
+        if self.scheduler.interactive:
+            self._pace.asked(begin)
+        step = self.scheduler.plan(self._pace.tokens(begin))
         for source, target in step.copies:
             self._model.copy_block(source, target)
-        wanted = [self._wanted(work) for work in step.work]
+        wanted = [self._wanted(chunk, begin) for chunk in step.chunks]
         logits = self._model.forward(
             [
                 Span(
-                    work.sequence.tokens[work.start : work.start + work.tokens],
-                    work.start,
-                    work.sequence.blocks,
+                    chunk.sequence.tokens[chunk.start : chunk.start + chunk.tokens],
+                    chunk.start,
+                    chunk.sequence.blocks,
                     offsets,
                 )
-                for work, offsets in zip(step.work, wanted, strict=True)
+                for chunk, offsets in zip(step.chunks, wanted, strict=True)
             ]
         )
         self.scheduler.advance(step)
-        self._take(step.work, wanted, logits)
+        self._take(step.chunks, wanted, logits)
+        self._pace.note(sum(chunk.tokens for chunk in step.chunks), time.monotonic() - begin)
 
-    def _wanted(self, work: Work) -> tuple[int, ...]:
-        """Which of the work's tokens have logits that somebody wants."""
-        if probe := self._probes.get(work.sequence):
-            return probe.offsets(work)
-        running, _ = self._rows[work.sequence]
-        running.started = running.started or time.monotonic()
-        return (work.tokens - 1,) if work.samples else ()
+    def _wanted(self, chunk: Chunk, now: float) -> tuple[int, ...]:
+        """Which of the chunk's tokens have logits that somebody wants."""
+        if probe := self._probes.get(chunk.sequence):
+            return probe.offsets(chunk)
+        request, _ = self._generations[chunk.sequence]
+        request.started = request.started or now
+        return (chunk.tokens - 1,) if chunk.samples else ()
 
-    def _take(self, done: list[Work], wanted: list[tuple[int, ...]], logits: Logits) -> None:
-        """Hand the logits, in the order of the work, to the probes and rows they are for."""
-        sampling: list[tuple[Running, Row]] = []
+    def _take(self, chunks: list[Chunk], wanted: list[tuple[int, ...]], logits: Logits) -> None:
+        """Hand the logits, in the order of the chunks, to the probes and generations they are for."""
+        sampling: list[tuple[RunningRequest, Generation]] = []
         places: list[int] = []
         begin = 0
-        for work, offsets in zip(done, wanted, strict=True):
+        for chunk, offsets in zip(chunks, wanted, strict=True):
             end = begin + len(offsets)
-            if work.sequence in self._probes:
-                self._take_probe(work, logits[begin:end])
+            if probe := self._probes.get(chunk.sequence):
+                self._guard(probe.scoring.id, functools.partial(self._take_probe, probe, chunk, logits[begin:end]))
             elif offsets:
-                sampling.append(self._rows[work.sequence])
+                sampling.append(self._generations[chunk.sequence])
                 places.append(begin)
             begin = end
         if sampling:
             self._sample(sampling, logits if len(places) == len(logits) else logits[places])
 
-    def _take_probe(self, work: Work, logits: Logits) -> None:
-        probe = self._probes[work.sequence]
-        probe.take(work, logits)
-        if not work.samples:
+    def _take_probe(self, probe: LabelProbe, chunk: Chunk, logits: Logits) -> None:
+        probe.take(chunk, logits)
+        if not chunk.samples:
             return
-        del self._probes[work.sequence]
-        self.scheduler.remove(work.sequence)
         scoring = probe.scoring
-        scoring.missing -= 1
-        if not scoring.missing:
+        del self._probes[probe.sequence]
+        scoring.probes.remove(probe)
+        self.scheduler.remove(probe.sequence)
+        self._probe_next(scoring)
+        if scoring.done:
             del self._scorings[scoring.id]
             self._emit(Scored(scoring.id, scoring.scores()))
 
-    def _sample(self, sampling: list[tuple[Running, Row]], logits: Logits) -> None:
-        states = [row.state() for _, row in sampling]
-        for (running, row), token in zip(sampling, sample(logits, states), strict=True):
-            running.first_token = running.first_token or time.monotonic()
-            self._enter(running, row, functools.partial(row.accept, token, self._vocabulary, self._ends))
+    def _sample(self, sampling: list[tuple[RunningRequest, Generation]], logits: Logits) -> None:
+        states = [generation.state() for _, generation in sampling]
+        for (request, generation), token in zip(sampling, self._sample_each(states, logits), strict=True):
+            # Another choice of the same request may have failed just now.
+            if generation.sequence in self._generations:
+                request.first_token = request.first_token or time.monotonic()
+                self._guard(request.id, functools.partial(self._accept, request, generation, token))
 
-    def _enter(self, running: Running, row: Row, change: Callable[[], str]) -> None:
-        """Have the row take tokens and pass on the text they release; a request whose grammar fails is answered so."""
-        if row.sequence not in self._rows:
-            return
+    @staticmethod
+    def _sample_each(states: list[GenerationState], logits: Logits) -> list[Sampled | Exception]:
+        """Together, which is faster; where that fails, one by one, to see whose fault it is."""
         try:
-            released = change()
-        except EngineError as error:
-            self.cancel(running.id)
-            self._emit(_failed(running.id, error))
+            return list(sample(logits, states))
+        except Exception:
+            sampled: list[Sampled | Exception] = []
+            for index, state in enumerate(states):
+                try:
+                    sampled += sample(logits[index : index + 1], [state])
+                except Exception as error:
+                    sampled.append(error)
+            return sampled
+
+    def _accept(self, request: RunningRequest, generation: Generation, token: Sampled | Exception) -> None:
+        if isinstance(token, Exception):
+            raise token
+        self._release(request, generation, generation.accept(token, self._vocabulary, self._ends))
+
+    def _release(self, request: RunningRequest, generation: Generation, text: str) -> None:
+        """Pass on the text that has become certain, and what ends with it."""
+        if text and request.stream:
+            self._emit(Text(request.id, generation.choice, text))
+        if generation.finish_reason is None:
             return
-        if released and running.stream:
-            self._emit(Text(running.id, row.choice, released))
-        if row.finish_reason is not None:
-            self._finish_row(running, row)
+        del self._generations[generation.sequence]
+        self.scheduler.remove(generation.sequence)
+        if not any(other.sequence in self._generations for other in request.generations):
+            del self._requests[request.id]
+            self._emit(Done(request.id, _completion(request)))
 
-    def _finish_row(self, running: Running, row: Row) -> None:
-        del self._rows[row.sequence]
-        self.scheduler.remove(row.sequence)
-        if all(other.finish_reason is not None for other in running.rows):
-            del self._running[running.id]
-            self._emit(Done(running.id, _completion(running)))
+    def _guard(self, request_id: int, change: Callable[[], None]) -> None:
+        """Whatever fails for one request ends that one, and no other."""
+        try:
+            change()
+        except BaseException as error:
+            self.cancel(request_id)
+            self._emit(failed_by(request_id, error))
 
 
-def _completion(running: Running) -> Completion:
+def _completion(request: RunningRequest) -> Completion:
     now = time.monotonic()
-    started, first = running.started or now, running.first_token or now
-    prompt = running.rows[0].sequence
+    started, first = request.started or now, request.first_token or now
+    prompt = request.generations[0].sequence
     return Completion(
-        model=running.model,
-        choices=tuple(row.result() for row in running.rows),
+        model=request.model,
+        choices=tuple(generation.result() for generation in request.generations),
         prompt_tokens=prompt.prompt_tokens,
-        completion_tokens=sum(len(row.generated) for row in running.rows),
+        completion_tokens=sum(len(generation.generated) for generation in request.generations),
         # The beginning of an answer that a grammar forces may have been in the cache too.
         cached_tokens=min(prompt.cached_tokens or 0, prompt.prompt_tokens),
-        forced_tokens=sum(row.forced_tokens for row in running.rows),
-        timings=Timings(started - running.submitted, first - started, now - first),
+        forced_tokens=sum(generation.forced_tokens for generation in request.generations),
+        timings=Timings(started - request.submitted, first - started, now - first),
     )
-
-
-def _failed(request_id: int, error: EngineError) -> Failed:
-    return Failed(request_id, error.kind, error.message, error.status, error.param, error.code)

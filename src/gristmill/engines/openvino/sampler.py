@@ -26,7 +26,7 @@ class Sampling(NamedTuple):
     top_logprobs: int | None = None
 
 
-class RowState(NamedTuple):
+class GenerationState(NamedTuple):
     """What sampling a row depends on: its settings, the tokens generated so far, and what a grammar allows next
     (a boolean per token id; None: everything)."""
 
@@ -51,7 +51,7 @@ class Sampled(NamedTuple):
     top: list[tuple[int, float]] | None
 
 
-def sample(logits: Logits, rows: list[RowState]) -> list[Sampled]:
+def sample(logits: Logits, rows: list[GenerationState]) -> list[Sampled]:
     """One token for each row of ``logits``, shape (rows, vocabulary). ``logits`` is not changed."""
     adjusted = {i: _adjust(logits[i], row) for i, row in enumerate(rows) if row.adjusts}
     plain = [i for i in range(len(rows)) if i not in adjusted]
@@ -69,7 +69,7 @@ def sample(logits: Logits, rows: list[RowState]) -> list[Sampled]:
     return [_with_logprobs(logits[i], tokens[i], row.sampling.top_logprobs) for i, row in enumerate(rows)]
 
 
-def _adjust(logits: Logits, row: RowState) -> Logits:
+def _adjust(logits: Logits, row: GenerationState) -> Logits:
     scores = logits.copy()
     sampling = row.sampling
     if row.generated and (sampling.presence_penalty or sampling.frequency_penalty):
@@ -84,7 +84,7 @@ def _adjust(logits: Logits, row: RowState) -> Logits:
     return scores
 
 
-def _draw(scores: Logits, row: RowState) -> int:
+def _draw(scores: Logits, row: GenerationState) -> int:
     sampling = row.sampling
     generator = np.random.default_rng([sampling.seed & (2**64 - 1), sampling.choice, len(row.generated)])
     # In float64 and shifted: tiny temperatures must not overflow.

@@ -1,8 +1,13 @@
-"""Which rows compute which tokens in the next step, and in which KV blocks. Pure: it never touches a model.
+"""Which sequences compute which tokens in the next step, and in which KV blocks. Pure: it never touches a model.
 
-Continuous batching: every step takes the running rows first (one token each when decoding, a chunk when in prefill),
-then admits waiting rows in order of arrival, all under one token budget. A step is planned with ``plan`` and, once
-computed, entered with ``advance``.
+Continuous batching: every step takes the running sequences first (one token each when decoding, a chunk when in
+prefill), then admits waiting ones in order of arrival, all under one token budget. A step is planned with ``plan`` and,
+once computed, entered with ``advance``.
+
+Interactive sequences go first. They have places of their own beside the batch's, take KV blocks from batch sequences
+where there are none left, and while there is one, a step computes only a few tokens besides theirs, so that it takes
+about as long as if they were alone. The batch still goes on: besides those few tokens, its oldest sequence gets a turn
+ahead of all others whenever interactive ones have computed ``TURN_TOKENS`` since a batch sequence ended.
 """
 
 from __future__ import annotations
@@ -15,9 +20,17 @@ from gristmill.engines.openvino.block_pool import BlockPool
 from gristmill.engines.openvino.prefix_tree import PrefixTree, common_length
 from gristmill.engines.openvino.sequence import Sequence
 
+#: Tokens that a step computes for the batch besides those of interactive sequences. So few cost next to nothing: as
+#: long as reading the weights takes longer than multiplying with them, they come along for free.
+TOKENS_BESIDE = 16
+#: Tokens computed for interactive sequences after which a batch sequence has its turn.
+TURN_TOKENS = 8192
+#: Positions of a step whose logits are wanted, which are as many floats each as the vocabulary has tokens.
+STEP_LOGITS = 256
 
-class Limits(NamedTuple):
-    """Tokens a block, blocks in all, tokens a step, rows at a time."""
+
+class StepLimits(NamedTuple):
+    """Tokens a block, blocks in all, tokens a step, sequences at a time (as many of the batch as interactive)."""
 
     block_size: int
     blocks: int
@@ -25,7 +38,7 @@ class Limits(NamedTuple):
     max_rows: int
 
 
-class Work(NamedTuple):
+class Chunk(NamedTuple):
     """Compute ``tokens`` tokens of ``sequence`` from ``start``; ``samples`` when they reach its last token."""
 
     sequence: Sequence
@@ -43,24 +56,54 @@ class Copy(NamedTuple):
 
 class Step(NamedTuple):
     copies: list[Copy]
-    work: list[Work]
+    chunks: list[Chunk]
+
+
+class Budget:
+    """What is left of a step: tokens to compute, and positions whose logits may be wanted."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self._logits = STEP_LOGITS
+
+    def fit(self, sequence: Sequence, computed: int) -> int:
+        """How many tokens of the sequence, ``computed`` of which have KV state, are computed in this step."""
+        count = min(len(sequence.tokens) - computed, self.tokens)
+        if sequence.first_wanted is None:
+            return count
+        return min(count, max(sequence.first_wanted - computed, 0) + self._logits)
+
+    def spend(self, sequence: Sequence, computed: int, count: int) -> None:
+        self.tokens -= count
+        if sequence.first_wanted is not None:
+            self._logits -= max(computed + count - max(sequence.first_wanted, computed), 0)
+
+    def limit(self, tokens: int) -> None:
+        self.tokens = min(self.tokens, tokens)
 
 
 class Scheduler:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: StepLimits) -> None:
         self.limits = limits
         self.pool = BlockPool(limits.blocks)
         self.tree = PrefixTree(limits.block_size)
+        #: Both in order of ``Sequence.place``.
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self._arrivals = itertools.count()
+        self._passed_over = 0
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is waiting for the answer of any sequence."""
+        return any(each.interactive for each in itertools.chain(self.running, self.waiting))
 
     def add(self, sequence: Sequence) -> None:
         """Raises ValueError for a sequence that could never fit; the caller bounds the context length."""
         if not 0 < len(sequence.tokens) <= self.limits.blocks * self.limits.block_size:
             raise ValueError(f"a sequence of {len(sequence.tokens)} tokens does not fit the KV cache")
         sequence.arrival = next(self._arrivals)
-        self.waiting.append(sequence)
+        _insert(self.waiting, sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a finished or cancelled sequence; its KV state stays reusable until evicted."""
@@ -69,36 +112,76 @@ class Scheduler:
             self._release(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        if not sequence.interactive:
+            self._passed_over = 0
 
-    def plan(self) -> Step:
-        budget = self.limits.step_tokens
-        work: list[Work] = []
-        preempted = False
-        for sequence in list(self.running):
-            count = min(sequence.pending, budget)
-            if not count or sequence not in self.running:
-                continue
-            while not self._reserve(sequence, sequence.computed + count):
-                preempted = True
-                # The youngest row loses least, and it is never one that this step has planned already.
-                if self._preempt_youngest() is sequence:
-                    break
-            else:
-                work.append(Work(sequence, sequence.computed, count, count == sequence.pending))
-                budget -= count
-        copies = [] if preempted else self._admit(budget, work)
-        return Step(copies, work)
+    def plan(self, most_tokens: int | None = None) -> Step:
+        """The next step, of at most ``most_tokens`` tokens where that is less than the limit. It is never empty as
+        long as there is a sequence."""
+        budget = Budget(min(most_tokens or self.limits.step_tokens, self.limits.step_tokens))
+        step = Step([], [])
+        self._give_turn()
+        room = self._go_on([each for each in self.running if each.urgent], budget, step)
+        room = room and self._admit([each for each in self.waiting if each.urgent], budget, step)
+        if self.interactive:
+            budget.limit(TOKENS_BESIDE if step.chunks else self.limits.step_tokens)
+        planned = {chunk.sequence for chunk in step.chunks}
+        room = self._go_on([each for each in self.running if each not in planned], budget, step) and room
+        if room:
+            self._admit([each for each in self.waiting if not each.urgent], budget, step)
+        return step
 
     def advance(self, step: Step) -> None:
         """The step has been computed: its tokens have KV state, and full blocks may be shared."""
-        for sequence, start, count, _ in step.work:
+        for sequence, start, count, _ in step.chunks:
             sequence.computed = start + count
+            if sequence.interactive:
+                self._passed_over += count
             self._publish(sequence)
 
-    def _admit(self, budget: int, work: list[Work]) -> list[Copy]:
-        copies: list[Copy] = []
-        for sequence in list(self.waiting):
-            if len(self.running) >= self.limits.max_rows or budget <= 0:
+    def _give_turn(self) -> None:
+        if self._passed_over < TURN_TOKENS:
+            return
+        self._passed_over = 0
+        oldest = min(
+            (each for each in itertools.chain(self.running, self.waiting) if not each.urgent),
+            key=lambda each: each.arrival,
+            default=None,
+        )
+        if oldest is not None:
+            self._promote(oldest)
+
+    def _promote(self, sequence: Sequence) -> None:
+        held = self.running if sequence in self.running else self.waiting
+        held.remove(sequence)
+        sequence.urgent = True
+        _insert(held, sequence)
+
+    def _go_on(self, sequences: list[Sequence], budget: Budget, step: Step) -> bool:
+        """Plan the next chunks of running sequences. False when there were too few blocks, so that none should be
+        admitted."""
+        room = True
+        for sequence in sequences:
+            count = budget.fit(sequence, sequence.computed)
+            if count <= 0 or sequence not in self.running:
+                continue
+            while not self._reserve(sequence, sequence.computed + count):
+                room = False
+                # The last one loses least. What this step has planned already keeps its blocks.
+                if any(chunk.sequence is self.running[-1] for chunk in step.chunks) or self._preempt_last() is sequence:
+                    break
+            else:
+                self._plan_chunk(sequence, count, budget, step)
+        return room
+
+    def _plan_chunk(self, sequence: Sequence, count: int, budget: Budget, step: Step) -> None:
+        step.chunks.append(Chunk(sequence, sequence.computed, count, count == sequence.pending))
+        budget.spend(sequence, sequence.computed, count)
+
+    def _admit(self, sequences: list[Sequence], budget: Budget, step: Step) -> bool:
+        """Begin with waiting sequences. False when one does not fit for want of blocks."""
+        for sequence in sequences:
+            if self._full(sequence.interactive) or budget.tokens <= 0:
                 break
             if self._waits_for_leader(sequence):
                 continue
@@ -106,22 +189,26 @@ class Scheduler:
             matched = len(match.blocks) * self.limits.block_size + match.partial_tokens
             if self._find_leader(sequence, matched):
                 continue
+            count = budget.fit(sequence, matched)
+            if count <= 0:
+                break
             self.tree.lock(match.node)
             sequence.node, sequence.blocks, sequence.published = match.node, match.blocks, len(match.blocks)
-            count = min(len(sequence.tokens) - matched, budget)
-            if not self._room_for(sequence, matched + count) or not self._reserve(sequence, matched + count):
+            if not self._make_room(sequence, matched + count):
                 self._release(sequence)
-                break
+                return False
             if match.partial is not None:
-                copies.append(Copy(match.partial, sequence.blocks[sequence.published]))
+                step.copies.append(Copy(match.partial, sequence.blocks[sequence.published]))
             sequence.computed = matched
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = matched
             self.waiting.remove(sequence)
-            insort(self.running, sequence, key=lambda row: row.arrival)
-            work.append(Work(sequence, matched, count, count == sequence.pending))
-            budget -= count
-        return copies
+            _insert(self.running, sequence)
+            self._plan_chunk(sequence, count, budget, step)
+        return True
+
+    def _full(self, interactive: bool) -> bool:
+        return sum(each.interactive is interactive for each in self.running) >= self.limits.max_rows
 
     def _waits_for_leader(self, sequence: Sequence) -> bool:
         leader = sequence.leader
@@ -131,7 +218,7 @@ class Scheduler:
         return False
 
     def _find_leader(self, sequence: Sequence, matched: int) -> bool:
-        """Leader first: whether a running row is about to compute a block that this one would compute again."""
+        """Leader first: whether a running sequence is about to compute a block that this one would compute again."""
         size, tokens = self.limits.block_size, sequence.tokens
         if matched + size > sequence.reusable:
             return False
@@ -144,11 +231,22 @@ class Scheduler:
             needed = min(-(-common // size) * size, row.prompt_tokens)
             if common >= matched + size and row.computed < needed:
                 sequence.leader, sequence.leader_tokens = row, needed
+                if sequence.urgent and not row.urgent:
+                    self._promote(row)
                 return True
         return False
 
+    def _make_room(self, sequence: Sequence, tokens: int) -> bool:
+        """Give a sequence that is admitted blocks for its first ``tokens`` tokens. An urgent one gets those of batch
+        sequences, none of which has been planned by then."""
+        while not self._room_for(sequence, tokens):
+            if not sequence.urgent or not self.running or self.running[-1].urgent:
+                return False
+            self._preempt_last()
+        return self._reserve(sequence, tokens)
+
     def _room_for(self, sequence: Sequence, tokens: int) -> bool:
-        """Keep one free block for each running row, or admission and preemption would chase each other."""
+        """Keep one free block for each running sequence, or admission and preemption would chase each other."""
         if not self.running:
             return True
         need = -(-tokens // self.limits.block_size) - len(sequence.blocks) + len(self.running)
@@ -178,7 +276,7 @@ class Scheduler:
             key = tuple(sequence.tokens[index * size : (index + 1) * size])
             node = self.tree.publish(sequence.node, key, sequence.blocks[index])
             if node.block != sequence.blocks[index]:
-                # Another row computed the same tokens meanwhile: one copy is enough.
+                # Another sequence computed the same tokens meanwhile: one copy is enough.
                 self.pool.give_back(sequence.blocks[index])
                 sequence.blocks[index] = node.block
             self.tree.lock(node)
@@ -186,11 +284,11 @@ class Scheduler:
             sequence.node = node
             sequence.published += 1
 
-    def _preempt_youngest(self) -> Sequence:
+    def _preempt_last(self) -> Sequence:
         sequence = self.running.pop()
         self._release(sequence)
         sequence.preemptions += 1
-        insort(self.waiting, sequence, key=lambda row: row.arrival)
+        _insert(self.waiting, sequence)
         return sequence
 
     def _release(self, sequence: Sequence) -> None:
@@ -199,3 +297,7 @@ class Scheduler:
         if sequence.node is not None:
             self.tree.unlock(sequence.node)
         sequence.blocks, sequence.published, sequence.node, sequence.computed = [], 0, None, 0
+
+
+def _insert(sequences: list[Sequence], sequence: Sequence) -> None:
+    insort(sequences, sequence, key=lambda each: each.place)

@@ -1,4 +1,4 @@
-"""One row being computed: its tokens, how many of them have KV state, and the blocks that hold it."""
+"""One sequence being computed: its tokens, how many of them have KV state, and the blocks that hold it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Sequence:
         "cached_tokens",
         "computed",
         "first_wanted",
+        "interactive",
         "leader",
         "leader_tokens",
         "node",
@@ -26,9 +27,10 @@ class Sequence:
         "prompt_tokens",
         "published",
         "tokens",
+        "urgent",
     )
 
-    def __init__(self, prompt: list[int], first_wanted: int | None = None) -> None:
+    def __init__(self, prompt: list[int], first_wanted: int | None = None, interactive: bool = False) -> None:
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         self.computed = 0
@@ -38,11 +40,20 @@ class Sequence:
         self.cached_tokens: int | None = None
         #: Index of the first token whose logits are wanted; None: only those of the last.
         self.first_wanted = first_wanted
+        #: Somebody is waiting for the answer.
+        self.interactive = interactive
+        #: Goes before those that are not: interactive, or its turn among interactive ones.
+        self.urgent = interactive
         self.arrival = 0
         self.preemptions = 0
-        #: The row this one waits for, and how many tokens that row must have computed first.
+        #: The sequence this one waits for, and how many tokens that must have computed first.
         self.leader: Sequence | None = None
         self.leader_tokens = 0
+
+    @property
+    def place(self) -> tuple[bool, int]:
+        """Its place in the order of work: urgent ones first, then as they came."""
+        return (not self.urgent, self.arrival)
 
     @property
     def reusable(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ class TokenizerFile:
         except Exception as error:
             # The library raises plain exceptions.
             raise UserError(f"The tokenizer file {path} cannot be read: {error}.") from None
+        # Either may be part of the file; a prompt is counted whole and without anything around it.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         config = _config(path.with_name("tokenizer_config.json"))
         template = path.with_name("chat_template.jinja")
         found = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template", "")
@@ -33,6 +37,11 @@ class TokenizerFile:
     @property
     def size(self) -> int:
         return int(self._tokenizer.get_vocab_size())
+
+    @functools.cached_property
+    def longest_token(self) -> int:
+        """In bytes, or more: byte-level vocabularies spell a byte as a character of up to two."""
+        return max(len(token.encode()) for token in self._tokenizer.get_vocab())
 
     def encode(self, text: str, special_tokens: bool) -> list[int]:
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=special_tokens).ids

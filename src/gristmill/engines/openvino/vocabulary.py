@@ -7,23 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.engines.openvino.tokenizer_graph import TokenizerGraph
 from gristmill.models.extra import require
 
 
 class Vocabulary:
     """``token_bytes[i]`` is what token ``i`` adds to the text; empty for special tokens. A token may hold part of
-    a character, so bytes are joined before they are decoded."""
+    a character, so bytes are joined before they are decoded. ``longest_token`` is the length in bytes of the longest
+    one, special or not."""
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = require("openvino_genai").Tokenizer(str(folder))
+        facts = require("openvino_genai").Tokenizer(str(folder))
+        self._graph = TokenizerGraph(folder)
         pieces, special = _read_tokens(folder)
         self._pieces = pieces
         self.special = special
         self.token_bytes = [b"" if index in special else piece for index, piece in enumerate(pieces)]
-        self.chat_template: str = self._tokenizer.get_original_chat_template()
-        self.bos_token: str = self._tokenizer.get_bos_token()
-        self.eos_token: str = self._tokenizer.get_eos_token()
-        self.eos_token_id: int = self._tokenizer.get_eos_token_id()
+        self.longest_token = max(map(len, pieces))
+        self.chat_template: str = facts.get_original_chat_template()
+        self.bos_token: str = facts.get_bos_token()
+        self.eos_token: str = facts.get_eos_token()
+        self.eos_token_id: int = facts.get_eos_token_id()
 
     @property
     def size(self) -> int:
@@ -39,10 +43,9 @@ class Vocabulary:
         return self._pieces[token]
 
     def encode(self, text: str, special_tokens: bool) -> list[int]:
-        """``special_tokens``: add what the model wants around a text (a chat template has it already)."""
-        ids = self._tokenizer.encode(text, add_special_tokens=special_tokens).input_ids.data
-        tokens: list[int] = ids.reshape(-1).tolist()
-        return tokens
+        """All of the text's tokens, however many. ``special_tokens``: add what the model wants around a text (a chat
+        template has it already). Safe from several threads. Raises UnicodeEncodeError for a lone surrogate."""
+        return self._graph.encode(text.encode(), special_tokens)
 
 
 def _read_tokens(folder: Path) -> tuple[list[bytes], frozenset[int]]:

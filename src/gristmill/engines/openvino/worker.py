@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import msgspec
 
 from gristmill.engines.openvino import frames
+from gristmill.engines.openvino.failures import failed_by
 from gristmill.engines.openvino.frames import (
     Cancel,
-    Failed,
     FromWorker,
     Load,
     LoadFailed,
@@ -30,13 +30,12 @@ from gristmill.engines.openvino.frames import (
     Ready,
     Submit,
     SubmitScore,
-    ToWorker,
 )
-from gristmill.engines.protocol import ErrorKind
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
-    from gristmill.engines.openvino.runner import Runner
+    from gristmill.engines.openvino.preparation import Preparation, Prepared
+    from gristmill.engines.openvino.runner import EngineLoop
 
 
 def main() -> NoReturn:
@@ -48,7 +47,7 @@ def main() -> NoReturn:
     load = pipe.inbox.get()
     assert isinstance(load, Load)
     try:
-        runner = _load(load, pipe.write)
+        engine, preparation = _load(load, pipe)
     except UserError as error:
         pipe.write(LoadFailed(str(error), user_error=True))
         os._exit(1)
@@ -56,7 +55,8 @@ def main() -> NoReturn:
         pipe.write(LoadFailed(traceback.format_exc(limit=-3), user_error=False))
         os._exit(1)
     try:
-        _serve(pipe, runner)
+        pipe.preparation.set_result(preparation)
+        _serve(pipe, engine)
     except BaseException:
         # Left by hand: the interpreter's own way out aborts when it meets the thread that reads the input.
         traceback.print_exc(limit=-3)
@@ -64,10 +64,12 @@ def main() -> NoReturn:
 
 
 class Pipe:
-    """The server's end is one process, ours two threads: one reads and answers pings, the other computes."""
+    """The server's end is one process, ours several threads: one reads and answers pings, one computes, and those of
+    the preparation lie between, so that a request is ready by the end of the step that it finds."""
 
     def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
-        self.inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Load | Cancel | Prepared] = queue.SimpleQueue()
+        self.preparation: Future[Preparation] = Future()
         #: When the computing thread began what it is at, by the monotonic clock; None while it waits for requests.
         self.busy_since: float | None = None
         self._source = source
@@ -95,54 +97,34 @@ class Pipe:
         try:
             frame = frames.decode_to_worker(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            self.write(_failed_by(request_id, error))
+            self.write(failed_by(request_id, error))
             return
         if isinstance(frame, Ping):
             since = self.busy_since
             self.write(Pong(0.0 if since is None else time.monotonic() - since))
+        elif isinstance(frame, Submit | SubmitScore):
+            self.preparation.result().submit(frame)
         else:
+            if isinstance(frame, Cancel):
+                self.preparation.result().cancel(frame.id)
             self.inbox.put(frame)
 
 
-def _serve(pipe: Pipe, runner: Runner) -> NoReturn:
+def _serve(pipe: Pipe, engine: EngineLoop) -> NoReturn:
     while True:
-        while not pipe.inbox.empty() or not runner.busy:
+        while not pipe.inbox.empty() or not engine.busy:
             pipe.busy_since = None
             frame = pipe.inbox.get()
             pipe.busy_since = time.monotonic()
-            if isinstance(frame, Submit):
-                _enter(pipe, runner, frame.id, lambda submit=frame: runner.submit(submit))  # type: ignore[misc]
-            elif isinstance(frame, SubmitScore):
-                _enter(pipe, runner, frame.id, lambda submit=frame: runner.submit_score(submit))  # type: ignore[misc]
-            elif isinstance(frame, Cancel):
-                runner.cancel(frame.id)
+            if isinstance(frame, Cancel):
+                engine.cancel(frame.id)
+            elif not isinstance(frame, Load):
+                engine.enter(frame)
         pipe.busy_since = time.monotonic()
-        runner.step()
+        engine.step()
 
 
-def _enter(pipe: Pipe, runner: Runner, request_id: int, submit: Callable[[], None]) -> None:
-    """Whatever goes wrong while one request is read is that request's, and nobody else's."""
-    try:
-        submit()
-    except BaseException as error:  # a panic of llguidance is no Exception
-        runner.cancel(request_id)
-        pipe.write(_failed_by(request_id, error))
-
-
-def _failed_by(request_id: int, error: BaseException) -> Failed:
-    """A request that cannot be nested or encoded as it is will not get better; what we did not foresee might."""
-    if isinstance(error, RecursionError):
-        message = "The request is nested too deeply."
-        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
-    if isinstance(error, msgspec.DecodeError):
-        message = f"The embedded engine cannot read this request: {error}."
-        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
-    traceback.print_exception(error, limit=-3)
-    message = f"The embedded engine failed on this request: {type(error).__name__}: {error}"[:500]
-    return Failed(request_id, ErrorKind.INTERRUPTED, message, 500, None, None)
-
-
-def _load(load: Load, emit: Callable[[FromWorker], None]) -> Runner:
+def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
     from gristmill.models.extra import require
 
     for package in ("jinja2", "llguidance", "numpy", "gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
@@ -150,9 +132,10 @@ def _load(load: Load, emit: Callable[[FromWorker], None]) -> Runner:
     # Imported here: reading the input must have begun before the first slow import.
     from gristmill.engines.openvino.grammar import Grammars
     from gristmill.engines.openvino.paged import PagedModel
+    from gristmill.engines.openvino.preparation import Preparation
     from gristmill.engines.openvino.prepare import prepare
-    from gristmill.engines.openvino.prompt import JobReader
-    from gristmill.engines.openvino.runner import Runner
+    from gristmill.engines.openvino.request_reader import RequestReader
+    from gristmill.engines.openvino.runner import EngineLoop
     from gristmill.engines.openvino.vocabulary import Vocabulary
     from gristmill.models.locate import locate
 
@@ -167,17 +150,10 @@ def _load(load: Load, emit: Callable[[FromWorker], None]) -> Runner:
     vocabulary = Vocabulary(folder)
     context_length = min(facts.context_length, model.blocks * model.block_size)
     ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
-    runner = Runner(
-        model,
-        vocabulary,
-        JobReader(vocabulary, Grammars(vocabulary, ends), context_length),
-        ends,
-        options.step_tokens,
-        options.max_rows,
-        emit,
-    )
-    emit(Ready(context_length, model.fallback))
-    return runner
+    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
+    engine = EngineLoop(model, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
+    pipe.write(Ready(context_length, model.fallback))
+    return engine, Preparation(reader.read, pipe.inbox.put)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.openvino.prompt import Job
-from gristmill.engines.openvino.sampler import RowState, Sampled
+from gristmill.engines.openvino.grammar import Matcher
+from gristmill.engines.openvino.sampler import GenerationState, Sampled, Sampling
 from gristmill.engines.openvino.sequence import Sequence
 from gristmill.engines.openvino.text_stream import TextStream
 from gristmill.engines.openvino.vocabulary import Vocabulary
@@ -14,24 +16,41 @@ from gristmill.engines.protocol import Choice
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 
-class Row:
+class Generation:
     """``finish_reason`` is None while it runs. ``generated`` includes the token that ended it."""
 
-    def __init__(self, job: Job, choice: int) -> None:
-        self.sequence = Sequence(job.prompt)
-        self.choice = choice
+    def __init__(
+        self,
+        sequence: Sequence,
+        sampling: Sampling,
+        max_tokens: int,
+        stops: list[str],
+        matcher: Matcher | None,
+    ) -> None:
+        """``matcher`` is None where the answer is free text."""
+        self.sequence = sequence
         self.generated: list[int] = []
         self.finish_reason: str | None = None
         self.forced_tokens = 0
-        self._sampling = job.samplings[choice]
-        self._max_tokens = job.max_tokens
-        self._stream = TextStream(job.stops)
+        self._sampling = sampling
+        self._max_tokens = max_tokens
+        self._stream = TextStream(stops)
         self._logprobs: list[TokenLogprob] = []
-        self._matcher = job.grammar.matcher() if job.grammar else None
+        self._matcher = matcher
         self._allowed: NDArray[np.bool_] | None = None
 
-    def state(self) -> RowState:
-        return RowState(self._sampling, self.generated, self._allowed)
+    @property
+    def choice(self) -> int:
+        """Which of the request's choices it is."""
+        return self._sampling.choice
+
+    @property
+    def text(self) -> str:
+        """What has been released so far."""
+        return self._stream.text
+
+    def state(self) -> GenerationState:
+        return GenerationState(self._sampling, self.generated, self._allowed)
 
     def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> str:
         """Enter the sampled token; returns the text it released. Raises EngineError where its grammar fails."""
@@ -46,8 +65,8 @@ class Row:
         """Enter the tokens that the grammar leaves no choice about, to be computed together in the next step; returns
         the text they release. The answer ends when nothing can follow. Raises EngineError where the grammar fails.
 
-        The idea is SGLang's (https://lmsys.org/blog/2024-02-05-compressed-fsm/). Rows that want log-probabilities go
-        token by token, because then every token needs logits.
+        The idea is SGLang's (https://lmsys.org/blog/2024-02-05-compressed-fsm/). Where log-probabilities are wanted it
+        goes token by token, because then every token needs logits.
         """
         released = ""
         if self._matcher is None:
@@ -86,6 +105,16 @@ class Row:
     def result(self) -> Choice:
         wanted = self._sampling.top_logprobs is not None
         return Choice(self._stream.text, self.finish_reason or "stop", self._logprobs if wanted else None)
+
+
+class PreparedRequest(NamedTuple):
+    """A request that is ready to be computed, one generation a choice. Those that a grammar forces whole have ended
+    already."""
+
+    id: int
+    model: str
+    stream: bool
+    generations: list[Generation]
 
 
 def _token_logprob(sampled: Sampled, vocabulary: Vocabulary) -> TokenLogprob:

@@ -6,7 +6,9 @@ llguidance (https://github.com/guidance-ai/llguidance) compiles the grammars and
 from __future__ import annotations
 
 import functools
+import math
 import threading
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -28,6 +30,8 @@ MOST_BYTES = 128 * 1024
 #: A fifth of llguidance's own: it holds Python's global lock for as long as it follows what a grammar forces, and a
 #: grammar of 15 characters may force a hundred thousand tokens.
 _LEXER_FUEL = 200_000
+#: The least common multiple of a schema's ``multipleOf``: the compiler builds a state for each remainder.
+MOST_REMAINDERS = 10_000
 #: Bytes of the grammars' texts that are kept compiled, and of forced texts whose tokens are.
 _KEPT_GRAMMARS = 2 * 2**20
 _KEPT_FORCED = 4 * 2**20
@@ -101,6 +105,8 @@ class Grammars:
     def read(self, constraint: Constraint) -> Grammar:
         """Raises EngineError (invalid request) with the compiler's reason, or the limit that the grammar exceeds."""
         _check_size(constraint)
+        if constraint.kind == "json":
+            _check_remainders(constraint)
         try:
             return Grammar(self._compiled(self._text(constraint)), self._tokenizer.vocab_size, constraint.param)
         except ValueError as error:
@@ -161,6 +167,26 @@ def _check_size(constraint: Constraint) -> None:
         raise invalid(constraint.param, "holds half of a surrogate pair, which is no character") from None
     if size > MOST_BYTES:
         raise invalid(constraint.param, f"may have {MOST_BYTES:,} bytes as JSON, not {size:,}")
+
+
+def _check_remainders(constraint: Constraint) -> None:
+    multiple, found = 1, [constraint.value]
+    while found:
+        each = found.pop()
+        if isinstance(each, dict):
+            found += each.values()
+            divisor = each.get("multipleOf")
+            if isinstance(divisor, int | float) and not isinstance(divisor, bool) and math.isfinite(divisor):
+                # As the compiler takes it: 0.25 is 25 hundredths.
+                digits = int("".join(map(str, Decimal(str(divisor)).normalize().as_tuple().digits)))
+                multiple = math.lcm(multiple, digits or 1)
+        elif isinstance(each, list):
+            found += each
+    if multiple > MOST_REMAINDERS:
+        must = (
+            f"may have a least common multiple of {MOST_REMAINDERS:,} in its 'multipleOf', not {_clip(f'{multiple:,}')}"
+        )
+        raise invalid(constraint.param, must)
 
 
 def _clip(reason: str) -> str:

@@ -28,7 +28,7 @@ class Batching(Watched):
         self._mean, self._varied = mean, varied
         self._places = asyncio.Semaphore(most)
 
-    async def complete(self, request, on_text=None):
+    async def complete(self, request, on_text=None, *, interactive=False):
         async with self._places:
             share = hashlib.blake2b(request.messages[-1].text().encode()).digest()[0] / 127.5 if self._varied else 1.0
             await asyncio.sleep(self._mean * share)

@@ -50,7 +50,9 @@ class MortalEngine:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
         assert isinstance(request, ChatCompletionRequest)
         text = request.messages[-1].text().rpartition("|")[2]
         if self._down:
@@ -182,7 +184,9 @@ async def test_an_engine_that_hangs_on_one_row_is_not_held_against_the_others() 
     """While the row is in flight nobody is answered; without it everybody is."""
 
     class Hanging(MortalEngine):
-        async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+        async def complete(
+            self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        ) -> Completion:
             text = request.messages[-1].text()  # type: ignore[union-attr]
             self.asked[text] += 1
             self._hung = getattr(self, "_hung", 0) + (text == "HANG")

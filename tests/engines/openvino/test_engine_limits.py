@@ -143,7 +143,7 @@ async def test_numbers_no_machine_holds_and_nesting_no_reader_follows_are_refuse
 
 #: About a second of work before there is anything to compute, each in its own way.
 SLOW = [
-    lambda: chat("x", structured_outputs={"json": {"enum": [f"{i} miller" for i in range(4000)]}}),
+    lambda: chat("x", structured_outputs={"json": {"properties": {f"p{i}": {"type": "string"} for i in range(2500)}}}),
     lambda: complete("".join(random.Random(5).choice("abcdefgh") for _ in range(600_000))),
 ]
 

@@ -82,6 +82,6 @@ def test_whatever_fails_in_one_request_is_that_requests() -> None:
         preparation.submit(Submit(number))
     found = [delivered.get(timeout=SECONDS) for _ in range(4)]
     assert [(each.kind, each.param) for each in found[:3] if isinstance(each, Failed)] == [
-        (ErrorKind.INVALID_REQUEST, "stop"), (ErrorKind.INTERRUPTED, None), (ErrorKind.INTERRUPTED, None),
+        (ErrorKind.INVALID_REQUEST, "stop"), (ErrorKind.INVALID_REQUEST, None), (ErrorKind.INTERRUPTED, None),
     ]  # fmt: skip
     assert isinstance(found[3], PreparedRequest)

@@ -175,18 +175,19 @@ def _check_remainders(constraint: Constraint) -> None:
         each = found.pop()
         if isinstance(each, dict):
             found += each.values()
-            divisor = each.get("multipleOf")
-            if isinstance(divisor, int | float) and not isinstance(divisor, bool) and math.isfinite(divisor):
-                # As the compiler takes it: 0.25 is 25 hundredths.
-                digits = int("".join(map(str, Decimal(str(divisor)).normalize().as_tuple().digits)))
-                multiple = math.lcm(multiple, digits or 1)
+            multiple = math.lcm(multiple, _divisor(each.get("multipleOf")))
         elif isinstance(each, list):
             found += each
-    if multiple > MOST_REMAINDERS:
-        must = (
-            f"may have a least common multiple of {MOST_REMAINDERS:,} in its 'multipleOf', not {_clip(f'{multiple:,}')}"
-        )
-        raise invalid(constraint.param, must)
+        if multiple > MOST_REMAINDERS:
+            must = f"has a least common multiple of {multiple:,} in its 'multipleOf'; {MOST_REMAINDERS:,} is the most"
+            raise invalid(constraint.param, must)
+
+
+def _divisor(found: Any) -> int:
+    """As the compiler takes it: 0.25 is 25 hundredths."""
+    if not isinstance(found, int | float) or isinstance(found, bool) or not math.isfinite(found):
+        return 1
+    return int("".join(map(str, Decimal(str(found)).normalize().as_tuple().digits))) or 1
 
 
 def _clip(reason: str) -> str:

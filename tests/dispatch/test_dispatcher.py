@@ -25,7 +25,7 @@ class ScriptedEngine:
 
     def __init__(self, behaviour: Behaviour, slots: int = 4) -> None:
         self._behaviour = behaviour
-        self.capabilities = Capabilities(slots, frozenset(), False)
+        self.capabilities = Capabilities(slots, frozenset())
         self.calls = self.in_flight = self.most_in_flight = 0
 
     async def start(self) -> None: ...

@@ -26,7 +26,7 @@ class SharedCache:
     models = ("m",)
 
     def __init__(self, slots: int = 16, leader_first: bool = True) -> None:
-        self.capabilities = Capabilities(slots, frozenset(), False, leader_first=leader_first)
+        self.capabilities = Capabilities(slots, frozenset(), leader_first=leader_first)
         self.computed: dict[str, int] = {}
         self.ready: set[str] = set()
         self.in_flight = self.most_in_flight = 0

@@ -40,7 +40,7 @@ class MortalEngine:
     fingerprint = None
 
     def __init__(self, slots: int = 8, leader_first: bool = False, down: int = 5) -> None:
-        self.capabilities = Capabilities(slots, frozenset(), False, leader_first=leader_first)
+        self.capabilities = Capabilities(slots, frozenset(), leader_first=leader_first)
         self.asked: Counter[str] = Counter()
         self.crashes = 0
         self._in_flight: set[asyncio.Future[None]] = set()

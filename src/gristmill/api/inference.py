@@ -13,7 +13,7 @@ from gristmill.api.exchange import host, read_body, reply
 from gristmill.api.streaming import Chunks, Piece, Text, stream
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.inference import chat, completions, score
-from gristmill.inference.answer import Answer, Asker, new_id, now, usage
+from gristmill.inference.answer import Answer, Backend, new_id, now, usage
 from gristmill.wire.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
 
@@ -27,7 +27,7 @@ async def create_chat_completion(request: Request) -> Response:
     wanted = chat.parse(body)
     if wanted.stream:
         return await unless_disconnected(request, stream(dispatcher, wanted, _chat_chunks(wanted)))
-    return await _answer(request, chat.answer(body, _asker(dispatcher)))
+    return await _answer(request, chat.answer(body, _backend(dispatcher)))
 
 
 @router.post("/completions", summary="Text completion")
@@ -37,22 +37,22 @@ async def create_completion(request: Request) -> Response:
     wanted = completions.parse(body)
     if wanted[0].stream:
         return await unless_disconnected(request, stream(dispatcher, wanted[0], _text_chunks(wanted[0])))
-    return await _answer(request, completions.answer(body, _asker(dispatcher)))
+    return await _answer(request, completions.answer(body, _backend(dispatcher)))
 
 
 @router.post("/score", summary="Probabilities of labels after a prompt")
 async def create_score(request: Request) -> Response:
     body = await read_body(request)
-    return await _answer(request, score.answer(body, _asker(host(request).dispatcher)))
+    return await _answer(request, score.answer(body, _backend(host(request).dispatcher)))
 
 
 async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
     return reply((await unless_disconnected(request, work)).body)
 
 
-def _asker(dispatcher: Dispatcher) -> Asker:
+def _backend(dispatcher: Dispatcher) -> Backend:
     """Somebody is waiting for the answer: one attempt, and its error if it fails."""
-    return Asker(dispatcher.complete_once, dispatcher.score_once)
+    return Backend(dispatcher.complete_once, dispatcher.score_once)
 
 
 def _chat_chunks(request: ChatCompletionRequest) -> Chunks:

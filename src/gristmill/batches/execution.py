@@ -15,7 +15,7 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow, weight
 from gristmill.dispatch.stop import Stop, Stopped
 from gristmill.engines.protocol import EngineError
-from gristmill.inference.answer import Answer, Asker
+from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
@@ -60,7 +60,7 @@ class Execution:
         """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and
         what is in flight when the grace period is over goes unanswered. Raises what storage raises; rows whose results
         were not stored run again another time."""
-        ask = Asker(
+        ask = Backend(
             lambda request: self._dispatcher.complete(request, stop, self.flow),
             lambda request: self._dispatcher.score(request, stop, self.flow),
         )
@@ -88,7 +88,7 @@ class Execution:
         for worker in workers:
             worker.cancel()
 
-    async def _work(self, ask: Asker, stop: Stop) -> None:
+    async def _work(self, ask: Backend, stop: Stop) -> None:
         while not stop.requested and (row := await self._feed.next()) is not None:
             try:
                 results = await self._results(row, ask)
@@ -98,7 +98,7 @@ class Execution:
                 self._count(result)
             await self._log.add(results)
 
-    async def _results(self, row: Input, ask: Asker) -> list[Result]:
+    async def _results(self, row: Input, ask: Backend) -> list[Result]:
         """The row's result, and those of the rows that are answered with its answer. They are stored together: a row
         that has a result has left no follower behind."""
         results: list[Result] = []
@@ -116,7 +116,7 @@ class Execution:
         make = output_lines.success if isinstance(outcome, Answer) else output_lines.failure
         return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
 
-    async def _outcome(self, row: Input, ask: Asker) -> Answer | ApiError:
+    async def _outcome(self, row: Input, ask: Backend) -> Answer | ApiError:
         if row.known.body is not None:
             return Answer.known(row.known.body)
         outcome = await self._asked(row, ask)
@@ -124,7 +124,7 @@ class Execution:
             await self._known_answers.keep(row.known.key, outcome)
         return outcome
 
-    async def _asked(self, row: Input, ask: Asker) -> Answer | ApiError:
+    async def _asked(self, row: Input, ask: Backend) -> Answer | ApiError:
         try:
             return await self._endpoint.answer(completed_body(row.data, self._defaults), ask)
         except EngineError as error:

@@ -15,7 +15,7 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.protocol import EngineError
 from gristmill.engines.registry import EngineSettings, create_engine
-from gristmill.inference.answer import Asker
+from gristmill.inference.answer import Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.planning.estimate import Estimate, Pilot, PilotRow, choose_rows, estimate
 from gristmill.planning.job_plan import JobPlan
@@ -71,7 +71,7 @@ class PilotRun:
 
     def __init__(self, dispatcher: Dispatcher, endpoint: str) -> None:
         never = Stop()
-        self._ask = Asker(
+        self._ask = Backend(
             lambda request: dispatcher.complete(request, never), lambda request: dispatcher.score(request, never)
         )
         self._path = endpoint

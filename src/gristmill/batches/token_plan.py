@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gristmill.batches.lines import lines_of
 from gristmill.engines.protocol import Choice, Completion, EngineError, LabelRequest, LabelScores, Request
-from gristmill.inference.answer import Asker
+from gristmill.inference.answer import Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.planning.job_plan import JobPlan
 from gristmill.planning.token_count import TokenCount
@@ -56,7 +56,7 @@ class _Recorder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._prompts: list[list[int]] = []
-        self.asker = Asker(self._complete, self._score)
+        self.asker = Backend(self._complete, self._score)
 
     def taken(self) -> list[list[int]]:
         prompts, self._prompts = self._prompts, []

@@ -20,7 +20,7 @@ from gristmill.doctor.ollama_judgement import (
     judge_version,
 )
 from gristmill.engines.ollama.settings import base_url
-from gristmill.engines.ollama.wire import AnswerPart, Running, RunningModel, Tags, Version
+from gristmill.engines.ollama.wire import AnswerPart, RunningModel, RunningModels, Tags, Version
 
 _NANOSECONDS = 1e9
 #: About 500 tokens: enough to tell prefill from noise, and short for any context.
@@ -49,7 +49,7 @@ def examine_ollama(url: str, version: str, longest_row: int | None, timeout: htt
 def _examine(client: httpx.Client, longest_row: int | None) -> Iterator[Finding]:
     tags = msgspec.json.decode(client.get("/api/tags").raise_for_status().content, type=Tags)
     yield judge_models([each.name for each in tags.models])
-    running = msgspec.json.decode(client.get("/api/ps").raise_for_status().content, type=Running).models
+    running = msgspec.json.decode(client.get("/api/ps").raise_for_status().content, type=RunningModels).models
     if not running:
         yield judge_nothing_loaded()
     for model in running:

@@ -104,14 +104,6 @@ class Choice(msgspec.Struct, frozen=True):
     logprobs: list[TokenLogprob] | None = None
 
 
-class Timings(msgspec.Struct, frozen=True):
-    """Seconds, as the engine measured them; None where it does not."""
-
-    queued: float | None = None
-    prefill: float | None = None
-    decode: float | None = None
-
-
 class Completion(msgspec.Struct, frozen=True):
     """``cached_tokens`` counts the prompt tokens whose KV state was reused; None where it is not reported.
 
@@ -123,7 +115,6 @@ class Completion(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
-    timings: Timings = Timings()
     forced_tokens: int = 0
 
 
@@ -160,7 +151,6 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     slots: int
     parameters: frozenset[str]
-    reports_cached_tokens: bool
     context_length: int | None = None
     slots_known: bool = True
     leader_first: bool = False

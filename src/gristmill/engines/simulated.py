@@ -30,7 +30,6 @@ from gristmill.engines.protocol import (
     LabelScores,
     OnText,
     Request,
-    Timings,
     check_parameters,
     context_length_exceeded,
     unknown_model,
@@ -86,7 +85,6 @@ class SimulatedEngine:
         self.capabilities = Capabilities(
             slots=options.slots,
             parameters=_PARAMETERS,
-            reports_cached_tokens=True,
             context_length=options.context_length,
         )
 
@@ -122,10 +120,9 @@ class SimulatedEngine:
         else:
             choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
         completion_tokens = sum(len(choice.text.split()) for choice in choices)
-        timings = self._timings(prompt_tokens - cached_tokens, completion_tokens)
-        await self._pass_time(timings, choices, on_text)
+        await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_text)
         self._note_answered(prompt)
-        return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens, timings)
+        return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens)
 
     async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
         """Probabilities drawn by a hash of the prompt: the same prompt gets the same scores."""
@@ -134,8 +131,7 @@ class SimulatedEngine:
         prompt = request.prompt if isinstance(request.prompt, str) else _chat_text(request.prompt)
         self._fail_on_demand(prompt)
         cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
-        timings = self._timings(_count(prompt) - cached_tokens, 0)
-        await self._pass_time(timings, (), None)
+        await self._pass_time(_count(prompt) - cached_tokens, 0, (), None)
         self._note_answered(prompt)
         drawn = _digest(prompt).hex()
         weights = [1 + _digest(f"{label}\0{drawn}")[0] for label in request.labels]
@@ -154,14 +150,15 @@ class SimulatedEngine:
             code = "simulated_failure" if kind is ErrorKind.INVALID_REQUEST else None
             raise EngineError(kind, f"A simulated failure ({kind.value}).", code=code)
 
-    def _timings(self, new_tokens: int, completion_tokens: int) -> Timings:
+    async def _pass_time(
+        self, new_tokens: int, completion_tokens: int, choices: tuple[Choice, ...], on_text: OnText | None
+    ) -> None:
         options = self._options
-        prefill = new_tokens / options.prefill_speed if options.prefill_speed else 0.0
-        decode = completion_tokens / options.decode_speed if options.decode_speed else 0.0
-        return Timings(queued=0.0, prefill=options.latency + prefill, decode=decode)
-
-    async def _pass_time(self, timings: Timings, choices: tuple[Choice, ...], on_text: OnText | None) -> None:
-        prefill, decode = timings.prefill or 0.0, timings.decode or 0.0
+        prefill, decode = options.latency, 0.0
+        if options.prefill_speed:
+            prefill += new_tokens / options.prefill_speed
+        if options.decode_speed:
+            decode += completion_tokens / options.decode_speed
         if on_text is None:
             if prefill + decode > 0:
                 await asyncio.sleep(prefill + decode)

@@ -20,8 +20,8 @@ T = TypeVar("T")
 MAX_PROMPTS = 2048
 
 
-class Asker(NamedTuple):
-    """Asks an engine, through whatever dispatching and retrying the caller wants."""
+class Backend(NamedTuple):
+    """What computes: an engine, through whatever dispatching and retrying the caller wants."""
 
     complete: Callable[[Request], Coroutine[Any, Any, Completion]]
     score: Callable[[LabelRequest], Coroutine[Any, Any, LabelScores]]

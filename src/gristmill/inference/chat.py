@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
-from gristmill.inference.answer import Answer, Asker, new_id, now, usage
+from gristmill.inference.answer import Answer, Backend, new_id, now, usage
 from gristmill.wire.chat import (
     AssistantMessage,
     ChatChoice,
@@ -30,8 +30,8 @@ def parse(body: bytes) -> ChatCompletionRequest:
     return request
 
 
-async def answer(body: bytes, ask: Asker) -> Answer:
-    completion = await ask.complete(parse(body))
+async def answer(body: bytes, backend: Backend) -> Answer:
+    completion = await backend.complete(parse(body))
     tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
     return Answer(chat_completion(completion), *tokens)
 

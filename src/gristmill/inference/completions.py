@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
-from gristmill.inference.answer import MAX_PROMPTS, Answer, Asker, all_of, new_id, now, too_many, usage
+from gristmill.inference.answer import MAX_PROMPTS, Answer, Backend, all_of, new_id, now, too_many, usage
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
     CompletionChoice,
@@ -32,12 +32,12 @@ def parse(body: bytes) -> list[CompletionRequest]:
     return [msgspec.structs.replace(request, prompt=prompt) for prompt in prompts]
 
 
-async def answer(body: bytes, ask: Asker) -> Answer:
+async def answer(body: bytes, backend: Backend) -> Answer:
     requests = parse(body)
     if len(requests) == 1:
-        completions = [await ask.complete(requests[0])]
+        completions = [await backend.complete(requests[0])]
     else:
-        completions = await all_of(ask.complete(request) for request in requests)
+        completions = await all_of(backend.complete(request) for request in requests)
     prompt_tokens = sum(each.prompt_tokens for each in completions)
     completion_tokens = sum(each.completion_tokens for each in completions)
     reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]

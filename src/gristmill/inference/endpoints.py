@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from gristmill.inference import chat, completions, score
-from gristmill.inference.answer import Answer, Asker
+from gristmill.inference.answer import Answer, Backend
 
 
 class Endpoint(NamedTuple):
@@ -15,7 +15,7 @@ class Endpoint(NamedTuple):
     path: str
     title: str
     required: str | None
-    answer: Callable[[bytes, Asker], Awaitable[Answer]]
+    answer: Callable[[bytes, Backend], Awaitable[Answer]]
 
 
 ENDPOINTS = {

@@ -35,15 +35,15 @@ async def test_rows_after_the_first_come_behind_its_context(server, engine):
         assert (body["prompt"], body["context"]) == (f"Candidate {number}", given)
         assert "system" not in body
         assert (body["keep_alive"], body["truncate"], body["stream"]) == (-1, False, False)
-    assert [outcome.text for outcome in turn.outcomes] == [recording("generate_context").json["response"]] * 3
-    assert turn.outcomes[0].prompt_tokens == 216
+    assert [outcome.text for outcome in turn.results] == [recording("generate_context").json["response"]] * 3
+    assert turn.results[0].prompt_tokens == 216
 
 
 async def test_a_context_answer_cut_in_the_middle_is_a_failed_row(server, engine):
     server.play(recording("generate_context").but(done=False))
     turn = Turn(Dispatcher(engine), [])
     await CONTEXT.run(turn, [chat("Candidate 1")])
-    assert "middle" in turn.outcomes[0].error
+    assert "middle" in turn.results[0].error
 
 
 async def test_options_are_those_of_every_other_row(server, engine):

@@ -10,26 +10,26 @@ from ollama_requests import chat
 
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
 from gristmill.engines.ollama.prefix_warmup import PrefixWarmup
-from gristmill.engines.ollama.wire import Message
+from gristmill.engines.ollama.wire import ChatMessage
 
-RUBRIC = Message("system", "Award one point for evidence. " * 100)
+RUBRIC = ChatMessage("system", "Award one point for evidence. " * 100)
 LONG = "shipped systems " * 200
 
 
-def row(text: str) -> list[Message]:
-    return [RUBRIC, Message("user", f"Candidate: {text} {LONG}")]
+def row(text: str) -> list[ChatMessage]:
+    return [RUBRIC, ChatMessage("user", f"Candidate: {text} {LONG}")]
 
 
 def test_the_second_long_row_of_a_group_asks_for_what_both_share():
     warmup = PrefixWarmup()
     assert warmup.due(row("Ana"), 8) is None
-    assert warmup.due(row("Anton"), 8) == [RUBRIC, Message("user", "Candidate:")]
+    assert warmup.due(row("Anton"), 8) == [RUBRIC, ChatMessage("user", "Candidate:")]
     assert warmup.due(row("Jia"), 8) is None
 
 
 def test_rows_that_fit_into_one_step_need_nothing():
     warmup = PrefixWarmup()
-    short = [RUBRIC, Message("user", "Candidate: Ana")]
+    short = [RUBRIC, ChatMessage("user", "Candidate: Ana")]
     assert [warmup.due(short, 8) for _ in range(3)] == [None] * 3
     assert PrefixWarmup(rollback_tokens=4096).due(row("Ana"), 8) is None
 
@@ -37,7 +37,7 @@ def test_rows_that_fit_into_one_step_need_nothing():
 def test_a_row_that_is_tried_again_is_no_group():
     warmup = PrefixWarmup()
     assert [warmup.due(row("Ana"), 8) for _ in range(3)] == [None] * 3
-    assert warmup.due(row("Jia"), 8) == [RUBRIC, Message("user", "Candidate:")]
+    assert warmup.due(row("Jia"), 8) == [RUBRIC, ChatMessage("user", "Candidate:")]
 
 
 def test_a_reload_makes_every_prefix_cold_again():
@@ -50,8 +50,8 @@ def test_a_reload_makes_every_prefix_cold_again():
 
 def test_a_short_prefix_is_not_worth_a_request():
     warmup = PrefixWarmup()
-    head = Message("system", "Score.")
-    assert [warmup.due([head, Message("user", f"{i} {LONG}")], 8) for i in range(3)] == [None] * 3
+    head = ChatMessage("system", "Score.")
+    assert [warmup.due([head, ChatMessage("user", f"{i} {LONG}")], 8) for i in range(3)] == [None] * 3
 
 
 @pytest.mark.asyncio

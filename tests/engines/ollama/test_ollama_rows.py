@@ -53,9 +53,6 @@ async def test_a_recorded_row_is_asked_for_exactly_as_recorded_and_understood(se
         answer["eval_count"],
     )
     assert completion.model == MODEL
-    assert completion.timings.prefill == answer["prompt_eval_duration"] / 1e9
-    assert completion.timings.decode == answer["eval_duration"] / 1e9
-    assert completion.timings.queued is not None and completion.timings.queued >= 0
 
 
 async def test_cached_tokens_are_what_the_server_says_or_nothing(server, engine):

@@ -8,7 +8,7 @@ import pytest
 from ollama_replay import MODEL, recording
 
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
-from gristmill.engines.ollama.facts import ModelFacts, choose_num_ctx
+from gristmill.engines.ollama.facts import ModelDetails, choose_num_ctx
 from gristmill.engines.ollama.settings import DEFAULT_URL, base_url
 from gristmill.engines.ollama.wire import RunningModel
 from gristmill.user_error import UserError
@@ -39,7 +39,6 @@ def loaded(**changes) -> list[dict]:
 async def test_a_started_engine_tells_what_it_can_do(server, engine):
     assert engine.models == (MODEL, f"{MODEL}:latest")
     assert (engine.capabilities.slots, engine.capabilities.context_length) == (1, 4096)
-    assert not engine.capabilities.reports_cached_tokens
     assert [each.path for each in server.seen][-2:] == ["/api/chat", "/api/ps"]
 
 
@@ -57,14 +56,6 @@ async def test_the_model_is_loaded_with_the_options_of_every_row(server):
     for row in server.rows:
         assert row.body["options"].items() >= runner.items()
     assert engine.capabilities.slots == 4
-
-
-@pytest.mark.asyncio
-async def test_a_recent_server_is_known_to_report_cached_tokens(server):
-    server.answers["/api/version"] = recording("version").but(version="0.33.3")
-    engine = await started(server)
-    assert engine.capabilities.reports_cached_tokens
-    await engine.stop()
 
 
 @pytest.mark.asyncio
@@ -219,7 +210,7 @@ def test_options_are_checked(options):
         OllamaOptions.parse(options)
 
 
-FACTS = ModelFacts(context_length=8192, sliding_window=None, num_ctx=None, stops=(), thinks=False)
+FACTS = ModelDetails(context_length=8192, sliding_window=None, num_ctx=None, stops=(), thinks=False)
 
 
 @pytest.mark.parametrize(

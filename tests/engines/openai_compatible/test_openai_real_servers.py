@@ -63,7 +63,6 @@ async def test_what_the_server_can_do_is_found_out(server):
     async with started(server) as engine:
         assert engine.models == (server.model,)
         assert engine.capabilities.context_length == CONTEXT
-        assert engine.capabilities.reports_cached_tokens
         assert {"logprobs", "top_logprobs", "response_format", "n"} <= engine.capabilities.parameters
         slots = (engine.capabilities.slots, engine.capabilities.slots_known)
         assert slots == ((256, False) if server.kind == "vllm" else (2, True))

@@ -14,7 +14,7 @@ import msgspec
 from gristmill.engines.ollama.failures import stream_failure
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.ollama.wire import AnswerPart, Logprob
-from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, Timings, interrupted
+from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, interrupted
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 _NANOSECONDS = 1e9
@@ -32,7 +32,7 @@ class Answered(NamedTuple):
     load_seconds: float
 
 
-class Collector:
+class PartCollector:
     """The parts of one answer: a single one, or the lines of a stream, given on as they come."""
 
     def __init__(self, on_text: Callable[[str], None] | None = None) -> None:
@@ -77,7 +77,6 @@ class Collector:
             prompt_tokens=last.prompt_eval_count,
             completion_tokens=completion_tokens,
             cached_tokens=last.prompt_eval_cached_count,
-            timings=_timings(last),
         )
         return Answered(completion, last.load_duration / _NANOSECONDS)
 
@@ -116,9 +115,3 @@ def _structured(text: str, asked: Asked, reason: str) -> str:
     except msgspec.DecodeError:
         raise interrupted("Ollama's answer is not the JSON it was asked for.") from None
     return str(value) if asked.structure.choice else text
-
-
-def _timings(last: AnswerPart) -> Timings:
-    prefill, decode = last.prompt_eval_duration / _NANOSECONDS, last.eval_duration / _NANOSECONDS
-    waited = (last.total_duration - last.load_duration) / _NANOSECONDS - prefill - decode
-    return Timings(queued=max(waited, 0.0), prefill=prefill, decode=decode)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from gristmill.engines.http import HttpClient, lines
-from gristmill.engines.ollama.answers import Collector
+from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.failures import failure
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.protocol import interrupted
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _QUICK = 30.0
 
 
-class Client:
+class OllamaClient:
     """Make it inside a running event loop; ``close`` it."""
 
     def __init__(self, url: str) -> None:
@@ -40,7 +40,7 @@ class Client:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise interrupted(f"{self.url}{path} does not answer the way Ollama does: {error}.") from None
 
-    async def answer(self, asked: Asked, collector: Collector, served: tuple[str, ...]) -> None:
+    async def answer(self, asked: Asked, collector: PartCollector, served: tuple[str, ...]) -> None:
         """Send a request and collect its answer. Cancelling closes the connection, which frees the server's slot."""
         async with self._http.exchange(asked.path, msgspec.json.encode(asked.body)) as response:
             if response.status != 200:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.ollama.answers import Collector
-from gristmill.engines.ollama.client import Client
+from gristmill.engines.ollama.answers import PartCollector
+from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.translation import Frozen, translate
 from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Options
 from gristmill.engines.protocol import Completion
@@ -40,7 +40,7 @@ class ContextPart(AnswerPart, frozen=True):
 
 
 async def complete_in_context(
-    client: Client, frozen: Frozen, request: ChatCompletionRequest, context: list[int]
+    client: OllamaClient, frozen: Frozen, request: ChatCompletionRequest, context: list[int]
 ) -> tuple[Completion, float, list[int]]:
     """The answer, the seconds spent loading, and the context after it. Raises EngineError."""
     asked = translate(request, frozen, stream=False)
@@ -59,7 +59,7 @@ async def complete_in_context(
         think=chat.think,
     )
     part = await client.ask("/api/generate", ContextPart, body, _TIMEOUT)
-    collector = Collector()
+    collector = PartCollector()
     collector.add(msgspec.json.encode(part))
     answered = collector.finish(request.model, asked, frozen.num_ctx)
     return answered.completion, answered.load_seconds, list(part.context)

@@ -10,8 +10,8 @@ import msgspec
 
 from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
-from gristmill.engines.ollama.answers import Collector
-from gristmill.engines.ollama.client import Client
+from gristmill.engines.ollama.answers import PartCollector
+from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.context import complete_in_context
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
@@ -19,7 +19,16 @@ from gristmill.engines.ollama.residency import Residency
 from gristmill.engines.ollama.settings import OllamaOptions, base_url
 from gristmill.engines.ollama.structured import Structure
 from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, load_body, translate, warmup_body
-from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Running, RunningModel, Show, ShowBody, Tags, Version
+from gristmill.engines.ollama.wire import (
+    AnswerPart,
+    ChatBody,
+    RunningModel,
+    RunningModels,
+    Show,
+    ShowBody,
+    Tags,
+    Version,
+)
 from gristmill.engines.protocol import (
     Capabilities,
     Completion,
@@ -42,7 +51,7 @@ log = get_logger(__name__)
 class _Running(NamedTuple):
     """Everything that exists between ``start`` and ``stop``."""
 
-    client: Client
+    client: OllamaClient
     frozen: Frozen
     residency: Residency
     watch: ReloadWatch
@@ -67,7 +76,7 @@ class OllamaEngine:
         self._running: _Running | None = None
         self._warming = asyncio.Lock()
         self.models: tuple[str, ...] = ()
-        self.capabilities = Capabilities(options.parallel, PARAMETERS, reports_cached_tokens=False)
+        self.capabilities = Capabilities(options.parallel, PARAMETERS)
 
     @property
     def loads(self) -> int:
@@ -76,7 +85,7 @@ class OllamaEngine:
 
     async def start(self) -> None:
         """Check the server and the model, and load it. Raises UserError saying what to do."""
-        client = Client(self._url)
+        client = OllamaClient(self._url)
         try:
             self._running = await self._started(client)
         except Unreachable as error:
@@ -116,9 +125,9 @@ class OllamaEngine:
         await self._warm_prefix(running, asked)
         if running.watch.should_look():
             await _look(running)
-        collector = Collector()
+        collector = PartCollector()
         if on_text is not None and not asked.structure.choice:
-            collector = Collector(lambda text: on_text(0, text))
+            collector = PartCollector(lambda text: on_text(0, text))
         sent_at = time.monotonic()
         await running.client.answer(asked, collector, self.models)
         answered = collector.finish(request.model, asked, running.frozen.num_ctx)
@@ -146,12 +155,12 @@ class OllamaEngine:
         running.watch.row(load_seconds, sent_at, time.monotonic())
         return completion, after
 
-    async def _started(self, client: Client) -> _Running:
+    async def _started(self, client: OllamaClient) -> _Running:
         version = await _version(client)
-        reports_cached = facts.check_version(version)
+        facts.check_version(version)
         await self._check_model(client)
         model = facts.model_facts(await client.ask("/api/show", Show, ShowBody(self._model)), self._model)
-        found = facts.find_running((await client.ask("/api/ps", Running)).models, self._model)
+        found = facts.find_running((await client.ask("/api/ps", RunningModels)).models, self._model)
         num_ctx = facts.choose_num_ctx(self._options.num_ctx, model, found, self._row_tokens)
         frozen = Frozen(
             model=self._model,
@@ -167,15 +176,13 @@ class OllamaEngine:
         full = facts.full_name(self._model)
         # Requests may name the model either way, as they may on Ollama.
         self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
-        self.capabilities = Capabilities(
-            self._options.parallel, PARAMETERS, reports_cached, context_length=frozen.num_ctx
-        )
+        self.capabilities = Capabilities(self._options.parallel, PARAMETERS, context_length=frozen.num_ctx)
         log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
         slides = model.sliding_window is not None and self._options.prefix_warmup
         warmup = PrefixWarmup(self._options.num_batch or ROLLBACK_TOKENS) if slides else None
         return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), warmup)
 
-    async def _check_model(self, client: Client) -> None:
+    async def _check_model(self, client: OllamaClient) -> None:
         models = (await client.ask("/api/tags", Tags)).models
         names = [each.name for each in models]
         full = facts.full_name(self._model)
@@ -199,7 +206,7 @@ class OllamaEngine:
             body = warmup_body(running.frozen, due)
             text = "".join(message.content for message in due)
             one = Asked("/api/chat", body, text, 1, Structure(), logprobs=False)
-            tries = (running.client.answer(one, Collector(), self.models) for _ in range(self._options.parallel))
+            tries = (running.client.answer(one, PartCollector(), self.models) for _ in range(self._options.parallel))
             # It only saves time: the row itself will show what is wrong.
             await asyncio.gather(*tries, return_exceptions=True)
 
@@ -216,7 +223,7 @@ class OllamaEngine:
             )  # fmt: skip
 
 
-async def _version(client: Client) -> str:
+async def _version(client: OllamaClient) -> str:
     try:
         return (await client.ask("/api/version", Version)).version
     except Unreachable:
@@ -230,7 +237,7 @@ async def _version(client: Client) -> str:
 async def _look(running: _Running) -> None:
     """Note what Ollama has loaded. It is for the log only, so a failure is none of the row's."""
     try:
-        running.watch.looked((await running.client.ask("/api/ps", Running)).models)
+        running.watch.looked((await running.client.ask("/api/ps", RunningModels)).models)
     except EngineError:
         pass
 

@@ -26,7 +26,7 @@ _STEP = 1024
 _FOREVER_YEAR = 2100
 
 
-class ModelFacts(NamedTuple):
+class ModelDetails(NamedTuple):
     """``stops`` are the Modelfile's own, which a request's would replace. Lengths in tokens; None: not told."""
 
     context_length: int | None
@@ -68,14 +68,14 @@ def stays_forever(running: RunningModel) -> bool:
     return year.isdigit() and int(year) >= _FOREVER_YEAR
 
 
-def model_facts(show: Show, model: str) -> ModelFacts:
+def model_facts(show: Show, model: str) -> ModelDetails:
     """Raises UserError for a model that does not generate text."""
     if show.capabilities is not None and "completion" not in show.capabilities:
         can = ", ".join(show.capabilities) or "nothing"
         raise UserError(f"The model '{model}' cannot generate text (Ollama says it can do: {can}): choose another.")
     parameters = [line.split(None, 1) for line in show.parameters.splitlines() if len(line.split(None, 1)) == 2]
     contexts = [value for name, value in parameters if name == "num_ctx" and value.isdigit()]
-    return ModelFacts(
+    return ModelDetails(
         context_length=_info(show, "context_length"),
         sliding_window=_info(show, "attention.sliding_window"),
         num_ctx=int(contexts[-1]) if contexts else None,
@@ -84,7 +84,7 @@ def model_facts(show: Show, model: str) -> ModelFacts:
     )
 
 
-def choose_num_ctx(chosen: int, facts: ModelFacts, running: RunningModel | None, row_tokens: int = 0) -> int:
+def choose_num_ctx(chosen: int, facts: ModelDetails, running: RunningModel | None, row_tokens: int = 0) -> int:
     """The context to load the model with, in tokens.
 
     The user's choice; else what the model is loaded with now, if that is no less than usual (other clients stay

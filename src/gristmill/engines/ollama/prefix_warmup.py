@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gristmill.engines.ollama.wire import Message
+from gristmill.engines.ollama.wire import ChatMessage
 
 #: Tokens that can be rolled back without a checkpoint: Ollama's smallest prefill step.
 ROLLBACK_TOKENS = 512
@@ -27,9 +27,9 @@ class PrefixWarmup:
     def __init__(self, rollback_tokens: int = ROLLBACK_TOKENS) -> None:
         self._rollback = rollback_tokens
         #: The last message of the first row of each group; None once the group is warm.
-        self._groups: OrderedDict[tuple[Message, ...], str | None] = OrderedDict()
+        self._groups: OrderedDict[tuple[ChatMessage, ...], str | None] = OrderedDict()
 
-    def due(self, messages: list[Message], num_predict: int) -> list[Message] | None:
+    def due(self, messages: list[ChatMessage], num_predict: int) -> list[ChatMessage] | None:
         """The messages to compute before this row is sent; None for nearly every row."""
         *head, last = messages
         if last.role != "user" or (len(last.content) / _CHARACTERS_PER_TOKEN + num_predict) <= self._rollback:
@@ -48,7 +48,7 @@ class PrefixWarmup:
         start = _common_start(first, last.content)
         if sum(len(message.content) for message in head) + len(start) < _SHORTEST:
             return None
-        return [*head, Message("user", start)]
+        return [*head, ChatMessage("user", start)]
 
     def forget(self) -> None:
         """The model was loaded again: nothing is warm any more."""

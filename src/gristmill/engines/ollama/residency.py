@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from gristmill.engines.ollama.client import Client
+from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.facts import find_running, stays_forever
 from gristmill.engines.ollama.translation import Frozen, load_body
-from gristmill.engines.ollama.wire import FOREVER, AnswerPart, Running, RunningModel
+from gristmill.engines.ollama.wire import FOREVER, AnswerPart, RunningModel, RunningModels
 from gristmill.engines.protocol import EngineError
 from gristmill.telemetry.log import get_logger
 
@@ -37,7 +37,7 @@ def keep_alive_before(running: RunningModel | None, now: float) -> int:
 class Residency:
     """``load`` before the first row, ``restore`` after the last. Rows carry the same options and keep_alive -1."""
 
-    def __init__(self, client: Client, frozen: Frozen, found: RunningModel | None) -> None:
+    def __init__(self, client: OllamaClient, frozen: Frozen, found: RunningModel | None) -> None:
         self._client = client
         self._frozen = frozen
         self._before = keep_alive_before(found, time.time())
@@ -67,5 +67,5 @@ class Residency:
             log.warning("the model's keep_alive was not restored", model=self._frozen.model, reason=error.message)
 
     async def _running(self) -> RunningModel | None:
-        running = await self._client.ask("/api/ps", Running)
+        running = await self._client.ask("/api/ps", RunningModels)
         return find_running(running.models, self._frozen.model)

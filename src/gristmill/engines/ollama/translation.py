@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gristmill.engines.ollama.structured import Structure, structure
-from gristmill.engines.ollama.wire import FOREVER, ChatBody, GenerateBody, Message, Options
+from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options
 from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
@@ -78,7 +78,7 @@ def load_body(frozen: Frozen, keep_alive: int) -> ChatBody:
     return ChatBody(model=frozen.model, messages=[], keep_alive=keep_alive, options=frozen.runner)
 
 
-def warmup_body(frozen: Frozen, messages: list[Message]) -> ChatBody:
+def warmup_body(frozen: Frozen, messages: list[ChatMessage]) -> ChatBody:
     """Computes a prefix and one token, so that the server leaves a checkpoint at the prefix's end."""
     options = msgspec.structs.replace(frozen.runner, num_predict=1, temperature=0.0)
     return ChatBody(
@@ -116,7 +116,7 @@ def _logprobs(request: Request) -> tuple[bool, int | None]:
     return request.logprobs is not None, request.logprobs or None
 
 
-def _messages(request: ChatCompletionRequest) -> list[Message]:
+def _messages(request: ChatCompletionRequest) -> list[ChatMessage]:
     messages = []
     for index, message in enumerate(request.messages):
         role = _ROLES.get(message.role)
@@ -125,7 +125,7 @@ def _messages(request: ChatCompletionRequest) -> list[Message]:
         for name in ("name", "refusal", "tool_call_id"):
             if getattr(message, name):
                 raise unsupported_parameter(f"messages[{index}].{name}", "ollama")
-        messages.append(Message(role, message.text()))
+        messages.append(ChatMessage(role, message.text()))
     return messages
 
 

@@ -29,7 +29,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     presence_penalty: float | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class ChatMessage(msgspec.Struct, frozen=True):
     role: Literal["system", "user", "assistant"]
     content: str
 
@@ -42,7 +42,7 @@ class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """
 
     model: str
-    messages: list[Message]
+    messages: list[ChatMessage]
     keep_alive: int
     options: Options
     stream: bool | None = None
@@ -89,7 +89,7 @@ class Logprob(msgspec.Struct, frozen=True):
 class AnswerPart(msgspec.Struct, frozen=True):
     """An answer of ``/api/chat`` (``message``) or ``/api/generate`` (``response``), or one line of its stream.
 
-    The counts and durations are in the last line only, which has ``done``. ``prompt_eval_count`` includes cached
+    The counts and the duration are in the last line only, which has ``done``. ``prompt_eval_count`` includes cached
     tokens; ``prompt_eval_cached_count`` exists from 0.33.3 on. ``error`` may come in a stream that began with 200.
     """
 
@@ -98,13 +98,11 @@ class AnswerPart(msgspec.Struct, frozen=True):
     response: str | None = None
     done_reason: str | None = None
     logprobs: list[Logprob] | None = None
-    total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int | None = None
     prompt_eval_cached_count: int | None = None
     prompt_eval_duration: int = 0
     eval_count: int | None = None
-    eval_duration: int = 0
     error: str | None = None
 
     @property
@@ -123,11 +121,11 @@ class RunningModel(msgspec.Struct, frozen=True):
     size_vram: int | None = None
 
 
-class Running(msgspec.Struct, frozen=True):
+class RunningModels(msgspec.Struct, frozen=True):
     models: list[RunningModel]
 
 
-class LocalModel(msgspec.Struct, frozen=True):
+class TaggedModel(msgspec.Struct, frozen=True):
     """``digest`` is of the manifest: weights, template and parameters."""
 
     name: str
@@ -137,7 +135,7 @@ class LocalModel(msgspec.Struct, frozen=True):
 class Tags(msgspec.Struct, frozen=True):
     """``GET /api/tags``: the models on the server's disk."""
 
-    models: list[LocalModel]
+    models: list[TaggedModel]
 
 
 class Show(msgspec.Struct, frozen=True):

@@ -12,10 +12,10 @@ from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob, TopLogprob
 #: The reasons that end a text; any other ("abort", "error") means that the server gave up on it.
 _REASONS = frozenset({"stop", "length", "content_filter"})
 
-_decoder = msgspec.json.Decoder(wire.Answer)
+_decoder = msgspec.json.Decoder(wire.AnswerBody)
 
 
-class Collector:
+class ChunkCollector:
     """The parts of one answer: a whole one, or the events of a stream, given on as they come."""
 
     def __init__(self, request: Request, on_text: OnText | None = None) -> None:
@@ -46,7 +46,7 @@ class Collector:
             self._add_choice(choice)
         self._usage = answer.usage or self._usage
 
-    def _add_choice(self, choice: wire.Choice) -> None:
+    def _add_choice(self, choice: wire.ChoicePart) -> None:
         if not 0 <= choice.index < len(self._texts):
             raise interrupted(f"The server answered with choice {choice.index}, of {len(self._texts)} asked for.")
         text = choice.content()

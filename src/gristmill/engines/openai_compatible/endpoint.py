@@ -6,10 +6,10 @@ import asyncio
 import time
 
 from gristmill.engines.http import HttpClient, lines
-from gristmill.engines.openai_compatible.answers import Collector
+from gristmill.engines.openai_compatible.answers import ChunkCollector
 from gristmill.engines.openai_compatible.failures import failure
 from gristmill.engines.openai_compatible.health import Health, after_failure, after_push_back, usable
-from gristmill.engines.openai_compatible.probe import Facts, probe
+from gristmill.engines.openai_compatible.probe import ServerFacts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, path_of
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
 from gristmill.telemetry.log import get_logger
@@ -18,14 +18,14 @@ from gristmill.user_error import UserError
 log = get_logger(__name__)
 
 
-class Endpoint:
+class PoolServer:
     """Make it inside a running event loop; ``close`` it. ``facts`` are None until it was first reached."""
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         self._http = HttpClient("the server", url, headers)
         #: The address for messages.
         self.url = self._http.url
-        self.facts: Facts | None = None
+        self.facts: ServerFacts | None = None
         self.in_flight = 0
         self._health = Health()
 
@@ -43,7 +43,7 @@ class Endpoint:
         """Whether it may; of one that was never reached that is not known."""
         return self.facts is None or model in self.facts.models
 
-    async def reach(self, model: str | None, timeout: float) -> Facts:
+    async def reach(self, model: str | None, timeout: float) -> ServerFacts:
         """Find out what the server is, unless that is known."""
         if self.facts is None:
             self.in_flight += 1
@@ -78,7 +78,7 @@ class Endpoint:
         return completion
 
     async def _ask(self, request: Request, kind: ServerKind, on_text: OnText | None = None) -> Completion:
-        collector = Collector(request, on_text)
+        collector = ChunkCollector(request, on_text)
         data = body(request, kind, stream=on_text is not None)
         async with self._http.exchange(path_of(request), data) as response:
             if response.status != 200:

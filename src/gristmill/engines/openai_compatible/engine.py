@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gristmill.engines.openai_compatible.endpoint import Endpoint
+from gristmill.engines.openai_compatible.endpoint import PoolServer
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
-from gristmill.engines.openai_compatible.probe import Facts
+from gristmill.engines.openai_compatible.probe import ServerFacts
 from gristmill.engines.openai_compatible.routing import (
     Candidate,
     RecentPrefixes,
@@ -51,10 +51,10 @@ class OpenAICompatibleEngine:
         self._options = options
         self._urls = base_urls(url)
         self._model = model
-        self._endpoints: list[Endpoint] = []
+        self._endpoints: list[PoolServer] = []
         self._recent = RecentPrefixes()
         self.models: tuple[str, ...] = ()
-        self.capabilities = Capabilities(1, PARAMETERS, reports_cached_tokens=False, slots_known=False)
+        self.capabilities = Capabilities(1, PARAMETERS, slots_known=False)
 
     async def fingerprint(self) -> None:
         """These servers name their models, but do not tell which weights those are."""
@@ -65,7 +65,7 @@ class OpenAICompatibleEngine:
         Raises UserError saying what to do.
         """
         headers = self._options.headers()
-        self._endpoints = [Endpoint(url, headers) for url in self._urls]
+        self._endpoints = [PoolServer(url, headers) for url in self._urls]
         reach = (each.reach(self._model, self._options.start_timeout) for each in self._endpoints)
         try:
             results = await asyncio.gather(*reach, return_exceptions=True)
@@ -87,7 +87,7 @@ class OpenAICompatibleEngine:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
-        failed: dict[Endpoint, EngineError] = {}
+        failed: dict[PoolServer, EngineError] = {}
         said = _Said(on_text) if on_text is not None else None
         while True:
             endpoint = self._choose(request, failed)
@@ -104,7 +104,7 @@ class OpenAICompatibleEngine:
                     raise
                 failed[endpoint] = error
 
-    def _choose(self, request: Request, failed: dict[Endpoint, EngineError]) -> Endpoint | None:
+    def _choose(self, request: Request, failed: dict[PoolServer, EngineError]) -> PoolServer | None:
         """The endpoint to ask next; None when all have failed this request."""
         left = [each for each in self._endpoints if each not in failed and each.serves(request.model)]
         # Where none is to be asked, all the same one by one: the caller has waited, and decides how long.
@@ -118,9 +118,9 @@ class OpenAICompatibleEngine:
         chosen = by_prefix(prefix, candidates) if crowded else least_busy(candidates)
         return left[candidates.index(chosen)]
 
-    def _settle(self, results: list[Facts | BaseException]) -> None:
+    def _settle(self, results: list[ServerFacts | BaseException]) -> None:
         """From what was found at each endpoint to what the pool can do."""
-        found: list[Facts] = []
+        found: list[ServerFacts] = []
         away: list[str] = []
         for endpoint, result in zip(self._endpoints, results, strict=True):
             if isinstance(result, EngineError):
@@ -155,13 +155,13 @@ class _Said:
         self._on_text(index, text)
 
 
-def _models(found: list[Facts], model: str | None) -> tuple[str, ...]:
+def _models(found: list[ServerFacts], model: str | None) -> tuple[str, ...]:
     if model is not None:
         return (model,)
     return tuple(dict.fromkeys(name for facts in found for name in facts.models))
 
 
-def _capabilities(found: list[Facts], endpoints: int, parallel: int) -> Capabilities:
+def _capabilities(found: list[ServerFacts], endpoints: int, parallel: int) -> Capabilities:
     """What all of the servers can do. How many requests pay is known only if every one of them told."""
     lengths = [facts.context_length for facts in found if facts.context_length is not None]
     told = [parallel] * endpoints if parallel else [facts.slots for facts in found if facts.slots is not None]
@@ -169,14 +169,13 @@ def _capabilities(found: list[Facts], endpoints: int, parallel: int) -> Capabili
     return Capabilities(
         slots=sum(told) if known else _MOST_IN_FLIGHT * endpoints,
         parameters=frozenset.intersection(*(facts.parameters for facts in found)),
-        reports_cached_tokens=all(facts.reports_cached_tokens for facts in found),
         context_length=min(lengths) if len(lengths) == len(found) else None,
         slots_known=known,
         leader_first=all(facts.kind in _SHARED_CACHE for facts in found),
     )
 
 
-def _none_left(failed: dict[Endpoint, EngineError]) -> EngineError:
+def _none_left(failed: dict[PoolServer, EngineError]) -> EngineError:
     """Busy if any of them was only busy; else the engine is away."""
     busy = [error for error in failed.values() if error.kind is ErrorKind.OVERLOADED]
     if busy:

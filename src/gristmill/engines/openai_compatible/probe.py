@@ -36,19 +36,18 @@ _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.M)
 _LABEL = re.compile(r'(\w+)="(\d+)"')
 
 
-class Facts(NamedTuple):
+class ServerFacts(NamedTuple):
     """``slots`` and ``context_length`` (tokens, prompt and answer together) are None where the server is silent."""
 
     kind: ServerKind
     models: tuple[str, ...]
     parameters: frozenset[str]
-    reports_cached_tokens: bool
     context_length: int | None
     slots: int | None
     holds: Holds
 
 
-async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -> Facts:
+async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -> ServerFacts:
     """Raises UserError for what only the user can mend, EngineError for a server that is away."""
     cards = await _when_loaded(lambda: _get(http, "/v1/models", ModelCards), timeout)
     card = _choose(cards.data, model, http.url)
@@ -60,11 +59,10 @@ async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -
         holds = Holds(prefixes=slots)
     elif kind is ServerKind.VLLM:
         holds = Holds(tokens=await _cache_tokens(http))
-    return Facts(
+    return ServerFacts(
         kind=kind,
         models=tuple(each.id for each in cards.data),
         parameters=PARAMETERS | (LOGPROBS if can.logprobs else set()) | (STRUCTURE if can.structure else set()),
-        reports_cached_tokens=can.cached_tokens,
         context_length=card.max_model_len or (card.meta.n_ctx if card.meta is not None else None),
         slots=slots,
         holds=holds,
@@ -89,23 +87,23 @@ def _choose(cards: list[ModelCard], model: str | None, url: str) -> ModelCard:
 class _Abilities(NamedTuple):
     logprobs: bool
     structure: bool
-    cached_tokens: bool
 
 
 async def _abilities(ask: Ask, kind: ServerKind, model: str) -> _Abilities:
     """By three short requests: a server may refuse a parameter, or worse, ignore it."""
     try:
-        plain, chats = await ask(_chat(model), kind), True
+        await ask(_chat(model), kind)
+        chats = True
     except EngineError as error:
         if error.kind is not ErrorKind.INVALID_REQUEST:
             raise
         # A base model may have no chat template.
-        plain, chats = await ask(_text(model), kind), False
+        await ask(_text(model), kind)
+        chats = False
     logprobs = _chat(model, logprobs=True, top_logprobs=1) if chats else _text(model, logprobs=1)
     return _Abilities(
         logprobs=await _answer_to(ask, kind, logprobs) is not None,
         structure=await _structures(ask, kind, model, chats),
-        cached_tokens=plain.cached_tokens is not None,
     )
 
 

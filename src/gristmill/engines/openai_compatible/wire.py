@@ -57,16 +57,16 @@ class Logprobs(msgspec.Struct, frozen=True):
     top_logprobs: list[dict[str, float] | None] | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class MessagePart(msgspec.Struct, frozen=True):
     content: str | None = None
 
 
-class Choice(msgspec.Struct, frozen=True):
+class ChoicePart(msgspec.Struct, frozen=True):
     """Of a chat answer (``message``), of a piece of its stream (``delta``), or of a text completion (``text``)."""
 
     index: int = 0
-    message: Message | None = None
-    delta: Message | None = None
+    message: MessagePart | None = None
+    delta: MessagePart | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
@@ -76,19 +76,19 @@ class Choice(msgspec.Struct, frozen=True):
         return (part.content if part is not None else self.text) or ""
 
 
-class PromptTokensDetails(msgspec.Struct, frozen=True):
+class UsageDetails(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int | None = 0
-    prompt_tokens_details: PromptTokensDetails | None = None
+    prompt_tokens_details: UsageDetails | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AnswerBody(msgspec.Struct, frozen=True):
     """A whole answer, or one event of a stream; ``error`` may come in a stream that began with 200."""
 
-    choices: list[Choice] = []
+    choices: list[ChoicePart] = []
     usage: Usage | None = None
     error: Any = None

@@ -108,7 +108,6 @@ def _capabilities(options: OpenVinoOptions, context_length: int | None) -> Capab
         # is full only if others are waiting in the worker already.
         slots=2 * options.max_rows,
         parameters=_PARAMETERS,
-        reports_cached_tokens=True,
         context_length=context_length,
         interactive_slots=options.max_rows,
     )

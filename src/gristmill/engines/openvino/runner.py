@@ -18,20 +18,17 @@ from gristmill.engines.openvino.sequence import Sequence
 from gristmill.engines.openvino.span import Span
 from gristmill.engines.openvino.step_pace import StepPace
 from gristmill.engines.openvino.vocabulary import Vocabulary
-from gristmill.engines.protocol import Completion, Timings
+from gristmill.engines.protocol import Completion
 
 
 class RunningRequest:
-    """A request and its generations; times in seconds of the monotonic clock."""
+    """A request and its generations."""
 
     def __init__(self, prepared: PreparedRequest) -> None:
         self.id = prepared.id
         self.model = prepared.model
         self.stream = prepared.stream
         self.generations = prepared.generations
-        self.submitted = time.monotonic()
-        self.started: float | None = None
-        self.first_token: float | None = None
 
 
 class EngineLoop:
@@ -107,7 +104,7 @@ class EngineLoop:
         step = self.scheduler.plan(self._pace.tokens(begin))
         for source, target in step.copies:
             self._model.copy_block(source, target)
-        wanted = [self._wanted(chunk, begin) for chunk in step.chunks]
+        wanted = [self._wanted(chunk) for chunk in step.chunks]
         logits = self._model.forward(
             [
                 Span(
@@ -123,12 +120,10 @@ class EngineLoop:
         self._take(step.chunks, wanted, logits)
         self._pace.note(sum(chunk.tokens for chunk in step.chunks), time.monotonic() - begin)
 
-    def _wanted(self, chunk: Chunk, now: float) -> tuple[int, ...]:
+    def _wanted(self, chunk: Chunk) -> tuple[int, ...]:
         """Which of the chunk's tokens have logits that somebody wants."""
         if probe := self._probes.get(chunk.sequence):
             return probe.offsets(chunk)
-        request, _ = self._generations[chunk.sequence]
-        request.started = request.started or now
         return (chunk.tokens - 1,) if chunk.samples else ()
 
     def _take(self, chunks: list[Chunk], wanted: list[tuple[int, ...]], logits: Logits) -> None:
@@ -165,7 +160,6 @@ class EngineLoop:
         for (request, generation), token in zip(sampling, self._sample_each(states, logits), strict=True):
             # Another choice of the same request may have failed just now.
             if generation.sequence in self._generations:
-                request.first_token = request.first_token or time.monotonic()
                 self._guard(request.id, functools.partial(self._accept, request, generation, token))
 
     @staticmethod
@@ -209,8 +203,6 @@ class EngineLoop:
 
 
 def _completion(request: RunningRequest) -> Completion:
-    now = time.monotonic()
-    started, first = request.started or now, request.first_token or now
     prompt = request.generations[0].sequence
     return Completion(
         model=request.model,
@@ -220,5 +212,4 @@ def _completion(request: RunningRequest) -> Completion:
         # The beginning of an answer that a grammar forces may have been in the cache too.
         cached_tokens=min(prompt.cached_tokens or 0, prompt.prompt_tokens),
         forced_tokens=sum(generation.forced_tokens for generation in request.generations),
-        timings=Timings(started - request.submitted, first - started, now - first),
     )

@@ -9,7 +9,7 @@ from gristmill.api.exchange import reply
 from gristmill.engines.protocol import EngineError
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
-from gristmill.storage.protocol import StorageError, UnknownCursor
+from gristmill.storage.protocol import BlobLost, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, clip
 
@@ -50,6 +50,8 @@ async def _unknown_cursor(_request: Request, error: Exception) -> Response:
 
 async def _storage_error(_request: Request, error: Exception) -> Response:
     log.error("storage refused", reason=str(error))
+    if isinstance(error, BlobLost):
+        return answer(ApiError(500, str(error), type="server_error", code="file_content_lost", retry=False))
     # Repeating the request does not make room on a disk.
     return answer(ApiError(507, str(error), type="server_error", code="storage_unavailable", retry=False))
 

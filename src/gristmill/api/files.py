@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,13 +15,19 @@ from gristmill.api.exchange import host, page_limit, reply
 from gristmill.api.incoming import IncomingFile, expiry
 from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import erase_deleted
+from gristmill.storage.protocol import StorageError
 from gristmill.storage.records import FileRecord, file_blob
+from gristmill.telemetry.log import get_logger
 from gristmill.wire.common import Page
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter, not_found
 from gristmill.wire.files import ExpiresAfter, File, FileDeleted
 from gristmill.wire.json import explain
 
+log = get_logger(__name__)
+
 router = APIRouter(prefix="/v1/files", tags=["files"])
+
+_PIECE_BYTES = 256 * 1024
 
 
 @router.post("", summary="Upload a file")
@@ -75,7 +82,11 @@ async def delete(request: Request, file_id: str) -> Response:
     storage = host(request).storage
     if not await storage.metadata.files.delete(file_id):
         raise _unknown(file_id)
-    await erase_deleted(storage)
+    try:
+        await erase_deleted(storage)
+    except StorageError as error:
+        # The file is gone for everybody; housekeeping frees the bytes.
+        log.warning("a deleted file's bytes are still there", file=file_id, reason=str(error))
     return reply(FileDeleted(file_id))
 
 
@@ -95,7 +106,18 @@ async def content(request: Request, file_id: str) -> Response:
     start, end = part or ByteRange(0, file.bytes)
     headers["content-length"] = str(end - start)
     stream = host(request).storage.blobs.stream(file_blob(file.id), start, end)
-    return StreamingResponse(stream, status, headers, media_type="application/octet-stream")
+    # Read before the answer begins, which could not be taken back: bytes that are gone or cut off are an error.
+    first = await anext(stream, b"")
+    return StreamingResponse(_after(first, stream), status, headers, media_type="application/octet-stream")
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """In pieces of a size whose progress can be watched."""
+    for position in range(0, len(first), _PIECE_BYTES):
+        yield first[position : position + _PIECE_BYTES]
+    async for chunk in rest:
+        for position in range(0, len(chunk), _PIECE_BYTES):
+            yield chunk[position : position + _PIECE_BYTES]
 
 
 def present(record: FileRecord) -> File:

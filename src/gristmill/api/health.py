@@ -11,6 +11,9 @@ from gristmill.telemetry import metrics
 
 router = APIRouter(tags=["health"])
 
+#: Below it, uploads and results are about to fail.
+MIN_FREE_BYTES = 32 * 1024 * 1024
+
 
 @router.get("/health", summary="Whether the process is alive")
 async def health() -> Response:
@@ -19,17 +22,26 @@ async def health() -> Response:
 
 @router.get("/ready", summary="Whether requests will be answered")
 async def ready(request: Request) -> Response:
-    """503 while the engine is away or the database cannot be read, with the reason."""
-    reason = host(request).dispatcher.down_reason
-    if reason is None:
-        try:
-            await host(request).storage.metadata.batches.page(after=None, limit=1)
-        except Exception as error:
-            reason = str(error)
+    """503 with the reason while the engine is away, the database cannot be read, or the disk is full."""
+    free = shutil.disk_usage(host(request).settings.storage.data).free
+    reason = host(request).dispatcher.down_reason or _no_room(free) or await _database_trouble(request)
     if reason is not None:
-        return reply({"status": "unavailable", "reason": reason}, 503)
-    disk = shutil.disk_usage(host(request).settings.storage.data)
-    return reply({"status": "ready", "disk_free_bytes": disk.free})
+        return reply({"status": "unavailable", "reason": reason, "disk_free_bytes": free}, 503)
+    return reply({"status": "ready", "disk_free_bytes": free})
+
+
+def _no_room(free: int) -> str | None:
+    if free >= MIN_FREE_BYTES:
+        return None
+    return f"The disk of the data folder has {free:,} bytes free, less than {MIN_FREE_BYTES:,}: free some space."
+
+
+async def _database_trouble(request: Request) -> str | None:
+    try:
+        await host(request).storage.metadata.batches.page(after=None, limit=1)
+    except Exception as error:
+        return str(error)
+    return None
 
 
 @router.get("/metrics", summary="Prometheus metrics")

@@ -127,6 +127,8 @@ async def _ordered_parts(storage: Storage, upload: UploadRecord, part_ids: list[
     known = {part.id: part for part in await storage.metadata.uploads.parts(upload.id)}
     for part_id in part_ids:
         if part_id not in known:
+            # Parts are forgotten when the upload ends; then that is the reason.
+            await _pending(storage, upload.id)
             message = f"The upload {upload.id} has no part '{clip(part_id)}'."
             raise ApiError(400, message, param="part_ids", code="invalid_value")
     if len(set(part_ids)) != len(part_ids):

@@ -9,7 +9,7 @@ from pathlib import Path
 def cache_folder() -> Path:
     """``GRISTMILL_CACHE``, else ``gristmill`` in ``XDG_CACHE_HOME``, else ``~/.cache/gristmill``.
 
-    The folder may not exist yet: whoever writes makes it.
+    The folder may not exist yet: whoever writes makes it, with ``make_private``.
     """
     chosen = os.environ.get("GRISTMILL_CACHE")
     if chosen:
@@ -18,6 +18,13 @@ def cache_folder() -> Path:
     # The XDG specification says to ignore a relative path.
     base = Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache"
     return base / "gristmill"
+
+
+def make_private(folder: Path) -> None:
+    """Make ``folder`` and those above it; what is new is for this user alone. Raises OSError."""
+    for each in reversed((folder, *folder.parents)):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
 
 
 # Three folders, so that a catalog name, an organisation on the hub and a file of the user's never collide.

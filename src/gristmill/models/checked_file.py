@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from gristmill.models.cache import make_private
 from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled
 from gristmill.user_error import UserError
@@ -53,7 +54,7 @@ def write_checked(path: Path, content: Iterable[bytes], sha256: str | None) -> s
     """
     temporary = path.with_name(path.name + ".part")
     digest = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     try:
         with temporary.open("wb") as file:
             for chunk in content:
@@ -93,7 +94,7 @@ def writing_to(folder: Path, report: Report) -> Iterator[None]:
     What the disk refuses, now or inside the block, becomes a UserError.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         lock = (folder / ".lock").open("w")
     except OSError as error:
         raise _refused(error, folder) from None

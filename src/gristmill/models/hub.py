@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gristmill.models.cache import hub_folder
+from gristmill.models.cache import hub_folder, make_private
 from gristmill.models.checked_file import git_blob_id_of, require_room, sha256_of
 from gristmill.models.download import download
 from gristmill.models.extra import require
@@ -46,7 +46,7 @@ def pull_from_hub(repo: str, file: str | None, report: Report) -> Pulled:
         done += wanted.size
     # Only now, all of them being right, do they become the model.
     for wanted in choice.files:
-        (folder / wanted.path).parent.mkdir(parents=True, exist_ok=True)
+        make_private((folder / wanted.path).parent)
         (partial / wanted.path).replace(folder / wanted.path)
     shutil.rmtree(partial, ignore_errors=True)
     name = repo if choice.kind == "ir" else f"{repo}:{choice.main}"
@@ -103,7 +103,7 @@ def _fetch(
 ) -> ReceiptFile:
     hub = require("huggingface_hub")
     partial = partials / wanted.path
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    make_private(partial.parent)
     url = hub.hf_hub_url(repo, wanted.path, revision=revision)
     headers = hub.utils.build_hf_headers(library_name="gristmill")
     partial.touch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.openvino import attention_kernel
-from gristmill.engines.openvino.attention_kernel import BLOCK_SIZE, AttentionShape, KernelMissingError, load_kernel
+from gristmill.engines.openvino.attention_kernel import (
+    BLOCK_SIZE,
+    AttentionShape,
+    Kernel,
+    KernelMissingError,
+    load_kernel,
+)
 from gristmill.engines.openvino.attention_plan import plan_attention
 from gristmill.engines.openvino.paged import PagedModel
 from gristmill.engines.openvino.prepare import prepare
@@ -74,7 +79,7 @@ def test_rows_of_one_prefix_share_a_tile_and_rows_of_another_do_not():
 
 
 @pytest.fixture(scope="module")
-def library():
+def library() -> Kernel:
     try:
         return load_kernel()
     except KernelMissingError as error:
@@ -148,15 +153,63 @@ def test_a_compiler_that_cannot_be_read_is_said(monkeypatch):
         load_kernel()
 
 
+def compiled(folder: Path) -> Path:
+    (kept,) = (folder / "kernels").iterdir()
+    return kept / "attention.so"
+
+
 def test_a_kernel_is_compiled_once(library, monkeypatch, tmp_path):
-    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
-    load_kernel()
-    (kept,) = (tmp_path / "kernels").iterdir()
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    assert load_kernel().notice == ""
+    kept = compiled(tmp_path / "cache")
     before = kept.stat().st_mtime_ns
-    load_kernel()
+    assert load_kernel().notice == ""
     assert kept.stat().st_mtime_ns == before
     assert Path(attention_kernel.__file__).with_name("attention.c").is_file()
-    assert os.access(kept, os.R_OK)
+
+
+def test_the_compiled_kernel_is_for_its_user_alone(library, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    load_kernel()
+    made = [tmp_path / "cache", *(tmp_path / "cache").rglob("*")]
+    assert len(made) == 5
+    for path in made:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut short", "without its digest"])
+def test_a_kernel_that_is_not_what_was_compiled_is_compiled_again(library, monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    load_kernel()
+    kept = compiled(tmp_path / "cache")
+    right = kept.read_bytes()
+    if damage == "changed":
+        # Written anew: this process has the old one mapped.
+        kept.unlink()
+        kept.write_bytes(right + b"more")
+    elif damage == "cut short":
+        kept.unlink()
+        kept.write_bytes(right[:1000])
+    else:
+        kept.with_name("sha256").unlink()
+    kernel = load_kernel()
+    assert "compiled again" in kernel.notice
+    assert kernel.library.attend
+    assert compiled(tmp_path / "cache").read_bytes() == right
+    assert load_kernel().notice == ""
+
+
+def test_a_kernel_is_not_loaded_from_where_others_can_write(library, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    load_kernel()
+    kept = compiled(tmp_path / "cache")
+    kept.unlink()
+    kept.write_bytes(b"")
+    (tmp_path / "cache" / "kernels").chmod(0o777)
+    kernel = load_kernel()
+    assert kernel.library.attend
+    assert "not this user's alone" in kernel.notice
+    assert kept.read_bytes() == b""
 
 
 def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
@@ -168,7 +221,7 @@ def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
     found = []
     for attention in ("shared", "openvino"):
         model = PagedModel(folder, 2**28, attention=attention)
-        assert not model.fallback
+        assert not model.notices
         size = model.block_size
         model.forward([Span(prefix, 0, list(range(5)), ())])
         # The prefix ends within its fifth block, which each row gets a copy of.
@@ -190,7 +243,8 @@ def test_without_a_kernel_the_engine_runs_on_openvinos_and_says_why(monkeypatch,
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
     model = PagedModel(folder, 2**28)
-    assert "no C compiler was found" in model.fallback
+    (notice,) = model.notices
+    assert "no C compiler was found" in notice
     assert np.isfinite(model.forward([Span([1, 2, 3], 0, [0], (2,))])).all()
 
 

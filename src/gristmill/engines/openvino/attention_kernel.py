@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-from gristmill.models.cache import cache_folder
+from gristmill.models.cache import cache_folder, make_private
 
 #: Both as in attention.c.
 BLOCK_SIZE = 32
@@ -24,6 +25,8 @@ TILE_ROWS = 192
 _MAX_DIM = 256
 
 _SOURCE = Path(__file__).with_name("attention.c")
+_LIBRARY = "attention.so"
+_DIGEST = "sha256"
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
 
 
@@ -50,18 +53,73 @@ class AttentionShape(ctypes.Structure):
         return fits and self.heads % self.kv_heads == 0 and self.heads // self.kv_heads <= TILE_ROWS
 
 
-def load_kernel() -> ctypes.CDLL:
-    """The compiled kernel, from the cache where it has been compiled before. Raises KernelMissingError."""
+class Kernel(NamedTuple):
+    """``library`` has the functions of attention.c. ``notice`` tells of something a person may want to know, or is
+    empty."""
+
+    library: ctypes.CDLL
+    notice: str
+
+
+def load_kernel() -> Kernel:
+    """The compiled kernel, from the cache where it has been compiled before and is as it was then. Raises
+    KernelMissingError."""
     compiler = _compiler()
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     command = [*compiler, *_FLAGS, native]
-    target = cache_folder() / "kernels" / f"attention-{_fingerprint(command)}.so"
+    kernels = cache_folder() / "kernels"
     try:
-        if not target.is_file():
-            _compile(command, target)
-        return ctypes.CDLL(str(target))
+        make_private(kernels)
+        if _writable_by_others(kernels):
+            return _compile_for_once(command, kernels)
+        return _from_cache(command, kernels / f"attention-{_fingerprint(command)}")
     except OSError as error:
         raise KernelMissingError(f"the compiled attention kernel cannot be used: {error}") from error
+
+
+def _from_cache(command: list[str], kept: Path) -> Kernel:
+    notice = ""
+    if not _intact(kept):
+        if kept.exists():
+            notice = f"The compiled attention kernel in {kept} was not what had been compiled, and was compiled again."
+        with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
+            made = Path(temporary) / "made"
+            _compile(command, made)
+            # Both files appear at once. Whoever uses what is replaced has it open already.
+            if kept.exists():
+                kept.rename(Path(temporary) / "replaced")
+            try:
+                made.rename(kept)
+            except OSError:
+                # Another process was faster; what it made is the same.
+                if not _intact(kept):
+                    raise
+    return Kernel(ctypes.CDLL(str(kept / _LIBRARY)), notice)
+
+
+def _compile_for_once(command: list[str], kernels: Path) -> Kernel:
+    with tempfile.TemporaryDirectory(prefix="gristmill-kernel-") as temporary:
+        _compile(command, Path(temporary) / "made")
+        library = ctypes.CDLL(str(Path(temporary) / "made" / _LIBRARY))
+    reason = (
+        f"The folder {kernels} is not this user's alone, so that the attention kernel was compiled for this run only."
+    )
+    return Kernel(library, f"{reason} Name a folder of your own in GRISTMILL_CACHE.")
+
+
+def _writable_by_others(folder: Path) -> bool:
+    """Code is loaded only from where nobody else can have put it."""
+    found = folder.stat()
+    return found.st_uid != os.geteuid() or bool(found.st_mode & 0o022)
+
+
+def _intact(kept: Path) -> bool:
+    """Whether the library is whole and as it was compiled: its digest is kept beside it."""
+    try:
+        digest = (kept / _DIGEST).read_text()
+        return digest == hashlib.sha256((kept / _LIBRARY).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return False
 
 
 def _compiler() -> list[str]:
@@ -75,17 +133,20 @@ def _compiler() -> list[str]:
     raise KernelMissingError("no C compiler was found (install gcc, or name one in CC)")
 
 
-def _compile(command: list[str], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / "attention.so"
-        done = subprocess.run(
-            [*command, "-o", str(made), str(_SOURCE), "-lm"], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            reason = done.stderr.strip() or f"exit code {done.returncode}"
-            raise KernelMissingError(f"'{command[0]}' could not compile the attention kernel: {reason}")
-        made.replace(target)
+def _compile(command: list[str], folder: Path) -> None:
+    """Make ``folder`` with the library and its digest."""
+    folder.mkdir(mode=0o700)
+    library = folder / _LIBRARY
+    done = subprocess.run(
+        [*command, "-o", str(library), str(_SOURCE), "-lm"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise KernelMissingError(f"'{command[0]}' could not compile the attention kernel: {reason}")
+    library.chmod(0o600)
+    digest = folder / _DIGEST
+    digest.write_text(hashlib.sha256(library.read_bytes()).hexdigest())
+    digest.chmod(0o600)
 
 
 def _fingerprint(command: list[str]) -> str:

@@ -89,8 +89,8 @@ class OpenVinoEngine:
         return await WorkerProcess.start(self._source, self._options, self._heartbeat)
 
     def _note_ready(self, ready: Ready) -> None:
-        if ready.fallback:
-            log.warning("slower attention", kernel="openvino", because=ready.fallback)
+        for notice in ready.notices:
+            log.warning("embedded engine", notice=notice)
         self.capabilities = _capabilities(self._options, ready.context_length)
 
 

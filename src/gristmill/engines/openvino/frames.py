@@ -64,10 +64,10 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """``fallback``: why OpenVINO's attention kernel is used where ours was asked for; else empty."""
+    """``notices`` are sentences for the log."""
 
     context_length: int
-    fallback: str
+    notices: list[str]
 
 
 class LoadFailed(msgspec.Struct, tag=True, frozen=True):

@@ -44,8 +44,8 @@ class PagedModel:
     """Holds the compiled model and the KV cache. ``forward`` is not reentrant."""
 
     def __init__(self, folder: Path, kv_bytes: int, threads: int = 0, attention: AttentionName = "shared") -> None:
-        """``threads`` 0: all of this process's. ``fallback`` afterwards says why OpenVINO's attention is used though
-        ``attention`` is "shared", and is empty otherwise. Raises UserError when the model cannot be transformed or
+        """``threads`` 0: all of this process's. ``notices`` afterwards has what a person should be told: why OpenVINO's
+        attention is used though ``attention`` is "shared". Raises UserError when the model cannot be transformed or
         ``kv_bytes`` holds not even one block."""
         ov = require("openvino")
         check_version(ov.__version__)
@@ -58,13 +58,14 @@ class PagedModel:
             raise UserError(f"The model in '{folder}' cannot run on paged attention: {error}.") from error
         gather_sampled(ov, model)
         threads = threads or len(os.sched_getaffinity(0))
-        self.fallback = ""
+        self.notices: list[str] = []
         shared = None
         if attention == "shared":
             try:
                 shared = SharedAttention.connect(model, head_shape, kv_bytes, threads)
+                self.notices += [shared.notice] if shared.notice else []
             except KernelMissingError as error:
-                self.fallback = str(error)
+                self.notices.append(f"Attention is computed by OpenVINO's kernel, which is slower: {error}.")
         self._names = {name for port in model.inputs for name in port.get_names()}
         # Both precisions must agree; f32 is the fastest on CPUs without AMX, and exact.
         config = {

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from gristmill.engines.openvino.reencode import metadata, needs_reencoding, reencode
-from gristmill.models.cache import cache_folder
+from gristmill.models.cache import cache_folder, make_private
 from gristmill.models.extra import require
 from gristmill.models.locate import LocalModel
 from gristmill.user_error import UserError
@@ -43,10 +43,10 @@ def prepare(model: LocalModel, weights: Literal["f16", "q8_0"]) -> PreparedModel
         return PreparedModel(model.path, _facts_of_ir(model.path))
     folder = cache_folder() / "openvino" / f"{model.path.stem}-{weights}-{_key(model.path, weights)}"
     if not (folder / _FACTS).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
         with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as temporary:
             made = Path(temporary) / "model"
-            made.mkdir()
+            made.mkdir(mode=0o700)
             _convert(model.path, made, weights)
             try:
                 made.rename(folder)

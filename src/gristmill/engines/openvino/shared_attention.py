@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.openvino.attention_graph import read_attention, replace_attention
-from gristmill.engines.openvino.attention_kernel import BLOCK_SIZE, TILE_ROWS, AttentionShape, load_kernel
+from gristmill.engines.openvino.attention_kernel import BLOCK_SIZE, TILE_ROWS, AttentionShape, Kernel, load_kernel
 from gristmill.engines.openvino.attention_plan import AttentionPlan, plan_attention
 from gristmill.engines.openvino.kv_cache import count_blocks
 from gristmill.engines.openvino.populate import populate
@@ -25,11 +25,10 @@ class SharedAttention:
 
     block_size = BLOCK_SIZE
 
-    def __init__(
-        self, library: ctypes.CDLL, shape: AttentionShape, layers: int, kv_bytes: int, threads: int = 1
-    ) -> None:
+    def __init__(self, kernel: Kernel, shape: AttentionShape, layers: int, kv_bytes: int, threads: int = 1) -> None:
         """``threads`` compute at once, the caller's among them. Raises UserError when not even one block fits."""
-        self._library = library
+        self._library = kernel.library
+        self.notice = kernel.notice
         self._shape = ctypes.byref(shape)
         self._tile_tokens = TILE_ROWS * shape.kv_heads // shape.heads
         self._threads = threads

@@ -152,7 +152,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
     ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
     reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
     engine = EngineLoop(model, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
-    pipe.write(Ready(context_length, model.fallback))
+    pipe.write(Ready(context_length, model.notices))
     return engine, Preparation(reader.read, pipe.inbox.put)
 
 

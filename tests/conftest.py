@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.engines.openvino.engine import DEFAULT_MODEL
+from gristmill.models.locate import locate
+from gristmill.user_error import UserError
 from isolation import isolate
 from server_process import ServerProcess
 
@@ -27,3 +30,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def pulled_model() -> str:
+    """The name of the model these tests use; skips when it is not on this machine."""
+    pytest.importorskip("openvino_genai", reason="the extra 'embedded' is not installed")
+    try:
+        return locate(DEFAULT_MODEL).name
+    except UserError as error:
+        pytest.skip(str(error))

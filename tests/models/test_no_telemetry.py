@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,32 @@ import sys
 from gristmill.models.extra import require
 for package in ("openvino", "openvino_tokenizers", "openvino_genai"):
     require(package)
-assert sys.modules["openvino_telemetry"] is None
+assert "openvino_telemetry" not in sys.modules
+import openvino_telemetry  # whoever wants it can have it
+"""
+
+LOADING = """
+import sys
+from pathlib import Path
+from gristmill.engines.openvino.paged import PagedModel
+from gristmill.engines.openvino.prepare import prepare
+from gristmill.engines.openvino.vocabulary import Vocabulary
+from gristmill.models.locate import locate
+folder = prepare(locate(sys.argv[1]), "f16").folder
+Vocabulary(folder).encode("text", True)
+PagedModel(folder, 2**26)
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
 """
 
 
 def test_openvino_reports_to_nobody_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, env={"HOME": str(tmp_path)})
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        check=True,
+        env={"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nor_does_it_when_a_model_is_loaded(pulled_model: str) -> None:
+    subprocess.run([sys.executable, "-c", LOADING, pulled_model], check=True)

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
-import structlog
 
 import gristmill
 from gristmill.user_error import UserError
 from server_process import ServerProcess
-
-
-@pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
-
 
 TABLE = pl.DataFrame({"name": ["Ada", "Ben", None], "years": [3, 20, 7]})
 ASKED = {"rubric": "Score the miller.", "scale": range(11), "engine": "simulated"}

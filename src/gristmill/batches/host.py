@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -69,10 +68,6 @@ class BatchHost:
             supervised("supervisor", self.supervisor.run),
             supervised("housekeeping", lambda: keep_house(self.storage, answers)),
         ]
-        # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
-        # second each two thousand rows (measured by benchmarks/http_overhead).
-        gc.collect()
-        gc.freeze()
 
     @property
     def waiting_for(self) -> str:

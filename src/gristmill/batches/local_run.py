@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,17 +70,21 @@ class LocalRun:
             return None
 
     async def run(
-        self, settings: HostSettings, look: Callable[[Batch], None], starting: Callable[[str], None] | None = None
+        self,
+        settings: HostSettings,
+        look: Callable[[Batch], None],
+        starting: Callable[[str], None] | None = None,
+        stop_on: Sequence[signal.Signals] = (),
     ) -> Batch:
         """``look`` is called with the batch several times a second, and before that, while the engine starts,
-        ``starting`` with what it waits for. Raises UserError where the engine cannot start, or takes too long."""
+        ``starting`` with what it waits for. ``stop_on``: the signals that stop the run, which only a command may take;
+        cancelling stops it as well. Raises UserError where the engine cannot start, or takes too long."""
         host = BatchHost(settings)
         stopped = asyncio.Event()
         # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
         await _start(host, starting or (lambda waiting_for: None))
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        for number in stop_on:
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         try:
             batch = await self._find_or_create(host)
             while not is_terminal(batch.status) and not stopped.is_set():

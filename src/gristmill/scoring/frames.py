@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,6 @@ from gristmill.scoring.plan import Planned, Wanted, choose_method, plan
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
 from gristmill.storage.open import StorageSettings
-from gristmill.telemetry.log import configure_once
 from gristmill.wire.batch import Batch
 
 Frame = TypeVar("Frame")
@@ -56,7 +56,6 @@ def score(
     goes on after an interruption; without it, nothing is kept. Raises ``UserError``; rows that fail have no score, but
     say why.
     """
-    configure_once("warning")
     table = _polars(frame)
     wanted = Wanted(
         rubric=rubric,
@@ -85,27 +84,45 @@ def _run(planned: Planned, backend: Backend, resume: str | Path | None) -> Score
 
 
 def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
-    """In a thread of its own where this one runs an event loop already, as notebooks do."""
+    """An interrupt of the caller's ends the run, with what is done stored, and stays an interrupt."""
+    batch = _in_own_thread(local, settings) if _has_loop() else asyncio.run(local.run(settings, _ignore))
+    if batch.status not in ("completed", "failed"):
+        raise RuntimeError(f"The batch ended as '{batch.status}', which nobody asked for.")
+    return batch
+
+
+def _in_own_thread(local: LocalRun, settings: HostSettings) -> Batch:
+    """Where this thread runs an event loop already, as notebooks do."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    ended: Future[Batch] = Future()
+
+    async def work() -> Batch:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        return await local.run(settings, _ignore)
 
     def run() -> None:
         try:
-            found.append(asyncio.run(local.run(settings, lambda _: None)))
+            ended.set_result(asyncio.run(work()))
         except BaseException as error:
-            failed.append(error)
+            ended.set_exception(error)
 
-    found: list[Batch] = []
-    failed: list[BaseException] = []
-    if _has_loop():
-        thread = threading.Thread(target=run)
-        thread.start()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        return ended.result()
+    except KeyboardInterrupt:
+        loop, task = started.result()
+        if not ended.done():
+            loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
         thread.join()
-    else:
-        run()
-    if failed:
-        raise failed[0]
-    if found[0].status not in ("completed", "failed"):
-        raise KeyboardInterrupt
-    return found[0]
+
+
+def _ignore(_: Batch) -> None:
+    pass
 
 
 def _has_loop() -> bool:

@@ -126,36 +126,51 @@ class _FromLibraries(logging.Handler):
 
 
 def configure(level: str = "info", as_json: bool = False) -> None:
-    """Log to standard error from ``level`` up: for a person, or one JSON object a line. Libraries' warnings, too."""
-    _configure_events(level, as_json)
+    """Log to standard error from ``level`` up: for a person, or one JSON object a line. Libraries' warnings, too. For
+    commands: it configures structlog and logging for the whole process."""
+    structlog.configure(
+        processors=_processors(as_json),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=_SafeStream(sys.stderr)),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
     logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()], force=True)
 
 
-def _configure_events(level: str, as_json: bool) -> None:
-    stream = _SafeStream(sys.stderr)
+def get_logger(name: str) -> Any:
+    return _Logger(name.removeprefix("gristmill."))
+
+
+class _Logger:
+    """Logs as the process has configured structlog. Where it has not, as in a program that only uses Gristmill,
+    warnings go to standard error, and structlog stays as it is."""
+
+    def __init__(self, component: str) -> None:
+        self._component = component
+
+    def __getattr__(self, level: str) -> Any:
+        configured = structlog.is_configured()
+        logger = structlog.get_logger() if configured else _unconfigured_logger()
+        return getattr(logger.bind(component=self._component), level)
+
+
+def _unconfigured_logger() -> Any:
+    return structlog.wrap_logger(
+        structlog.WriteLogger(_SafeStream(sys.stderr)),  # type: ignore[arg-type]
+        processors=_processors(as_json=False),
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+    )
+
+
+def _processors(as_json: bool) -> list[Any]:
     renderer: Any
     if as_json:
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     to_text = [_with_error_in_brief, renderer] if as_json else [_with_error_in_brief, _printable_values, renderer]
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=False),
-            _Rendering(to_text),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),  # type: ignore[arg-type]
-        cache_logger_on_first_use=False,
-    )
-
-
-def configure_once(level: str) -> None:
-    """For use from Python: whoever has configured the log has it as they want it."""
-    if not structlog.is_configured():
-        _configure_events(level, as_json=False)
-
-
-def get_logger(name: str) -> Any:
-    return structlog.get_logger(component=name.removeprefix("gristmill."))
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=False),
+        _Rendering(to_text),
+    ]

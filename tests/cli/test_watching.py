@@ -81,7 +81,7 @@ def test_slow_rows_show_signs_of_life(folder: Path) -> None:
     line = read_until(process, "in_progress")
     process.kill()
     process.wait()
-    assert "0/4" in line and " s, " in line and "no answer yet" in line
+    assert "0/4" in line and "1 in flight" in line and " seconds, " in line and "no answer yet" in line
 
 
 SLOW_START = """

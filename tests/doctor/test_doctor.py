@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gristmill.doctor.judgement import Probe, judge_address, judge_connection, judge_context, judge_disk, judge_reuse
+from gristmill.doctor.judgement import (
+    CompletionProbe,
+    judge_address,
+    judge_connection,
+    judge_context,
+    judge_disk,
+    judge_reuse,
+)
 from requests_jsonl import chat_line, jsonl
 from server_process import ServerProcess
 
@@ -64,8 +71,8 @@ def test_a_silent_machine_points_to_the_firewall() -> None:
 
 
 def test_reuse_that_is_not_reported_is_no_verdict() -> None:
-    assert judge_reuse(Probe(1.0, 500, None), Probe(0.2, 500, None)).verdict == "note"
-    assert judge_reuse(Probe(1.0, 500, 0), Probe(0.9, 500, 0)).verdict == "problem"
+    assert judge_reuse(CompletionProbe(1.0, 500, None), CompletionProbe(0.2, 500, None)).verdict == "note"
+    assert judge_reuse(CompletionProbe(1.0, 500, 0), CompletionProbe(0.9, 500, 0)).verdict == "problem"
 
 
 def test_little_disk_for_the_input_is_a_problem() -> None:

@@ -72,7 +72,7 @@ def test_a_missing_optional_package_names_the_extra(cache: Path) -> None:
 
 def test_nothing_optional_is_imported_to_list_models(cache: Path) -> None:
     code = (
-        "import sys, gristmill.cli.models; from gristmill.models.describe import list_models; list_models();"
+        "import sys, gristmill.cli.models; from gristmill.models.describe import known_models; known_models();"
         "import json; names = ('gguf', 'huggingface_hub', 'numpy');"
         "print(json.dumps([name for name in names if name in sys.modules]))"
     )

@@ -31,7 +31,7 @@ class HostSettings(NamedTuple):
     #: Where answers are kept for batches that reuse them; None: in the data folder.
     answers: Path | None = None
     #: Seconds for which a command waits for its engine to start; a server waits for as long as it takes.
-    start_wait: float = 600.0
+    start_wait: float = 1800.0
 
 
 class BatchHost:

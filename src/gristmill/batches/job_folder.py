@@ -3,7 +3,6 @@ kill; and, once the output is in place, what the command has still to say."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gristmill.held_file import HeldElsewhere, hold
 from gristmill.user_error import UserError
 
 #: Written when work begins; it names what the job was started with.
@@ -109,32 +109,28 @@ class JobFolder:
     def _acquire(self) -> None:
         if not self._output.parent.is_dir():
             raise UserError(f"There is no folder {self._output.parent} for the output: create it first.")
-        path = self.path / _LOCK
-        while True:
-            try:
-                self.path.mkdir(exist_ok=True)
-                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            except FileNotFoundError:
-                continue  # Another process has just ended, and removed the folder.
-            except OSError as error:
-                raise UserError(f"Nothing can be written beside {self._output}: {error.strerror}.") from None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                os.close(lock)
-                raise UserError(
-                    f"{self._output} is being written by another Gristmill (process {holder}): wait for that one, or "
-                    "choose another name."
-                ) from None
-            if _is_at(lock, path):
-                break
-            os.close(lock)
+        try:
+            lock = self._hold()
+        except HeldElsewhere as other:
+            raise UserError(
+                f"{self._output} is being written by another Gristmill (process {other.holder}): wait for that one, or "
+                "choose another name."
+            ) from None
+        except OSError as error:
+            raise UserError(f"Nothing can be written beside {self._output}: {error.strerror}.") from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         if self._lock >= 0:
             os.close(self._lock)
         self._lock = lock
+
+    def _hold(self) -> int:
+        while True:
+            self.path.mkdir(exist_ok=True)
+            try:
+                return hold(self.path / _LOCK)
+            except FileNotFoundError:
+                continue  # Another process has just ended, and removed the folder.
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -142,11 +138,3 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """False where the file was removed between opening and locking it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

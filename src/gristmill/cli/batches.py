@@ -28,18 +28,18 @@ def submit(
     input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
     server: Server = DEFAULT_SERVER,
     window: Annotated[str, typer.Option(help="How long it may take, such as 24h or 30d.")] = "30d",
-    endpoint: Annotated[str | None, typer.Option(help="Endpoint of the requests; the first line's url.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Endpoint of the requests; else the first line's url.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the batch.")] = None,
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
     reuse_answers: config.ReuseAnswers = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload a JSONL file and create a batch from it."""
     jsonl.check_readable(input_file)
-    pairs = _metadata(metadata or [])
+    pairs = _pairs(metadata or [])
     read_defaults = jsonl.read_defaults(defaults)
     client = Client(server)
     path = endpoint or jsonl.first_endpoint(input_file)
@@ -54,10 +54,10 @@ def submit(
 
 
 @app.command(name="list")
-def list_batches(
+def show_list(
     server: Server = DEFAULT_SERVER,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Only those created before this batch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many to list, newest first.")] = 20,
+    after: Annotated[str | None, typer.Option(help="List only batches created before this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List batches, newest first."""
@@ -86,7 +86,7 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
 
 @app.command()
 def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """Follow a batch to its end. Exit code 1: rows failed or were not run."""
+    """Follow a batch until it ends. Exit code 1: rows failed or were not run."""
     client = Client(server)
     batch = _watch(client, client.get(batch_id), quiet=as_json)
     if as_json:
@@ -94,9 +94,9 @@ def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = 
     _exit(batch)
 
 
-@app.command()
-def cancel(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """Cancel a batch; what is done is kept."""
+@app.command("cancel")
+def cancel_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Cancel a batch. What has been answered is kept."""
     batch = Client(server).cancel(batch_id)
     if as_json:
         show.print_json(batch)
@@ -104,13 +104,13 @@ def cancel(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson =
         show.print_text(f"{printable(batch.id)} is {printable(batch.status)}.")
 
 
-@app.command()
-def download(
+@app.command("download")
+def download_batch(
     batch_id: BatchId,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go.")],
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Download the answers, and failed rows to OUTPUT.errors.jsonl. Goes on where an earlier try stopped."""
+    """Download the answers, and failed rows to OUTPUT.errors.jsonl. Resumes where an earlier try stopped."""
     client = Client(server)
     batch = client.get(batch_id)
     if not is_terminal(batch.status):
@@ -147,7 +147,7 @@ def _exit(batch: Batch | None) -> None:
         raise typer.Exit(1)
 
 
-def _metadata(pairs: list[str]) -> dict[str, str]:
+def _pairs(pairs: list[str]) -> dict[str, str]:
     metadata = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

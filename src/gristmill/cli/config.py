@@ -98,7 +98,7 @@ def default_data_folder() -> Path:
 
 
 EngineName = Annotated[
-    str, typer.Option("--engine", envvar="GRISTMILL_ENGINE", help=f"What computes: {', '.join(ENGINES)}.")
+    str, typer.Option("--engine", envvar="GRISTMILL_ENGINE", help=f"What answers the requests: {', '.join(ENGINES)}.")
 ]
 Model = Annotated[
     str | None,
@@ -115,16 +115,22 @@ EngineOptions = Annotated[
 ]
 Concurrency = Annotated[
     int | None,
-    typer.Option(envvar="GRISTMILL_CONCURRENCY", min=1, max=4096, help="Requests in flight; the engine's own choice."),
+    typer.Option(
+        envvar="GRISTMILL_CONCURRENCY",
+        min=1,
+        max=4096,
+        help="Requests in flight; by default the engine's choice.",
+    ),
 ]
 RequestTimeout = Annotated[
-    float, typer.Option(envvar="GRISTMILL_REQUEST_TIMEOUT", min=0.1, help="Seconds one request may take.")
+    float, typer.Option(envvar="GRISTMILL_REQUEST_TIMEOUT", min=0.1, help="Seconds that one request may take.")
 ]
 ReuseAnswers = Annotated[
-    bool, typer.Option("--reuse-answers", help="Take earlier batches' answers for rows that ask the same; keep these.")
+    bool,
+    typer.Option("--reuse-answers", help="Reuse earlier batches' answers to the same questions; keep these."),
 ]
 Wait = Annotated[
-    str, typer.Option("--wait", envvar="GRISTMILL_WAIT", help="How long the engine may take to start: 90s, 10m, 2h.")
+    str, typer.Option("--wait", envvar="GRISTMILL_WAIT", help="How long to wait for the engine to start: 90s, 10m, 2h.")
 ]
 Currency = Annotated[str, typer.Option(metavar="CODE", help="Of the prices, such as USD or EUR.")]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
@@ -151,7 +157,7 @@ def arguments(context: typer.Context, *inputs: Path) -> dict[str, Any]:
     return {"arguments": hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()}
 
 
-def seconds(duration: str, option: str) -> float:
+def wait_seconds(duration: str, option: str) -> float:
     """Of a duration such as 90s, 10m or 2h. Raises UserError."""
     number, unit = duration[:-1], duration[-1:]
     if unit not in _UNITS or not (number.isascii() and number.isdecimal()):

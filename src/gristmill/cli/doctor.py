@@ -19,10 +19,10 @@ _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 def doctor(
     url: Annotated[str, typer.Argument(metavar="[URL]", envvar="GRISTMILL_SERVER")] = DEFAULT_SERVER,
-    input_file: Annotated[Path | None, typer.Option("--input", help="A batch file that is to be run there.")] = None,
+    input_file: Annotated[Path | None, typer.Option("--input", help="A batch file that you want to run there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Is a server reachable, alive, reusing prefixes, large enough? Exit code 1: there is a problem."""
+    """Check a server: is it reachable, alive, reusing prefixes, large enough? Exit code 1: there is a problem."""
     if input_file is not None:
         jsonl.check_readable(input_file)
     findings: list[Finding] = []

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from gristmill.cli import show
-from gristmill.models.describe import ModelFacts, describe, list_models
+from gristmill.models.describe import ModelFacts, describe, known_models
 from gristmill.models.progress import Report, human_size
-from gristmill.models.pull import pull as pull_model
+from gristmill.models.pull import pull
 from gristmill.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
@@ -22,8 +22,8 @@ _JSON = typer.Option(False, "--json", help="Print JSON.")
 
 @app.command("list")
 def list_command(json: bool = _JSON) -> None:
-    """The models that can be pulled by name, and those that were pulled."""
-    rows = list_models()
+    """List the models that can be pulled by name, and those that have been pulled."""
+    rows = known_models()
     if json:
         show.print_json(rows)
         return
@@ -44,17 +44,17 @@ def list_command(json: bool = _JSON) -> None:
     show.print_table(table)
 
 
-@app.command()
-def pull(
+@app.command("pull")
+def pull_command(
     name: str = typer.Argument(
         help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder."
     ),
-    anyway: bool = typer.Option(False, "--anyway", help="Also a model that the embedded engine cannot load."),
+    anyway: bool = typer.Option(False, "--anyway", help="Fetch even a model that the embedded engine cannot load."),
 ) -> None:
-    """Fetch a model into the cache and check it; says how big it is before it starts."""
+    """Fetch a model into the cache and check it. Its size is shown before the download starts."""
     try:
         with _report() as report:
-            pulled = pull_model(name, report, anyway)
+            pulled = pull(name, report, anyway)
     except KeyboardInterrupt:
         show.console.print(
             f"Stopped. Run 'gristmill models pull {printable(name)}' again to finish; nothing is broken."
@@ -68,7 +68,7 @@ def show_command(
     name: str = typer.Argument(help="A pulled model, a GGUF file or an OpenVINO IR folder."),
     json: bool = _JSON,
 ) -> None:
-    """What a model on this machine is: licence, size, path, quantisation, architecture, context length."""
+    """Show the facts of a model on this machine: licence, size, path, quantisation, architecture, context length."""
     facts = describe(name)
     if json:
         show.print_json(facts)

@@ -11,6 +11,7 @@ from gristmill.cli import show
 from gristmill.cli.show import console
 from gristmill.client import Silence
 from gristmill.printable import printable
+from gristmill.telemetry.progress import duration
 from gristmill.wire.batch import Batch
 
 #: Without a terminal, progress is one line this often (seconds), the first one sooner.
@@ -52,7 +53,7 @@ class ProgressView:
 
     def starting(self, waiting_for: str) -> None:
         """The engine is not there yet. ``waiting_for``: what it waits for, in words."""
-        elapsed = show.duration(time.monotonic() - self._began)
+        elapsed = duration(time.monotonic() - self._began)
         self._show("starting", 0, 1, f"waiting for {printable(waiting_for)} ({elapsed})")
 
     def update(self, batch: Batch) -> None:
@@ -82,10 +83,13 @@ class ProgressView:
         seconds = time.monotonic() - since
         if rows <= 0 or seconds < 1:
             return ""
-        return f"{rows:,} rows in {show.duration(seconds)}: {show.number(rows / seconds)} rows/s."
+        return f"{rows:,} rows in {duration(seconds)}: {show.number(rows / seconds)} rows/s."
 
     def _signs_of_life(self, batch: Batch, now: float) -> str:
-        parts = [show.duration(now - self._began)]
+        parts = [duration(now - self._began)]
+        progress = batch.gristmill
+        if progress is not None and progress.requests_in_flight is not None:
+            parts.append(f"{progress.requests_in_flight:,} in flight")
         if batch.usage is not None and batch.usage.total_tokens:
             parts.append(f"{batch.usage.total_tokens:,} tokens so far")
         if batch.status == "in_progress" and self._first_seen is not None and self._done is not None:
@@ -93,7 +97,7 @@ class ProgressView:
             if not self._done[0]:
                 parts.append("no answer yet")
             elif waited >= _LONG_WITHOUT:
-                parts.append(f"last answer {show.duration(waited)} ago")
+                parts.append(f"last answer {duration(waited)} ago")
         return ", ".join(parts)
 
     def _show(self, status: str, done: int, total: int, detail: str, at_once: bool = False) -> None:

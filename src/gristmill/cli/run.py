@@ -43,11 +43,11 @@ def run(
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     reuse_answers: config.ReuseAnswers = False,
-    wait: config.Wait = "10m",
-    overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
+    wait: config.Wait = "30m",
+    overwrite: Annotated[bool, typer.Option(help="Replace OUTPUT if it exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
-    """Answer every request in INPUT.jsonl; run again to resume. Exit code 1: some rows failed."""
+    """Answer every request in INPUT.jsonl. Run the same command again to resume. Exit code 1: some rows failed."""
     from gristmill.batches.host import HostSettings
     from gristmill.batches.job_folder import JobFolder
     from gristmill.batches.local_run import Job, LocalRun
@@ -67,7 +67,7 @@ def run(
         concurrency=concurrency,
         request_timeout=request_timeout,
         answers=config.default_data_folder() / "answers.db",
-        start_wait=config.seconds(wait, "--wait"),
+        start_wait=config.wait_seconds(wait, "--wait"),
     )
     with folder.held():
         ending = folder.ending(identity)

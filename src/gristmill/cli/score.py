@@ -81,7 +81,7 @@ def score(
     keep_formulas: Annotated[
         bool, typer.Option("--keep-formulas", help="In CSV and TSV, leave cells that a spreadsheet would compute.")
     ] = False,
-    wait: config.Wait = "10m",
+    wait: config.Wait = "30m",
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
@@ -119,7 +119,7 @@ def score(
         concurrency,
         request_timeout,
         answers=answers,
-        start_wait=config.seconds(wait, "--wait"),
+        start_wait=config.wait_seconds(wait, "--wait"),
     )
     backend = _backend(server, host, reuse_answers)
     second = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.printable import printable, printable_json, printable_lines
+from gristmill.telemetry.progress import duration
 from gristmill.wire.batch import Batch, BatchError
 
 _SHOWN_ERRORS = 20
@@ -122,13 +123,6 @@ def batch_table(batches: list[Batch]) -> Table:
         figures = (f"{counts.completed + counts.failed:,}", f"{counts.failed:,}", f"{counts.total:,}")
         table.add_row(*map(printable, (batch.id, batch.status, batch.model or "")), *figures, created)
     return table
-
-
-def duration(seconds: float) -> str:
-    """For people: "0.8 s", "95 s", "0:12:03", "3 days, 4:05:06"."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return str(timedelta(seconds=round(seconds)))
 
 
 def number(value: float) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import msgspec
 
 from gristmill.batches.lifecycle import is_terminal
-from gristmill.client.connection import Backoff, Connection, NoAnswer, NotBatchApi, Refusal, Silence
-from gristmill.client.download import OnBytes, download
+from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
+from gristmill.client.download import OnBytes, download_whole
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.common import Page
@@ -37,7 +37,7 @@ class Client:
     def __init__(
         self, server: str = "http://127.0.0.1:4080/v1", api_key: str | None = None, *, patience: float = 30.0
     ) -> None:
-        self._connection = Connection(server, api_key, patience)
+        self._connection = ServerConnection(server, api_key, patience)
 
     @property
     def server(self) -> str:
@@ -147,7 +147,7 @@ class Client:
 
     def download(self, file_id: str, target: Path, on_bytes: OnBytes | None = None) -> None:
         """Write a file, going on where an earlier download stopped; ``target`` is whole or not there."""
-        download(self._connection, file_id, self.file(file_id).bytes, target, on_bytes)
+        download_whole(self._connection, file_id, self.file(file_id).bytes, target, on_bytes)
 
     def _get_at_last(self, batch_id: str, no_answer: Callable[[Silence], None] | None) -> Batch:
         backoff, since = Backoff(), time.time()

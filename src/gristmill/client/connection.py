@@ -93,7 +93,7 @@ class Backoff:
         return max(pause, min(retry_after or 0.0, _LONGEST_PAUSE))
 
 
-class Connection:
+class ServerConnection:
     """``patience``: seconds for which a request is tried again after its first failure."""
 
     def __init__(self, server: str, api_key: str | None, patience: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from urllib.parse import quote
 
 import httpx
 
-from gristmill.client.connection import Connection, NoAnswer
+from gristmill.client.connection import NoAnswer, ServerConnection
+from gristmill.held_file import HeldElsewhere, hold
 from gristmill.user_error import UserError
 
 #: Called with the bytes received so far, and with those of the whole file.
@@ -23,7 +23,9 @@ _UNSAFE_IN_NAMES = re.compile(r"[^\w-]", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-def download(connection: Connection, file_id: str, size: int, target: Path, on_bytes: OnBytes | None = None) -> None:
+def download_whole(
+    connection: ServerConnection, file_id: str, size: int, target: Path, on_bytes: OnBytes | None = None
+) -> None:
     """Write the file of ``size`` bytes to ``target``. Raises UserError; what has come is kept for the next time."""
     # Named after the file, so that what is left of another download is not taken for its beginning.
     part = target.with_name(f"{target.name}.{_UNSAFE_IN_NAMES.sub('_', file_id)[:80]}.part")
@@ -38,28 +40,19 @@ def download(connection: Connection, file_id: str, size: int, target: Path, on_b
 
 @contextmanager
 def _opened(part: Path, target: Path) -> Iterator[BinaryIO]:
-    """Held by one process at a time, however it ends."""
-    while True:
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{target} is being downloaded by another process: wait for that one.") from None
-            if _is_at(file, part):
-                yield file
-                return
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """False where another process has finished between our opening and locking, and moved the file away."""
+    """By one process at a time."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        descriptor = hold(part)
+    except HeldElsewhere:
+        raise UserError(f"{target} is being downloaded by another process: wait for that one.") from None
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        yield file
 
 
 class _Download:
-    def __init__(self, connection: Connection, file_id: str, size: int, file: BinaryIO, on_bytes: OnBytes) -> None:
+    def __init__(
+        self, connection: ServerConnection, file_id: str, size: int, file: BinaryIO, on_bytes: OnBytes
+    ) -> None:
         self._connection = connection
         self._path = f"/files/{quote(file_id, safe='')}/content"
         self._size = size

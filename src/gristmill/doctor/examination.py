@@ -15,7 +15,7 @@ import httpx
 from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.doctor.finding import Finding
 from gristmill.doctor.judgement import (
-    Probe,
+    CompletionProbe,
     judge_address,
     judge_connection,
     judge_context,
@@ -86,7 +86,7 @@ def _examine_engine(client: httpx.Client, model: str) -> Iterator[Finding]:
     # New at every visit, so that the first probe finds nothing in the cache.
     shared = f"Visit {secrets.token_hex(8)}. " + "The doctor looks whether a shared beginning is computed once. " * 40
     try:
-        first, second = (_probe(client, model, shared + f"Probe {number}.") for number in (1, 2))
+        first, second = (_probe_completion(client, model, shared + f"Probe {number}.") for number in (1, 2))
     except (httpx.HTTPError, ValueError, KeyError) as error:
         detail = f"{model} does not answer ({error})."
         yield Finding("engine", "problem", detail, "See the server's log; is the engine running and the model loaded?")
@@ -95,12 +95,12 @@ def _examine_engine(client: httpx.Client, model: str) -> Iterator[Finding]:
     yield judge_reuse(first, second)
 
 
-def _probe(client: httpx.Client, model: str, text: str) -> Probe:
+def _probe_completion(client: httpx.Client, model: str, text: str) -> CompletionProbe:
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0}
     started = time.monotonic()
     usage: dict[str, Any] = client.post("/chat/completions", json=body).raise_for_status().json()["usage"]
     details = usage.get("prompt_tokens_details") or {}
-    return Probe(time.monotonic() - started, usage["prompt_tokens"], details.get("cached_tokens"))
+    return CompletionProbe(time.monotonic() - started, usage["prompt_tokens"], details.get("cached_tokens"))
 
 
 def _readiness(client: httpx.Client) -> dict[str, Any] | None:

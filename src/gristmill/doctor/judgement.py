@@ -13,7 +13,7 @@ _LITTLE_DISK = 2 * 1024**3
 REUSE_WORKS = 0.5
 
 
-class Probe(NamedTuple):
+class CompletionProbe(NamedTuple):
     """One small completion: ``seconds`` it took, and what its usage said (None: not reported)."""
 
     seconds: float
@@ -55,7 +55,7 @@ def judge_models(models: list[str]) -> Finding:
     return Finding("models", "ok", ", ".join(models[:8]) + (" ..." if len(models) > 8 else ""))
 
 
-def judge_reuse(first: Probe, second: Probe) -> Finding:
+def judge_reuse(first: CompletionProbe, second: CompletionProbe) -> Finding:
     """Two prompts with the same long beginning, one after the other."""
     if second.cached_tokens is None:
         ratio = first.seconds / second.seconds if second.seconds else 0.0

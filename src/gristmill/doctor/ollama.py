@@ -64,13 +64,13 @@ def _probe_twice(client: httpx.Client, model: RunningModel) -> Finding:
     # New at every visit, so that the first probe finds nothing in the cache.
     shared = f"Visit {secrets.token_hex(8)}. {_SHARED}"
     try:
-        first, second = (_probe(client, model, f"{shared}Probe {number}.") for number in (1, 2))
+        first, second = (_probe_prefill(client, model, f"{shared}Probe {number}.") for number in (1, 2))
     except httpx.HTTPStatusError as error:
         return Finding("prefix reuse", "problem", f"{model.name} does not answer: {error.response.text[:300]}")
     return judge_prefill(model.name, first, second)
 
 
-def _probe(client: httpx.Client, model: RunningModel, text: str) -> PrefillProbe:
+def _probe_prefill(client: httpx.Client, model: RunningModel, text: str) -> PrefillProbe:
     """With the context the model is loaded with, and without keep_alive, which stays as it is then."""
     body = {
         "model": model.name,

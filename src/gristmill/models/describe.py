@@ -44,7 +44,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     revision: str | None
 
 
-def list_models() -> list[ModelRow]:
+def known_models() -> list[ModelRow]:
     """The catalog, pulled or not, then what else was pulled, by name."""
     rows = []
     for model in CATALOG.values():

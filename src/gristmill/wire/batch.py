@@ -93,6 +93,8 @@ class BatchProgress(msgspec.Struct):
     plan: BatchPlan | None = None
     #: Rows answered with the answers of earlier batches.
     reused_answers: int = 0
+    #: Of the engine, which batches may share.
+    requests_in_flight: int | None = None
 
 
 class Batch(msgspec.Struct):

@@ -87,8 +87,8 @@ class Runner:
             return BatchProgress()
         self._progress.observe(time.monotonic(), self._execution.counts)
         rates = self._progress.rates()
-        away, in_flight = self._dispatcher.outage.reason, self._dispatcher.in_flight
-        return BatchProgress(*rates, waiting_for=away, requests_in_flight=in_flight)
+        waiting_for, in_flight = self._dispatcher.waiting_for, self._dispatcher.in_flight
+        return BatchProgress(*rates, waiting_for=waiting_for, requests_in_flight=in_flight)
 
     async def _take(self, step: Step) -> None:
         try:

@@ -27,7 +27,9 @@ from gristmill.engines.protocol import (
     OnText,
     Request,
     SelfMonitoring,
+    TellsWhatItWaitsFor,
     interrupted,
+    unavailable,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
@@ -98,6 +100,15 @@ class Dispatcher:
         return self.engine.down_reason if isinstance(self.engine, SelfMonitoring) else self.outage.reason
 
     @property
+    def waiting_for(self) -> str | None:
+        """What holds up everything: why the engine is away, or what it waits for; None where nothing does."""
+        return self.outage.reason or self._engine_waits_for
+
+    @property
+    def _engine_waits_for(self) -> str | None:
+        return self.engine.waiting_for if isinstance(self.engine, TellsWhatItWaitsFor) else None
+
+    @property
     def in_flight(self) -> int:
         """Requests that the engine has at this moment."""
         beside = 0 if self._interactive_slots is self._slots else self._interactive_slots.in_flight
@@ -150,6 +161,10 @@ class Dispatcher:
                 self._leaders.forget()
             raise
         except TimeoutError:
+            if (reason := self._engine_waits_for) is not None:
+                self.outage.report_failure(f"waiting for {reason}")
+                message = f"The {self.engine.name} engine did not begin with the request: it waits for {reason}."
+                raise unavailable(message) from None
             self._tune(pushed_back=True)
             # An engine that answered nobody meanwhile hangs, and any request in flight may be why.
             hangs = self.engine.name if self._answers == answers_before else None

@@ -208,6 +208,16 @@ class SelfMonitoring(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsWhatItWaitsFor(Protocol):
+    """What an engine is besides, if requests may wait for something before it begins with them, or its start may."""
+
+    @property
+    def waiting_for(self) -> str | None:
+        """In words, as the end of "waiting for"; None while nothing unusual is waited for."""
+        ...
+
+
 #: Parameters that cannot change an answer, so that every engine may take them and do nothing.
 INERT_PARAMETERS = frozenset(
     {

@@ -102,6 +102,8 @@ class ReplayServer:
         self.play_now: deque[Recording] = deque()
         #: Set it to answer no row; ``gone`` is set when the client of a held row goes away.
         self.holding = False
+        #: Set it to load no model, as while another is held for ever.
+        self.holding_loads = False
         self.held, self.gone = threading.Event(), threading.Event()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -161,6 +163,8 @@ class ReplayServer:
             except asyncio.CancelledError:
                 self.gone.set()
                 raise
+        if self.holding_loads and not row and seen.path == "/api/chat":
+            await asyncio.Event().wait()
         answer = self._answer(seen, row)
         await asyncio.sleep(answer.seconds / _HASTE)
         if answer.headers["Content-Type"] == "application/x-ndjson":

@@ -29,7 +29,9 @@ class OllamaClient:
     async def close(self) -> None:
         await self._http.close()
 
-    async def ask(self, path: str, shape: type[T], body: msgspec.Struct | None = None, timeout: float = _QUICK) -> T:
+    async def ask(
+        self, path: str, shape: type[T], body: msgspec.Struct | None = None, timeout: float | None = _QUICK
+    ) -> T:
         """A small question (GET without a body, else POST), answered within ``timeout`` seconds; or EngineError."""
         data = None if body is None else msgspec.json.encode(body)
         reply = await self._http.fetch(path, data, timeout)

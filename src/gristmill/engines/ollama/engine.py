@@ -13,6 +13,7 @@ from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.context import complete_in_context
+from gristmill.engines.ollama.load_watch import LoadWatch, held
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
@@ -55,6 +56,7 @@ class _Running(NamedTuple):
     frozen: Frozen
     residency: Residency
     watch: ReloadWatch
+    loading: LoadWatch
     warmup: PrefixWarmup | None
 
 
@@ -74,6 +76,7 @@ class OllamaEngine:
         self._model = model or ""
         self._digest = ""
         self._running: _Running | None = None
+        self._loading: LoadWatch | None = None
         self._warming = asyncio.Lock()
         self.models: tuple[str, ...] = ()
         self.capabilities = Capabilities(options.parallel, PARAMETERS)
@@ -82,6 +85,11 @@ class OllamaEngine:
     def loads(self) -> int:
         """How often a row found the model not loaded."""
         return self._running.watch.loads if self._running is not None else 0
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the engine waits for, at the start or for an answer; None where that is nothing unusual."""
+        return self._loading.waiting_for if self._loading is not None else None
 
     async def start(self) -> None:
         """Check the server and the model, and load it. Raises UserError saying what to do."""
@@ -129,7 +137,8 @@ class OllamaEngine:
         if on_text is not None and not asked.structure.choice:
             collector = PartCollector(lambda text: on_text(0, text))
         sent_at = time.monotonic()
-        await running.client.answer(asked, collector, self.models)
+        async with running.loading.request():
+            await running.client.answer(asked, collector, self.models)
         answered = collector.finish(request.model, asked, running.frozen.num_ctx)
         if on_text is not None and asked.structure.choice:
             on_text(0, answered.completion.choices[0].text)
@@ -171,16 +180,31 @@ class OllamaEngine:
             default_num_predict=self._options.num_predict,
         )
         residency = Residency(client, frozen, found)
-        loaded = await residency.load(self._options.load_timeout)
+        loaded = await self._load(client, residency)
         frozen = frozen._replace(num_ctx=_loaded_num_ctx(num_ctx, loaded))
         full = facts.full_name(self._model)
         # Requests may name the model either way, as they may on Ollama.
         self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
         self.capabilities = Capabilities(self._options.parallel, PARAMETERS, context_length=frozen.num_ctx)
         log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
+        loading = self._loading = LoadWatch(client, self._model)
         slides = model.sliding_window is not None and self._options.prefix_warmup
         warmup = PrefixWarmup(self._options.num_batch or ROLLBACK_TOKENS) if slides else None
-        return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), warmup)
+        return _Running(client, frozen, residency, ReloadWatch(self._model, frozen.num_ctx), loading, warmup)
+
+    async def _load(self, client: OllamaClient, residency: Residency) -> RunningModel | None:
+        """Load the model, saying meanwhile what that waits for. Raises UserError once ``load_timeout`` is over."""
+        timeout = self._options.load_timeout
+        self._loading = LoadWatch(client, self._model, patience=0.0)
+        try:
+            async with self._loading.request(), asyncio.timeout(timeout):
+                return await residency.load()
+        except TimeoutError:
+            running = (await client.ask("/api/ps", RunningModels)).models
+            raise UserError(
+                f"Ollama at {self._shown} has not loaded '{self._model}' within {timeout:g} seconds{held(running)}. "
+                "If it only needs longer, raise the option load_timeout."
+            ) from None
 
     async def _check_model(self, client: OllamaClient) -> None:
         models = (await client.ask("/api/tags", Tags)).models

@@ -43,12 +43,12 @@ class Residency:
         self._before = keep_alive_before(found, time.time())
         self._loaded: int | None = None
 
-    async def load(self, timeout: float) -> RunningModel | None:
-        """Load with the frozen options, waiting up to ``timeout`` seconds; how Ollama says it loaded the model.
+    async def load(self) -> RunningModel | None:
+        """Load with the frozen options, however long it takes; how Ollama says it loaded the model.
 
-        Raises EngineError. A client that gives up aborts the load, so the timeout must outlast the slowest disk.
+        Raises EngineError. A client that gives up aborts the load, so that must outlast the slowest disk.
         """
-        await self._client.ask("/api/chat", AnswerPart, load_body(self._frozen, FOREVER), timeout)
+        await self._client.ask("/api/chat", AnswerPart, load_body(self._frozen, FOREVER), timeout=None)
         running = await self._running()
         self._loaded = None if running is None else running.context_length
         return running

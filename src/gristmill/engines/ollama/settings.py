@@ -33,7 +33,8 @@ class OllamaOptions(msgspec.Struct, frozen=True):
     num_predict: _Count = 1024
     #: Let a thinking model think before it answers; it costs answer tokens.
     think: bool = False
-    #: Seconds the first load of the model may take. Giving up earlier would abort the load.
+    #: Seconds that loading the model may take at the start, waiting for room in memory included. Giving up aborts the
+    #: load.
     load_timeout: Annotated[float, msgspec.Meta(gt=0)] = 1800.0
     #: Compute a long-candidate group's common start by itself first, on models with a sliding window.
     prefix_warmup: bool = True

@@ -17,6 +17,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.retry import RetryPolicy
+from gristmill.dispatch.stop import Stop
 from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.openvino.process import Heartbeat
 from gristmill.engines.protocol import EngineError, ErrorKind, LabelRequest
@@ -161,6 +164,32 @@ async def test_a_worker_stuck_in_one_step_is_killed_and_replaced(pulled_model):
             await engine.complete(CompletionRequest(prompt=words, model=engine.models[0], temperature=0, max_tokens=1))
         assert caught.value.kind is ErrorKind.INTERRUPTED
         await eventually(lambda: engine.down_reason is None)
+    finally:
+        await engine.stop()
+
+
+async def test_a_row_that_kills_the_worker_each_time_ends_with_the_reason_and_the_others_are_answered(pulled_model):
+    """Its prompt makes a step of many seconds, where a worker is killed after three."""
+    engine = OpenVinoEngine(
+        OpenVinoOptions(kv_cache_gb=0.5, step_tokens=8192, max_rows=4), pulled_model, Heartbeat(interval=0.2, stuck=3.0)
+    )
+    await engine.start()
+    try:
+        dispatcher = Dispatcher(engine, policy=RetryPolicy(max_attempts=2))
+        killer = CompletionRequest(
+            prompt="stone water wheel grain " * 1200, model=engine.models[0], temperature=0, max_tokens=1
+        )
+        before = restarts()
+        rows = [capital(engine.models[0]) for _ in range(8)]
+        rows.insert(4, killer)
+        answers = await asyncio.gather(*(dispatcher.complete(row, Stop()) for row in rows), return_exceptions=True)
+        failed = answers.pop(4)
+        assert [each.choices[0].text for each in answers] == [" Paris"] * 8
+        assert isinstance(failed, EngineError)
+        assert failed.kind is ErrorKind.INTERRUPTED
+        assert "one step" in failed.message
+        # Once among others, and once or twice alone.
+        assert 2 <= restarts() - before <= 4
     finally:
         await engine.stop()
 

@@ -36,6 +36,7 @@ from gristmill.engines.protocol import (
     OnText,
     Request,
     crashed,
+    unavailable,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -144,8 +145,7 @@ class WorkerProcess:
             message = f"The request cannot be handed to the embedded engine: {error}."
             raise EngineError(ErrorKind.INVALID_REQUEST, message, code="invalid_value") from None
         if not self.alive:
-            message = "The embedded engine's process has just ended."
-            raise EngineError(ErrorKind.UNAVAILABLE, message, status=503)
+            raise unavailable("The embedded engine's process has just ended.")
         number = frame.id
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (future, on_text)
@@ -258,10 +258,11 @@ class WorkerProcess:
 
     def _error_of_death(self, how: str) -> EngineError:
         if self._stopping:
-            return EngineError(ErrorKind.UNAVAILABLE, "The embedded engine has been stopped.", status=503)
-        # Each request in flight may be the one that killed it: it counts as an attempt of theirs.
-        message = f"The embedded engine's process ended while it was computing this request ({how})."
-        return crashed("the embedded engine", message)
+            return unavailable("The embedded engine has been stopped.")
+        # Each request in flight may be the one that killed it.
+        return crashed(
+            "the embedded engine", f"The embedded engine's process ended while it was computing this request ({how})."
+        )
 
     async def _read_output(self) -> None:
         stderr = self._process.stderr

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from gristmill.engines.openvino.death import restart_delay
 from gristmill.engines.openvino.frames import Ready
 from gristmill.engines.openvino.process import WorkerDied, WorkerProcess
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.protocol import unavailable
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ENGINE_RESTARTS
 from gristmill.user_error import UserError
@@ -76,10 +76,10 @@ class WorkerSupervisor:
         none for a while."""
         while self._state is not _State.RUNNING or self._worker is None or not self._worker.alive:
             if self._state in (_State.STOPPED, _State.BACKING_OFF):
-                raise EngineError(ErrorKind.UNAVAILABLE, self._down, status=503)
+                raise unavailable(self._down)
             await self._changed.wait()
         if reason := self.down_reason:
-            raise EngineError(ErrorKind.UNAVAILABLE, reason, status=503)
+            raise unavailable(reason)
         return self._worker
 
     def _enter(self, state: _State) -> None:

@@ -104,6 +104,8 @@ class ReplayServer:
         self.holding = False
         #: Set it to load no model, as while another is held for ever.
         self.holding_loads = False
+        #: Whether the model's template leaves a last assistant message open.
+        self.leaves_open = False
         self.held, self.gone = threading.Event(), threading.Event()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -134,7 +136,8 @@ class ReplayServer:
     @property
     def loads(self) -> list[Any]:
         """Bodies of the requests that load the model or set its keep_alive."""
-        return [each.body for each in self.seen if each.path == "/api/chat" and not _is_row(each)]
+        loads = [each.body for each in self.seen if each.path == "/api/chat" and not _is_row(each)]
+        return [body for body in loads if not body.get("_debug_render_only")]
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -180,10 +183,19 @@ class ReplayServer:
             return self.answers[seen.path]
         if seen.path == "/api/ps":
             return recording("ps_empty").but(models=self.running)
+        if seen.path == "/api/chat" and seen.body.get("_debug_render_only"):
+            return self._rendered(seen.body)
         if seen.path == "/api/chat":
             self._load(seen.body)
             return recording("prewarm")
         return recording({"/api/version": "version", "/api/tags": "tags", "/api/show": "show"}[seen.path])
+
+    def _rendered(self, body: Any) -> Recording:
+        """As the recorded model's template makes it, or one that leaves the last message open."""
+        *before, last = (f"<|im_start|>{each['role']}\n{each['content']}" for each in body["messages"])
+        end = "" if self.leaves_open else "<|im_end|>\n<|im_start|>assistant\n"
+        text = "<|im_end|>\n".join([*before, last]) + end
+        return recording("prewarm").but(_debug_info={"rendered_template": text})
 
     def _load(self, body: Any) -> None:
         expiry = "2319-03-05T05:46:15.23489605Z" if body["keep_alive"] < 0 else "2026-11-23T06:04:18.23489605Z"
@@ -192,6 +204,8 @@ class ReplayServer:
 
 
 def _is_row(seen: Seen) -> bool:
+    if seen.body is not None and seen.body.get("_debug_render_only"):
+        return False
     return seen.path == "/api/generate" or (seen.path == "/api/chat" and bool(seen.body.get("messages")))
 
 
@@ -211,6 +225,8 @@ def unlike_recordings(method: str, seen: Seen) -> list[str]:
     known = [r for r in map(recording, NAMES) if r.path == seen.path and r.method == method]
     if not known:
         return [f"{method} {seen.path} was never recorded"]
+    if seen.body is not None and seen.body.get("_debug_render_only"):
+        return []  # by api/types.go; never recorded
     if seen.body is None:
         return [] if any(r.sent is None for r in known) else [f"{seen.path} needs a body"]
     # Error recordings show what must not be sent.

@@ -39,7 +39,7 @@ def loaded(**changes) -> list[dict]:
 async def test_a_started_engine_tells_what_it_can_do(server, engine):
     assert engine.models == (MODEL, f"{MODEL}:latest")
     assert (engine.capabilities.slots, engine.capabilities.context_length) == (1, 4096)
-    assert [each.path for each in server.seen][-2:] == ["/api/chat", "/api/ps"]
+    assert [each.path for each in server.seen][-3:] == ["/api/chat", "/api/ps", "/api/chat"]
 
 
 @pytest.mark.asyncio

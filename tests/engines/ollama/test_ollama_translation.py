@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from ollama_replay import MODEL, recording
 from ollama_requests import SCHEMA, chat, complete
 
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
 from gristmill.engines.ollama.translation import Frozen, translate
 from gristmill.engines.ollama.wire import Options
 from gristmill.engines.protocol import EngineError, ErrorKind, check_parameters
+from gristmill.wire.chat import ChatCompletionRequest, Message
 
 FROZEN = Frozen("m", Options(num_ctx=4096), 4096, stops=("<|im_end|>",), default_num_predict=100)
 ENGINE = OllamaEngine(OllamaOptions(), model="m")
@@ -129,3 +131,41 @@ def test_logprobs_of_text_completions_are_a_number():
 )
 def test_text_completions_ollama_cannot_do_are_refused_by_name(request_, param):
     assert refused(request_).param == param
+
+
+BEGUN = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+def begun(last: str, **parameters: object) -> ChatCompletionRequest:
+    messages = [Message("user", "Score Ann."), Message(last, "Score:")]
+    return ChatCompletionRequest(messages, MODEL, **parameters)  # type: ignore[arg-type]
+
+
+async def test_an_answer_is_begun_where_the_models_template_leaves_it_open(server):
+    server.leaves_open = True
+    engine = OllamaEngine(OllamaOptions(), server.url, MODEL)
+    await engine.start()
+    assert BEGUN.keys() <= engine.capabilities.parameters
+    await engine.complete(begun("assistant", **BEGUN))
+    assert server.rows[-1].body["messages"][-1] == {"role": "assistant", "content": "Score:"}
+    for request, param in (
+        (begun("user", **BEGUN), "continue_final_message"),
+        (begun("assistant", continue_final_message=True, add_generation_prompt=True), "continue_final_message"),
+        (begun("user", add_generation_prompt=False), "add_generation_prompt"),
+    ):
+        with pytest.raises(EngineError) as caught:
+            await engine.complete(request)
+        assert caught.value.param == param
+    await engine.stop()
+
+
+async def test_a_begun_answer_is_refused_by_name_where_the_template_closes_it(server, engine):
+    with pytest.raises(EngineError) as caught:
+        await engine.complete(begun("assistant", **BEGUN))
+    assert caught.value.param in BEGUN and caught.value.code == "unsupported_parameter"
+    # A server that does not know the question answers it as any other.
+    server.answers["/api/chat"] = recording("chat_first")
+    engine = OllamaEngine(OllamaOptions(), server.url, MODEL)
+    await engine.start()
+    assert not BEGUN.keys() & engine.capabilities.parameters
+    await engine.stop()

@@ -19,10 +19,21 @@ from gristmill.engines.ollama.reloads import ReloadWatch
 from gristmill.engines.ollama.residency import Residency
 from gristmill.engines.ollama.settings import OllamaOptions, base_url
 from gristmill.engines.ollama.structured import Structure
-from gristmill.engines.ollama.translation import PARAMETERS, Asked, Frozen, load_body, translate, warmup_body
+from gristmill.engines.ollama.translation import (
+    BEGUN_ANSWERS,
+    PARAMETERS,
+    Asked,
+    Frozen,
+    leaves_open,
+    load_body,
+    render_body,
+    translate,
+    warmup_body,
+)
 from gristmill.engines.ollama.wire import (
     AnswerPart,
     ChatBody,
+    RenderedPrompt,
     RunningModel,
     RunningModels,
     Show,
@@ -185,7 +196,9 @@ class OllamaEngine:
         full = facts.full_name(self._model)
         # Requests may name the model either way, as they may on Ollama.
         self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
-        self.capabilities = Capabilities(self._options.parallel, PARAMETERS, context_length=frozen.num_ctx)
+        begun = BEGUN_ANSWERS if await _begins_answers(client, frozen) else frozenset()
+        parameters = PARAMETERS | begun
+        self.capabilities = Capabilities(self._options.parallel, parameters, context_length=frozen.num_ctx)
         log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
         loading = self._loading = LoadWatch(client, self._model)
         slides = model.sliding_window is not None and self._options.prefix_warmup
@@ -245,6 +258,14 @@ class OllamaEngine:
                 "Ollama reloads the model again and again: each time costs seconds and the prefix cache",
                 model=self._model, loads=self.loads, frozen_options=_named(running.frozen), cause=cause,
             )  # fmt: skip
+
+
+async def _begins_answers(client: OllamaClient, frozen: Frozen) -> bool:
+    """Whether the model goes on with a last message of the assistant's; its template decides, so it is looked at."""
+    try:
+        return leaves_open(await client.ask("/api/chat", RenderedPrompt, render_body(frozen)))
+    except EngineError:
+        return False  # a template that wants another order of messages, or a server without such a call
 
 
 async def _version(client: OllamaClient) -> str:

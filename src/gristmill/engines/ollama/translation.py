@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gristmill.engines.ollama.structured import Structure, structure
-from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options
+from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options, RenderedPrompt
 from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
@@ -18,10 +18,16 @@ PARAMETERS = frozenset(
      "presence_penalty", "logprobs", "top_logprobs", "response_format", "structured_outputs"}
 )  # fmt: skip
 
+#: Besides, where the model's template leaves a last assistant message open, so that the model goes on with it.
+BEGUN_ANSWERS = frozenset({"add_generation_prompt", "continue_final_message"})
+
 #: The other roles need tool calls, which a text-only engine refuses; Ollama's templates drop "developer" silently.
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
 }  # fmt: skip
+
+
+_BEGINNING = "Water is"
 
 
 class Frozen(NamedTuple):
@@ -66,6 +72,7 @@ def translate(request: Request, frozen: Frozen, stream: bool) -> Asked:
         "think": frozen.think,
     }
     if isinstance(request, ChatCompletionRequest):
+        _check_ending(request)
         messages = _messages(request)
         text = "".join(message.content for message in messages)
         return Asked("/api/chat", ChatBody(messages=messages, **shared), text, limit, wanted, logprobs)
@@ -85,6 +92,18 @@ def warmup_body(frozen: Frozen, messages: list[ChatMessage]) -> ChatBody:
         model=frozen.model, messages=messages, keep_alive=FOREVER, options=options, stream=False, truncate=False,
         think=frozen.think,
     )  # fmt: skip
+
+
+def render_body(frozen: Frozen) -> ChatBody:
+    """Asks for the prompt that a begun answer becomes; see ``leaves_open``."""
+    messages = [ChatMessage("user", "Is water wet?"), ChatMessage("assistant", _BEGINNING)]
+    body = warmup_body(frozen, messages)
+    return msgspec.structs.replace(body, debug_render_only=True)
+
+
+def leaves_open(rendered: RenderedPrompt) -> bool:
+    """Whether the model's template ends the prompt with a last assistant message's text."""
+    return rendered.debug_info is not None and rendered.debug_info.rendered_template.endswith(_BEGINNING)
 
 
 def _options(request: Request, frozen: Frozen, limit: int) -> Options:
@@ -114,6 +133,22 @@ def _logprobs(request: Request) -> tuple[bool, int | None]:
     if isinstance(request, ChatCompletionRequest):
         return bool(request.logprobs), request.top_logprobs or None
     return request.logprobs is not None, request.logprobs or None
+
+
+def _check_ending(request: ChatCompletionRequest) -> None:
+    """Ollama goes on with a last assistant message, and opens an answer after any other; that cannot be chosen."""
+    continues = bool(request.continue_final_message)
+    if continues and request.add_generation_prompt:
+        message = (
+            "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues the "
+            "last message or opens a new one."
+        )
+        raise EngineError(ErrorKind.INVALID_REQUEST, message, param="continue_final_message", code="invalid_value")
+    if continues and request.messages[-1].role != "assistant":
+        message = "'continue_final_message' needs a last message of the assistant's on Ollama."
+        raise EngineError(ErrorKind.INVALID_REQUEST, message, param="continue_final_message", code="invalid_value")
+    if request.add_generation_prompt is False and not continues:
+        raise unsupported_parameter("add_generation_prompt", "ollama")
 
 
 def _messages(request: ChatCompletionRequest) -> list[ChatMessage]:

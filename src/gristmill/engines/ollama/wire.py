@@ -51,6 +51,18 @@ class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     think: bool | None = None
+    #: The prompt as the model's template makes it, instead of an answer (undocumented; since 0.11).
+    debug_render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
+
+
+class DebugInfo(msgspec.Struct, frozen=True):
+    rendered_template: str = ""
+
+
+class RenderedPrompt(msgspec.Struct, frozen=True):
+    """The answer of ``/api/chat`` to ``debug_render_only``; None where the server does not know that."""
+
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
 
 class GenerateBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

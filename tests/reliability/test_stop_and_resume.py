@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import openai
-import pytest
 from watched_batch import Journal, peek, read_stored, wait_until
 
 from requests_jsonl import CHAT, chat_file, chat_line, jsonl
@@ -109,81 +106,6 @@ def test_a_server_without_standard_error_serves(data: Path) -> None:
     finally:
         process.terminate()
     assert process.wait(timeout=30) == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder]).returncode:
-        pytest.skip("run as root to run this: it mounts a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all the space there is."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"\0" * size)
-            except OSError:
-                pass
-    return ballast
-
-
-def test_a_full_disk_pauses_a_batch_with_its_reason_and_space_lets_it_go_on(small_disk: Path, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
-    data = small_disk / "data"
-    with ServerProcess(data, "-O", f"journal={journal.path}", "-O", "latency=0.05", "-O", "slots=8") as server:
-        client = server.client()
-        batch_id = submit(client, chat_file(400))
-        wait_until(lambda: peek(data).counted > 20, "some rows")
-        ballast = fill(small_disk)
-
-        def reason() -> str:
-            return str((client.batches.retrieve(batch_id).model_extra or {})["gristmill"]["waiting_for"] or "")
-
-        wait_until(lambda: reason() != "", "the batch to say what it waits for")
-        assert "free" in reason() and "disk" in reason()
-        assert client.batches.retrieve(batch_id).status == "in_progress"
-        with pytest.raises(openai.APIStatusError) as refused:
-            client.files.create(file=b"x" * 1_000_000, purpose="user_data")
-        assert refused.value.status_code == 507
-        assert "disk" in str(refused.value) and "free" in str(refused.value)
-        ballast.unlink()
-        assert answered(client, batch_id) == [f"row-{row}" for row in range(400)]
-        assert reason_is_gone(client, batch_id)
-        assert server.alive()
-
-
-def reason_is_gone(client: openai.OpenAI, batch_id: str) -> bool:
-    return (client.batches.retrieve(batch_id).model_extra or {})["gristmill"]["waiting_for"] is None
-
-
-def test_a_disk_that_is_full_when_files_are_written_is_waited_for(small_disk: Path) -> None:
-    data = small_disk / "data"
-    with ServerProcess(data, "-O", "slots=4", "-O", "latency=0.01") as server:
-        client = server.client()
-        # Answers of some 4 MB: they fit into the database, but not once more into a file.
-        rows = jsonl([chat_line(f"row-{row}", n=40) for row in range(400)])
-        batch_id = submit(client, rows)
-
-        def waiting() -> str:
-            progress = (client.batches.retrieve(batch_id).model_extra or {})["gristmill"]
-            return str((progress or {}).get("waiting_for") or "")
-
-        wait_until(lambda: peek(data).counted >= 100, "some rows")
-        ballast = small_disk / "ballast"
-        ballast.write_bytes(b"\0" * 2_000_000)
-        wait_until(lambda: waiting() != "", "the batch to say what it waits for")
-        assert "free" in waiting() and "disk" in waiting()
-        ballast.unlink()
-        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-        assert answered(client, batch_id) == [f"row-{row}" for row in range(400)]
-    assert not list((data / "blobs").rglob("*#*")), "a write that was cut off left bytes behind"
 
 
 def run_command(folder: Path, *options: str) -> list[str]:

@@ -16,7 +16,7 @@ from obstore.store import LocalStore
 
 from gristmill.storage.pressure import UnderPressure, is_pressure, patiently
 from gristmill.storage.private import make_private, private_folder
-from gristmill.storage.protocol import BlobLost, StorageError
+from gristmill.storage.protocol import BlobLost, DiskFull
 
 #: Bytes held at a time while a blob is streamed.
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -216,7 +216,7 @@ def _clear_errors(path: str) -> Iterator[None]:
         found = re.search(r"os error (\d+)", str(error))
         number = int(found[1]) if found else 0
         if number in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError("The disk that holds the data folder is full: free some space.") from error
+            raise DiskFull("The disk that holds the data folder is full: free some space.") from error
         if is_pressure(number):
             raise UnderPressure(number) from error
         if "Requested range was invalid" in str(error):

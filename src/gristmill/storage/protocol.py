@@ -1,6 +1,7 @@
 """The two storage seams: metadata and blobs.
 
-Methods either happen whole or not at all, and what a method has returned from survives a kill.
+Methods either happen whole or not at all, and what a method has returned from survives a kill. What frees space or
+changes a batch's status (delete, erase, end, change, release) works on a full disk, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class LeaseLost(Exception):
 
 class StorageError(Exception):
     """The disk or the database refuses; the message says what to do."""
+
+
+class DiskFull(StorageError):
+    """There is no room for what was to be written."""
 
 
 class BlobLost(StorageError):

@@ -89,7 +89,7 @@ class SqlBatches:
                 insert_file(connection, file)
             return True
 
-        return await self._database.write(work)
+        return await self._database.write(work, even_if_full=True)
 
     async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
         line = _line(now, stage)
@@ -129,8 +129,8 @@ class SqlBatches:
             .where(batches.c.id == batch_id, batches.c.lease_owner == owner)
             .values(lease_owner=None, lease_until=not_before)
         )
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
     async def release_all(self) -> None:
         statement = update(batches).values(lease_owner=None, lease_until=0)
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)

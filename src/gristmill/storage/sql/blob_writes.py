@@ -31,7 +31,7 @@ class SqlBlobWrites:
 
     async def end(self, path: str, owner: str) -> None:
         statement = delete(blob_writes).where(blob_writes.c.path == path, blob_writes.c.owner == owner)
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
     async def of_others(self, owner: str) -> list[tuple[str, str]]:
         query = select(blob_writes.c.path, blob_writes.c.owner).where(blob_writes.c.owner != owner)

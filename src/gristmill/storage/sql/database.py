@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +18,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from gristmill.storage.pressure import UnderPressure, patiently
-from gristmill.storage.protocol import StorageError
+from gristmill.storage.protocol import DiskFull, StorageError
+from gristmill.storage.reserve import Reserve
 
 T = TypeVar("T")
 
 _READERS = 3
-#: Execution options of a transaction that writes; see ``_begin_sqlite``.
-_WRITE = {"sqlite_begin": "BEGIN IMMEDIATE"}
 
 
 class Database:
@@ -31,6 +31,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _create_engine(url)
+        self._reserve = Reserve(Path(f"{self._engine.url.database}.reserve"))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
 
@@ -40,15 +41,17 @@ class Database:
         Raises StorageError for a file that is no database, or one that a newer version of Gristmill has written.
         """
         try:
-            await self._run(self._writer, _upgrade, _WRITE)
+            await self._run(self._writer, self._write_even_if_full, _upgrade)
         except DBAPIError as error:
             raise StorageError(str(error.orig)) from error
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await patiently(lambda: self._run(self._writer, work, _WRITE))
+    async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
+        """``even_if_full``: what lets users free space may use the space that is kept for it."""
+        how = self._write_even_if_full if even_if_full else self._write
+        return await patiently(lambda: self._run(self._writer, how, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await patiently(lambda: self._run(self._readers, work, {}))
+        return await patiently(lambda: self._run(self._readers, self._transaction, work))
 
     async def close(self) -> None:
         """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
@@ -56,10 +59,36 @@ class Database:
             await asyncio.to_thread(pool.shutdown)
         await asyncio.to_thread(self._engine.dispose)
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, self._transaction, work, options)
+    async def _run(
+        self, pool: ThreadPoolExecutor, how: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]
+    ) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, how, work)
 
-    def _transaction(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
+    def _write_even_if_full(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._write(work)
+        except DiskFull:
+            self._reserve.spend()
+            done = self._write(work)
+            self._fold_log_back()
+            return done
+        finally:
+            # At once, in the thread of all writes: another write would take what is left.
+            self._reserve.fill()
+
+    def _fold_log_back(self) -> None:
+        """So that the next write starts the write-ahead log anew, which takes no space, instead of adding to it."""
+        connection = self._engine.raw_connection()
+        try:
+            with contextlib.suppress(sqlite3.Error):
+                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            connection.close()
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        return self._transaction(work, sqlite_begin="BEGIN IMMEDIATE")
+
+    def _transaction(self, work: Callable[[Connection], T], **options: str) -> T:
         with _clear_errors(), self._engine.connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
 
@@ -118,7 +147,7 @@ def _clear_errors() -> Iterator[None]:
     except DBAPIError as error:
         text = str(error.orig)
         if "disk is full" in text or "disk I/O error" in text:
-            raise StorageError(
+            raise DiskFull(
                 f"The database cannot be written ({text}): free space on the disk that holds the data folder."
             ) from error
         if "unable to open database file" in text:

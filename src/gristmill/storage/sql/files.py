@@ -60,11 +60,13 @@ class SqlFiles:
 
     async def delete(self, file_id: str) -> bool:
         statement = update(files).where(files.c.id == file_id, ~files.c.deleted).values(deleted=True)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
+        return await self._database.write(
+            lambda connection: connection.execute(statement).rowcount > 0, even_if_full=True
+        )
 
     async def delete_expired(self, now: int) -> int:
         statement = update(files).where(~files.c.deleted, files.c.expires_at <= now).values(deleted=True)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount, even_if_full=True)
 
     async def garbage(self) -> list[str]:
         in_use = select(batches.c.input_file_id).where(batches.c.status.not_in(TERMINAL_STATUSES))
@@ -73,4 +75,4 @@ class SqlFiles:
 
     async def mark_erased(self, file_id: str) -> None:
         statement = update(files).where(files.c.id == file_id).values(erased=True)
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)

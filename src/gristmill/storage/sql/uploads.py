@@ -56,7 +56,7 @@ class SqlUploads:
                 insert_file(connection, file)
             return True
 
-        return await self._database.write(work)
+        return await self._database.write(work, even_if_full=True)
 
     async def overdue(self, now: int) -> list[str]:
         query = select(uploads.c.id).where(uploads.c.status == "pending", uploads.c.expires_at <= now)
@@ -64,4 +64,4 @@ class SqlUploads:
 
     async def forget_parts(self, upload_id: str) -> None:
         statement = delete(upload_parts).where(upload_parts.c.upload_id == upload_id)
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from gristmill.wire.chat import ChatCompletionRequest, Message, TokenLogprob
+from gristmill.wire.common import INERT_PARAMETERS
 from gristmill.wire.completions import CompletionRequest
 from gristmill.wire.errors import clip
 
@@ -218,14 +219,8 @@ class TellsWhatItWaitsFor(Protocol):
         ...
 
 
-#: Parameters that cannot change an answer, so that every engine may take them and do nothing.
-INERT_PARAMETERS = frozenset(
-    {
-        "messages", "prompt", "model", "stream", "stream_options", "metadata", "user", "store", "service_tier",
-        "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
-        "parallel_tool_calls",
-    }
-)  # fmt: skip
+#: What every engine may take: the request itself, and what asks for nothing.
+_TAKEN = INERT_PARAMETERS | {"messages", "prompt", "model", "parallel_tool_calls"}
 
 #: Values that ask for what happens anyway.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -240,7 +235,7 @@ def check_parameters(request: Request, capabilities: Capabilities, engine: str) 
     """Refuse, by name, a parameter the engine cannot honour: asking for it is never silently dropped."""
     for name in request.__struct_fields__:
         value = getattr(request, name)
-        if value is None or name in INERT_PARAMETERS or name in capabilities.parameters:
+        if value is None or name in _TAKEN or name in capabilities.parameters:
             continue
         if value not in _NEUTRAL.get(name, ()):
             raise unsupported_parameter(name, engine)

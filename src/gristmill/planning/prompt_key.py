@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gristmill.wire.common import INERT_PARAMETERS
 from gristmill.wire.line_body import Fields, with_defaults
 
 #: Between prompt and settings; after each part of a message; and before what is JSON instead of text. JSON escapes
@@ -19,11 +20,6 @@ _ESCAPED = {"\x1f": "\x1fu", "\x1e": "\x1fe", "\0": "\x1fz"}
 _REPEATABLE, _RANDOM = b"r", b"?"
 #: What chat templates put before the messages.
 _BEFORE_MESSAGES = ("tools", "functions", "reasoning_effort")
-#: What changes no answer.
-_IGNORED = frozenset(
-    {"user", "metadata", "service_tier", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-     "prompt_cache_options", "stream", "stream_options"}
-)  # fmt: skip
 _ABSENT = (b"", b"null")
 #: How many first messages are remembered, how long in bytes, and of which samples of them one is looked up by.
 _MOST_LEADING, _LONGEST_LEADING, _SAMPLE = 64, 256 * 1024, 64
@@ -64,7 +60,7 @@ def row_key(endpoint: str, given: Fields, defaults: Fields) -> RowKey:
     fields = {
         name: value
         for name, value in with_defaults(given, defaults).items()
-        if name not in _IGNORED and bytes(value) not in _ABSENT
+        if name not in INERT_PARAMETERS and bytes(value) not in _ABSENT
     }
     prompt = _PROMPTS[endpoint](fields)
     settings = _message_encoder.encode({name: fields[name] for name in sorted(fields)})

@@ -1,4 +1,4 @@
-"""What several resources share: pages of a list, token usage of one answer."""
+"""What several resources share: pages of a list, token usage of one answer, parameters that ask for nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Generic, TypeVar
 import msgspec
 
 T = TypeVar("T")
+
+#: Body parameters that change no answer.
+INERT_PARAMETERS = frozenset(
+    {"user", "metadata", "service_tier", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+     "prompt_cache_options", "stream", "stream_options"}
+)  # fmt: skip
 
 
 class Page(msgspec.Struct, Generic[T]):

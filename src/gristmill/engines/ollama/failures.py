@@ -77,10 +77,6 @@ def stream_failure(text: str) -> EngineError:
     return _engine(text)
 
 
-def error_text(body: bytes) -> str:
-    return _read(body)[0]
-
-
 def _caller_mistake(text: str) -> EngineError | None:
     if _TOO_LONG.search(text):
         return _invalid(text, "messages", "context_length_exceeded")

@@ -191,6 +191,8 @@ def _divisor(found: Any) -> int:
 
 
 def _clip(reason: str) -> str:
+    # A panic comes with its backtrace.
+    reason = reason.partition("<backtrace>")[0].strip()
     return reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}..."
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gristmill.api.errors import answer
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, server_error
 
 log = get_logger(__name__)
 
@@ -53,11 +53,11 @@ class Boundary:
             log.info("client went away", **where)
         except asyncio.CancelledError:
             # Only the end of the server does this.
-            refusal = ApiError(503, "The server is stopping.", type="server_error", retry_after=5)
+            refusal = server_error(503, "The server is stopping.", retry_after=5)
         except Exception as error:
             log.error("a request failed unexpectedly", **where, exc_info=error)
             message = "The server had an unexpected error while processing your request; its log has the details."
-            refusal = ApiError(500, message, type="server_error")
+            refusal = server_error(500, message)
         finally:
             held.release()
         if refusal is not None and not started:
@@ -109,7 +109,7 @@ class HeldBody:
         """Raises ApiError 503 where there is no room."""
         if size > self._memory.left:
             message = "The server is busy with very large requests: try again in a moment."
-            raise ApiError(503, message, type="server_error", code="server_busy", retry_after=2)
+            raise server_error(503, message, "server_busy", retry_after=2)
         self._memory.left -= size
         self._bytes += size
 

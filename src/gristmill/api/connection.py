@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gristmill.api.errors import answer
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, server_error
 from gristmill.wire.json import encode
 
 #: Request line and headers together, and the trailers after a chunked body.
@@ -36,7 +36,7 @@ MAX_PIPELINED = 16
 _TOLD = 64
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """``check`` is called about once a second, with the event loop's time."""
 
     max_connections = 1024
@@ -196,7 +196,7 @@ def _head_too_large() -> ApiError:
 
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
     message = "The server has as many connections as it can hold: try again in a moment, or over fewer connections."
-    error = ApiError(503, message, type="server_error", code="too_many_connections", retry_after=1)
+    error = server_error(503, message, "too_many_connections", retry_after=1)
     response = answer(error)
     response.headers["connection"] = "close"
     await response(scope, receive, send)

@@ -11,7 +11,7 @@ from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import BlobLost, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.errors import ApiError, clip
+from gristmill.wire.errors import ApiError, clip, server_error
 
 log = get_logger(__name__)
 
@@ -51,9 +51,9 @@ async def _unknown_cursor(_request: Request, error: Exception) -> Response:
 async def _storage_error(_request: Request, error: Exception) -> Response:
     log.error("storage refused", reason=str(error))
     if isinstance(error, BlobLost):
-        return answer(ApiError(500, str(error), type="server_error", code="file_content_lost", retry=False))
+        return answer(server_error(500, str(error), "file_content_lost", retry=False))
     # Repeating the request does not make room on a disk.
-    return answer(ApiError(507, str(error), type="server_error", code="storage_unavailable", retry=False))
+    return answer(server_error(507, str(error), "storage_unavailable", retry=False))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Request, Response
 
 from gristmill.batches.host import BatchHost
-from gristmill.wire.errors import ApiError, clip
+from gristmill.wire.errors import ApiError, clip, too_large
 from gristmill.wire.json import decode, encode
 
 T = TypeVar("T")
@@ -39,8 +39,7 @@ async def read_body(request: Request, limit: int = MAX_PROMPT_BYTES) -> bytes:
         held.take(len(chunk))
         body += chunk
         if len(body) > limit:
-            message = f"The request body is larger than the maximum of {limit:,} bytes."
-            raise ApiError(413, message, code="request_too_large")
+            raise too_large(f"The request body is larger than the maximum of {limit:,} bytes.")
     return bytes(body)
 
 

@@ -18,7 +18,7 @@ from gristmill.storage.housekeeping import erase_deleted
 from gristmill.storage.protocol import StorageError
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.common import Page
+from gristmill.wire.common import ListPage
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter, not_found
 from gristmill.wire.files import ExpiresAfter, File, FileDeleted
 from gristmill.wire.json import explain
@@ -69,7 +69,7 @@ async def list_files(request: Request) -> Response:
     )
     data = [present(record) for record in page.records]
     first, last = (data[0].id, data[-1].id) if data else ("", "")
-    return reply(Page(data, first, last, page.has_more))
+    return reply(ListPage(data, first, last, page.has_more))
 
 
 @router.get("/{file_id}", summary="Retrieve a file")

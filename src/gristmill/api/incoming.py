@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
 from gristmill.storage.protocol import WriteBlob
-from gristmill.wire.errors import ApiError, invalid_value
+from gristmill.wire.errors import ApiError, invalid_value, too_large
 from gristmill.wire.files import UPLOAD_PURPOSES
 from gristmill.wire.json import parses_as_json
 
@@ -50,7 +50,7 @@ class IncomingFile:
             size += len(chunk)
             if size > MAX_FILE_BYTES:
                 message = f"File is too large. The maximum is {MAX_FILE_BYTES:,} bytes."
-                raise ApiError(413, message, param="file", code="file_too_large")
+                raise too_large(message, param="file", code="file_too_large")
             if not self._first_line_ended:
                 self._look(chunk)
             yield chunk

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import Chunks, Piece, Text, stream
+from gristmill.api.streaming import Chunks, Piece, TextPiece, stream
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.inference import chat, completions, score
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
@@ -30,7 +30,7 @@ async def create_chat_completion(request: Request) -> Response:
     return await _answer(request, chat.answer(body, _backend(dispatcher)))
 
 
-@router.post("/completions", summary="Text completion")
+@router.post("/completions", summary="TextPiece completion")
 async def create_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
@@ -64,7 +64,7 @@ def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
     def chunks(piece: Piece | None) -> list[msgspec.Struct]:
         if piece is None:
             return [chunk(ChunkChoice(i, Delta(role="assistant", content=""))) for i in range(request.n or 1)]
-        if isinstance(piece, Text):
+        if isinstance(piece, TextPiece):
             return [chunk(ChunkChoice(piece.index, Delta(content=piece.text)))]
         ends = [chunk(ChunkChoice(i, Delta(), choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:
@@ -84,7 +84,7 @@ def _text_chunks(request: CompletionRequest) -> Chunks:
     def chunks(piece: Piece | None) -> list[msgspec.Struct]:
         if piece is None:
             return []
-        if isinstance(piece, Text):
+        if isinstance(piece, TextPiece):
             return [chunk(CompletionChoice(piece.index, piece.text, None))]
         ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.exchange import host, reply
-from gristmill.wire.errors import clip, not_found
+from gristmill.engines.protocol import unknown_model
 from gristmill.wire.models import Model, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -19,8 +19,9 @@ async def list_models(request: Request) -> Response:
 # A model's name may hold slashes, as hub names do.
 @router.get("/{name:path}", summary="Retrieve a model")
 async def retrieve(request: Request, name: str) -> Response:
-    if name not in host(request).dispatcher.engine.models:
-        raise not_found(f"The model '{clip(name)}' does not exist", param="model", code="model_not_found")
+    served = host(request).dispatcher.engine.models
+    if name not in served:
+        raise unknown_model(name, served)
     return reply(_present(request, name))
 
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from gristmill.wire.errors import ApiError, clip, missing_parameter
+from gristmill.wire.errors import ApiError, clip, missing_parameter, string_too_long, too_large
 from gristmill.wire.files import MAX_FILENAME
 
 T = TypeVar("T")
@@ -61,8 +61,7 @@ async def read_form(request: Request, file_field: str, sink: Sink[T]) -> Form[T]
         if event.name == file_field and not received:
             filename = event.filename or "upload"
             if len(filename) > MAX_FILENAME:
-                message = f"The filename is longer than the maximum of {MAX_FILENAME} characters."
-                raise ApiError(400, message, param=file_field, code="string_above_max_length")
+                raise string_too_long(file_field, "the filename", len(filename), MAX_FILENAME)
             received.append(await sink(events.file()))
         else:
             fields[event.name] = await _text(event.name, events.part())
@@ -137,8 +136,7 @@ class _Events:
             self._form_bytes - sum(len(event.data) for event in self._events if isinstance(event, _Data))
             > MAX_FORM_BYTES
         ):
-            message = f"The form has more than {MAX_FORM_BYTES:,} bytes besides its file."
-            raise ApiError(413, message, code="request_too_large")
+            raise too_large(f"The form has more than {MAX_FORM_BYTES:,} bytes besides its file.")
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]

@@ -17,7 +17,7 @@ import uvicorn
 
 from gristmill.api.access import AccessRules
 from gristmill.api.app import create_app
-from gristmill.api.connection import KEEP_ALIVE_SECONDS, Connection
+from gristmill.api.connection import KEEP_ALIVE_SECONDS, ClientConnection
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -77,7 +77,7 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
         await host.stop()
 
 
-def _connection_class(max_connections: int) -> type[Connection]:
+def _connection_class(max_connections: int) -> type[ClientConnection]:
     """With room for the descriptors that connections take, where the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + _OTHER_DESCRIPTORS
@@ -87,7 +87,7 @@ def _connection_class(max_connections: int) -> type[Connection]:
     limit = min(max_connections, max(soft - _OTHER_DESCRIPTORS, soft // 2))
     if limit < max_connections:
         log.warning("fewer connections, for want of file descriptors", connections=limit, descriptors=soft)
-    return type("Connection", (Connection,), {"max_connections": limit})
+    return type("ClientConnection", (ClientConnection,), {"max_connections": limit})
 
 
 class _Server(uvicorn.Server):
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         if counter % 10 == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
+                if isinstance(connection, ClientConnection):
                     connection.check(now)
         return await super().on_tick(counter)
 

@@ -17,14 +17,14 @@ from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
 
 
-class Text(msgspec.Struct, frozen=True):
+class TextPiece(msgspec.Struct, frozen=True):
     """A piece of one choice's text."""
 
     index: int
     text: str
 
 
-Piece = Text | Completion
+Piece = TextPiece | Completion
 #: Turns what the engine said into the chunks of one endpoint; None comes first.
 Chunks = Callable[[Piece | None], list[msgspec.Struct]]
 
@@ -38,7 +38,7 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     async def ask() -> None:
         try:
             put = queue.put_nowait
-            put(await dispatcher.complete_once(request, lambda index, text: put(Text(index, text))))
+            put(await dispatcher.complete_once(request, lambda index, text: put(TextPiece(index, text))))
         except EngineError as error:
             queue.put_nowait(error)
 
@@ -71,7 +71,7 @@ async def _events(first: Piece, queue: asyncio.Queue[Piece | EngineError], chunk
     for chunk in chunks(None):
         yield _event(encode(chunk))
     piece: Piece | EngineError = first
-    while isinstance(piece, Text):
+    while isinstance(piece, TextPiece):
         for chunk in chunks(piece):
             yield _event(encode(chunk))
         piece = await queue.get()

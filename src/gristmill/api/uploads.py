@@ -18,7 +18,7 @@ from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import BlobLost, Storage
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, file_blob, part_blob
-from gristmill.wire.errors import ApiError, clip, not_found
+from gristmill.wire.errors import ApiError, clip, not_found, too_large
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -155,7 +155,7 @@ async def _limited(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size += len(chunk)
         if size > MAX_PART_BYTES:
             message = f"The part is larger than the maximum of {MAX_PART_BYTES:,} bytes."
-            raise ApiError(413, message, param="data", code="part_too_large")
+            raise too_large(message, param="data", code="part_too_large")
         yield chunk
 
 

@@ -23,7 +23,7 @@ from gristmill.storage.records import BatchRecord, Follower, Result
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ROWS, TOKENS
 from gristmill.telemetry.progress import Counts
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, server_error
 from gristmill.wire.line_body import completed_body, default_fields
 
 log = get_logger(__name__)
@@ -139,7 +139,7 @@ class Execution:
         except Exception as error:
             # Whatever goes wrong with one row, it is that row's result and never the batch's end.
             log.error("a row failed unexpectedly", batch=self._batch.id, line=row.line, exc_info=error)
-            return ApiError(500, f"The request failed unexpectedly: {error!r}.", type="server_error")
+            return server_error(500, f"The request failed unexpectedly: {error!r}.")
 
     def _count(self, result: Result) -> None:
         counts = self.counts

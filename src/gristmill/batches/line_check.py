@@ -9,7 +9,7 @@ import msgspec
 
 from gristmill.inference.endpoints import ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
-from gristmill.wire.errors import clip
+from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type
 from gristmill.wire.json import type_of
 from gristmill.wire.line_body import Fields, default_fields, with_defaults
 
@@ -145,12 +145,15 @@ class _LineErrors:
     def add(self, code: str, message: str, param: str) -> None:
         self.errors.append(BatchError(code=code, message=message, param=param, line=self._number))
 
+    def _refuse(self, error: ApiError) -> None:
+        body = error.body
+        self.errors.append(BatchError(body.code or "invalid_request", body.message, body.param, self._number))
+
     def missing(self, name: str) -> None:
-        self.add("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
+        self._refuse(missing_parameter(name))
 
     def wrong_type(self, name: str, expected: str, value: msgspec.Raw) -> None:
-        message = f"Invalid type for '{name}': expected {expected}, but got {type_of(value)} instead."
-        self.add("invalid_type", message, name)
+        self._refuse(wrong_type(name, expected, type_of(value)))
 
     def string(self, line: Fields, name: str) -> str | None:
         value = line.get(name)

@@ -22,8 +22,8 @@ from gristmill.wire.batch import (
     OutputTokensDetails,
     RequestCounts,
 )
-from gristmill.wire.common import Page
-from gristmill.wire.errors import ApiError, clip, invalid_value, not_found
+from gristmill.wire.common import ListPage
+from gristmill.wire.errors import ApiError, clip, invalid_value, not_found, string_too_long, wrong_type
 from gristmill.wire.json import decode, encode, type_of
 
 _string_decoder = msgspec.json.Decoder(str)
@@ -73,12 +73,12 @@ class BatchService:
     async def get(self, batch_id: str) -> Batch:
         return self._present(await self._record(batch_id))
 
-    async def page(self, after: str | None, limit: int) -> Page[Batch]:
+    async def page(self, after: str | None, limit: int) -> ListPage[Batch]:
         """Newest first. Raises UnknownCursor."""
         page = await self._batches.page(after=after, limit=limit)
         data = [self._present(record) for record in page.records]
         first, last = (data[0].id, data[-1].id) if data else ("", "")
-        return Page(data, first, last, page.has_more)
+        return ListPage(data, first, last, page.has_more)
 
     async def cancel(self, batch_id: str) -> Batch:
         """Raises ApiError 404, or 409 where the batch has ended some other way."""
@@ -177,14 +177,11 @@ def _metadata(given: dict[str, msgspec.Raw] | None) -> dict[str, str] | None:
     for key, raw in given.items():
         param = f"metadata.{clip(key)}"
         if bytes(raw)[:1] != b'"':
-            message = f"Invalid type for '{param}': expected a string, but got {type_of(raw)} instead."
-            raise ApiError(400, message, param=param, code="invalid_type")
+            raise wrong_type(param, "a string", type_of(raw))
         value = decode(_string_decoder, raw)
         if len(key) > _MAX_KEY:
-            message = f"Invalid 'metadata': a key is {len(key)} characters long, the maximum is {_MAX_KEY}."
-            raise ApiError(400, message, param="metadata", code="string_above_max_length")
+            raise string_too_long("metadata", "a key", len(key), _MAX_KEY)
         if len(value) > _MAX_VALUE:
-            message = f"Invalid '{param}': the value is {len(value)} characters long, the maximum is {_MAX_VALUE}."
-            raise ApiError(400, message, param=param, code="string_above_max_length")
+            raise string_too_long(param, "the value", len(value), _MAX_VALUE)
         metadata[key] = value
     return metadata

@@ -15,7 +15,7 @@ from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal,
 from gristmill.client.download import OnBytes, download_whole
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
-from gristmill.wire.common import Page
+from gristmill.wire.common import ListPage
 from gristmill.wire.files import File
 from gristmill.wire.models import ModelList
 from gristmill.wire.score import ScoreResponse
@@ -135,9 +135,9 @@ class Client:
             batch = self._get_at_last(batch.id, no_answer)
         return batch
 
-    def page(self, limit: int, after: str | None = None) -> Page[Batch]:
+    def page(self, limit: int, after: str | None = None) -> ListPage[Batch]:
         query = {"limit": limit} | ({"after": after} if after else {})
-        return self._connection.ask("GET", "/batches", Page[Batch], params=query)
+        return self._connection.ask("GET", "/batches", ListPage[Batch], params=query)
 
     def cancel(self, batch_id: str) -> Batch:
         return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/cancel", Batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gristmill.engines.protocol import EngineError, ErrorKind
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, server_error
 
 
 def api_error(error: EngineError) -> ApiError:
@@ -14,8 +14,8 @@ def api_error(error: EngineError) -> ApiError:
             pause = None if error.retry_after is None else max(1, round(error.retry_after))
             return ApiError(429, error.message, type="rate_limit_error", code="rate_limit_exceeded", retry_after=pause)
         case ErrorKind.UNAVAILABLE:
-            return ApiError(503, error.message, type="server_error", code="engine_unavailable")
+            return server_error(503, error.message, "engine_unavailable")
         case ErrorKind.TIMEOUT:
-            return ApiError(504, error.message, type="server_error", code="request_timeout")
+            return server_error(504, error.message, "request_timeout")
         case ErrorKind.INTERRUPTED:
-            return ApiError(500, error.message, type="server_error", code="engine_error")
+            return server_error(500, error.message, "engine_error")

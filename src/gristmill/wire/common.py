@@ -15,7 +15,7 @@ INERT_PARAMETERS = frozenset(
 )  # fmt: skip
 
 
-class Page(msgspec.Struct, Generic[T]):
+class ListPage(msgspec.Struct, Generic[T]):
     """A page of a list; ``first_id`` and ``last_id`` are cursors, empty strings where there is nothing."""
 
     data: list[T]

@@ -64,5 +64,28 @@ def missing_parameter(param: str) -> ApiError:
     return ApiError(400, message, param=param, code="missing_required_parameter")
 
 
+def wrong_type(param: str, expected: str, given: str) -> ApiError:
+    """``expected`` and ``given`` with their articles: ``a string``."""
+    message = f"Invalid type for '{param}': expected {expected}, but got {given} instead."
+    return ApiError(400, message, param=param, code="invalid_type")
+
+
+def string_too_long(param: str, what: str, size: int, limit: int) -> ApiError:
+    """``size`` and ``limit`` in characters."""
+    message = f"Invalid '{param}': {what} is {size:,} characters long, the maximum is {limit:,}."
+    return ApiError(400, message, param=param, code="string_above_max_length")
+
+
+def too_large(message: str, *, param: str | None = None, code: str = "request_too_large") -> ApiError:
+    return ApiError(413, message, param=param, code=code)
+
+
+def server_error(
+    status: int, message: str, code: str | None = None, *, retry: bool | None = None, retry_after: int | None = None
+) -> ApiError:
+    """A failure that is not the client's."""
+    return ApiError(status, message, type="server_error", code=code, retry=retry, retry_after=retry_after)
+
+
 def not_found(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     return ApiError(404, message, param=param, code=code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -68,6 +68,3 @@ class UploadPart(msgspec.Struct):
     created_at: int
     upload_id: str
     object: str = "upload.part"
-
-
-JsonObject = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gristmill.wire.errors import ApiError, clip
+from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type
 
 T = TypeVar("T")
 
@@ -72,13 +72,11 @@ def explain(message: str) -> ApiError:
         return ApiError(400, f"Unrecognized request argument supplied: {name}", param=name)
     if found := _MISSING_FIELD.search(message):
         name = _join(path, found["name"])
-        text = f"Missing required parameter: '{name}'."
-        return ApiError(400, text, param=name, code="missing_required_parameter")
+        return missing_parameter(name)
     if found := _WRONG_TYPE.search(message):
         if not path:
             return ApiError(400, f"The body must be a JSON object, but got {_article(found['got'])} instead.")
-        text = f"Invalid type for '{path}': expected {_types(found['want'])}, but got {_article(found['got'])} instead."
-        return ApiError(400, text, param=path, code="invalid_type")
+        return wrong_type(path, _types(found["want"]), _article(found["got"]))
     reason = clip(_PATH.sub("", message))
     return ApiError(400, f"Invalid value for '{path}': {reason}.", param=path or None, code="invalid_value")
 

@@ -11,7 +11,7 @@ Fields = dict[str, msgspec.Raw]
 _NONE = b"[]"
 
 
-class _Line(msgspec.Struct):
+class _BodyLine(msgspec.Struct):
     body: msgspec.Raw
 
 
@@ -19,7 +19,7 @@ class _FieldsLine(msgspec.Struct):
     body: Fields
 
 
-_line_decoder = msgspec.json.Decoder(_Line)
+_line_decoder = msgspec.json.Decoder(_BodyLine)
 _fields_line_decoder = msgspec.json.Decoder(_FieldsLine)
 _fields_decoder = msgspec.json.Decoder(Fields)
 

@@ -68,7 +68,7 @@ def test_every_token_is_counted_and_so_is_what_neighbours_share(tmp_path, tokeni
     bodies = [chat(rubrics[i % 3], f"candidate {i} {words(5, i)}", temperature=0) for i in range(60)]
     bodies.append(bodies[7])
     path = write(tmp_path / "rows.jsonl", bodies)
-    plan = plan_file(path, CHAT, None, Limits())
+    plan = plan_file(path, CHAT, None, Limits(), tmp_path)
     counted = count_tokens(path, CHAT, None, plan, open_tokenizer(str(tokenizer_file)))
 
     whole = tokenizers.Tokenizer.from_file(str(tokenizer_file))
@@ -94,7 +94,7 @@ def test_every_token_is_counted_and_so_is_what_neighbours_share(tmp_path, tokeni
 def test_a_prompt_the_template_refuses_is_named_by_its_line(tmp_path, tokenizer_file):
     bodies = [chat("r", "a"), {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}]
     path = write(tmp_path / "rows.jsonl", bodies)
-    plan = plan_file(path, CHAT, None, Limits())
+    plan = plan_file(path, CHAT, None, Limits(), tmp_path)
     with pytest.raises(UserError, match=r"line 3 of .*no tools"):
         count_tokens(path, CHAT, None, plan, open_tokenizer(str(tokenizer_file)))
 
@@ -102,7 +102,7 @@ def test_a_prompt_the_template_refuses_is_named_by_its_line(tmp_path, tokenizer_
 def test_chat_messages_without_a_chat_template_are_refused_by_line(tmp_path, tokenizer_file):
     tokenizer_file.with_name("tokenizer_config.json").unlink()
     path = write(tmp_path / "rows.jsonl", [chat("r", "a")])
-    plan = plan_file(path, CHAT, None, Limits())
+    plan = plan_file(path, CHAT, None, Limits(), tmp_path)
     with pytest.raises(UserError, match="line 1 of .*no chat template"):
         count_tokens(path, CHAT, None, plan, open_tokenizer(str(tokenizer_file)))
 

@@ -77,7 +77,7 @@ def test_what_a_hostile_server_says_is_one_harmless_line(there: ServerProcess, t
 def test_a_hostile_batch_is_listed_and_shown(there: ServerProcess, tmp_path: Path) -> None:
     batch = {
         "id": HOSTILE, "endpoint": HOSTILE, "input_file_id": HOSTILE, "completion_window": "24h", "status": HOSTILE,
-        "created_at": 0, "model": HOSTILE, "gristmill": {"waiting_for": HOSTILE},
+        "created_at": 10**17, "model": HOSTILE, "gristmill": {"waiting_for": HOSTILE},
         "errors": {"data": [{"code": "x", "message": HOSTILE, "line": 1}]},
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from forked_command import run_forked
 
 import flaky_proxy as broken
 from flaky_proxy import FlakyProxy
+from gristmill.scratch import scratch_folder
 from requests_jsonl import chat_file
 from server_process import ServerProcess
 
@@ -110,7 +111,7 @@ def test_an_engine_that_never_starts_is_waited_for_in_words_and_given_up(folder:
     )  # fmt: skip
     assert process.returncode == 2
     waiting, given_up = process.stderr.splitlines()
-    assert waiting.startswith("starting: waiting for the simulated engine to start (")
+    assert waiting.startswith("waiting for the simulated engine to start (")
     assert given_up.startswith("Error: The engine was not ready after 4 seconds") and "--wait" in given_up
 
 
@@ -176,3 +177,38 @@ def test_a_terminal_without_a_width_is_written_to(slow: ServerProcess, folder: P
     text = b"".join(shown).decode()
     assert batch_id[:12] in text and "prompt tokens" in text and "4 of 4 rows answered" in text
     assert "Traceback" not in text
+
+
+def test_a_pilot_says_what_it_waits_for_and_gives_up(folder: Path) -> None:
+    words = ["plan", "in.jsonl", "--pilot", "2", "--engine", "simulated", "--wait", "4s"]
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_START, *words],
+        cwd=folder, env=os.environ | {"HOME": str(folder)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    waiting, given_up = done.stderr.splitlines()
+    assert waiting.startswith("waiting for the simulated engine to start (")
+    assert given_up.startswith("Error: The engine was not ready after 4 seconds")
+
+
+def test_what_a_killed_plan_left_behind_goes_with_the_next_one(folder: Path) -> None:
+    (folder / "in.jsonl").write_bytes(chat_file(100_000))
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = os.environ | {"HOME": str(folder), "TMPDIR": str(temporary)}
+    planning = folder / ".local" / "share" / "gristmill" / "planning"
+    process = subprocess.Popen(command("plan", "in.jsonl"), cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    while not (planning.exists() and any(each.name for each in planning.glob("*/held"))):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert len(list(planning.iterdir())) == 1
+    (folder / "in.jsonl").write_bytes(chat_file(3))
+    assert subprocess.run(command("plan", "in.jsonl"), cwd=folder, env=environment, timeout=120).returncode == 0
+    assert list(planning.iterdir()) == [] and list(temporary.iterdir()) == []
+
+
+def test_scratch_folders_of_processes_at_work_stay(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
+        assert first.exists() and second.exists() and first != second
+    assert list(tmp_path.iterdir()) == []

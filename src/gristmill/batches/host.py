@@ -10,8 +10,8 @@ from typing import NamedTuple
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.service import BatchService
 from gristmill.batches.supervisor import Supervisor
+from gristmill.batches.waiting import start_waits_for
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import TellsWhatItWaitsFor
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.housekeeping import keep_house
@@ -73,8 +73,7 @@ class BatchHost:
     @property
     def waiting_for(self) -> str:
         """What ``start`` waits for, in words."""
-        told = self._engine.waiting_for if isinstance(self._engine, TellsWhatItWaitsFor) else None
-        return told or f"the {self._engine.name} engine to start"
+        return start_waits_for(self._engine)
 
     async def stop(self) -> None:
         """Finish or hand back what is in flight, store it, and close everything."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from gristmill.batches.input_reader import InputReader, Limits
@@ -22,17 +21,16 @@ class Rejected(Exception):
         self.errors = errors
 
 
-def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits) -> JobPlan:
+def plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None, limits: Limits, scratch: Path) -> JobPlan:
     """The plan of the whole file. Raises Rejected. Neither ids nor models are compared with anything: they change
-    nothing here."""
+    nothing here. ``scratch`` is an empty folder for what is not kept in memory."""
     reader = InputReader(endpoint, defaults, None, limits._replace(max_listed_errors=_LISTED_ERRORS))
-    with TemporaryDirectory(prefix="gristmill-plan-") as folder:
-        planner = JobPlanner(endpoint, defaults, Path(folder))
-        for chunk in chunks_of(path):
-            for line, data, check in reader.feed(chunk) if chunk else reader.finish():
-                planner.add(line.number, data, check.fields)
-            if len(reader.errors) >= _LISTED_ERRORS:
-                break
-        if errors := reader.found():
-            raise Rejected(errors)
-        return planner.plan()
+    planner = JobPlanner(endpoint, defaults, scratch)
+    for chunk in chunks_of(path):
+        for line, data, check in reader.feed(chunk) if chunk else reader.finish():
+            planner.add(line.number, data, check.fields)
+        if len(reader.errors) >= _LISTED_ERRORS:
+            break
+    if errors := reader.found():
+        raise Rejected(errors)
+    return planner.plan()

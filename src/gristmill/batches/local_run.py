@@ -15,6 +15,7 @@ import msgspec
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.batches.waiting import LOOK_SECONDS, Tell, silently, while_told
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -24,7 +25,6 @@ _WINDOW = "366d"
 _INPUT_ID = "file-input"
 #: The batch as it ended: running it again is only delivering its files.
 _ENDED = "ended.json"
-_LOOK_SECONDS = 0.2
 
 
 class Job(NamedTuple):
@@ -73,7 +73,7 @@ class LocalRun:
         self,
         settings: HostSettings,
         look: Callable[[Batch], None],
-        starting: Callable[[str], None] | None = None,
+        starting: Tell = silently,
         stop_on: Sequence[signal.Signals] = (),
     ) -> Batch:
         """``look`` is called with the batch several times a second, and before that, while the engine starts,
@@ -82,14 +82,14 @@ class LocalRun:
         host = BatchHost(settings)
         stopped = asyncio.Event()
         # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
-        await _start(host, starting or (lambda waiting_for: None))
+        await while_told(host.start(), lambda: host.waiting_for, starting, settings.start_wait)
         for number in stop_on:
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         try:
             batch = await self._find_or_create(host)
             while not is_terminal(batch.status) and not stopped.is_set():
                 look(batch)
-                await _pause(stopped, _LOOK_SECONDS)
+                await _pause(stopped, LOOK_SECONDS)
                 batch = await host.batches.get(batch.id)
         finally:
             await host.stop()
@@ -134,24 +134,6 @@ class LocalRun:
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.unlink(missing_ok=True)
         blob.symlink_to(self.job.source.resolve())
-
-
-async def _start(host: BatchHost, starting: Callable[[str], None]) -> None:
-    began, wait = time.monotonic(), host.settings.start_wait
-    start = asyncio.create_task(host.start())
-    try:
-        while not (await asyncio.wait({start}, timeout=_LOOK_SECONDS))[0]:
-            starting(host.waiting_for)
-            if time.monotonic() - began > wait:
-                raise UserError(
-                    f"The engine was not ready after {wait:g} seconds: it waited for {host.waiting_for}. "
-                    "Give it longer with --wait, if it needs it."
-                )
-    finally:
-        if not start.done():
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
-    await start
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

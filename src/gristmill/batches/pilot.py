@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.batches.lines import lines_of
+from gristmill.batches.waiting import Tell, silently, start_waits_for, while_told
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.protocol import EngineError
@@ -40,27 +42,37 @@ def read_bodies(path: Path, wanted: set[int], defaults: Fields) -> dict[int, byt
 
 
 class PilotSettings(NamedTuple):
-    """``rows`` to run; ``concurrency`` None is the engine's own choice; ``request_timeout`` is in seconds."""
+    """``rows`` to run; ``concurrency`` None is the engine's own choice; ``request_timeout`` and ``start_wait``, for
+    the engine to start, are in seconds."""
 
     engine: EngineSettings
     rows: int
     concurrency: int | None = None
     request_timeout: float = 600.0
+    start_wait: float = 1800.0
 
 
 async def pilot_file(
-    path: Path, endpoint: str, defaults: dict[str, Any] | None, plan: JobPlan, settings: PilotSettings
+    path: Path,
+    endpoint: str,
+    defaults: dict[str, Any] | None,
+    plan: JobPlan,
+    settings: PilotSettings,
+    tell: Tell = silently,
 ) -> tuple[Pilot, Estimate]:
-    """Start the engine, run some rows of ``path``, which ``plan`` is the plan of, and stop it. Raises UserError."""
+    """Start the engine, run some rows of ``path``, which ``plan`` is the plan of, and stop it. ``tell`` is called with
+    what is waited for. Raises UserError."""
     leaders, rows = choose_rows(plan, settings.rows)
     bodies = await asyncio.to_thread(read_bodies, path, {*leaders, *rows}, default_fields(defaults))
     engine = create_engine(settings.engine)
     began = time.perf_counter()
-    await engine.start()
+    await while_told(engine.start(), lambda: start_waits_for(engine), tell, settings.start_wait)
     start_seconds = time.perf_counter() - began
     try:
         dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)
-        pilot = await PilotRun(dispatcher, endpoint).run(bodies, leaders, rows)
+        running = PilotRun(dispatcher, endpoint).run(bodies, leaders, rows)
+        usual = f"{len(bodies):,} rows of the pilot"
+        pilot = await while_told(running, lambda: dispatcher.waiting_for or usual, tell, math.inf)
     finally:
         await engine.stop()
     return pilot._replace(start_seconds=start_seconds), estimate(plan, pilot)

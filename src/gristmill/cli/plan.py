@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gristmill.cli import config, jsonl, show, show_plan
+from gristmill.cli.progress_view import ProgressView
 from gristmill.planning.token_arithmetic import Job, bills
+from gristmill.scratch import scratch_folder
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def plan(
     engine_option: config.EngineOptions = None,
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
+    wait: config.Wait = "30m",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the prefix tree as a page.")] = None,
     prompt_price: Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")] = 0,
     output_price: Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")] = 0,
@@ -76,8 +79,10 @@ def plan(
     piloted = None
     if pilot is not None:
         engine_settings = config.engine_settings(engine, model, url, engine_option)
-        settings = PilotSettings(engine_settings, pilot, concurrency, request_timeout)
-        piloted = asyncio.run(pilot_file(input_file, endpoint, read_defaults, found, settings))
+        start_wait = config.wait_seconds(wait, "--wait")
+        settings = PilotSettings(engine_settings, pilot, concurrency, request_timeout, start_wait)
+        with ProgressView() as view:
+            piloted = asyncio.run(pilot_file(input_file, endpoint, read_defaults, found, settings, view.waiting))
     if read_tokenizer is not None:
         found = count_tokens(input_file, endpoint, read_defaults, found, read_tokenizer)
     prices = Prices(prompt_price, output_price, currency)
@@ -96,7 +101,8 @@ def _plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None) -> Jo
     from gristmill.batches.input_reader import Limits
 
     try:
-        return plan_file(path, endpoint, defaults, Limits())
+        with scratch_folder(config.default_data_folder() / "planning") as folder:
+            return plan_file(path, endpoint, defaults, Limits(), folder)
     except Rejected as rejected:
         raise UserError(f"{path} cannot be run:\n{show.errors_text(rejected.errors)}") from None
 

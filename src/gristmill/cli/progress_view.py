@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -18,6 +17,7 @@ from gristmill.wire.batch import Batch
 _FIRST_LINE, _LINE_INTERVAL = 2.0, 30.0
 #: Seconds without an answer after which it is said how long ago the last one was.
 _LONG_WITHOUT = 10.0
+_WAITING = "waiting"
 
 
 class ProgressView:
@@ -51,10 +51,10 @@ class ProgressView:
         if console.is_terminal:
             self._bar.stop()
 
-    def starting(self, waiting_for: str) -> None:
-        """The engine is not there yet. ``waiting_for``: what it waits for, in words."""
+    def waiting(self, waiting_for: str) -> None:
+        """Before there is a batch. ``waiting_for``: what for, in words."""
         elapsed = duration(time.monotonic() - self._began)
-        self._show("starting", 0, 1, f"waiting for {printable(waiting_for)} ({elapsed})")
+        self._show(_WAITING, 0, 1, f"for {printable(waiting_for)} ({elapsed})")
 
     def update(self, batch: Batch) -> None:
         counts, now = batch.request_counts, time.monotonic()
@@ -70,7 +70,7 @@ class ProgressView:
         self._show(printable(batch.status), done, counts.total, detail, at_once=answers_again)
 
     def no_answer(self, silence: Silence) -> None:
-        since = datetime.fromtimestamp(silence.since).strftime("%Y-%m-%d %H:%M:%S")
+        since = show.local_time(silence.since)
         begins, self._silent = not self._silent, True
         self._show(*self._last, f"no answer since {since}: {printable(silence.reason)}", at_once=begins)
 
@@ -108,7 +108,7 @@ class ProgressView:
             self._bar.update(self._task, description=status, completed=done, total=max(total, 1), detail=detail)
         elif at_once or time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_INTERVAL
-            console.print(f"{status}: {detail}" if status == "starting" else f"{status}: {done:,}/{total:,} {detail}")
+            console.print(f"{status} {detail}" if status == _WAITING else f"{status}: {done:,}/{total:,} {detail}")
 
 
 class DownloadView:

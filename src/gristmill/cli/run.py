@@ -110,7 +110,7 @@ def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
         # This process is the run's own, so that it may take its signals, and what exists now stays: to walk through it
         # at every full collection would stop the event loop for a tenth of a second.
         gc.freeze()
-        batch = runner.run(local.run(settings, view.update, view.starting, (signal.SIGINT, signal.SIGTERM)))
+        batch = runner.run(local.run(settings, view.update, view.waiting, (signal.SIGINT, signal.SIGTERM)))
         speed = view.speed(batch)
     if not is_terminal(batch.status):
         show.console.print(f"Stopped. What is done is kept in {local.state}; the same command goes on from there.")

@@ -119,10 +119,18 @@ def batch_table(batches: list[Batch]) -> Table:
         table.add_column(heading, no_wrap=heading != "model")
     for batch in batches:
         counts = batch.request_counts
-        created = datetime.fromtimestamp(batch.created_at).strftime("%Y-%m-%d %H:%M:%S")
+        created = local_time(batch.created_at)
         figures = (f"{counts.completed + counts.failed:,}", f"{counts.failed:,}", f"{counts.total:,}")
         table.add_row(*map(printable, (batch.id, batch.status, batch.model or "")), *figures, created)
     return table
+
+
+def local_time(seconds: float) -> str:
+    """Of a moment in seconds of the Unix epoch, on this machine's clock; nothing for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def number(value: float) -> str:

@@ -20,7 +20,7 @@ from gristmill.user_error import UserError
 OnBytes = Callable[[int, int], None]
 
 _UNSAFE_IN_NAMES = re.compile(r"[^\w-]", re.ASCII)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 
 def download_whole(

@@ -333,10 +333,12 @@ def test_a_deleted_file_is_gone_at_once_but_its_bytes_stay_while_a_batch_reads_t
         assert await store.files.delete("file-1")
         assert not await store.files.delete("file-1")
         assert await store.files.get("file-1") is None
+        assert await store.files.get_kept("file-1") == file("file-1")
         assert await store.files.garbage() == []
         await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
         assert await store.files.garbage() == ["file-1"]
         await store.files.mark_erased("file-1")
+        assert await store.files.get_kept("file-1") is None
         assert await store.files.garbage() == []
 
     tell(tmp_path, story)

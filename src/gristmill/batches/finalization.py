@@ -8,19 +8,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from gristmill.batches import lifecycle, output_lines
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, FileRecord, file_blob
-from gristmill.wire.batch import LineError
+from gristmill.wire.batch import BatchError, LineError
 
 _PAGE_ROWS = 2_000
 #: Result files live this long (seconds) unless the batch says otherwise.
 FILE_LIFETIME = 30 * 86400
 
 
-async def finalize(storage: Storage, batch: BatchRecord, status: str, now: int) -> bool:
-    """End the batch as ``status``: every row goes into exactly one of its two files.
+_WHY_NEVER_RUN = {
+    lifecycle.CANCELLED: output_lines.CANCELLED,
+    lifecycle.EXPIRED: output_lines.EXPIRED,
+    lifecycle.FAILED: output_lines.INPUT_LOST,
+}
+
+
+async def finalize(
+    storage: Storage, batch: BatchRecord, status: str, now: int, errors: list[BatchError] | None = None
+) -> bool:
+    """End the batch as ``status``: every row goes into exactly one of its two files. ``errors`` say why it failed.
 
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
     """
-    unrun = output_lines.CANCELLED if status == lifecycle.CANCELLED else output_lines.EXPIRED
+    unrun = _WHY_NEVER_RUN.get(status, output_lines.EXPIRED)
     async with (
         _new_file(storage, batch, "output", now) as write_output,
         _new_file(storage, batch, "error", now) as write_error,
@@ -29,6 +38,8 @@ async def finalize(storage: Storage, batch: BatchRecord, status: str, now: int) 
         error = await write_error(_error_lines(storage, batch, unrun))
         files = [file for file in (output, error) if file is not None]
         changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
+        if errors:
+            changes["errors"] = errors
         if not await storage.metadata.batches.change(batch.id, changes, expected=batch.status, files=files):
             return False
     await storage.metadata.rows.clear(batch.seq)

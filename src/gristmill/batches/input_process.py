@@ -180,7 +180,7 @@ def _write(path: Path, numbers: array[int]) -> str:
 async def _read(source: InputToRead, blobs: BlobStore) -> AsyncIterator[Frame]:
     reader = InputReader(source.endpoint, source.defaults, source.models, source.limits)
     planning = _Planning(source)
-    async for chunk in blobs.stream(source.path):
+    async for chunk in blobs.stream(source.path, 0, source.size):
         yield await asyncio.to_thread(_take, reader, planning, chunk)
         if reader.too_many:
             break

@@ -92,7 +92,7 @@ def cancel_requested(status: str, now: int) -> Changes | None:
 
 
 def ended(status: str, output_file_id: str | None, error_file_id: str | None, now: int) -> Changes:
-    """``status`` is completed, expired or cancelled; file ids only of files that have a line."""
+    """``status`` is completed, failed, expired or cancelled; file ids only of files that have a line."""
     return {
         "status": status,
         f"{status}_at": now,

@@ -14,6 +14,7 @@ from gristmill.wire.json import encode, encode_ascii
 
 EXPIRED = LineError("batch_expired", "This request could not be executed before the completion window expired.")
 CANCELLED = LineError("batch_cancelled", "The batch was cancelled before this request executed.")
+INPUT_LOST = LineError("input_file_lost", "The batch's input file was lost before this request executed.")
 TIMED_OUT = LineError("request_timeout", "The underlying call to the model timed out.")
 
 

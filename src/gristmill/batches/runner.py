@@ -18,7 +18,7 @@ from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.storage.answers import AnswerStore
-from gristmill.storage.protocol import Storage
+from gristmill.storage.protocol import BlobLost, Storage
 from gristmill.storage.records import BatchRecord, Stage
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Progress
@@ -73,7 +73,10 @@ class Runner:
                 if self.stop.requested and step.stage is not Stage.ENDING:
                     # The clock was set back: whoever takes the batch up now does not know of its end.
                     return
-                await self._take(step)
+                try:
+                    await self._take(step)
+                except* BlobLost as group:
+                    await self._fail(str(group.exceptions[0]))
         finally:
             watching.cancel()
             self.stop.close()
@@ -131,6 +134,16 @@ class Runner:
         await self._change(lifecycle.rejected(errors, _now()))
         await self._storage.metadata.rows.clear(self.batch.seq)
         log.info("batch rejected", batch=self.batch.id, errors=len(errors))
+
+    async def _fail(self, reason: str) -> None:
+        """The input is gone or cut off, and no retry brings it back. What has been answered is kept."""
+        await self._reload()
+        errors = [BatchError("input_file_lost", f"The input file cannot be read any more. {reason}", param="file_id")]
+        if self.batch.in_progress_at is None:
+            await self._reject(errors)
+        elif self.batch.status == lifecycle.IN_PROGRESS:
+            await finalize(self._storage, self.batch, lifecycle.FAILED, _now(), errors)
+            log.error("batch failed", batch=self.batch.id, reason=reason)
 
     async def _execute(self) -> None:
         known = await self.stop.unless(self._known_answers())

@@ -52,6 +52,10 @@ class Files(Protocol):
         """None for unknown and deleted files."""
         ...
 
+    async def get_kept(self, file_id: str) -> FileRecord | None:
+        """A deleted file, too, as long as its bytes are kept for a batch that reads it."""
+        ...
+
     async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page: ...
     async def delete(self, file_id: str) -> bool:
         """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""

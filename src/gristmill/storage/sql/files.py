@@ -47,6 +47,11 @@ class SqlFiles:
         found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return FileRecord(**found._mapping) if found else None
 
+    async def get_kept(self, file_id: str) -> FileRecord | None:
+        query = select(*_FIELDS).where(files.c.id == file_id, ~files.c.erased)
+        found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return FileRecord(**found._mapping) if found else None
+
     async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page:
         query = select(*_FIELDS).where(~files.c.deleted)
         if purpose is not None:

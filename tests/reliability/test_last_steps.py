@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.batches.job_folder import Ending, JobFolder
 from requests_jsonl import chat_line, jsonl
 
 #: Runs the command, and kills it when the function returns for the given time; with -1, when it is first called.
@@ -140,3 +141,59 @@ def test_of_two_at_once_one_works_and_the_other_says_so(folder: Path, words: tup
     worker, refused = sorted(both, key=lambda process: process.returncode or 0)
     assert f"is being written by another Gristmill (process {worker.pid})" in said[refused.pid]
     assert len(said[refused.pid].splitlines()) == 1 and "Traceback" not in said[worker.pid]
+
+
+MANY = """
+import sys
+from pathlib import Path
+from gristmill.batches.job_folder import Ending, JobFolder
+from gristmill.user_error import UserError
+output, refused = Path("out.jsonl"), 0
+for number in range(300):
+    folder = JobFolder(output)
+    identity = {"number": number // 3}
+    try:
+        with folder.held():
+            assert not Path("inside").exists(), "two at once"
+            Path("inside").touch()
+            try:
+                if folder.ending(identity) is None and number % 5:
+                    folder.begin(identity)
+                    output.touch()
+                    folder.end(Ending(identity, [], 0))
+            finally:
+                Path("inside").unlink()
+    except UserError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_many_that_begin_and_end_at_the_same_moment_never_work_side_by_side(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MANY]
+    several = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    said = [process.communicate(timeout=120) for process in several]
+    assert [errors for _, errors in said] == [""] * 4
+    assert sum(int(refused) for refused, _ in said) < 4 * 300
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_the_folder_of_one_that_begins_is_not_removed_by_one_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, begins = JobFolder(tmp_path / "out"), JobFolder(tmp_path / "out")
+    remove_ended = JobFolder._remove_ended
+
+    def and_another_begins(folder: JobFolder) -> None:
+        remove_ended(folder)
+        begins._acquire()
+
+    monkeypatch.setattr(JobFolder, "_remove_ended", and_another_begins)
+    with ends.held():
+        ends.begin({})
+        (tmp_path / "out").touch()
+        ends.end(Ending({}, [], 0))
+    assert (begins.path / "held").exists()

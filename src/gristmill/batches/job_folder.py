@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class JobFolder:
         self.path = output.parent / f".{output.name}.gristmill"
         self._output = output
         self._lock = -1
+        #: Whether the folder is there, and ours: once it is removed, the next one of this name is somebody else's.
+        self._ours = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -48,7 +50,7 @@ class JobFolder:
             if self._read_ending() is not None:
                 self._remove_ended()
         finally:
-            if not self.begun() and self._read_ending() is None:
+            if self._ours and not self.begun() and self._read_ending() is None:
                 self.discard()
             os.close(self._lock)
 
@@ -82,6 +84,7 @@ class JobFolder:
 
     def discard(self) -> None:
         """In one step: half a folder, left behind by a kill, would look like a job to go on with."""
+        self._ours = False
         try:
             self.path.replace(self._removed)
         except FileNotFoundError:
@@ -99,12 +102,15 @@ class JobFolder:
             return None
 
     def _remove_ended(self) -> None:
-        """The ending last: as long as it is there, nothing else is looked at."""
+        """The ending after all else: as long as it is there, nothing else is looked at."""
         for entry in self.path.iterdir():
-            if entry.name != _ENDING:
+            if entry.name not in (_ENDING, _LOCK):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         (self.path / _ENDING).unlink()
-        self.path.rmdir()
+        self._ours = False
+        (self.path / _LOCK).unlink()
+        with suppress(OSError):  # Another process has begun anew in it.
+            self.path.rmdir()
 
     def _acquire(self) -> None:
         if not self._output.parent.is_dir():
@@ -122,7 +128,7 @@ class JobFolder:
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         if self._lock >= 0:
             os.close(self._lock)
-        self._lock = lock
+        self._lock, self._ours = lock, True
 
     def _hold(self) -> int:
         while True:

@@ -53,6 +53,9 @@ class RealServer:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def died(self) -> bool:
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -88,6 +91,8 @@ def llama_cpp(catalog_model: str, log: Path) -> RealServer:
     port = _free_port()
     command = [str(binary), "-m", str(locate(catalog_model).path), "--alias", catalog_model, "--port", str(port)]
     command += ["--host", "127.0.0.1", "-c", str(2 * CONTEXT), "-np", "2", "-t", "2", "--api-key", KEY]
+    # Repacked weights may use AMX, which a sandbox's kernel may not allow though the processor has it.
+    command += ["--no-repack"]
     return RealServer("llamacpp", command, port, catalog_model, log)
 
 

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from mortal_server import MortalServer
+from openai_real_server import KEY, RealServer, llama_cpp
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
+from gristmill.dispatch.stop import Stop
 from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
 from gristmill.engines.protocol import Completion, EngineError, ErrorKind
 from gristmill.wire.chat import ChatCompletionRequest, Message
@@ -143,3 +146,46 @@ def test_a_run_with_rows_that_kill_the_server_ends_with_them_in_the_error_file(t
     assert {line["custom_id"] for line in errors} == {"row-50", "row-150"}
     for line in errors:
         assert "broke while it was answering" in line["response"]["body"]["error"]["message"]
+
+
+async def test_a_row_that_kills_a_real_llama_cpp_server_ends_as_itself(tmp_path, monkeypatch):
+    """By a schema that nests so deep that the server's recursion overflows its stack (SIGSEGV, b11434)."""
+    depth = 20_000
+    schema = msgspec.Raw(b'{"type":"array","items":' * depth + b'{"type":"string"}' + b"}" * depth)
+    deadly = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    deaths = 0
+
+    async def keep(server: RealServer) -> None:
+        nonlocal deaths
+        while True:
+            await asyncio.sleep(0.1)
+            if server.died():
+                deaths += 1
+                await asyncio.to_thread(server.__enter__)
+
+    with llama_cpp("smollm2-135m-instruct", tmp_path / "log") as server:
+        monkeypatch.setenv("TEST_ENGINE_KEY", KEY)
+        engine = OpenAICompatibleEngine(OpenAICompatibleOptions(api_key_env="TEST_ENGINE_KEY"), server.url)
+        await engine.start()
+        keeper = asyncio.create_task(keep(server))
+        dispatcher = Dispatcher(engine, policy=POLICY)
+
+        async def row(number: int) -> Completion | EngineError:
+            request = ChatCompletionRequest(
+                [Message("user", f"Count to {number}.")], engine.models[0], max_tokens=4,
+                response_format=deadly if number == 5 else None,
+            )  # fmt: skip
+            try:
+                return await dispatcher.complete(request, Stop())
+            except EngineError as error:
+                return error
+
+        try:
+            async with asyncio.timeout(400):
+                results = await asyncio.gather(*map(row, range(12)))
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await engine.stop()
+    assert [number for number, result in enumerate(results) if isinstance(result, EngineError)] == [5]
+    assert results[5].kind is ErrorKind.INTERRUPTED and deaths in (3, 4)  # the last may not have been seen yet

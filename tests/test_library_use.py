@@ -78,7 +78,7 @@ def run(program: str, *arguments: str, home: Path) -> None:
 
 SCORE = """
 table = polars.DataFrame({"name": ["Ada", "Ben"], "years": [3, 20]})
-options = dict(rubric="Score the miller.", scale=range(11), engine=sys.argv[1])
+options = dict(rubric="Score the miller.", scale=range(11), on=gristmill.EngineSettings(sys.argv[1]))
 scored = gristmill.score(table, **options)
 assert scored["score"].null_count() == 0
 
@@ -119,8 +119,8 @@ INTERRUPTED = """
 import asyncio, signal, sys, threading, time
 import polars, gristmill
 table = polars.DataFrame({"name": [str(n) for n in range(200)]})
-options = dict(rubric="Score.", scale=range(11), engine="simulated", resume=sys.argv[1],
-               options={"prefill_speed": 20, "slots": 1})
+slow = gristmill.EngineSettings("simulated", options={"prefill_speed": 20, "slots": 1})
+options = dict(rubric="Score.", scale=range(11), on=slow, resume=sys.argv[1])
 
 def score():
     return gristmill.score(table, **options)

@@ -1,28 +1,41 @@
 """Gristmill: huge batches of LLM requests that share most of their prompt, on machines you own.
 
-From Python: ``gristmill.score`` for the rows of a frame, ``gristmill.Client`` for batches on a server.
+From Python: ``gristmill.score`` and ``gristmill.audit`` for the rows of a frame, ``gristmill.agreement`` of scores with
+right ones, ``gristmill.Client`` for batches on a server.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gristmill.client import Client as Client
+    from gristmill.engines.registry import EngineSettings as EngineSettings
+    from gristmill.scoring.conductor import ScoreOptions as ScoreOptions
+    from gristmill.scoring.frames import Better as Better
+    from gristmill.scoring.frames import ServerSettings as ServerSettings
+    from gristmill.scoring.frames import audit as audit
     from gristmill.scoring.frames import score as score
+    from gristmill.scoring.truth import agreement as agreement
 
 __version__ = "0.1.0"
-__all__ = ["Client", "__version__", "score"]
+
+_MODULES = {
+    "Better": "scoring.frames",
+    "Client": "client",
+    "EngineSettings": "engines.registry",
+    "ScoreOptions": "scoring.conductor",
+    "ServerSettings": "scoring.frames",
+    "agreement": "scoring.truth",
+    "audit": "scoring.frames",
+    "score": "scoring.frames",
+}
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Imported when asked for: the command line must not wait for tables."""
-    if name == "Client":
-        from gristmill.client import Client
-
-        return Client
-    if name == "score":
-        from gristmill.scoring.frames import score
-
-        return score
-    raise AttributeError(f"module 'gristmill' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'gristmill' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gristmill.{_MODULES[name]}"), name)

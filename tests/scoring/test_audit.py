@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from gristmill.scoring.audit import difference, sample, variants
-from gristmill.scoring.job import ScoreSettings
 from gristmill.scoring.outcome import Outcome
+from gristmill.scoring.passes import PassSettings
 from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, shared_body
 from gristmill.scoring.questions import Question
 from gristmill.scoring.scale import parse_scale
 
-SETTINGS = ScoreSettings(Instrument("Score.", parse_scale("0..10")), LABELS)
+SETTINGS = PassSettings(Instrument("Score.", parse_scale("0..10")), LABELS)
 
 
 def scores(*values: float | None) -> dict[Question, Outcome]:

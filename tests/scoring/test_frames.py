@@ -14,7 +14,7 @@ from gristmill.user_error import UserError
 from server_process import ServerProcess
 
 TABLE = pl.DataFrame({"name": ["Ada", "Ben", None], "years": [3, 20, 7]})
-ASKED = {"rubric": "Score the miller.", "scale": range(11), "engine": "simulated"}
+ASKED = {"rubric": "Score the miller.", "scale": range(11), "on": gristmill.EngineSettings("simulated")}
 
 
 def test_a_polars_frame_comes_back_with_scores():
@@ -35,7 +35,10 @@ def test_a_pandas_frame_comes_back_as_one():
 
 def test_only_the_columns_that_are_named_are_sent():
     twice = TABLE.with_columns(years=pl.Series([1, 2, 3]))
-    one, other = (gristmill.score(each, columns=["name"], **ASKED)["score"].to_list() for each in (TABLE, twice))
+    one, other = (
+        gristmill.score(each, options=gristmill.ScoreOptions(columns=["name"]), **ASKED)["score"].to_list()
+        for each in (TABLE, twice)
+    )
     assert one == other != gristmill.score(TABLE, **ASKED)["score"].to_list()
 
 
@@ -47,12 +50,12 @@ def test_it_runs_where_a_loop_is_running_already():
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path: Path):
-    journal = {"journal": str(tmp_path / "journal")}
+    noting = gristmill.EngineSettings("simulated", options={"journal": str(tmp_path / "journal")})
     for _ in range(2):
-        gristmill.score(TABLE, **ASKED, options=journal, resume=tmp_path / "state")
+        gristmill.score(TABLE, **ASKED | {"on": noting}, resume=tmp_path / "state")
     assert len((tmp_path / "journal").read_text().splitlines()) == 3
     with pytest.raises(UserError, match="table or row template changed"):
-        gristmill.score(TABLE.head(2), **ASKED, options=journal, resume=tmp_path / "state")
+        gristmill.score(TABLE.head(2), **ASKED | {"on": noting}, resume=tmp_path / "state")
     # As the error says.
     shutil.rmtree(tmp_path / "state" / "1" / "run")
     assert gristmill.score(TABLE.head(2), **ASKED, resume=tmp_path / "state").height == 2
@@ -64,23 +67,40 @@ def test_bad_wishes_are_clear_errors():
     with pytest.raises(UserError, match="A scale has 2 to"):
         gristmill.score(TABLE, **(ASKED | {"scale": range(1)}))
     with pytest.raises(UserError, match="the column 'age'"):
-        gristmill.score(TABLE, **ASKED, row="{{ age }}")
+        gristmill.score(TABLE, **ASKED, options=gristmill.ScoreOptions(row="{{ age }}"))
+
+
+def test_unsure_scores_are_asked_of_a_better_model():
+    better = gristmill.Better("score > 5", gristmill.EngineSettings("simulated", "better"))
+    first, both = gristmill.score(TABLE, **ASKED), gristmill.score(TABLE, **ASKED, better=better)
+    unsure = first["score"] > 5
+    assert unsure.any() and not unsure.all()
+    assert (both["score_model"] == "better").fill_null(False).equals(unsure)
+
+
+def test_an_audit_and_a_comparison_from_python():
+    pytest.importorskip("scipy", reason="pip install 'gristmill[score]' runs this")
+    found = {each.name: each for each in gristmill.audit(TABLE, rows=3, **ASKED)}
+    assert found["the same again"].largest == 0.0
+    scores = gristmill.score(TABLE, **ASKED)["score"].to_list()
+    assert gristmill.agreement(scores, scores).measures[0].value == pytest.approx(1.0)
 
 
 def test_on_a_server_too(tmp_path: Path):
     server = ServerProcess(tmp_path / "data").start()
     try:
-        scored = gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        there = ASKED | {"on": gristmill.ServerSettings(server.base_url)}
+        scored = gristmill.score(TABLE, **there, resume=tmp_path / "state")
         assert scored.equals(gristmill.score(TABLE, **ASKED))
         client = gristmill.Client(server.base_url)
         assert client.models() == ["simulated"] and client.can_score("simulated")
         # Begun and noted: no second batch.
-        gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        gristmill.score(TABLE, **there, resume=tmp_path / "state")
         # A kill between the creation and its note: the batch is found again.
         (tmp_path / "state" / "1" / "batch.json").unlink()
-        gristmill.score(TABLE, **ASKED, server=server.base_url, resume=tmp_path / "state")
+        gristmill.score(TABLE, **there, resume=tmp_path / "state")
         assert len(client.page(10).data) == 1
         with pytest.raises(UserError, match="The server has no model 'other'. It has: simulated"):
-            gristmill.score(TABLE, **ASKED, server=server.base_url, model="other")
+            gristmill.score(TABLE, **ASKED | {"on": gristmill.ServerSettings(server.base_url, "other")})
     finally:
         server.stop()

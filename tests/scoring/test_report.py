@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from gristmill.planning.token_bill import Prices
-from gristmill.scoring.job import Scores
 from gristmill.scoring.outcome import Outcome, of_probabilities
 from gristmill.scoring.prompt import Instrument
 from gristmill.scoring.report import About, page, score_reports
@@ -37,7 +36,7 @@ def example() -> str:
         completed_at=3600, usage=usage, request_counts=RequestCounts(202, 201, 1),
     )  # fmt: skip
     truths = [float(row % 11) for row in range(202)]
-    reports = score_reports(ids, Scores(outcomes, [batch]), ["score"], TEN, truths, TEXT_OF)
+    reports = score_reports(ids, outcomes, ["score"], TEN, truths, TEXT_OF)
     return page(ABOUT, reports, [batch], Prices(0.15, 0.6, "EUR"))
 
 
@@ -46,13 +45,13 @@ def test_whatever_scale_is_taken_can_be_drawn(labels: str):
     scale = parse_scale(labels)
     outcomes = [[Outcome("generate", value, label)] for label, value in zip(*scale, strict=True)]
     truths = [0.0, 1.0, 1.0][: len(outcomes)]
-    reports = score_reports(range(len(outcomes)), Scores(outcomes, []), ["score"], scale, truths, TEXT_OF)
+    reports = score_reports(range(len(outcomes)), outcomes, ["score"], scale, truths, TEXT_OF)
     assert "How many rows" in page(ABOUT, reports, [], Prices())
 
 
 def test_the_median_of_two_scores_is_between_them():
     outcomes = [[Outcome("generate", value, f"{value:.0f}")] for value in (0.0, 10.0)]
-    (report,) = score_reports("ab", Scores(outcomes, []), ["score"], TEN, None, TEXT_OF)
+    (report,) = score_reports("ab", outcomes, ["score"], TEN, None, TEXT_OF)
     assert "<dt>median</dt><dd>5</dd>" in page(ABOUT, [report], [], Prices())
 
 

@@ -89,7 +89,7 @@ def plan(
     said = report(found, prices, piloted, tokenizer)
     if html is not None:
         told_engine = f"the {engine} engine" + (f" and {model}" if model else "")
-        _write(html, page(input_file.name, found, said, prices, told_engine if piloted else None, time.time()))
+        show.write_page(html, page(input_file.name, found, said, prices, told_engine if piloted else None, time.time()))
     if as_json:
         show.print_json(said)
     else:
@@ -113,13 +113,6 @@ def _tokenizer(name: str | None) -> PromptTokens | None:
     from gristmill.engines.openvino.open_tokenizer import open_tokenizer
 
     return open_tokenizer(name)
-
-
-def _write(target: Path, text: str) -> None:
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror}.") from None
 
 
 def _calculate(job: Job, as_json: bool) -> None:

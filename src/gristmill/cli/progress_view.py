@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Self
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -42,7 +43,7 @@ class ProgressView:
         self._silent = False
         self._last = ("", 0, 1)
 
-    def __enter__(self) -> ProgressView:
+    def __enter__(self) -> Self:
         if console.is_terminal:
             self._bar.start()
         return self

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +17,13 @@ from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
 
 if TYPE_CHECKING:
     # Imported where it is used: tables and templates would slow every other command's start.
-    import polars as pl
-
     from gristmill.batches.host import HostSettings
-    from gristmill.batches.local_run import LocalRun
-    from gristmill.client import Client
-    from gristmill.scoring.audit import Difference
-    from gristmill.scoring.job import Escalation
-    from gristmill.scoring.passes import Backend
-    from gristmill.scoring.plan import Planned
-    from gristmill.wire.batch import Batch
+    from gristmill.scoring.backend import Backend
+    from gristmill.scoring.conductor import Escalation
 
 
 def score(
@@ -88,71 +85,65 @@ def score(
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.host import HostSettings
     from gristmill.batches.job_folder import Ending, JobFolder
-    from gristmill.engines.http import shown
     from gristmill.planning.token_bill import Prices
-    from gristmill.scoring.job import with_scores
-    from gristmill.scoring.plan import Wanted, choose_method, plan
-    from gristmill.scoring.report import About, page, score_reports
+    from gristmill.scoring.conductor import ScoreOptions, Scoring
     from gristmill.scoring.scale import parse_scale
-    from gristmill.scoring.table import read_table, write_table
+    from gristmill.scoring.table import check_target, read_table, write_table
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
-    frame = read_table(table)
-    wanted = Wanted(
-        rubric=_text(rubric, "rubric"),
-        scale=parse_scale(scale),
+    options = ScoreOptions(
         id_column=id_column,
         row=_text(Path(row), "row template") if row is not None and "{" not in row else row,
         examples=read_table(examples) if examples is not None else None,
         criteria=[each.strip() for each in (criteria or "").split(",") if each.strip()],
+        method=method,
         reason=reason,
         name=name,
         truth=truth,
         most_off_scale=most_off_scale,
     )
-    engine_settings = config.engine_settings(engine, model, url, engine_option)
-    answers = config.default_data_folder() / "answers.db"
     host = HostSettings(
         StorageSettings(Path()),
-        engine_settings,
+        config.engine_settings(engine, model, url, engine_option),
         concurrency,
         request_timeout,
-        answers=answers,
+        answers=config.default_data_folder() / "answers.db",
         start_wait=config.wait_seconds(wait, "--wait"),
     )
-    backend = _backend(server, host, reuse_answers)
-    second = None
-    if escalate is not None:
-        second = host._replace(engine=_escalated(engine_settings, escalate, escalate_engine, escalate_url))
-    elif when is not None or escalate_engine is not None or escalate_url is not None:
-        raise UserError("Say which model to escalate to, with --escalate.")
-    planned = plan(frame, wanted, choose_method(method, wanted, backend))
+    second = _second(host, escalate, when, escalate_engine, escalate_url)
+    escalation = _escalation(second, when, server, reuse_answers)
+    frame = read_table(table)
+    scoring = Scoring(
+        frame, _text(rubric, "rubric"), parse_scale(scale), options, _backend(server, host, reuse_answers), escalation
+    )
     if show_rows is not None:
-        show_score.print_prompts(planned, min(show_rows, frame.height))
+        show_score.print_prompts(scoring.prompts(show_rows))
         return
     if audit is not None:
-        show_score.print_differences(_audit(planned, min(audit, frame.height), backend))
+        with _stops(), tempfile.TemporaryDirectory(prefix="gristmill-audit-") as work:
+            show_score.print_differences(scoring.audit(audit, Path(work)))
         return
-    target = _checked_target(output, report, frame)
-    escalation = _escalation(second, when, server, planned, reuse_answers)
-    folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
+    if output is None:
+        raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
+    check_target(output, frame)
+    for what, path in (("output", output), ("report", report)):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")
+    folder, identity = JobFolder(output), config.arguments(context, Path(table), rubric)
     with folder.held():
         ending = folder.ending(identity)
         if ending is None:
             folder.check_output(overwrite)
             folder.begin(identity)
-            scores = planned.job.run(folder.path, backend, escalation)
-            write_table(with_scores(frame, scores, wanted.names), target, keep_formulas)
-            ids = frame[id_column].to_list()
-            reports = score_reports(ids, scores, wanted.names, wanted.scale, planned.truths, planned.job.text_of)
+            with _stops():
+                scored = scoring.run(folder.path)
+            write_table(scored.table, output, keep_formulas)
             if report is not None:
-                where = f"{engine} engine" if server is None else f"on the server {shown(server)}"
-                about = About(Path(table).name, planned.settings.instrument, backend.model, where, time.time())
-                prices = Prices(prompt_price, output_price, currency)
-                _write_page(report, page(about, reports, scores.batches, prices))
-            failed, lines = show_score.score_lines(ids, scores, wanted.names, target)
-            ending = Ending(identity, [*lines, *show_score.agreement_lines(reports)], failed)
+                page = scoring.page(Path(table).name, scored, Prices(prompt_price, output_price, currency))
+                show.write_page(report, page)
+            failed, lines = show_score.score_lines(scored.reports, output)
+            ending = Ending(identity, [*lines, *show_score.agreement_lines(scored.reports)], failed)
             folder.end(ending)
         else:
             show.console.print("This was finished before; nothing is asked again.")
@@ -162,69 +153,62 @@ def score(
         raise typer.Exit(1)
 
 
-def _escalated(first: EngineSettings, model: str, engine: str | None, url: str | None) -> EngineSettings:
-    """Options of the first engine are for no other."""
-    if engine is None or engine == first.engine:
-        return first._replace(model=model, url=url or first.url)
-    return EngineSettings(engine, model, url)
+class _PassView(ProgressView):
+    """A batch of several: what came of it is said when it has ended."""
+
+    def ended(self, batch: Batch) -> None:
+        show.console.print(" ".join(filter(None, (show.summary(batch), self.speed(batch)))))
+
+
+@contextmanager
+def _stops() -> Iterator[None]:
+    """A signal ends the command, with a word on how to go on."""
+    from gristmill.scoring.backend import Interrupted
+
+    # What exists now stays: to walk through it at every full collection would stop the event loop for a tenth of a
+    # second.
+    gc.freeze()
+    try:
+        yield
+    except Interrupted as stop:
+        show.console.print(f"Stopped. What is done is kept in {stop.folder}; the same command goes on from there.")
+        raise typer.Exit(130) from None
+
+
+def _second(
+    first: HostSettings, model: str | None, when: str | None, engine: str | None, url: str | None
+) -> HostSettings | None:
+    """Of the better model. Options of the first engine are for no other."""
+    if model is None:
+        if when is not None or engine is not None or url is not None:
+            raise UserError("Say which model to escalate to, with --escalate.")
+        return None
+    if engine is None or engine == first.engine.engine:
+        return first._replace(engine=first.engine._replace(model=model, url=url or first.engine.url))
+    return first._replace(engine=EngineSettings(engine, model, url))
 
 
 def _escalation(
-    host: HostSettings | None, when: str | None, server: str | None, planned: Planned, reuse_answers: bool
+    second: HostSettings | None, when: str | None, server: str | None, reuse_answers: bool
 ) -> Escalation | None:
-    from gristmill.scoring.condition import Condition
-    from gristmill.scoring.job import Escalation
-    from gristmill.scoring.prompt import GENERATE
+    from gristmill.scoring.conductor import Escalation
 
-    if host is None:
+    if second is None:
         return None
     if when is None:
         raise UserError("Say which scores are asked of the better model, too: --when 'entropy > 1.5', for example.")
-    condition = Condition(when)
-    condition.check(planned.settings.method)
-    backend = _backend(server, host, reuse_answers)
-    method = GENERATE if planned.settings.method is GENERATE else backend.labels_method
-    return Escalation(condition, backend, method)
+    return Escalation(when, _backend(server, second, reuse_answers))
 
 
 def _backend(server: str | None, host: HostSettings, reuse_answers: bool) -> Backend:
     if server is None:
         from gristmill.scoring.local import LocalBackend
 
-        return LocalBackend(host, _run_to_end, reuse_answers)
+        return LocalBackend(host, reuse_answers, _PassView, (signal.SIGINT, signal.SIGTERM))
     from gristmill.client import Client
     from gristmill.scoring.remote import RemoteBackend
 
-    return RemoteBackend(Client(server), host.engine.model, _watched, reuse_answers)
-
-
-def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
-    from gristmill.cli.run import run_to_end
-
-    batch, speed = run_to_end(local, settings)
-    show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
-    return batch
-
-
-def _watched(client: Client, batch: Batch) -> Batch:
-    with ProgressView() as view:
-        batch = client.wait(batch, view.update, view.no_answer)
-        speed = view.speed(batch)
-    show.console.print(" ".join(filter(None, (show.summary(batch), speed))))
-    return batch
-
-
-def _checked_target(output: Path | None, report: Path | None, frame: pl.DataFrame) -> Path:
-    """Where the scores go. Raises UserError where a file could not be written in the end."""
-    from gristmill.scoring.table import check_target
-
-    if output is None:
-        raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
-    check_target(output, frame)
-    for what, path in (("output", output), ("report", report)):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")
-    return output
+    return RemoteBackend(Client(server), host.engine.model, reuse_answers, _PassView)
 
 
 def _text(path: Path, what: str) -> str:
@@ -236,18 +220,3 @@ def _text(path: Path, what: str) -> str:
         raise UserError(f"The {what} {path} is not UTF-8: save it as UTF-8.") from None
     except OSError as error:
         raise UserError(f"The {what} {path} cannot be read: {error.strerror}.") from None
-
-
-def _audit(planned: Planned, rows: int, backend: Backend) -> list[Difference]:
-    from gristmill.scoring.audit import audit, sample
-
-    with tempfile.TemporaryDirectory(prefix="gristmill-audit-") as folder:
-        chosen = sample(planned.job.rows, rows)
-        return audit(planned.settings, chosen, planned.job.text_of, Path(folder), backend)
-
-
-def _write_page(target: Path, text: str) -> None:
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror}.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from gristmill.printable import printable, printable_json, printable_lines
 from gristmill.telemetry.progress import duration
+from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, BatchError
 
 _SHOWN_ERRORS = 20
@@ -135,3 +137,11 @@ def local_time(seconds: float) -> str:
 
 def number(value: float) -> str:
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def write_page(target: Path, text: str) -> None:
+    """Raises UserError."""
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}.") from None

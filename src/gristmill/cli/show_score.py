@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,23 +13,16 @@ from gristmill.printable import printable
 
 if TYPE_CHECKING:
     from gristmill.scoring.audit import Difference
-    from gristmill.scoring.job import Scores
-    from gristmill.scoring.plan import Planned
+    from gristmill.scoring.conductor import Prompt
     from gristmill.scoring.report import ScoreReport
 
 _LISTED_ERRORS = 5
 
 
-def print_prompts(planned: Planned, rows: int) -> None:
-    from gristmill.scoring.prompt import row_messages, shared_body
-
-    instrument, method = planned.settings.instrument, planned.settings.method
-    for message in shared_body(instrument, method)["messages"]:
-        show.print_text(f"--- {message['role']} (all rows)\n{message['content']}")
-    for number in range(rows):
-        for criterion in instrument.criteria or (None,):
-            for message in row_messages(planned.job.text_of(number), criterion, method):
-                show.print_text(f"--- {message['role']} (row {number + 1})\n{message['content']}")
+def print_prompts(prompts: Iterable[Prompt]) -> None:
+    for prompt in prompts:
+        rows = "all rows" if prompt.row is None else f"row {prompt.row + 1}"
+        show.print_text(f"--- {prompt.role} ({rows})\n{prompt.text}")
 
 
 def print_differences(found: Sequence[Difference]) -> None:
@@ -43,20 +36,21 @@ def print_differences(found: Sequence[Difference]) -> None:
     show.print_table(table)
 
 
-def score_lines(ids: list[object], scores: Scores, names: list[str], output: Path) -> tuple[int, list[str]]:
+def score_lines(reports: Sequence[ScoreReport], output: Path) -> tuple[int, list[str]]:
     """How many scores are missing, and what to say of what came out."""
     failed = [
-        (ids[row], names[place], outcome.error)
-        for row, outcomes in enumerate(scores.outcomes)
-        for place, outcome in enumerate(outcomes)
-        if outcome.score is None
+        (report.ids[row], report.name, report.outcomes[row].error)
+        for row in range(len(reports[0].outcomes))
+        for report in reports
+        if report.outcomes[row].score is None
     ]
-    total = len(ids) * len(names)
+    total = sum(len(report.outcomes) for report in reports)
     lines = [f"{total - len(failed):,} of {total:,} scores: {output}"]
     for row_id, name, error in failed[:_LISTED_ERRORS]:
         lines.append(f"  {printable(row_id)}: no {printable(name)}: {printable(error)}")
     if len(failed) > _LISTED_ERRORS:
-        lines.append(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {printable(names[0])}_error")
+        column = printable(reports[0].name)
+        lines.append(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {column}_error")
     return len(failed), lines
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from gristmill.scoring.job import Asking, ScoreSettings
+from gristmill.scoring.backend import Backend
 from gristmill.scoring.outcome import Outcome
-from gristmill.scoring.passes import Backend
+from gristmill.scoring.passes import Passes, PassSettings
 from gristmill.scoring.prompt import GENERATE, Wording
 from gristmill.scoring.questions import Question
 
@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     """A change to what is asked; ``rows`` in the order in which they are asked."""
 
     name: str
-    settings: ScoreSettings
+    settings: PassSettings
     rows: Sequence[int]
 
 
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
     spearman: float | None
 
 
-def variants(settings: ScoreSettings, rows: Sequence[int]) -> list[Variant]:
+def variants(settings: PassSettings, rows: Sequence[int]) -> list[Variant]:
     """The changes; the first entry is none."""
     backwards = list(reversed(rows))
     found = [
@@ -56,16 +56,16 @@ def variants(settings: ScoreSettings, rows: Sequence[int]) -> list[Variant]:
 
 
 def audit(
-    settings: ScoreSettings, rows: Sequence[int], text_of: Callable[[int], str], folder: Path, backend: Backend
+    settings: PassSettings, rows: Sequence[int], text_of: Callable[[int], str], folder: Path, backend: Backend
 ) -> list[Difference]:
     """A difference for each change. Raises UserError."""
     criteria = max(len(settings.instrument.criteria), 1)
     first: dict[Question, Outcome] = {}
     differences = []
     for number, variant in enumerate(variants(settings, rows)):
-        asking = Asking(folder / str(number), backend, variant.settings, text_of)
+        passes = Passes(folder / str(number), backend, variant.settings, text_of)
         asked = (Question(row, criterion) for row in variant.rows for criterion in range(criteria))
-        found = dict(asking.outcomes(asked, variant.settings.method))
+        found = dict(passes.outcomes(asked, variant.settings.method))
         if number == 0:
             first = found
         else:
@@ -81,7 +81,7 @@ def difference(name: str, first: dict[Question, Outcome], other: dict[Question, 
     if not both:
         return Difference(name, 0, missing, None, None, None)
     gaps = [abs(one - two) for one, two in both]
-    return Difference(name, len(both), missing, math.fsum(gaps) / len(gaps), max(gaps), _spearman(both))
+    return Difference(name, len(both), missing, math.fsum(gaps) / len(gaps), max(gaps), _rank_correlation(both))
 
 
 def sample(rows: int, count: int) -> list[int]:
@@ -90,11 +90,11 @@ def sample(rows: int, count: int) -> list[int]:
     return [int((place + 0.5) * rows / chosen) for place in range(chosen)]
 
 
-def _worded(settings: ScoreSettings, wording: Wording) -> ScoreSettings:
+def _worded(settings: PassSettings, wording: Wording) -> PassSettings:
     return settings._replace(instrument=settings.instrument._replace(wording=wording))
 
 
-def _spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
+def _rank_correlation(pairs: Iterable[tuple[float, float]]) -> float | None:
     frame = pl.DataFrame(pairs, schema=["one", "two"], orient="row")
     found: float | None = frame.select(pl.corr("one", "two", method="spearman")).item()
     return None if found is None or math.isnan(found) else found

@@ -1,144 +1,105 @@
-"""``gristmill.score``: scores for a Polars or pandas frame, from Python."""
+"""Scores for Polars and pandas frames, from Python."""
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
 from gristmill.batches.host import HostSettings
-from gristmill.batches.local_run import LocalRun
 from gristmill.client import Client
 from gristmill.engines.registry import EngineSettings
-from gristmill.scoring.job import Scores, with_scores
+from gristmill.scoring.audit import Difference
+from gristmill.scoring.backend import Backend
+from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring
 from gristmill.scoring.local import LocalBackend
-from gristmill.scoring.passes import Backend
-from gristmill.scoring.plan import Planned, Wanted, choose_method, plan
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
 from gristmill.storage.open import StorageSettings
-from gristmill.wire.batch import Batch
 
 Frame = TypeVar("Frame")
 
 
+class ServerSettings(NamedTuple):
+    """A server by its base URL, with its ``/v1``; ``model`` None for its only one."""
+
+    url: str
+    model: str | None = None
+    api_key: str | None = None
+
+
+class Better(NamedTuple):
+    """Scores for which ``when`` holds ("entropy > 1.5 or 4 <= score <= 6") are asked of the model ``on``, too."""
+
+    when: str
+    on: EngineSettings | ServerSettings
+
+
 def score(
     frame: Frame,
-    *,
     rubric: str,
     scale: range | str,
-    row: str | None = None,
-    examples: Any = None,
-    criteria: Sequence[str] = (),
-    method: str | None = None,
-    reason: bool = False,
-    name: str = "score",
-    columns: Sequence[str] | None = None,
-    most_off_scale: float = 0.5,
-    server: str | None = None,
-    engine: str = "openvino",
-    model: str | None = None,
-    url: str | None = None,
-    options: Mapping[str, object] | None = None,
-    concurrency: int | None = None,
+    *,
+    options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
+    on: EngineSettings | ServerSettings = EngineSettings("openvino"),  # noqa: B008 - immutable
+    better: Better | None = None,
     resume: str | Path | None = None,
 ) -> Frame:
     """The frame (Polars or pandas) with the scores of its rows as further columns, as ``gristmill score`` writes them.
 
-    ``rubric`` is its text; ``scale`` a range or what ``--scale`` takes; ``row`` a Jinja2 template (by default a line
-    for each of ``columns``, which are all). ``resume`` names a folder that keeps what is done, so that the same call
-    goes on after an interruption; without it, nothing is kept. Raises ``UserError``; rows that fail have no score, but
-    say why.
+    ``rubric`` is its text; ``scale`` a range or what ``--scale`` takes; ``on`` an engine here, or a server. ``resume``
+    names a folder that keeps what is done, so that the same call goes on after an interruption; without it, nothing is
+    kept. Raises ``UserError``; rows that fail have no score, but say why.
     """
     table = _polars(frame)
-    wanted = Wanted(
-        rubric=rubric,
-        scale=_scale(scale),
-        row=row if row is not None or columns is None else _lines_of(columns),
-        examples=_polars(examples) if examples is not None else None,
-        criteria=criteria,
-        reason=reason,
-        name=name,
-        most_off_scale=most_off_scale,
-    )
-    texts = {key: str(value) for key, value in (options or {}).items()}
-    host = HostSettings(StorageSettings(Path()), EngineSettings(engine, model, url, texts), concurrency)
-    backend: Backend = LocalBackend(host, _run_to_end)
-    if server is not None:
-        backend = RemoteBackend(Client(server), model, lambda client, batch: client.wait(batch))
-    planned = plan(table, wanted, choose_method(method, wanted, backend))
-    return _like(frame, table, with_scores(table, _run(planned, backend, resume), wanted.names))
-
-
-def _run(planned: Planned, backend: Backend, resume: str | Path | None) -> Scores:
+    scoring = _scoring(table, rubric, scale, options, on, better)
     if resume is not None:
-        return planned.job.run(Path(resume), backend)
+        return _like(frame, table, scoring.run(Path(resume)).table)
     with tempfile.TemporaryDirectory(prefix="gristmill-score-") as folder:
-        return planned.job.run(Path(folder), backend)
+        return _like(frame, table, scoring.run(Path(folder)).table)
 
 
-def _run_to_end(local: LocalRun, settings: HostSettings) -> Batch:
-    """An interrupt of the caller's ends the run, with what is done stored, and stays an interrupt."""
-    batch = _in_own_thread(local, settings) if _has_loop() else asyncio.run(local.run(settings, _ignore))
-    if batch.status not in ("completed", "failed"):
-        raise RuntimeError(f"The batch ended as '{batch.status}', which nobody asked for.")
-    return batch
+def audit(
+    frame: Any,
+    rubric: str,
+    scale: range | str,
+    rows: int,
+    *,
+    options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
+    on: EngineSettings | ServerSettings = EngineSettings("openvino"),  # noqa: B008 - immutable
+) -> list[Difference]:
+    """How far ``rows`` scores, spread over the frame, differ under changes that should not matter. Raises
+    ``UserError``."""
+    scoring = _scoring(_polars(frame), rubric, scale, options, on, None)
+    with tempfile.TemporaryDirectory(prefix="gristmill-audit-") as folder:
+        return scoring.audit(rows, Path(folder))
 
 
-def _in_own_thread(local: LocalRun, settings: HostSettings) -> Batch:
-    """Where this thread runs an event loop already, as notebooks do."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-    ended: Future[Batch] = Future()
-
-    async def work() -> Batch:
-        task = asyncio.current_task()
-        assert task is not None
-        started.set_result((asyncio.get_running_loop(), task))
-        return await local.run(settings, _ignore)
-
-    def run() -> None:
-        try:
-            ended.set_result(asyncio.run(work()))
-        except BaseException as error:
-            ended.set_exception(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        return ended.result()
-    except KeyboardInterrupt:
-        loop, task = started.result()
-        if not ended.done():
-            loop.call_soon_threadsafe(task.cancel)
-        raise
-    finally:
-        thread.join()
+def _scoring(
+    table: pl.DataFrame,
+    rubric: str,
+    scale: range | str,
+    options: ScoreOptions,
+    on: EngineSettings | ServerSettings,
+    better: Better | None,
+) -> Scoring:
+    if options.examples is not None:
+        options = options._replace(examples=_polars(options.examples))
+    escalation = Escalation(better.when, _backend(better.on)) if better is not None else None
+    return Scoring(table, rubric, _scale(scale), options, _backend(on), escalation)
 
 
-def _ignore(_: Batch) -> None:
-    pass
-
-
-def _has_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _backend(on: EngineSettings | ServerSettings) -> Backend:
+    if isinstance(on, ServerSettings):
+        return RemoteBackend(Client(on.url, on.api_key), on.model)
+    texts = {key: str(value) for key, value in on.options.items()}
+    return LocalBackend(HostSettings(StorageSettings(Path()), on._replace(options=texts)))
 
 
 def _scale(scale: range | str) -> Scale:
     return parse_scale(scale) if isinstance(scale, str) else of_numbers(scale)
-
-
-def _lines_of(columns: Sequence[str]) -> str:
-    return "\n".join(f'{{% if row[{name!r}] != "" %}}{name}: {{{{ row[{name!r}] }}}}{{% endif %}}' for name in columns)
 
 
 def _polars(frame: Any) -> pl.DataFrame:

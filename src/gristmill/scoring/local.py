@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvloop
 
 from gristmill.batches.host import HostSettings
+from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
-from gristmill.scoring.passes import PassFiles
+from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, TOP_LOGPROBS_BEGUN, Method
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
-#: Runs until the batch has ended; raises whatever ends it before.
-RunToEnd = Callable[[LocalRun, HostSettings], Batch]
+_LOOK_SECONDS = 0.2
 
 
 class LocalBackend:
     """An engine of this machine. A pass that has ended is not run again."""
 
-    def __init__(self, host: HostSettings, run_to_end: RunToEnd, reuse_answers: bool = False) -> None:
-        """``host``: the storage in it is replaced by each pass's own."""
+    def __init__(
+        self,
+        host: HostSettings,
+        reuse_answers: bool = False,
+        make_view: MakeView = NoView,
+        stop_on: Sequence[signal.Signals] = (),
+    ) -> None:
+        """``host``: the storage in it is replaced by each pass's own. ``stop_on``: signals that
+        end a run in good order, which only a command may take."""
         self._host = host
-        self._run_to_end = run_to_end
         self._reuse_answers = reuse_answers
+        self._make_view = make_view
+        self._stop_on = stop_on
 
     @property
     def labels_method(self) -> Method:
@@ -43,7 +56,11 @@ class LocalBackend:
 
     @functools.cached_property
     def model(self) -> str:
-        return _served_model(self._host.engine)
+        return _model_of(self._host.engine)
+
+    @property
+    def place(self) -> str:
+        return f"{self._host.engine.engine} engine"
 
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
@@ -57,15 +74,67 @@ class LocalBackend:
             row_tokens = longest_row_tokens(input_file, len(msgspec.json.encode(shared)), shared.get("max_tokens", 0))
             storage = StorageSettings(local.state)
             settings = self._host._replace(storage=storage, engine=engine._replace(row_tokens=row_tokens))
-            batch = self._run_to_end(local, settings)
+            with self._make_view() as view:
+                batch = _await(self._until_ended(local, settings, view))
+            view.ended(batch)
         if batch.status == "failed":
             errors = batch.errors.data if batch.errors else []
             raise UserError("The rows were refused, nothing ran: " + "; ".join(each.message for each in errors[:3]))
         files = [local.path_of(file) for file in (batch.output_file_id, batch.error_file_id) if file is not None]
         return PassFiles(batch, files)
 
+    async def _until_ended(self, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
+        batch = await local.run(settings, view.update, view.starting, self._stop_on)
+        if not is_terminal(batch.status):
+            raise Interrupted(local.state)
+        return batch
 
-def _served_model(engine: EngineSettings) -> str:
+
+def _await(run: Coroutine[Any, Any, Batch]) -> Batch:
+    """In a thread of its own where this one runs an event loop already, as notebooks do."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run)
+    return _await_in_thread(run)
+
+
+def _await_in_thread(run: Coroutine[Any, Any, Batch]) -> Batch:
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    running: Future[Batch] = asyncio.run_coroutine_threadsafe(run, loop)
+    try:
+        return _result(running)
+    except BaseException:
+        # An interrupt comes to this thread: the other one puts its things away first.
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        raise
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _result(running: Future[Batch]) -> Batch:
+    """asyncio.run makes of an interrupt a cancellation of the caller's task, which this thread sees only if it looks,
+    as it runs no loop meanwhile."""
+    caller = asyncio.current_task()
+    while not wait([running], timeout=_LOOK_SECONDS).done:
+        if caller is not None and caller.cancelling():
+            raise asyncio.CancelledError
+    return running.result()
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _model_of(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
     if engine.engine == "openvino":
         from gristmill.engines.openvino.engine import DEFAULT_MODEL

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gristmill.client import Client
-from gristmill.scoring.passes import PassFiles
+from gristmill.engines.http import shown
+from gristmill.scoring.backend import MakeView, NoView, PassFiles
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -32,13 +32,13 @@ class RemoteBackend:
     """A server. A pass that was begun is not begun again: its batch is looked for."""
 
     def __init__(
-        self, client: Client, model: str | None, wait: Callable[[Client, Batch], Batch], reuse_answers: bool = False
+        self, client: Client, model: str | None, reuse_answers: bool = False, make_view: MakeView = NoView
     ) -> None:
-        """``model`` None: the server's only one. ``wait`` waits for a batch's end."""
+        """``model`` None: the server's only one."""
         self._client = client
         self._given_model = model
-        self._wait = wait
         self._reuse_answers = reuse_answers
+        self._make_view = make_view
 
     @functools.cached_property
     def labels_method(self) -> Method:
@@ -46,7 +46,11 @@ class RemoteBackend:
 
     @functools.cached_property
     def model(self) -> str:
-        return _served_model(self._client, self._given_model)
+        return _only_model(self._client, self._given_model)
+
+    @property
+    def place(self) -> str:
+        return f"on the server {shown(self._client.server)}"
 
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
@@ -67,7 +71,9 @@ class RemoteBackend:
             partial = note.with_suffix(".part")
             partial.write_bytes(msgspec.json.encode(_Note(batch.id, identity)))
             partial.replace(note)
-        batch = self._wait(self._client, batch)
+        with self._make_view() as view:
+            batch = self._client.wait(batch, view.update, view.no_answer)
+        view.ended(batch)
         if batch.status != "completed":
             errors = batch.errors.data if batch.errors else []
             said = "; ".join(each.message for each in errors[:3])
@@ -94,7 +100,7 @@ class RemoteBackend:
         return self._client.create(request, {_NAME: name.read_text()})
 
 
-def _served_model(client: Client, model: str | None) -> str:
+def _only_model(client: Client, model: str | None) -> str:
     """The model's name, or that of the server's only one. Raises UserError."""
     names = client.models()
     if model is None and len(names) != 1:

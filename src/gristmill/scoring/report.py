@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from gristmill.html_page import render, short, told_date
 from gristmill.planning.token_bill import Prices
-from gristmill.scoring.job import Scores
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.prompt import Instrument
 from gristmill.scoring.scale import Scale
@@ -62,18 +61,18 @@ class ScoreReport(NamedTuple):
 
 def score_reports(
     ids: Sequence[object],
-    scores: Scores,
+    outcomes: Sequence[Sequence[Outcome]],
     names: Sequence[str],
     scale: Scale,
     truths: Sequence[float | None] | None,
     text_of: Callable[[int], str],
 ) -> list[ScoreReport]:
-    """One a score, each compared with the ``truths``, where there are any."""
+    """One a score, each compared with the ``truths``, where there are any; ``outcomes`` by row and score."""
     found = []
     for place, name in enumerate(names):
-        outcomes = [row[place] for row in scores.outcomes]
-        compared = agreement([each.score for each in outcomes], truths) if truths is not None else None
-        found.append(ScoreReport(name, scale, ids, outcomes, compared, text_of))
+        column = [of_row[place] for of_row in outcomes]
+        compared = agreement([each.score for each in column], truths) if truths is not None else None
+        found.append(ScoreReport(name, scale, ids, column, compared, text_of))
     return found
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from gristmill.scoring.condition import Condition
-from gristmill.scoring.job import Escalation, check_names, with_scores
-from gristmill.scoring.passes import PassFiles
-from gristmill.scoring.plan import Wanted, choose_method, plan
+from gristmill.scoring.backend import PassFiles
+from gristmill.scoring.columns import check_names
+from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring, choose_method
 from gristmill.scoring.prompt import (
     GENERATE,
     LABELS,
@@ -46,6 +45,7 @@ class Told:
         self._answer = answer
         self.labels_method = labels
         self.model = "told"
+        self.place = "in a test"
         self.asked: list[tuple[str, list[str]]] = []
         self.shared: dict[str, dict[str, Any]] = {}
 
@@ -67,10 +67,9 @@ class Told:
         return PassFiles(Batch("b", endpoint, "f", "24h", "completed", 0), [folder / "good", folder / "bad"])
 
 
-def run(tmp_path: Path, backend: Told, method: Method | None = None, escalation: Escalation | None = None, **wishes):
-    wanted = Wanted("Score.", SCALE, id_column="id", **wishes)
-    planned = plan(TABLE, wanted, method or backend.labels_method)
-    return with_scores(TABLE, planned.job.run(tmp_path, backend, escalation), wanted.names)
+def run(tmp_path: Path, backend: Told, escalation: Escalation | None = None, table=TABLE, **wishes) -> pl.DataFrame:
+    options = ScoreOptions(id_column="id", **({"method": "labels"} | wishes))
+    return Scoring(table, "Score.", SCALE, options, backend, escalation).run(tmp_path).table
 
 
 def test_what_the_labels_cannot_say_is_generated(tmp_path):
@@ -91,28 +90,23 @@ def test_what_the_labels_cannot_say_is_generated(tmp_path):
 MANY = pl.DataFrame({"id": [f"{i:03}" for i in range(300)], "text": [f"row {i}" for i in range(300)]})
 
 
-def run_many(tmp_path: Path, backend: Told, **wishes) -> pl.DataFrame:
-    wanted = Wanted("Score.", SCALE, id_column="id", **wishes)
-    return with_scores(MANY, plan(MANY, wanted, LABELS).job.run(tmp_path, backend), wanted.names)
-
-
 def test_a_model_that_keeps_to_no_scale_is_noticed_in_the_first_rows(tmp_path):
     backend = Told(lambda name, text: OFF)
     with pytest.raises(UserError, match=r"(?s)first 50 answers of told, 50 are off the scale.*--method generate"):
-        run_many(tmp_path, backend)
+        run(tmp_path, backend, table=MANY)
     assert [(name, len(texts)) for name, texts in backend.asked] == [("0-first", 50)]
 
 
 def test_one_that_mostly_does_is_asked_every_row_once_and_what_is_off_again(tmp_path):
     backend = Told(lambda name, text: says('{"score": 1}') if name[0] == "2" else OFF if "9" in text else SURE)
-    scored = run_many(tmp_path, backend)
+    scored = run(tmp_path, backend, table=MANY)
     assert [(name, len(texts)) for name, texts in backend.asked] == [("0-first", 50), ("1", 250), ("2-off-scale", 57)]
     assert scored["score"].null_count() == 0 and scored["id"].equals(MANY["id"])
 
 
 def test_off_scale_probabilities_can_be_taken_as_they_are(tmp_path):
     backend = Told(lambda name, text: OFF)
-    assert run_many(tmp_path, backend, most_off_scale=1.0)["score"].null_count() == 0
+    assert run(tmp_path, backend, table=MANY, most_off_scale=1.0)["score"].null_count() == 0
 
 
 def test_an_answer_is_begun_where_the_engine_can_go_on_from_it():
@@ -133,7 +127,7 @@ def test_an_answer_that_is_not_valid_is_asked_for_once_more_and_no_more(tmp_path
         return says('{"score": 0}') if text == "two" else says("again no score")
 
     backend = Told(answer)
-    scored = run(tmp_path, backend, GENERATE)
+    scored = run(tmp_path, backend, method="generate")
     assert backend.asked[1:] == [("3-again", ["two", "three"])]
     assert backend.shared["3-again"]["temperature"] > 0 == backend.shared["1"]["temperature"]
     assert scored["score"].to_list() == [2.0, 0.0, None, None]
@@ -145,7 +139,7 @@ def test_a_better_model_that_fails_leaves_the_first_score(tmp_path):
     first = Told(lambda name, text: SURE)
     better = Told(lambda name, text: 500 if text == "one" else {"scores": [[1.0, 0.0, 0.0]]})
     better.model = "better"
-    scored = run(tmp_path, first, escalation=Escalation(Condition("score > 1"), better, LABELS))
+    scored = run(tmp_path, first, escalation=Escalation("score > 1", better))
     assert better.asked == [("1", ["one", "two", "three", "four"])]
     assert scored["score"].to_list() == [pytest.approx(1.9), 0.0, 0.0, 0.0]
     assert scored["score_before"].to_list() == [None, *[pytest.approx(1.9)] * 3]
@@ -154,7 +148,7 @@ def test_a_better_model_that_fails_leaves_the_first_score(tmp_path):
 
 
 def test_rows_too_long_for_any_model_are_not_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr("gristmill.scoring.job.LONGEST_TEXT", len("text: two"))
+    monkeypatch.setattr("gristmill.scoring.conductor.LONGEST_TEXT", len("text: two"))
     backend = Told(lambda name, text: SURE)
     scored = run(tmp_path, backend)
     assert backend.asked == [("1", ["one", "two"])]
@@ -163,9 +157,8 @@ def test_rows_too_long_for_any_model_are_not_asked(tmp_path, monkeypatch):
 
 def test_rows_without_any_text_are_not_asked(tmp_path):
     table = TABLE.with_columns(text=pl.Series(["one", None, "", " "]))
-    planned = plan(table, Wanted("Score.", SCALE, id_column="id", row="{{ text }}"), LABELS)
     backend = Told(lambda name, text: SURE)
-    scored = with_scores(table, planned.job.run(tmp_path, backend), ["score"])
+    scored = run(tmp_path, backend, table=table, row="{{ text }}")
     assert backend.asked == [("1", ["one"])]
     assert scored["score_error"].to_list() == [None, *["it is empty"] * 3]
 
@@ -179,9 +172,8 @@ def test_criteria_are_asked_one_by_one_behind_the_row(tmp_path):
 
 def test_what_comparing_needs_is_missed_before_anything_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    wanted = Wanted("Score.", SCALE, id_column="id", truth="text")
     with pytest.raises(UserError, match=r"gristmill\[score\]"):
-        plan(TABLE, wanted, LABELS)
+        Scoring(TABLE, "Score.", SCALE, ScoreOptions(id_column="id", truth="text"), Told(lambda *_: SURE))
 
 
 def test_a_name_that_is_taken_is_refused():
@@ -190,18 +182,18 @@ def test_a_name_that_is_taken_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "labels", "reason", "scale", "expected"),
+    ("name", "labels", "reason", "expected"),
     [
-        (None, LABELS, False, "0..10", LABELS),
-        (None, TOP_LOGPROBS, False, "0..9", GENERATE),
-        (None, LABELS, True, "0..10", GENERATE),
-        ("generate", LABELS, False, "0..10", GENERATE),
-        ("labels", TOP_LOGPROBS, False, "0..9", TOP_LOGPROBS),
+        (None, LABELS, False, LABELS),
+        (None, TOP_LOGPROBS, False, GENERATE),
+        (None, LABELS, True, GENERATE),
+        ("generate", LABELS, False, GENERATE),
+        ("labels", TOP_LOGPROBS, False, TOP_LOGPROBS),
     ],
 )
-def test_the_method_is_what_is_wished_or_the_best_the_engine_has(name, labels, reason, scale, expected):
-    wanted = Wanted("Score.", parse_scale(scale), reason=reason)
-    assert choose_method(name, wanted, Told(lambda *_: SURE, labels)) is expected
+def test_the_method_is_what_is_wished_or_the_best_the_engine_has(name, labels, reason, expected):
+    options = ScoreOptions(method=name, reason=reason)
+    assert choose_method(options, Told(lambda *_: SURE, labels)) is expected
 
 
 def test_labels_that_begin_alike_are_asked_for_one_token_more():
@@ -209,7 +201,11 @@ def test_labels_that_begin_alike_are_asked_for_one_token_more():
         assert shared_body(Instrument("Score.", parse_scale(scale)), TOP_LOGPROBS)["max_tokens"] == tokens
 
 
-def test_a_method_that_there_is_not_is_refused():
-    wanted = Wanted("Score.", SCALE)
+def test_an_unknown_method_is_refused():
     with pytest.raises(UserError, match="no method 'both'"):
-        choose_method("both", wanted, Told(lambda *_: SURE))
+        choose_method(ScoreOptions(method="both"), Told(lambda *_: SURE))
+
+
+def test_a_column_to_send_that_the_table_lacks_is_refused():
+    with pytest.raises(UserError, match="no column 'txt'"):
+        Scoring(TABLE, "Score.", SCALE, ScoreOptions(columns=["txt"]), Told(lambda *_: SURE))

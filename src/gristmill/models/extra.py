@@ -17,7 +17,7 @@ _importing = threading.Lock()
 
 def require(package: str, extra: str = "embedded") -> Any:
     """The module ``package``. Raises UserError naming the extra when it is not installed."""
-    if package in sys.modules:
+    if sys.modules.get(package) is not None:
         return sys.modules[package]
     try:
         with _without_reporting():

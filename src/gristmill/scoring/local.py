@@ -93,45 +93,48 @@ class LocalBackend:
 def _await(run: Coroutine[Any, Any, Batch]) -> Batch:
     """In a thread of its own where this one runs an event loop already, as notebooks do."""
     try:
-        asyncio.get_running_loop()
+        caller = asyncio.current_task()
     except RuntimeError:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run)
-    return _await_in_thread(run)
+    return _await_in_thread(run, caller)
 
 
-def _await_in_thread(run: Coroutine[Any, Any, Batch]) -> Batch:
-    loop = uvloop.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+def _await_in_thread(run: Coroutine[Any, Any, Batch], caller: asyncio.Task[Any] | None) -> Batch:
+    """An interrupt ends the run, which puts its things away first, and stays the caller's."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    ended: Future[Batch] = Future()
+
+    async def work() -> Batch:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        return await run
+
+    def run_loop() -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                batch = runner.run(work())
+        except BaseException as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(batch)
+
+    thread = threading.Thread(target=run_loop)
     thread.start()
-    running: Future[Batch] = asyncio.run_coroutine_threadsafe(run, loop)
     try:
-        return _result(running)
-    except BaseException:
-        # An interrupt comes to this thread: the other one puts its things away first.
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        while not wait([ended], timeout=_LOOK_SECONDS).done:
+            # asyncio.run makes a cancellation of an interrupt, which this thread, busy here, sees only if it looks.
+            if caller is not None and caller.cancelling():
+                raise asyncio.CancelledError
+        return ended.result()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        loop, task = started.result()
+        if not ended.done():
+            loop.call_soon_threadsafe(task.cancel)
         raise
     finally:
-        loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
-
-
-def _result(running: Future[Batch]) -> Batch:
-    """asyncio.run makes of an interrupt a cancellation of the caller's task, which this thread sees only if it looks,
-    as it runs no loop meanwhile."""
-    caller = asyncio.current_task()
-    while not wait([running], timeout=_LOOK_SECONDS).done:
-        if caller is not None and caller.cancelling():
-            raise asyncio.CancelledError
-    return running.result()
-
-
-async def _cancel_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _model_of(engine: EngineSettings) -> str:

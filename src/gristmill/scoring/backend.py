@@ -61,7 +61,7 @@ class BatchView(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def starting(self, waiting_for: str) -> None:
+    def waiting(self, waiting_for: str) -> None:
         """The engine is not there yet."""
         ...
 
@@ -83,7 +83,7 @@ class NoView:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def starting(self, waiting_for: str) -> None:
+    def waiting(self, waiting_for: str) -> None:
         pass
 
     def update(self, batch: Batch) -> None:

@@ -84,7 +84,7 @@ class LocalBackend:
         return PassFiles(batch, files)
 
     async def _until_ended(self, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
-        batch = await local.run(settings, view.update, view.starting, self._stop_on)
+        batch = await local.run(settings, view.update, view.waiting, self._stop_on)
         if not is_terminal(batch.status):
             raise Interrupted(local.state)
         return batch

@@ -20,7 +20,7 @@ from gristmill.bench.rows import read_rows
 from gristmill.bench.strategies import STRATEGIES, Strategy
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.http import shown
-from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.engines.registry import EngineSettings, create_measured_engine
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 
@@ -59,7 +59,7 @@ class Bench:
     async def run(self, on_turn: OnTurn) -> BenchReceipt:
         """``on_turn`` is told about every turn that has ended. Raises UserError where the engine cannot start."""
         settings, rows = self._settings, self._rows
-        engine = create_engine(settings.engine)
+        engine = create_measured_engine(settings.engine)
         await engine.start()
         try:
             dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)

@@ -64,3 +64,14 @@ def create_engine(settings: EngineSettings) -> Engine:
     if factory is None:
         raise UserError(f"There is no engine '{settings.engine}'. Choose one of: {', '.join(ENGINES)}.")
     return factory(settings)
+
+
+def create_measured_engine(settings: EngineSettings) -> Engine:
+    """The same, with what there is to measure of it besides its answers; for ``gristmill bench``."""
+    if settings.engine != "ollama":
+        return create_engine(settings)
+    from gristmill.engines.ollama.engine import OllamaOptions
+    from gristmill.engines.ollama.measured import MeasuredOllamaEngine
+
+    options = OllamaOptions.parse(settings.options)
+    return MeasuredOllamaEngine(options, url=settings.url, model=settings.model, row_tokens=settings.row_tokens)

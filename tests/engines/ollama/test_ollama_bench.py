@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import msgspec
-from ollama_replay import recording
+import pytest_asyncio
+from ollama_replay import MODEL, recording
 from ollama_requests import chat
 
 from gristmill.bench.session import CountsLoads, KeepsContext, Turn, Unloads
 from gristmill.bench.strategies import BASELINE, CONTEXT
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.ollama.measured import MeasuredOllamaEngine
+from gristmill.engines.ollama.settings import OllamaOptions
+
+
+@pytest_asyncio.fixture
+async def engine(server):
+    engine = MeasuredOllamaEngine(OllamaOptions(), server.url, MODEL)
+    await engine.start()
+    yield engine
+    await engine.stop()
 
 
 async def test_the_engine_offers_what_the_strategies_look_for(engine):

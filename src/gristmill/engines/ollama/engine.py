@@ -12,7 +12,6 @@ from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
-from gristmill.engines.ollama.context import complete_in_context
 from gristmill.engines.ollama.load_watch import LoadWatch, held
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
 from gristmill.engines.ollama.reloads import ReloadWatch
@@ -25,13 +24,11 @@ from gristmill.engines.ollama.translation import (
     Asked,
     Frozen,
     leaves_open,
-    load_body,
     render_body,
     translate,
     warmup_body,
 )
 from gristmill.engines.ollama.wire import (
-    AnswerPart,
     ChatBody,
     RenderedPrompt,
     RunningModel,
@@ -53,7 +50,6 @@ from gristmill.engines.protocol import (
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
-from gristmill.wire.chat import ChatCompletionRequest
 
 __all__ = ["OllamaEngine", "OllamaOptions"]
 
@@ -157,24 +153,6 @@ class OllamaEngine:
             await self._reloaded(running, answered.load_seconds)
         return answered.completion
 
-    async def unload(self) -> None:
-        """Have the server drop the model, so that the next request loads it again; to measure what that costs."""
-        running = self._running
-        if running is not None:
-            await running.client.ask("/api/chat", AnswerPart, load_body(running.frozen, 0))
-
-    async def complete_in_context(
-        self, request: ChatCompletionRequest, context: list[int]
-    ) -> tuple[Completion, list[int]]:
-        """Answer behind a conversation's tokens, and give those after the answer; to measure what that gains."""
-        running = self._running
-        if running is None:
-            raise unavailable("The ollama engine is not running.")
-        sent_at = time.monotonic()
-        completion, load_seconds, after = await complete_in_context(running.client, running.frozen, request, context)
-        running.watch.row(load_seconds, sent_at, time.monotonic())
-        return completion, after
-
     async def _started(self, client: OllamaClient) -> _Running:
         version = await _version(client)
         facts.check_version(version)
@@ -226,7 +204,7 @@ class OllamaEngine:
         self._digest = next((each.digest for each in models if facts.full_name(each.name) == full), "")
         has = f"It has: {', '.join(names)}." if names else "It has none yet: get one with `ollama pull gemma3`."
         if not self._model:
-            raise UserError(f"Say which model Ollama at {self._shown} shall use, with --model. {has}")
+            raise UserError(f"Say which model Ollama at {self._shown} should use, with --model. {has}")
         if full not in map(facts.full_name, names):
             raise UserError(
                 f"Ollama at {self._shown} has no model '{self._model}': get it with `ollama pull {self._model}`. {has}"

@@ -48,7 +48,7 @@ def base_url(url: str | None) -> str:
     """The server's root, without a slash at the end.
 
     Takes what OLLAMA_HOST takes (``gpu-box``, ``gpu-box:11434``), and an address that ends in /v1 or /api. Raises
-    UserError for what is no address.
+    UserError for what is not an address.
     """
     given = (url or DEFAULT_URL).strip()
     bare = "://" not in given
@@ -58,7 +58,7 @@ def base_url(url: str | None) -> str:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UserError(f"'{given}' is no address of an Ollama server: write it like {DEFAULT_URL}.")
+        raise UserError(f"'{given}' is not the address of an Ollama server: write it like {DEFAULT_URL}.")
     host = parts.netloc if port or not bare else f"{parts.netloc}:{_DEFAULT_PORT}"
     path = parts.path.rstrip("/")
     for ending in ("/v1", "/api"):

@@ -36,7 +36,7 @@ class OpenAICompatibleOptions(msgspec.Struct, frozen=True):
         if not key:
             raise UserError(
                 f"The environment variable {self.api_key_env} is empty: set it to the server's key, "
-                "or leave the option api_key_env away."
+                "or leave out the option api_key_env."
             )
         return {"Authorization": f"Bearer {key}"}
 
@@ -62,5 +62,5 @@ def _base_url(address: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UserError(f"'{shown(address)}' is no address of a server: write it like {_EXAMPLE}.")
+        raise UserError(f"'{shown(address)}' is not the address of a server: write it like {_EXAMPLE}.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"

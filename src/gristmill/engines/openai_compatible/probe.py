@@ -80,7 +80,7 @@ def _choose(cards: list[ModelCard], model: str | None, url: str) -> ModelCard:
         raise UserError(f"The server at {url} serves no model yet: load one there first.")
     if len(cards) > 1 and kind_of(cards[0].owned_by) is ServerKind.OTHER:
         # LM Studio lists all that is on the disk, embedding models too, and loads what is asked for.
-        raise UserError(f"Say which model the server at {url} shall use, with --model. {has}")
+        raise UserError(f"Say which model the server at {url} should use, with --model. {has}")
     return cards[0]
 
 

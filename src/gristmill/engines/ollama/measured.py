@@ -1,19 +1,22 @@
-"""Ollama's deprecated ``context`` parameter: a conversation so far, as tokens. For ``gristmill bench`` only.
+"""The ollama engine with what ``gristmill bench`` measures besides rows: dropping the model, and Ollama's deprecated
+``context`` parameter, a conversation so far as tokens.
 
 ``/api/generate`` returns the tokens of prompt and answer, and puts them before the next prompt that brings them along.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
-from gristmill.engines.ollama.translation import Frozen, translate
+from gristmill.engines.ollama.engine import OllamaEngine
+from gristmill.engines.ollama.translation import Frozen, load_body, translate
 from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Options
-from gristmill.engines.protocol import Completion
+from gristmill.engines.protocol import Completion, unavailable
 from gristmill.wire.chat import ChatCompletionRequest
 
 #: Seconds for one answer.
@@ -39,7 +42,7 @@ class ContextPart(AnswerPart, frozen=True):
     context: tuple[int, ...] = ()
 
 
-async def complete_in_context(
+async def _complete(
     client: OllamaClient, frozen: Frozen, request: ChatCompletionRequest, context: list[int]
 ) -> tuple[Completion, float, list[int]]:
     """The answer, the seconds spent loading, and the context after it. Raises EngineError."""
@@ -63,3 +66,22 @@ async def complete_in_context(
     collector.add(msgspec.json.encode(part))
     answered = collector.finish(request.model, asked, frozen.num_ctx)
     return answered.completion, answered.load_seconds, list(part.context)
+
+
+class MeasuredOllamaEngine(OllamaEngine):
+    async def unload(self) -> None:
+        """Have the server drop the model, so that the next request loads it again."""
+        if self._running is not None:
+            await self._running.client.ask("/api/chat", AnswerPart, load_body(self._running.frozen, 0))
+
+    async def complete_in_context(
+        self, request: ChatCompletionRequest, context: list[int]
+    ) -> tuple[Completion, list[int]]:
+        """Answer behind a conversation's tokens, and give those after the answer."""
+        running = self._running
+        if running is None:
+            raise unavailable("The ollama engine is not running.")
+        sent_at = time.monotonic()
+        completion, load_seconds, after = await _complete(running.client, running.frozen, request, context)
+        running.watch.row(load_seconds, sent_at, time.monotonic())
+        return completion, after

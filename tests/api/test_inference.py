@@ -79,3 +79,14 @@ def test_health_ready_and_metrics_answer(server: ServerProcess) -> None:
     assert httpx.get(f"{root}/ready").json()["status"] == "ready"
     metrics = httpx.get(f"{root}/metrics")
     assert metrics.headers["content-type"].startswith("text/plain") and "gristmill_" in metrics.text
+
+
+def test_a_client_that_offers_http2_is_answered_with_its_body_read(http: httpx.Client) -> None:
+    """As Java's HttpClient and ``curl --http2`` do."""
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    for _ in range(2):
+        answer = http.post("/chat/completions", json=ASK, headers=offer)
+        assert answer.status_code == 200, answer.text
+        assert http.get("/models", headers=offer).status_code == 200
+    long = ASK | {"user": "\r\nupgrade: \r\n\r\n" * 50_000}
+    assert http.post("/chat/completions", json=long, headers=offer).status_code == 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import re
 import sys
 import termios
 import uuid
@@ -34,6 +35,7 @@ READ_SECONDS = 30.0
 MAX_PIPELINED = 16
 #: Connections beyond the limit that are told so; further ones are closed at once.
 _TOLD = 64
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -44,7 +46,7 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._deadline: float | None = self.loop.time() + HEAD_SECONDS
-        self._begun = self._answered = False
+        self._begun = self._in_body = self._answered = False
         self._head_bytes = self._unparsed_bytes = 0
         self._refusal: ApiError | None = None
         self._unread: tuple[float, int] | None = None
@@ -66,7 +68,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._answered or self.transport.is_closing():
             return
         self._unparsed_bytes += len(data)
-        super().data_received(data)
+        super().data_received(data if self._in_body else _without_upgrade(data))
         if self._unparsed_bytes > MAX_HEAD_BYTES and not self._answered:
             self._refuse(_head_too_large())
 
@@ -90,6 +92,7 @@ class ClientConnection(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._fail(ApiError(429, f"More than {MAX_PIPELINED} requests were sent ahead of an answer."))
         self._begun = False
+        self._in_body = True
         self._deadline = None
         crowded = len(self.connections) > self.max_connections
         self.app = _crowded if crowded else self._uvicorn_app
@@ -100,6 +103,7 @@ class ClientConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         self._unparsed_bytes = self._head_bytes = 0
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -128,9 +132,6 @@ class ClientConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or ApiError(400, "We could not parse the HTTP request."))
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Such a request is answered as though it had not asked."""
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -188,6 +189,13 @@ class ClientConnection(HttpToolsProtocol):
         except (OSError, ValueError):
             return buffered
         return buffered + int.from_bytes(sent, sys.byteorder)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The head of a request that does not ask to go on in another protocol (HTTP/2, as Java's client and curl do): a
+    server may ignore that, but the parser would take the body for the other protocol, and lose it."""
+    head, border, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + border + rest
 
 
 def _head_too_large() -> ApiError:

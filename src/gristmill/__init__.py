@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gristmill.engines.registry import EngineSettings as EngineSettings
     from gristmill.scoring.conductor import ScoreOptions as ScoreOptions
     from gristmill.scoring.frames import Better as Better
-    from gristmill.scoring.frames import ServerSettings as ServerSettings
+    from gristmill.scoring.frames import ScoreServer as ScoreServer
     from gristmill.scoring.frames import audit as audit
     from gristmill.scoring.frames import score as score
     from gristmill.scoring.truth import agreement as agreement
@@ -26,7 +26,7 @@ _MODULES = {
     "Client": "client",
     "EngineSettings": "engines.registry",
     "ScoreOptions": "scoring.conductor",
-    "ServerSettings": "scoring.frames",
+    "ScoreServer": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",
     "score": "scoring.frames",

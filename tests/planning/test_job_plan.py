@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gristmill.common_prefix import common_prefix
 from gristmill.planning.job_plan import JobPlanner
-from gristmill.planning.prefix_groups import STEP, PrefixTree
+from gristmill.planning.prefix_groups import STEP, PrefixGroupTree
 from gristmill.planning.prompt_key import prompt_length, row_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
@@ -143,7 +143,7 @@ def test_the_tree_of_sorted_rows_is_the_tree_of_their_prefixes(rows):
     texts = sorted(
         b"".join(bytes([48 + part]) * STEP for part in row[: row[2]]) + b"%d" % i for i, row in enumerate(rows)
     )
-    tree, order = PrefixTree(0), RowOrder()
+    tree, order = PrefixGroupTree(0), RowOrder()
     before = b""
     for line, text in enumerate(texts):
         shared = common_prefix(before, text)

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 
-from gristmill.planning.token_arithmetic import Job, bills
+from gristmill.planning.token_arithmetic import JobSize, bills
 
 JOBS = [
-    Job(rows=40, prefix_tokens=150, row_tokens=30, answer_tokens=5, turns=6),
-    Job(rows=12, prefix_tokens=20, row_tokens=7, answer_tokens=3, turns=50),
-    Job(rows=25, prefix_tokens=90, row_tokens=1, answer_tokens=1, turns=1),
-    Job(rows=1, prefix_tokens=90, row_tokens=8, answer_tokens=2, turns=4),
+    JobSize(rows=40, prefix_tokens=150, row_tokens=30, answer_tokens=5, turns=6),
+    JobSize(rows=12, prefix_tokens=20, row_tokens=7, answer_tokens=3, turns=50),
+    JobSize(rows=25, prefix_tokens=90, row_tokens=1, answer_tokens=1, turns=1),
+    JobSize(rows=1, prefix_tokens=90, row_tokens=8, answer_tokens=2, turns=4),
 ]
 
 
@@ -27,7 +27,7 @@ def computed(prompts: list[list[str]], answers: list[list[str]], keep: bool = Tr
     return total
 
 
-def token_by_token(job: Job) -> dict[str, int]:
+def token_by_token(job: JobSize) -> dict[str, int]:
     rubric = [f"r{i}" for i in range(job.prefix_tokens)]
     rows = [[f"c{n}.{i}" for i in range(job.row_tokens)] for n in range(job.rows)]
     answers = [[f"a{n}.{i}" for i in range(job.answer_tokens)] for n in range(job.rows)]
@@ -56,7 +56,7 @@ def test_the_formulas_are_what_a_prefix_cache_does(job):
 
 def test_the_reference_example():
     # R=1500, c=300, a=50, w=50, N=1000: 0.30, 1.80 and 16.6 million tokens.
-    found = {bill.strategy: bill for bill in bills(Job(1000, 1500, 300, 50))}
+    found = {bill.strategy: bill for bill in bills(JobSize(1000, 1500, 300, 50))}
     assert found["rows behind a shared prefix"].computed_tokens == 301_500
     assert found["nothing reused"].computed_tokens == 1_800_000
     trimmed = found["one conversation, last 50 turns kept"]
@@ -65,11 +65,11 @@ def test_the_reference_example():
 
 
 def test_every_slot_computes_the_prefix_once_and_never_more_slots_than_rows():
-    assert bills(Job(100, 1000, 10, 1, slots=4))[0].computed_tokens == 100 * 10 + 1000  # a growing conversation
-    found = {bill.strategy: bill.computed_tokens for bill in bills(Job(2, 1000, 10, 1, slots=4))}
+    assert bills(JobSize(100, 1000, 10, 1, slots=4))[0].computed_tokens == 100 * 10 + 1000  # a growing conversation
+    found = {bill.strategy: bill.computed_tokens for bill in bills(JobSize(2, 1000, 10, 1, slots=4))}
     assert found["rows behind a shared prefix"] == 2 * 1000 + 2 * 10
 
 
 def test_the_least_comes_first():
-    found = [bill.computed_tokens for bill in bills(Job(1000, 1500, 300, 50))]
+    found = [bill.computed_tokens for bill in bills(JobSize(1000, 1500, 300, 50))]
     assert found == sorted(found)

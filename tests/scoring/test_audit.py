@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gristmill.scoring.audit import difference, sample, variants
+from gristmill.scoring.audit import difference, spread_rows, variants
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import PassSettings
 from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, shared_body
@@ -17,9 +17,9 @@ def scores(*values: float | None) -> dict[Question, Outcome]:
 
 
 def test_a_sample_is_spread_over_all_rows():
-    assert sample(100, 4) == [12, 37, 62, 87]
-    assert sample(3, 10) == [0, 1, 2]
-    assert sample(1, 1) == [0]
+    assert spread_rows(100, 4) == [12, 37, 62, 87]
+    assert spread_rows(3, 10) == [0, 1, 2]
+    assert spread_rows(1, 1) == [0]
 
 
 def test_differences_count_and_measure():

@@ -46,6 +46,7 @@ class Told:
         self.labels_method = labels
         self.model = "told"
         self.place = "in a test"
+        self.begins_answers = False
         self.asked: list[tuple[str, list[str]]] = []
         self.shared: dict[str, dict[str, Any]] = {}
 
@@ -199,6 +200,12 @@ def test_the_method_is_what_is_wished_or_the_best_the_engine_has(name, labels, r
 def test_labels_that_begin_alike_are_asked_for_one_token_more():
     for scale, tokens in (("0..9", 1), ("0..10", 2)):
         assert shared_body(Instrument("Score.", parse_scale(scale)), TOP_LOGPROBS)["max_tokens"] == tokens
+
+
+def test_labels_are_begun_where_the_engine_goes_on_from_them():
+    backend = Told(lambda *_: SURE, TOP_LOGPROBS)
+    backend.begins_answers = True
+    assert choose_method(ScoreOptions(method="labels"), backend) is TOP_LOGPROBS_BEGUN
 
 
 def test_an_unknown_method_is_refused():

@@ -89,7 +89,7 @@ def test_an_audit_and_a_comparison_from_python():
 def test_on_a_server_too(tmp_path: Path):
     server = ServerProcess(tmp_path / "data").start()
     try:
-        there = ASKED | {"on": gristmill.ServerSettings(server.base_url)}
+        there = ASKED | {"on": gristmill.ScoreServer(server.base_url)}
         scored = gristmill.score(TABLE, **there, resume=tmp_path / "state")
         assert scored.equals(gristmill.score(TABLE, **ASKED))
         client = gristmill.Client(server.base_url)
@@ -101,6 +101,6 @@ def test_on_a_server_too(tmp_path: Path):
         gristmill.score(TABLE, **there, resume=tmp_path / "state")
         assert len(client.page(10).data) == 1
         with pytest.raises(UserError, match="The server has no model 'other'. It has: simulated"):
-            gristmill.score(TABLE, **ASKED | {"on": gristmill.ServerSettings(server.base_url, "other")})
+            gristmill.score(TABLE, **ASKED | {"on": gristmill.ScoreServer(server.base_url, "other")})
     finally:
         server.stop()

@@ -7,7 +7,7 @@ import pytest
 from gristmill.planning.token_bill import Prices
 from gristmill.scoring.outcome import Outcome, of_probabilities
 from gristmill.scoring.prompt import Instrument
-from gristmill.scoring.report import About, page, score_reports
+from gristmill.scoring.report import About, score_page, score_reports
 from gristmill.scoring.scale import parse_scale
 from gristmill.wire.batch import Batch, BatchUsage, InputTokensDetails, OutputTokensDetails, RequestCounts
 
@@ -37,7 +37,7 @@ def example() -> str:
     )  # fmt: skip
     truths = [float(row % 11) for row in range(202)]
     reports = score_reports(ids, outcomes, ["score"], TEN, truths, TEXT_OF)
-    return page(ABOUT, reports, [batch], Prices(0.15, 0.6, "EUR"))
+    return score_page(ABOUT, reports, [batch], Prices(0.15, 0.6, "EUR"))
 
 
 @pytest.mark.parametrize("labels", ["no=0,unknown=0,yes=1", "no=-1e9,yes=1e9", "low=0,high=1e-300"])
@@ -46,13 +46,13 @@ def test_whatever_scale_is_taken_can_be_drawn(labels: str):
     outcomes = [[Outcome("generate", value, label)] for label, value in zip(*scale, strict=True)]
     truths = [0.0, 1.0, 1.0][: len(outcomes)]
     reports = score_reports(range(len(outcomes)), outcomes, ["score"], scale, truths, TEXT_OF)
-    assert "How many rows" in page(ABOUT, reports, [], Prices())
+    assert "How many rows" in score_page(ABOUT, reports, [], Prices())
 
 
 def test_the_median_of_two_scores_is_between_them():
     outcomes = [[Outcome("generate", value, f"{value:.0f}")] for value in (0.0, 10.0)]
     (report,) = score_reports("ab", outcomes, ["score"], TEN, None, TEXT_OF)
-    assert "<dt>median</dt><dd>5</dd>" in page(ABOUT, [report], [], Prices())
+    assert "<dt>median</dt><dd>5</dd>" in score_page(ABOUT, [report], [], Prices())
 
 
 def test_it_says_what_came_out_and_what_it_took():

@@ -14,7 +14,7 @@ import gristmill
 from gristmill.bench.advice import advise
 from gristmill.bench.machine import this_machine
 from gristmill.bench.measure import OnTurn, Schedule, measure
-from gristmill.bench.page import page, write_png
+from gristmill.bench.page import bench_page, write_png
 from gristmill.bench.receipt import BenchReceipt
 from gristmill.bench.rows import read_rows
 from gristmill.bench.strategies import STRATEGIES, Strategy
@@ -108,7 +108,7 @@ class BenchFolder:
         """The names of the files that were written."""
         encoded = msgspec.json.format(msgspec.json.encode(receipt), indent=1)
         (self._path / "bench.json").write_bytes(encoded + b"\n")
-        (self._path / "bench.html").write_text(page(receipt), encoding="utf-8")
+        (self._path / "bench.html").write_text(bench_page(receipt), encoding="utf-8")
         drawn = write_png(receipt, self._path / "bench.png")
         return ["bench.json", "bench.html", *(["bench.png"] if drawn else [])]
 

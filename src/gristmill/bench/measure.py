@@ -70,7 +70,7 @@ async def measure(
     return [
         StrategyRecord(each.name, each.about, missing=missing[each.name])
         if missing[each.name]
-        else summary(each, turns[each.name], drifts.get(each.name), schedule.job_rows)
+        else strategy_record(each, turns[each.name], drifts.get(each.name), schedule.job_rows)
         for each in strategies
     ]
 
@@ -122,7 +122,9 @@ def _record(number: int, results: list[RowResult], seconds: float, loads: int | 
     )
 
 
-def summary(strategy: Strategy, turns: list[TurnRecord], drifted: Drift | None, job_rows: int) -> StrategyRecord:
+def strategy_record(
+    strategy: Strategy, turns: list[TurnRecord], drifted: Drift | None, job_rows: int
+) -> StrategyRecord:
     """What the turns of one strategy come to. Token counts are per answered row."""
     # An engine that takes no time at all (the simulated one) must not divide by zero.
     rates = [(turn.rows - turn.failed) / max(turn.seconds, 1e-9) for turn in turns]

@@ -57,7 +57,7 @@ def errors_of(found: StrategyRecord) -> list[str]:
     return sorted({error for turn in found.turns for error in turn.errors})[:3]
 
 
-def page(receipt: BenchReceipt) -> str:
+def bench_page(receipt: BenchReceipt) -> str:
     """As HTML."""
     measured = [each for each in receipt.strategies if not each.missing]
     fastest = max((each.rows_per_second for each in measured), default=0.0) or 1.0

@@ -12,14 +12,14 @@ from gristmill.wire.chat import ChatCompletionRequest, ContentPart, Message
 _ENDPOINT = "/v1/chat/completions"
 
 
-class _Line(msgspec.Struct):
+class _RowLine(msgspec.Struct):
     url: str
     body: ChatCompletionRequest
 
 
 def read_rows(path: Path, count: int, model: str | None) -> list[ChatCompletionRequest]:
     """The first ``count`` requests, at temperature 0 and, if given, for ``model``. Raises UserError naming the line."""
-    decoder = msgspec.json.Decoder(_Line)
+    decoder = msgspec.json.Decoder(_RowLine)
     rows: list[ChatCompletionRequest] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -11,7 +11,7 @@ import typer
 
 from gristmill.cli import config, jsonl, show, show_plan
 from gristmill.cli.progress_view import ProgressView
-from gristmill.planning.token_arithmetic import Job, bills
+from gristmill.planning.token_arithmetic import JobSize, bills
 from gristmill.scratch import scratch_folder
 from gristmill.user_error import UserError
 
@@ -62,11 +62,11 @@ def plan(
     if input_file is None:
         if rows is None or prefix_tokens is None or row_tokens is None:
             raise UserError("Name an input file, or give --rows, --prefix-tokens and --row-tokens to do without one.")
-        _calculate(Job(rows, prefix_tokens, row_tokens, answer_tokens, slots, turns), as_json)
+        _calculate(JobSize(rows, prefix_tokens, row_tokens, answer_tokens, slots, turns), as_json)
         return
     from gristmill.batches.pilot import PilotSettings, pilot_file
     from gristmill.batches.token_plan import count_tokens
-    from gristmill.planning.picture import page
+    from gristmill.planning.picture import plan_page
     from gristmill.planning.report import report
     from gristmill.planning.token_bill import Prices
 
@@ -89,7 +89,8 @@ def plan(
     said = report(found, prices, piloted, tokenizer)
     if html is not None:
         told_engine = f"the {engine} engine" + (f" and {model}" if model else "")
-        show.write_page(html, page(input_file.name, found, said, prices, told_engine if piloted else None, time.time()))
+        of_pilot = told_engine if piloted else None
+        show.write_page(html, plan_page(input_file.name, found, said, prices, of_pilot, time.time()))
     if as_json:
         show.print_json(said)
     else:
@@ -115,7 +116,7 @@ def _tokenizer(name: str | None) -> PromptTokens | None:
     return open_tokenizer(name)
 
 
-def _calculate(job: Job, as_json: bool) -> None:
+def _calculate(job: JobSize, as_json: bool) -> None:
     found = bills(job)
     if as_json:
         show.print_json([bill._asdict() for bill in found])

@@ -22,7 +22,7 @@ from gristmill.wire.batch import Batch
 if TYPE_CHECKING:
     # Imported where it is used: tables and templates would slow every other command's start.
     from gristmill.batches.host import HostSettings
-    from gristmill.scoring.backend import Backend
+    from gristmill.scoring.backend import ScoreBackend
     from gristmill.scoring.conductor import Escalation
 
 
@@ -200,7 +200,7 @@ def _escalation(
     return Escalation(when, _backend(server, second, reuse_answers))
 
 
-def _backend(server: str | None, host: HostSettings, reuse_answers: bool) -> Backend:
+def _backend(server: str | None, host: HostSettings, reuse_answers: bool) -> ScoreBackend:
     if server is None:
         from gristmill.scoring.local import LocalBackend
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.common_prefix import common_prefix
-from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixTree
+from gristmill.planning.prefix_groups import STEP, PrefixGroup, PrefixGroupTree
 from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key, unreadable_key
 from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
@@ -72,7 +72,7 @@ class JobPlanner:
         self._keys.add(key, line, limit)
 
     def plan(self) -> JobPlan:
-        tree = PrefixTree(self._prompt_size)
+        tree = PrefixGroupTree(self._prompt_size)
         order = RowOrder()
         duplicates = Duplicates(array("q"), array("q"))
         rows = same = computed = longest = output_limit = limited = followers = 0

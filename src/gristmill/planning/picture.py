@@ -15,7 +15,7 @@ _LISTED_GROUPS = 50
 _HUES = (212, 168, 32, 280, 340, 100)
 
 
-def page(title: str, plan: JobPlan, report: PlanReport, prices: Prices, engine: str | None, made_at: float) -> str:
+def plan_page(title: str, plan: JobPlan, report: PlanReport, prices: Prices, engine: str | None, made_at: float) -> str:
     """As HTML. ``engine``: of the pilot, if there was one, in words; ``made_at``: Unix time."""
     boxes, height = _tree(plan, report.groups)
     bill = report.tokens

@@ -48,7 +48,7 @@ class _Node:
         self.first_line = min(self.first_line, first_line)
 
 
-class PrefixTree:
+class PrefixGroupTree:
     """``add`` the rows in order, then ``groups``. ``total``: the size of all prompts, to tell what is worth listing."""
 
     def __init__(self, total: float, step: int = STEP) -> None:

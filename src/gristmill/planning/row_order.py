@@ -16,7 +16,7 @@ class RowOrder:
         self._units = array("q")
 
     def add(self, line: int, output_limit: int, begins: int, shares: bool) -> None:
-        """``begins`` as ``PrefixTree.add`` gives it; ``shares``: whether with the row before."""
+        """``begins`` as ``PrefixGroupTree.add`` gives it; ``shares``: whether with the row before."""
         place = len(self._lines)
         if begins:
             self._sort(place + 1 - begins)

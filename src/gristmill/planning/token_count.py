@@ -7,7 +7,7 @@ from collections import Counter
 
 from gristmill.common_prefix import common_prefix
 from gristmill.planning.job_plan import JobPlan
-from gristmill.planning.prefix_groups import TOKEN_STEP, PrefixTree
+from gristmill.planning.prefix_groups import TOKEN_STEP, PrefixGroupTree
 from gristmill.planning.token_bill import USUAL_BYTES_PER_TOKEN
 
 _TOKEN_BYTES = array("I").itemsize
@@ -19,7 +19,7 @@ class TokenCount:
     def __init__(self, plan: JobPlan) -> None:
         self._plan = plan
         self._answered_by = Counter(plan.duplicates.originals)
-        self._tree = PrefixTree(plan.prompt_size / USUAL_BYTES_PER_TOKEN, TOKEN_STEP)
+        self._tree = PrefixGroupTree(plan.prompt_size / USUAL_BYTES_PER_TOKEN, TOKEN_STEP)
         self._sent = self._computed = self._longest = 0
         self._before = b""
         self._shared = 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from gristmill.scoring.backend import Backend
+from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Passes, PassSettings
 from gristmill.scoring.prompt import GENERATE, Wording
@@ -56,7 +56,7 @@ def variants(settings: PassSettings, rows: Sequence[int]) -> list[Variant]:
 
 
 def audit(
-    settings: PassSettings, rows: Sequence[int], text_of: Callable[[int], str], folder: Path, backend: Backend
+    settings: PassSettings, rows: Sequence[int], text_of: Callable[[int], str], folder: Path, backend: ScoreBackend
 ) -> list[Difference]:
     """A difference for each change. Raises UserError."""
     criteria = max(len(settings.instrument.criteria), 1)
@@ -84,7 +84,7 @@ def difference(name: str, first: dict[Question, Outcome], other: dict[Question, 
     return Difference(name, len(both), missing, math.fsum(gaps) / len(gaps), max(gaps), _rank_correlation(both))
 
 
-def sample(rows: int, count: int) -> list[int]:
+def spread_rows(rows: int, count: int) -> list[int]:
     """``count`` of the rows, evenly spread."""
     chosen = min(count, rows)
     return [int((place + 0.5) * rows / chosen) for place in range(chosen)]

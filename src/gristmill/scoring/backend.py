@@ -20,7 +20,7 @@ class PassFiles(NamedTuple):
     files: Sequence[Path]
 
 
-class Backend(Protocol):
+class ScoreBackend(Protocol):
     """Each member raises UserError."""
 
     @property
@@ -36,6 +36,11 @@ class Backend(Protocol):
     @property
     def labels_method(self) -> Method:
         """How it is asked for the probabilities of labels: all of them, or those of the most probable tokens."""
+        ...
+
+    @property
+    def begins_answers(self) -> bool:
+        """Whether it goes on from an answer that was begun for the model. It may take an engine's start to know."""
         ...
 
     def run(

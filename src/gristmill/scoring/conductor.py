@@ -16,16 +16,25 @@ import polars as pl
 
 from gristmill.models.extra import require
 from gristmill.planning.token_bill import Prices
-from gristmill.scoring.audit import Difference, audit, sample
-from gristmill.scoring.backend import Backend
+from gristmill.scoring.audit import Difference, audit, spread_rows
+from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.columns import check_names, with_scores
 from gristmill.scoring.condition import Condition
 from gristmill.scoring.examples import read_examples
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Passes, PassSettings
-from gristmill.scoring.prompt import GENERATE, LABELS, Instrument, Method, row_messages, shared_body
+from gristmill.scoring.prompt import (
+    GENERATE,
+    LABELS,
+    TOP_LOGPROBS,
+    TOP_LOGPROBS_BEGUN,
+    Instrument,
+    Method,
+    row_messages,
+    shared_body,
+)
 from gristmill.scoring.questions import Question
-from gristmill.scoring.report import About, ScoreReport, page, score_reports
+from gristmill.scoring.report import About, ScoreReport, score_page, score_reports
 from gristmill.scoring.scale import Scale
 from gristmill.scoring.table import check_ids, truth_values
 from gristmill.scoring.template import RowTemplate, render_rubric
@@ -67,10 +76,10 @@ class Escalation(NamedTuple):
     """Scores for which ``condition`` holds (see ``Condition``) are asked of ``backend``, a better model, too."""
 
     condition: str
-    backend: Backend
+    backend: ScoreBackend
 
 
-class Scored(NamedTuple):
+class ScoredTable(NamedTuple):
     """``table`` with the scores as further columns; ``outcomes`` by row and score; ``batches`` as they ended, in the
     order in which they ran; a report for each score."""
 
@@ -97,7 +106,7 @@ class Scoring:
         rubric: str,
         scale: Scale,
         options: ScoreOptions,
-        backend: Backend,
+        backend: ScoreBackend,
         escalation: Escalation | None = None,
     ) -> None:
         """Raises UserError for whatever cannot work."""
@@ -143,10 +152,10 @@ class Scoring:
     def audit(self, rows: int, folder: Path) -> list[Difference]:
         """How far ``rows`` scores, spread over the table, differ under changes that should not matter. ``folder`` is an
         empty one. Raises UserError."""
-        chosen = sample(self._table.height, min(rows, self._table.height))
+        chosen = spread_rows(self._table.height, min(rows, self._table.height))
         return audit(self._settings, chosen, self.text_of, folder, self._backend)
 
-    def run(self, folder: Path) -> Scored:
+    def run(self, folder: Path) -> ScoredTable:
         """``folder`` keeps what has been done, for the next time. Raises UserError, and Interrupted where a signal
         ended it before."""
         settings = self._settings
@@ -160,12 +169,12 @@ class Scoring:
             batches = batches + self._escalate(self._escalation.backend, folder, found)
         ids = self._table[self._options.id_column].to_list() if self._options.id_column else range(len(found))
         reports = score_reports(ids, found, self.names, settings.instrument.scale, self._truths, self.text_of)
-        return Scored(with_scores(self._table, found, self.names), found, batches, reports)
+        return ScoredTable(with_scores(self._table, found, self.names), found, batches, reports)
 
-    def page(self, title: str, scored: Scored, prices: Prices) -> str:
+    def page(self, title: str, scored: ScoredTable, prices: Prices) -> str:
         """The report, as HTML."""
         about = About(title, self._settings.instrument, self._backend.model, self._backend.place, time.time())
-        return page(about, scored.reports, scored.batches, prices)
+        return score_page(about, scored.reports, scored.batches, prices)
 
     def _questions(self, found: list[list[Outcome]]) -> Iterator[Question]:
         """Those that can be asked; ``found`` says of the others why not."""
@@ -178,7 +187,7 @@ class Scoring:
             for criterion in range(len(self.names)):
                 yield Question(row, criterion)
 
-    def _escalate(self, backend: Backend, folder: Path, found: list[list[Outcome]]) -> list[Batch]:
+    def _escalate(self, backend: ScoreBackend, folder: Path, found: list[list[Outcome]]) -> list[Batch]:
         condition = self._condition
         assert condition is not None
         unsure = [
@@ -186,7 +195,7 @@ class Scoring:
             for row, criterion in itertools.product(range(len(found)), range(len(self.names)))
             if found[row][criterion].score is not None and condition.holds(found[row][criterion])
         ]
-        method = GENERATE if self._settings.method is GENERATE else backend.labels_method
+        method = GENERATE if self._settings.method is GENERATE else _labels_method(backend)
         better = Passes(folder / "escalated", backend, self._settings, self.text_of)
         for question, outcome in better.outcomes(iter(unsure), method):
             before = found[question.row][question.criterion]
@@ -227,16 +236,23 @@ class Scoring:
         return condition
 
 
-def choose_method(options: ScoreOptions, backend: Backend) -> Method:
+def choose_method(options: ScoreOptions, backend: ScoreBackend) -> Method:
     """``options.method`` None: labels where the backend gives the probabilities of all of them. Raises UserError."""
     name = options.method
     if name not in (None, "labels", "generate"):
         raise UserError(f"There is no method '{name}': choose labels or generate.")
     if name == "generate" or (name is None and options.reason):
         return GENERATE
-    method = backend.labels_method
+    if name == "labels":
+        return _labels_method(backend)
     # The most probable tokens alone tell less: only for those who ask for it.
-    return method if method is LABELS or name == "labels" else GENERATE
+    return LABELS if backend.labels_method is LABELS else GENERATE
+
+
+def _labels_method(backend: ScoreBackend) -> Method:
+    """A small model whose answer is begun for it puts more of its probability on the labels."""
+    method = backend.labels_method
+    return TOP_LOGPROBS_BEGUN if method is TOP_LOGPROBS and backend.begins_answers else method
 
 
 def escalated(before: Outcome, after: Outcome, model: str) -> Outcome:

@@ -12,7 +12,7 @@ from gristmill.batches.host import HostSettings
 from gristmill.client import Client
 from gristmill.engines.registry import EngineSettings
 from gristmill.scoring.audit import Difference
-from gristmill.scoring.backend import Backend
+from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.remote import RemoteBackend
@@ -22,7 +22,7 @@ from gristmill.storage.open import StorageSettings
 Frame = TypeVar("Frame")
 
 
-class ServerSettings(NamedTuple):
+class ScoreServer(NamedTuple):
     """A server by its base URL, with its ``/v1``; ``model`` None for its only one."""
 
     url: str
@@ -34,7 +34,7 @@ class Better(NamedTuple):
     """Scores for which ``when`` holds ("entropy > 1.5 or 4 <= score <= 6") are asked of the model ``on``, too."""
 
     when: str
-    on: EngineSettings | ServerSettings
+    on: EngineSettings | ScoreServer
 
 
 def score(
@@ -43,7 +43,7 @@ def score(
     scale: range | str,
     *,
     options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
-    on: EngineSettings | ServerSettings = EngineSettings("openvino"),  # noqa: B008 - immutable
+    on: EngineSettings | ScoreServer = EngineSettings("openvino"),  # noqa: B008 - immutable
     better: Better | None = None,
     resume: str | Path | None = None,
 ) -> Frame:
@@ -68,7 +68,7 @@ def audit(
     rows: int,
     *,
     options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
-    on: EngineSettings | ServerSettings = EngineSettings("openvino"),  # noqa: B008 - immutable
+    on: EngineSettings | ScoreServer = EngineSettings("openvino"),  # noqa: B008 - immutable
 ) -> list[Difference]:
     """How far ``rows`` scores, spread over the frame, differ under changes that should not matter. Raises
     ``UserError``."""
@@ -82,7 +82,7 @@ def _scoring(
     rubric: str,
     scale: range | str,
     options: ScoreOptions,
-    on: EngineSettings | ServerSettings,
+    on: EngineSettings | ScoreServer,
     better: Better | None,
 ) -> Scoring:
     if options.examples is not None:
@@ -91,8 +91,8 @@ def _scoring(
     return Scoring(table, rubric, _scale(scale), options, _backend(on), escalation)
 
 
-def _backend(on: EngineSettings | ServerSettings) -> Backend:
-    if isinstance(on, ServerSettings):
+def _backend(on: EngineSettings | ScoreServer) -> ScoreBackend:
+    if isinstance(on, ScoreServer):
         return RemoteBackend(Client(on.url, on.api_key), on.model)
     texts = {key: str(value) for key, value in on.options.items()}
     return LocalBackend(HostSettings(StorageSettings(Path()), on._replace(options=texts)))

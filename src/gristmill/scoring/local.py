@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import uvloop
@@ -18,13 +18,16 @@ from gristmill.batches.host import HostSettings
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
+from gristmill.batches.waiting import start_waits_for, while_told
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
-from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, TOP_LOGPROBS_BEGUN, Method
+from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
+
+T = TypeVar("T")
 
 _LOOK_SECONDS = 0.2
 
@@ -48,11 +51,12 @@ class LocalBackend:
 
     @property
     def labels_method(self) -> Method:
-        engine = create_engine(self._host.engine)
-        if isinstance(engine, LabelScorer):
-            return LABELS
-        # A small model whose answer is begun for it puts more of its probability on the labels.
-        return TOP_LOGPROBS_BEGUN if "continue_final_message" in engine.capabilities.parameters else TOP_LOGPROBS
+        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else TOP_LOGPROBS
+
+    @functools.cached_property
+    def begins_answers(self) -> bool:
+        with self._make_view() as view:
+            return "continue_final_message" in _await(self._parameters(view))
 
     @functools.cached_property
     def model(self) -> str:
@@ -83,6 +87,15 @@ class LocalBackend:
         files = [local.path_of(file) for file in (batch.output_file_id, batch.error_file_id) if file is not None]
         return PassFiles(batch, files)
 
+    async def _parameters(self, view: BatchView) -> frozenset[str]:
+        # Of some engines they are known only once they have started, as they go by the model.
+        engine = create_engine(self._host.engine)
+        await while_told(engine.start(), lambda: start_waits_for(engine), view.waiting, self._host.start_wait)
+        try:
+            return engine.capabilities.parameters
+        finally:
+            await engine.stop()
+
     async def _until_ended(self, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
         batch = await local.run(settings, view.update, view.waiting, self._stop_on)
         if not is_terminal(batch.status):
@@ -90,7 +103,7 @@ class LocalBackend:
         return batch
 
 
-def _await(run: Coroutine[Any, Any, Batch]) -> Batch:
+def _await(run: Coroutine[Any, Any, T]) -> T:
     """In a thread of its own where this one runs an event loop already, as notebooks do."""
     try:
         caller = asyncio.current_task()
@@ -100,12 +113,12 @@ def _await(run: Coroutine[Any, Any, Batch]) -> Batch:
     return _await_in_thread(run, caller)
 
 
-def _await_in_thread(run: Coroutine[Any, Any, Batch], caller: asyncio.Task[Any] | None) -> Batch:
+def _await_in_thread(run: Coroutine[Any, Any, T], caller: asyncio.Task[Any] | None) -> T:
     """An interrupt ends the run, which puts its things away first, and stays the caller's."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-    ended: Future[Batch] = Future()
+    ended: Future[T] = Future()
 
-    async def work() -> Batch:
+    async def work() -> T:
         task = asyncio.current_task()
         assert task is not None
         started.set_result((asyncio.get_running_loop(), task))
@@ -114,11 +127,11 @@ def _await_in_thread(run: Coroutine[Any, Any, Batch], caller: asyncio.Task[Any] 
     def run_loop() -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                batch = runner.run(work())
+                result = runner.run(work())
         except BaseException as error:
             ended.set_exception(error)
         else:
-            ended.set_result(batch)
+            ended.set_result(result)
 
     thread = threading.Thread(target=run_loop)
     thread.start()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.scale import Scale
+from gristmill.scoring.scale import Scale, clip
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -95,15 +95,11 @@ def of_text(text: str, scale: Scale) -> Outcome:
     try:
         answer: Any = msgspec.json.decode(text)
     except msgspec.DecodeError:
-        return Outcome("generate", error=f"the answer is no JSON: {_clip(text)}", invalid=True)
+        return Outcome("generate", error=f"the answer is no JSON: {clip(text)}", invalid=True)
     given = answer.get("score") if isinstance(answer, dict) else None
     label = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else None
     if label not in scale.labels:
-        return Outcome("generate", error=f"the answer has no score on the scale: {_clip(text)}", invalid=True)
+        return Outcome("generate", error=f"the answer has no score on the scale: {clip(text)}", invalid=True)
     reason = answer.get("reason")
     score = scale.values[scale.labels.index(label)]
     return Outcome("generate", score=score, label=label, reason=reason if isinstance(reason, str) else None)
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 100 else text[:100] + "..."

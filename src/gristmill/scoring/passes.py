@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.backend import Backend
+from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.prompt import GENERATE, Instrument, Method, shared_body
 from gristmill.scoring.questions import Question, read_outcomes, write_questions
@@ -40,7 +40,9 @@ class Passes:
     everything; what the labels cannot say, to generate; what was no valid answer, once more. Each is a batch of its
     own, and resumes."""
 
-    def __init__(self, folder: Path, backend: Backend, settings: PassSettings, text_of: Callable[[int], str]) -> None:
+    def __init__(
+        self, folder: Path, backend: ScoreBackend, settings: PassSettings, text_of: Callable[[int], str]
+    ) -> None:
         self._folder = folder
         self._backend = backend
         self._settings = settings

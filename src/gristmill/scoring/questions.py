@@ -29,7 +29,7 @@ class _Body(msgspec.Struct):
     messages: list[dict[str, str]]
 
 
-class _Line(msgspec.Struct):
+class _QuestionLine(msgspec.Struct):
     custom_id: str
     url: str
     body: _Body
@@ -72,7 +72,7 @@ def write_questions(
         for each in asked:
             criterion = instrument.criteria[each.criterion] if instrument.criteria else None
             messages = row_messages(text_of(each.row), criterion, method)
-            line = _encoder.encode(_Line(each.id, method.endpoint, _Body(model, messages))) + b"\n"
+            line = _encoder.encode(_QuestionLine(each.id, method.endpoint, _Body(model, messages))) + b"\n"
             digest.update(line)
             file.write(line)
     partial.replace(path)

@@ -49,6 +49,11 @@ class RemoteBackend:
         return _only_model(self._client, self._given_model)
 
     @property
+    def begins_answers(self) -> bool:
+        # A server does not say, and one that cannot would refuse every row.
+        return False
+
+    @property
     def place(self) -> str:
         return f"on the server {shown(self._client.server)}"
 

@@ -76,7 +76,7 @@ def score_reports(
     return found
 
 
-def page(about: About, reports: Sequence[ScoreReport], batches: Sequence[Batch], prices: Prices) -> str:
+def score_page(about: About, reports: Sequence[ScoreReport], batches: Sequence[Batch], prices: Prices) -> str:
     """As HTML."""
     instrument = about.instrument
     return render(

@@ -70,7 +70,7 @@ def parse_scale(text: str) -> Scale:
             raise UserError(f"The label {label!r} of the scale cannot be printed: name it otherwise.")
     if len(labels) < 2 or not all(labels) or len(set(labels)) < len(labels):
         raise UserError(
-            f"The scale '{_clip(text)}' is neither a range like 0..10 nor different names from worst to best, like "
+            f"The scale '{clip(text)}' is neither a range like 0..10 nor different names from worst to best, like "
             "no,yes."
         )
     return _of_values(labels, [_value(part, place) for place, part in enumerate(parts)])
@@ -109,11 +109,12 @@ def _value(part: str, place: int) -> float:
         number = math.nan
     if math.isnan(number):
         raise UserError(
-            f"The value of the label '{label.strip()}' of the scale is no number: '{_clip(value.strip())}'. Write a "
+            f"The value of the label '{label.strip()}' of the scale is no number: '{clip(value.strip())}'. Write a "
             "scale with values like no=0,maybe=0.3,yes=1."
         )
     return number
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "..."
+def clip(text: str, most: int = 100) -> str:
+    """For a message: at most so many characters."""
+    return text if len(text) <= most else text[:most] + "..."

@@ -256,8 +256,26 @@ def test_an_interactive_sequence_does_not_wait_at_the_batchs_pace_for_a_prefix_b
     while asked in scheduler.waiting:
         cache.step()
         steps += 1
-    assert steps <= 400 // 64 + 2
+    assert steps <= 400 // 64 + 3
     assert asked.cached_tokens == 400
+
+
+def test_a_long_prefill_neither_stops_those_that_decode_nor_holds_up_interactive_ones():
+    scheduler = Scheduler(StepLimits(SIZE, 400, 64, 8))
+    decoding, long, short = interactive([1] * 8), interactive([2] * 600), interactive([3] * 20)
+    cache, outputs = PretendCache(scheduler), {decoding: 100, long: 1, short: 1}
+    for sequence in (long, decoding):
+        scheduler.add(sequence)
+    for sequence in cache.step():
+        extend(scheduler, sequence, outputs)
+    scheduler.add(short)
+    for _ in range(2):
+        before = len(decoding.tokens)
+        for sequence in cache.step():
+            extend(scheduler, sequence, outputs)
+        assert len(decoding.tokens) == before + 1
+    assert len(short.tokens) == 21
+    assert long.pending > 0
 
 
 @pytest.mark.parametrize("blocks", [40, 400])

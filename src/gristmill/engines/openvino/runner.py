@@ -101,7 +101,8 @@ class EngineLoop:
         begin = time.monotonic()
         if self.scheduler.interactive:
             self._pace.asked(begin)
-        step = self.scheduler.plan(self._pace.tokens(begin))
+        # Alone it need not be spared.
+        step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
         for source, target in step.copies:
             self._model.copy_block(source, target)
         wanted = [self._wanted(chunk) for chunk in step.chunks]

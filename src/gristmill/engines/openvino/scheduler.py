@@ -94,6 +94,10 @@ class Scheduler:
         self._passed_over = 0
 
     @property
+    def sequences(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    @property
     def interactive(self) -> bool:
         """Whether somebody is waiting for the answer of any sequence."""
         return any(each.interactive for each in itertools.chain(self.running, self.waiting))
@@ -161,8 +165,12 @@ class Scheduler:
         """Plan the next chunks of running sequences. False when there were too few blocks, so that none should be
         admitted."""
         room = True
-        for sequence in sequences:
-            count = budget.fit(sequence, sequence.computed)
+        for index, sequence in enumerate(sequences):
+            # A long prefill leaves the others a token each, and half of the step to urgent ones that are not in yet.
+            spared = len(sequences) - index - 1
+            if sequence.urgent and any(each.urgent and each.leader is None for each in self.waiting):
+                spared = max(spared, budget.tokens // 2)
+            count = min(budget.fit(sequence, sequence.computed), max(budget.tokens - spared, 1))
             if count <= 0 or sequence not in self.running:
                 continue
             while not self._reserve(sequence, sequence.computed + count):

@@ -7,7 +7,7 @@ of the step that it finds. So steps are large only as long as nobody has asked f
 from __future__ import annotations
 
 #: What a step should take at most while people ask: what they wait for, at worst, before their own first step.
-STEP_SECONDS = 0.3
+STEP_SECONDS = 0.4
 #: For how long after an interactive request the next is expected.
 EXPECTED_SECONDS = 60.0
 #: Steps of fewer tokens are not worth their overhead, and say little about the pace: they are bound by memory.

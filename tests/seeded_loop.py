@@ -8,15 +8,15 @@ may happen before it goes on.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-
+#: Tasks of killed processes. Collected, they would be closed, and tidy up after all.
+GRAVEYARD: list[asyncio.Task[Any]] = []
 #: Callbacks of one process.
-ENDLESS = 300_000
+ENDLESS = 60_000
 
 
 class Killed(BaseException):
@@ -105,6 +105,7 @@ def live(
         loop.run_until_complete(main())
         return loop.now, False
     except Killed:
+        GRAVEYARD.extend(asyncio.all_tasks(loop))
         for task in asyncio.all_tasks(loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         return loop.now, True
@@ -113,8 +114,3 @@ def live(
         loop._ready.clear()  # type: ignore[attr-defined]
         loop._scheduled.clear()  # type: ignore[attr-defined]
         loop.close()
-
-
-def forget_the_dead() -> None:
-    """Collect what killed processes left behind, before it is mistaken for the living."""
-    gc.collect()

@@ -21,6 +21,7 @@ from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import LeaseLost, Storage, StorageError
 from gristmill.storage.records import BatchRecord, Stage
+from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ACTIVE_BATCHES
 from gristmill.wire.batch import BatchProgress
@@ -68,7 +69,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until ``stop``."""
-        heartbeat = asyncio.create_task(self._heartbeat())
+        heartbeat = supervised("heartbeat", self._heartbeat)
         try:
             while not self._stopping:
                 self._wake.clear()

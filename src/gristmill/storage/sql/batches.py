@@ -6,7 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, not_, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    insert,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page, Stage
 from gristmill.storage.sql.database import Database
@@ -25,28 +39,40 @@ def _record(row: Row[Any]) -> BatchRecord:
     return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
 
 
-def _at_stage(now: float, stage: Stage) -> ColumnElement[bool]:
+def _at_stage(stage: Stage) -> ColumnElement[bool]:
     """The same as ``batches/lifecycle.py`` says of a record."""
     done = and_(batches.c.status == "in_progress", batches.c.completed + batches.c.failed == batches.c.total)
-    only_ending = or_(batches.c.status.in_(("cancelling", "finalizing")), done, batches.c.expires_at <= now)
+    only_ending = or_(batches.c.status.in_(("cancelling", "finalizing")), done, batches.c.expires_at <= _NOW)
     if stage is Stage.ENDING:
         return and_(batches.c.status.not_in(TERMINAL_STATUSES), only_ending)
     status = "validating" if stage is Stage.VALIDATION else "in_progress"
     return and_(batches.c.status == status, not_(only_ending))
 
 
-def _free(now: float) -> ColumnElement[bool]:
-    """No lease is longer than ``LONGEST_LEASE``: one that is was made before the clock was set back."""
-    return or_(batches.c.lease_until <= now, batches.c.lease_until > now + LONGEST_LEASE)
-
-
-def _line(now: float, stage: Stage) -> Select[Any]:
-    return (
-        select(*_FIELDS)
-        .where(_at_stage(now, stage), _free(now))
-        .order_by(batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
-        .limit(1)
-    )
+_NOW = bindparam("now", type_=Float())
+#: No lease is longer: one that is was made before the clock was set back.
+_FREE = or_(batches.c.lease_until <= _NOW, batches.c.lease_until > _NOW + LONGEST_LEASE)
+_GET = select(*_FIELDS).where(batches.c.id == bindparam("batch_id"))
+_NEXT_IN_LINE = {
+    stage: select(*_FIELDS)
+    .where(_at_stage(stage), _FREE)
+    .order_by(batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
+    .limit(1)
+    for stage in Stage
+}
+_TAKE = (
+    update(batches)
+    .where(batches.c.seq == bindparam("of"), _FREE)
+    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"))
+)
+_RENEW = update(batches).where(batches.c.lease_owner == bindparam("owner")).values(lease_until=bindparam("until"))
+_HELD = select(batches.c.id).where(batches.c.lease_owner == bindparam("owner"))
+_RELEASE = (
+    update(batches)
+    .where(batches.c.id == bindparam("batch_id"), batches.c.lease_owner == bindparam("owner"))
+    .values(lease_owner=None, lease_until=bindparam("not_before"))
+)
+_RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
 class SqlBatches:
@@ -67,9 +93,7 @@ class SqlBatches:
         return msgspec.structs.replace(batch, seq=seq)
 
     async def get(self, batch_id: str) -> BatchRecord | None:
-        query = select(*_FIELDS).where(batches.c.id == batch_id)
-        found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return _record(found) if found else None
+        return await self._one(_GET, {"batch_id": batch_id})
 
     async def page(self, *, after: str | None, limit: int) -> Page:
         query = select(*_LISTED)
@@ -92,45 +116,37 @@ class SqlBatches:
         return await self._database.write(work, even_if_full=True)
 
     async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
-        line = _line(now, stage)
+        if await self.next_in_line(now, stage) is None:
+            # Asked again and again: most often it need not wait for its turn to write.
+            return None
 
         def work(connection: Connection) -> BatchRecord | None:
-            found = connection.execute(line).one_or_none()
+            found = connection.execute(_NEXT_IN_LINE[stage], {"now": now}).one_or_none()
             if found is None:
                 return None
             record = _record(found)
-            taken = connection.execute(
-                update(batches)
-                .where(batches.c.seq == record.seq, _free(now))
-                .values(lease_owner=owner, lease_until=now + lease_seconds)
-            )
-            return record if taken.rowcount else None
+            taking = {"of": record.seq, "now": now, "owner": owner, "until": now + lease_seconds}
+            return record if connection.execute(_TAKE, taking).rowcount else None
 
         return await self._database.write(work)
 
     async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
-        line = _line(now, stage)
-        found = await self._database.read(lambda connection: connection.execute(line).one_or_none())
-        return _record(found) if found else None
+        return await self._one(_NEXT_IN_LINE[stage], {"now": now})
 
     async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
-        extend = update(batches).where(batches.c.lease_owner == owner).values(lease_until=now + lease_seconds)
-        held = select(batches.c.id).where(batches.c.lease_owner == owner)
-
         def work(connection: Connection) -> list[str]:
-            connection.execute(extend)
-            return list(connection.scalars(held))
+            connection.execute(_RENEW, {"owner": owner, "until": now + lease_seconds})
+            return list(connection.scalars(_HELD, {"owner": owner}))
 
         return await self._database.write(work)
 
     async def release(self, batch_id: str, owner: str, not_before: float = 0) -> None:
-        statement = (
-            update(batches)
-            .where(batches.c.id == batch_id, batches.c.lease_owner == owner)
-            .values(lease_owner=None, lease_until=not_before)
-        )
-        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
+        values = {"batch_id": batch_id, "owner": owner, "not_before": not_before}
+        await self._database.write(lambda connection: connection.execute(_RELEASE, values), even_if_full=True)
 
     async def release_all(self) -> None:
-        statement = update(batches).values(lease_owner=None, lease_until=0)
-        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
+        await self._database.write(lambda connection: connection.execute(_RELEASE_ALL), even_if_full=True)
+
+    async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
+        found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())
+        return _record(found) if found else None

@@ -43,7 +43,6 @@ class _Active(NamedTuple):
     """A batch that is being worked on here; ``since`` is on the monotonic clock."""
 
     runner: Runner
-    task: asyncio.Task[None]
     since: float
 
 
@@ -63,6 +62,8 @@ class Supervisor:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, self.owner)
         self._active: dict[str, _Active] = {}
+        #: Of those that are active, and of those whose lease is being given back.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -108,11 +109,11 @@ class Supervisor:
         self._stopping = True
         self.wake()
         # A claim that was under way may still start a runner: it finds that all is over, and leaves at once.
-        while tasks := [active.task for active in self._active.values()]:
+        while self._tasks:
             for active in self._active.values():
                 if not active.runner.stop.leaving:
                     active.runner.stop.request(Why.LEAVING, grace)
-            await asyncio.wait(tasks)
+            await asyncio.wait(self._tasks)
 
     async def _fill_places(self) -> None:
         for stage, places in PLACES.items():
@@ -138,7 +139,7 @@ class Supervisor:
         now = time.monotonic()
         return [
             HeldPlace(batch_id, runner.stage, runner.batch.priority, now - since, runner.stop.leaving)
-            for batch_id, (runner, _, since) in self._active.items()
+            for batch_id, (runner, since) in self._active.items()
         ]
 
     def _count(self, stage: Stage) -> int:
@@ -148,15 +149,15 @@ class Supervisor:
         runner = Runner(self._workplace, batch, stage)
         if self._stopping:
             runner.stop.request(Why.LEAVING, 0)
-        task = asyncio.create_task(self._run_batch(runner))
-        self._active[batch.id] = _Active(runner, task, time.monotonic())
+        self._active[batch.id] = _Active(runner, time.monotonic())
         self._waiting_for.pop(batch.id, None)
         ACTIVE_BATCHES.set(len(self._active))
-        task.add_done_callback(lambda _: self._ended(batch.id))
+        task = asyncio.create_task(self._run_batch(runner))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
-    def _ended(self, batch_id: str) -> None:
-        del self._active[batch_id]
-        ACTIVE_BATCHES.set(len(self._active))
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self.wake()
 
     async def _run_batch(self, runner: Runner) -> None:
@@ -174,6 +175,9 @@ class Supervisor:
         except* Exception as group:
             not_before = self._pause(batch_id, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
+        # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
+        del self._active[batch_id]
+        ACTIVE_BATCHES.set(len(self._active))
         await self._release(batch_id, not_before)
 
     async def _release(self, batch_id: str, not_before: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.engines.openvino.engine import DEFAULT_MODEL
+from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 from isolation import isolate

@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy [--runs 3] [--receipt accuracy]
 
-Accuracy: of each prompt in ``tests/engines/openvino/accuracy.json``, the largest difference over the reference's 20
-most probable next tokens. Speed: seconds for a prefill of 2,048 tokens, and for a step of 64 rows with one token each
-and nothing before it (all linear layers, hardly any attention), alternating between the variants.
+Accuracy: of each prompt in ``tests/engines/embedded/openvino/accuracy.json``, the largest difference over the
+reference's 20 most probable next tokens. Speed: seconds for a prefill of 2,048 tokens, and for a step of 64 rows with
+one token each and nothing before it (all linear layers, hardly any attention), alternating between the variants.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import receipt
 
-from gristmill.engines.openvino import paged
-from gristmill.engines.openvino.prepare import prepare
-from gristmill.engines.openvino.span import Span
-from gristmill.models.extra import require
+from gristmill.engines.embedded.model_runner import Span
+from gristmill.engines.embedded.openvino.paged_model import PagedModel
+from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.extras import require
 from gristmill.models.locate import locate
 
 MODEL = "smollm2-135m-instruct"
-FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "engines" / "openvino" / "accuracy.json"
+FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "engines" / "embedded" / "openvino" / "accuracy.json"
 _LONG = 1000
 
 
@@ -48,7 +48,7 @@ class Variant:
 
         ov.Core.compile_model = compile_with
         try:
-            self.model = paged.PagedModel(prepare(locate(MODEL), weights).folder, 2**28)
+            self.model = PagedModel(prepare(locate(MODEL), weights).folder, 2**28)
         finally:
             ov.Core.compile_model = compile_model
 

@@ -1,4 +1,4 @@
-"""Write ``tests/engines/openvino/accuracy.json``: what a float32 implementation says comes after each prompt.
+"""Write ``tests/engines/embedded/openvino/accuracy.json``: what a float32 implementation says comes after each prompt.
 
     python benchmarks/accuracy/reference.py SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -19,9 +19,9 @@ import prompts
 import torch
 import transformers
 
-from gristmill.engines.openvino.reencode import reencode
+from gristmill.engines.embedded.openvino.prepare import reencode
 
-FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "engines" / "openvino" / "accuracy.json"
+FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "engines" / "embedded" / "openvino" / "accuracy.json"
 _TOP = 20
 
 

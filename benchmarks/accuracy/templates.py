@@ -1,5 +1,5 @@
-"""Write ``tests/engines/openvino/chat_templates.json``: what transformers makes of conversations, by each template in
-``tests/engines/openvino/chat_templates``.
+"""Write ``tests/engines/embedded/chat_templates.json``: what transformers makes of conversations, by each template in
+``tests/engines/embedded/chat_templates``.
 
     python benchmarks/accuracy/templates.py
 
@@ -18,7 +18,7 @@ import jinja2
 import tokenizers
 import transformers
 
-TESTS = Path(__file__).resolve().parents[2] / "tests" / "engines" / "openvino"
+TESTS = Path(__file__).resolve().parents[2] / "tests" / "engines" / "embedded"
 
 SYSTEM = {"role": "system", "content": " You grade answers.\n"}
 USER = {"role": "user", "content": "What is 2 + 2?"}

@@ -53,7 +53,7 @@ CASES = {
 
 
 def model_folder() -> Path:
-    from gristmill.engines.openvino.prepare import prepare
+    from gristmill.engines.embedded.openvino.prepare import prepare
     from gristmill.models.locate import locate
 
     return prepare(locate(MODEL), "f16").folder
@@ -61,7 +61,7 @@ def model_folder() -> Path:
 
 def run_genai(commands: Any) -> None:
     """Read ``{"first", "rows", "case"}`` lines, answer ``{"seconds", "sample"}`` lines."""
-    from gristmill.models.extra import require
+    from gristmill.extras import require
 
     genai = require("openvino_genai")
     schedule = genai.SchedulerConfig()
@@ -97,7 +97,7 @@ def run_gristmill(commands: Any) -> None:
 async def _run_gristmill(commands: Any) -> None:
     import msgspec
 
-    from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+    from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
     from gristmill.engines.protocol import LabelRequest
     from gristmill.wire.completions import CompletionRequest
 

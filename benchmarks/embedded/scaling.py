@@ -30,7 +30,7 @@ RUBRICS = 20
 
 class Engine:
     def __init__(self) -> None:
-        from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+        from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 
         self._engine = OpenVinoEngine(OpenVinoOptions(kv_cache_gb=4), MODEL)
 

@@ -127,7 +127,7 @@ def plan_of(bodies: list[bytes]) -> Any:
 
 
 def order_saves() -> dict[str, Any]:
-    from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+    from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
     from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 
     def interleaved(rows: int, lines: int, words: int) -> list[bytes]:
@@ -168,7 +168,7 @@ def order_saves() -> dict[str, Any]:
 
 def pilots(jobs: int, count: int, rows: int) -> dict[str, Any]:
     from gristmill.batches.pilot import PilotSettings, pilot_file
-    from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+    from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
     from gristmill.engines.registry import EngineSettings
 
     shared = workload.rubric()

@@ -12,8 +12,8 @@ import pytest
 from gristmill.batches.input_plan import plan_file
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.token_plan import count_tokens
-from gristmill.engines.openvino.open_tokenizer import SegmentEncoder, open_tokenizer
-from gristmill.engines.openvino.tokenizer_file import TokenizerFile
+from gristmill.engines.embedded.tokenizer import SegmentEncoder, TokenizerFile
+from gristmill.engines.registry import open_tokenizer
 from gristmill.planning.token_bill import group_bills
 from gristmill.user_error import UserError
 from requests_jsonl import CHAT

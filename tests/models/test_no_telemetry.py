@@ -7,7 +7,7 @@ from pathlib import Path
 
 PROGRAM = """
 import sys
-from gristmill.models.extra import require
+from gristmill.extras import require
 for package in ("openvino", "openvino_tokenizers", "openvino_genai"):
     require(package)
 assert "openvino_telemetry" not in sys.modules
@@ -17,12 +17,12 @@ import openvino_telemetry  # whoever wants it can have it
 LOADING = """
 import sys
 from pathlib import Path
-from gristmill.engines.openvino.paged import PagedModel
-from gristmill.engines.openvino.prepare import prepare
-from gristmill.engines.openvino.vocabulary import Vocabulary
+from gristmill.engines.embedded.openvino.paged_model import PagedModel
+from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
 from gristmill.models.locate import locate
 folder = prepare(locate(sys.argv[1]), "f16").folder
-Vocabulary(folder).encode("text", True)
+ModelVocabulary(folder).encode("text", True)
 PagedModel(folder, 2**26)
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
 """

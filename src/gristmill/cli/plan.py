@@ -17,7 +17,7 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: the calculator needs none of it.
-    from gristmill.engines.openvino.prompt_tokens import PromptTokens
+    from gristmill.engines.embedded.prompt import PromptTokens
     from gristmill.planning.job_plan import JobPlan
 
 
@@ -111,7 +111,7 @@ def _plan_file(path: Path, endpoint: str, defaults: dict[str, Any] | None) -> Jo
 def _tokenizer(name: str | None) -> PromptTokens | None:
     if name is None:
         return None
-    from gristmill.engines.openvino.open_tokenizer import open_tokenizer
+    from gristmill.engines.registry import open_tokenizer
 
     return open_tokenizer(name)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from gristmill.engines.protocol import Engine
 from gristmill.user_error import UserError
+
+if TYPE_CHECKING:
+    from gristmill.engines.embedded.prompt import PromptTokens
 
 
 class EngineSettings(NamedTuple):
@@ -30,7 +34,7 @@ def _simulated(settings: EngineSettings) -> Engine:
 
 
 def _openvino(settings: EngineSettings) -> Engine:
-    from gristmill.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions
+    from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 
     return OpenVinoEngine(OpenVinoOptions.parse(settings.options), model=settings.model)
 
@@ -75,3 +79,21 @@ def create_measured_engine(settings: EngineSettings) -> Engine:
 
     options = OllamaOptions.parse(settings.options)
     return MeasuredOllamaEngine(options, url=settings.url, model=settings.model, row_tokens=settings.row_tokens)
+
+
+def open_tokenizer(name: str) -> PromptTokens:
+    """Counts the tokens of prompts exactly, without an engine. ``name`` is a ``tokenizer.json``, or a model of the
+    embedded engine. Raises UserError."""
+    from gristmill.engines.embedded.prompt import PromptTokens
+    from gristmill.engines.embedded.tokenizer import SegmentEncoder, TokenizerFile
+
+    path = Path(name)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise UserError(f"There is no tokenizer file {path}.")
+        return PromptTokens(SegmentEncoder(TokenizerFile(path)))
+    from gristmill.engines.embedded.openvino.prepare import prepare
+    from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+    from gristmill.models.locate import locate
+
+    return PromptTokens(SegmentEncoder(ModelVocabulary(prepare(locate(name), "f16").folder)))

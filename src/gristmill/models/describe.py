@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from gristmill.extras import require
 from gristmill.models.cache import cache_folder
 from gristmill.models.catalog import CATALOG
-from gristmill.models.extra import require
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import configuration, weight_type
 from gristmill.models.locate import LocalModel, find_pulled, locate

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from gristmill.models.extra import require
+from gristmill.extras import require
 from gristmill.user_error import UserError
 
 MAGIC = b"GGUF"

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from gristmill.extras import require
 from gristmill.models.cache import hub_folder, make_private
 from gristmill.models.checked_file import git_blob_id_of, require_room, sha256_of
 from gristmill.models.download import download
-from gristmill.models.extra import require
 from gristmill.models.hub_choice import HubFile, choose
 from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled, Receipt, ReceiptFile, write_receipt

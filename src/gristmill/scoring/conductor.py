@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from gristmill.models.extra import require
+from gristmill.extras import require
 from gristmill.planning.token_bill import Prices
 from gristmill.scoring.audit import Difference, audit, spread_rows
 from gristmill.scoring.backend import ScoreBackend

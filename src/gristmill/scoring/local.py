@@ -153,7 +153,7 @@ def _await_in_thread(run: Coroutine[Any, Any, T], caller: asyncio.Task[Any] | No
 def _model_of(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
     if engine.engine == "openvino":
-        from gristmill.engines.openvino.engine import DEFAULT_MODEL
+        from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
         from gristmill.models.locate import locate_for_engine
 
         return locate_for_engine(engine.model or DEFAULT_MODEL).name

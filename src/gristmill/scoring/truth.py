@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gristmill.models.extra import require
+from gristmill.extras import require
 
 #: Resamples of a 95 % bootstrap interval, and the rows it is drawn from at most: of more, a sample gives an interval
 #: that is wider than it could be, never narrower.

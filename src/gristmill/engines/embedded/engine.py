@@ -1,0 +1,116 @@
+"""An embedded engine, as the rest of Gristmill sees it. The model itself lives in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from gristmill.engines.embedded.frames import Load, Ready
+from gristmill.engines.embedded.model_runner import EmbeddedOptions
+from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
+from gristmill.engines.embedded.supervision import WorkerSupervisor
+from gristmill.engines.protocol import (
+    Capabilities,
+    Completion,
+    LabelRequest,
+    LabelScores,
+    OnText,
+    Request,
+    check_parameters,
+    unknown_model,
+)
+from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import FORCED_TOKENS
+
+log = get_logger(__name__)
+
+_PARAMETERS = frozenset(
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop", "frequency_penalty",
+     "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt", "continue_final_message",
+     "response_format", "structured_outputs"}
+)  # fmt: skip
+
+
+class EmbeddedEngine(ABC):
+    """Continuous batching over a shared prefix cache. A concrete engine says which library computes, and how models
+    are found: ``name``, ``loader``, ``served_name`` and ``model_fingerprint``."""
+
+    #: What the user chooses it by.
+    name: str
+    #: Where the worker finds its ``LoadModel``: "package.module:function".
+    loader: str
+
+    def __init__(self, options: EmbeddedOptions, source: str, heartbeat: Heartbeat | None = None) -> None:
+        """``source``: the model, as the user calls it."""
+        self._options = options
+        self._source = source
+        self._heartbeat = heartbeat or Heartbeat()
+        self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready)
+        self._fingerprint: str | None = None
+        self.models: tuple[str, ...] = (source,)
+        self.capabilities = _capabilities(options, None)
+
+    @abstractmethod
+    def served_name(self) -> str:
+        """What requests call the model. Raises UserError when it is not on this machine, or nothing for this engine."""
+
+    @abstractmethod
+    def model_fingerprint(self) -> str:
+        """The model's files, and what changes how it computes; called in a thread, as it may read gigabytes."""
+
+    @property
+    def down_reason(self) -> str | None:
+        return self._supervisor.down_reason
+
+    async def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = f"{self.name} {await asyncio.to_thread(self.model_fingerprint)}"
+        return self._fingerprint
+
+    async def start(self) -> None:
+        """Loads the model; the first time one is used it may have to be converted, which takes a while. Raises
+        UserError when it cannot be used."""
+        self.models = (self.served_name(),)
+        await self._supervisor.start()
+
+    async def stop(self) -> None:
+        await self._supervisor.stop()
+
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+    ) -> Completion:
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        check_parameters(request, self.capabilities, self.name)
+        worker = await self._supervisor.worker()
+        completion = await worker.complete(request, on_text, interactive)
+        FORCED_TOKENS.inc(completion.forced_tokens)
+        return completion
+
+    async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        worker = await self._supervisor.worker()
+        return await worker.score(request, interactive)
+
+    async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
+        load = Load(self.loader, self._source, msgspec.to_builtins(self._options))
+        return await WorkerProcess.start(load, self._heartbeat)
+
+    def _note_ready(self, ready: Ready) -> None:
+        for notice in ready.notices:
+            log.warning("embedded engine", notice=notice)
+        self.capabilities = _capabilities(self._options, ready.context_length)
+
+
+def _capabilities(options: EmbeddedOptions, context_length: int | None) -> Capabilities:
+    return Capabilities(
+        # Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
+        # is full only if others are waiting in the worker already.
+        slots=2 * options.max_rows,
+        parameters=_PARAMETERS,
+        context_length=context_length,
+        interactive_slots=options.max_rows,
+    )

@@ -1,0 +1,250 @@
+"""The worker's engine loop body: prepared requests in, one step of the model at a time, frames out."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from gristmill.engines.embedded.frames import Done, Failed, FromWorker, Scored, TextDelta, failed_by
+from gristmill.engines.embedded.generation import Generation, PreparedRequest
+from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring, PreparedScore
+from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
+from gristmill.engines.embedded.preparation import Prepared
+from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
+from gristmill.engines.embedded.scheduler import Chunk, Scheduler, StepLimits
+from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.protocol import Completion
+
+#: What a step should take at most while people ask: what they wait for, at worst, before their own first step.
+STEP_SECONDS = 0.4
+#: For how long after an interactive request the next is expected.
+EXPECTED_SECONDS = 60.0
+#: Steps of fewer tokens are not worth their overhead, and say little about the pace: they are bound by memory.
+FEWEST_TOKENS = 128
+#: How fast the estimate follows the last step.
+_SMOOTHING = 0.2
+
+
+class StepPace:
+    """Times in seconds of any one clock."""
+
+    def __init__(self, most_tokens: int) -> None:
+        self._most = most_tokens
+        self._seconds_a_token: float | None = None
+        self._asked: float | None = None
+
+    def asked(self, now: float) -> None:
+        """An interactive request has come, or is being computed."""
+        self._asked = now
+
+    def tokens(self, now: float) -> int:
+        """The limit for the next step."""
+        if self._asked is None or now - self._asked > EXPECTED_SECONDS:
+            return self._most
+        if self._seconds_a_token is None:
+            return min(FEWEST_TOKENS, self._most)
+        return min(max(round(STEP_SECONDS / self._seconds_a_token), FEWEST_TOKENS), self._most)
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A step has been computed."""
+        if tokens < min(FEWEST_TOKENS, self._most):
+            return
+        found = seconds / tokens
+        known = found if self._seconds_a_token is None else self._seconds_a_token
+        self._seconds_a_token = known + _SMOOTHING * (found - known)
+
+
+class RunningRequest:
+    """A request and its generations."""
+
+    def __init__(self, prepared: PreparedRequest) -> None:
+        self.id = prepared.id
+        self.model = prepared.model
+        self.stream = prepared.stream
+        self.generations = prepared.generations
+
+
+class EngineLoop:
+    def __init__(
+        self,
+        model: ModelRunner,
+        vocabulary: Vocabulary,
+        ends: frozenset[int],
+        step_tokens: int,
+        max_rows: int,
+        emit: Callable[[FromWorker], None],
+    ) -> None:
+        """``ends``: token ids that end an answer. ``emit`` is called from ``enter`` and ``step``."""
+        self._model = model
+        self._vocabulary = vocabulary
+        self._ends = ends
+        self._emit = emit
+        self._pace = StepPace(step_tokens)
+        self._max_rows = max_rows
+        self.scheduler = Scheduler(StepLimits(model.block_size, model.blocks, step_tokens, max_rows))
+        self._requests: dict[int, RunningRequest] = {}
+        self._generations: dict[Sequence, tuple[RunningRequest, Generation]] = {}
+        self._scorings: dict[int, LabelScoring] = {}
+        self._probes: dict[Sequence, LabelProbe] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._requests or self._scorings)
+
+    def enter(self, prepared: Prepared) -> None:
+        """Take a request up, or pass on why there is none."""
+        if isinstance(prepared, Failed):
+            self._emit(prepared)
+        elif isinstance(prepared, PreparedScore):
+            scoring = self._scorings[prepared.id] = LabelScoring(prepared)
+            for _ in range(self._max_rows):
+                self._probe_next(scoring)
+        else:
+            self._enter_request(RunningRequest(prepared))
+
+    def _enter_request(self, request: RunningRequest) -> None:
+        self._requests[request.id] = request
+        for generation in request.generations:
+            self._generations[generation.sequence] = (request, generation)
+        for generation in request.generations:
+            # What a grammar forces at the beginning is there already; it may be all.
+            self._release(request, generation, generation.text)
+            if generation.finish_reason is None:
+                self.scheduler.add(generation.sequence)
+
+    def _probe_next(self, scoring: LabelScoring) -> None:
+        probe = scoring.next_probe()
+        if probe is not None:
+            self._probes[probe.sequence] = probe
+            self.scheduler.add(probe.sequence)
+
+    def cancel(self, request_id: int) -> None:
+        """Frees the request's blocks at once, that is between two steps. Unknown ids have finished already."""
+        scoring = self._scorings.pop(request_id, None)
+        for probe in scoring.probes if scoring else ():
+            del self._probes[probe.sequence]
+            self.scheduler.remove(probe.sequence)
+        request = self._requests.pop(request_id, None)
+        for generation in request.generations if request else ():
+            if self._generations.pop(generation.sequence, None) is not None:
+                self.scheduler.remove(generation.sequence)
+
+    def step(self) -> None:
+        """Compute one step and emit what it completes."""
+        begin = time.monotonic()
+        if self.scheduler.interactive:
+            self._pace.asked(begin)
+        # Alone it need not be spared.
+        step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
+        for source, target in step.copies:
+            self._model.copy_block(source, target)
+        wanted = [self._wanted(chunk) for chunk in step.chunks]
+        logits = self._model.forward(
+            [
+                Span(
+                    chunk.sequence.tokens[chunk.start : chunk.start + chunk.tokens],
+                    chunk.start,
+                    chunk.sequence.blocks,
+                    offsets,
+                )
+                for chunk, offsets in zip(step.chunks, wanted, strict=True)
+            ]
+        )
+        self.scheduler.advance(step)
+        self._take(step.chunks, wanted, logits)
+        self._pace.note(sum(chunk.tokens for chunk in step.chunks), time.monotonic() - begin)
+
+    def _wanted(self, chunk: Chunk) -> tuple[int, ...]:
+        """Which of the chunk's tokens have logits that somebody wants."""
+        if probe := self._probes.get(chunk.sequence):
+            return probe.offsets(chunk)
+        return (chunk.tokens - 1,) if chunk.samples else ()
+
+    def _take(self, chunks: list[Chunk], wanted: list[tuple[int, ...]], logits: Logits) -> None:
+        """Hand the logits, in the order of the chunks, to the probes and generations they are for."""
+        sampling: list[tuple[RunningRequest, Generation]] = []
+        places: list[int] = []
+        begin = 0
+        for chunk, offsets in zip(chunks, wanted, strict=True):
+            end = begin + len(offsets)
+            if probe := self._probes.get(chunk.sequence):
+                self._guard(probe.scoring.id, functools.partial(self._take_probe, probe, chunk, logits[begin:end]))
+            elif offsets:
+                sampling.append(self._generations[chunk.sequence])
+                places.append(begin)
+            begin = end
+        if sampling:
+            self._sample(sampling, logits if len(places) == len(logits) else logits[places])
+
+    def _take_probe(self, probe: LabelProbe, chunk: Chunk, logits: Logits) -> None:
+        probe.take(chunk, logits)
+        if not chunk.samples:
+            return
+        scoring = probe.scoring
+        del self._probes[probe.sequence]
+        scoring.probes.remove(probe)
+        self.scheduler.remove(probe.sequence)
+        self._probe_next(scoring)
+        if scoring.done:
+            del self._scorings[scoring.id]
+            self._emit(Scored(scoring.id, scoring.scores()))
+
+    def _sample(self, sampling: list[tuple[RunningRequest, Generation]], logits: Logits) -> None:
+        states = [generation.state() for _, generation in sampling]
+        for (request, generation), token in zip(sampling, self._sample_each(states, logits), strict=True):
+            # Another choice of the same request may have failed just now.
+            if generation.sequence in self._generations:
+                self._guard(request.id, functools.partial(self._accept, request, generation, token))
+
+    @staticmethod
+    def _sample_each(states: list[GenerationState], logits: Logits) -> list[Sampled | Exception]:
+        """Together, which is faster; where that fails, one by one, to see whose fault it is."""
+        try:
+            return list(sample(logits, states))
+        except Exception:
+            sampled: list[Sampled | Exception] = []
+            for index, state in enumerate(states):
+                try:
+                    sampled += sample(logits[index : index + 1], [state])
+                except Exception as error:
+                    sampled.append(error)
+            return sampled
+
+    def _accept(self, request: RunningRequest, generation: Generation, token: Sampled | Exception) -> None:
+        if isinstance(token, Exception):
+            raise token
+        self._release(request, generation, generation.accept(token, self._vocabulary, self._ends))
+
+    def _release(self, request: RunningRequest, generation: Generation, text: str) -> None:
+        """Pass on the text that has become certain, and what ends with it."""
+        if text and request.stream:
+            self._emit(TextDelta(request.id, generation.choice, text))
+        if generation.finish_reason is None:
+            return
+        del self._generations[generation.sequence]
+        self.scheduler.remove(generation.sequence)
+        if not any(other.sequence in self._generations for other in request.generations):
+            del self._requests[request.id]
+            self._emit(Done(request.id, _completion(request)))
+
+    def _guard(self, request_id: int, change: Callable[[], None]) -> None:
+        """Whatever fails for one request ends that one, and no other."""
+        try:
+            change()
+        except BaseException as error:
+            self.cancel(request_id)
+            self._emit(failed_by(request_id, error))
+
+
+def _completion(request: RunningRequest) -> Completion:
+    prompt = request.generations[0].sequence
+    return Completion(
+        model=request.model,
+        choices=tuple(generation.result() for generation in request.generations),
+        prompt_tokens=prompt.prompt_tokens,
+        completion_tokens=sum(len(generation.generated) for generation in request.generations),
+        # The beginning of an answer that a grammar forces may have been in the cache too.
+        cached_tokens=min(prompt.cached_tokens or 0, prompt.prompt_tokens),
+        forced_tokens=sum(generation.forced_tokens for generation in request.generations),
+    )

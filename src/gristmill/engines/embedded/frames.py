@@ -1,0 +1,158 @@
+"""What a request is answered when something went wrong with it in the worker: whatever it was, it is that request's."""
+
+from __future__ import annotations
+
+import struct
+import traceback
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.engines.protocol import Completion, EngineError, ErrorKind, LabelScores
+from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.completions import CompletionRequest
+
+
+class Load(msgspec.Struct, tag=True, frozen=True):
+    """Always the first frame to the worker; answered by Ready or LoadFailed. ``loader``: where its ``LoadModel`` is
+    found, "package.module:function"; ``options`` are those of the engine, as plain values."""
+
+    loader: str
+    model: str
+    options: dict[str, Any]
+
+
+class Submit(msgspec.Struct, tag=True, frozen=True):
+    """Exactly one of ``chat`` and ``text`` is set. ``stream``: send TextDelta frames as text becomes certain.
+    ``interactive``: somebody is waiting for the answer, so it goes before the rows of batches."""
+
+    id: int
+    chat: ChatCompletionRequest | None = None
+    text: CompletionRequest | None = None
+    stream: bool = False
+    interactive: bool = False
+
+
+class SubmitScore(msgspec.Struct, tag=True, frozen=True):
+    """Exactly one of ``chat`` and ``text`` is the prompt, exactly one of ``labels`` and ``label_ids`` is set."""
+
+    id: int
+    model: str
+    chat: list[Message] | None = None
+    text: str | None = None
+    labels: list[str] | None = None
+    label_ids: list[int] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    interactive: bool = False
+
+
+class Cancel(msgspec.Struct, tag=True, frozen=True):
+    id: int
+
+
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    """Answered by Pong at once, whatever is being computed."""
+
+
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    """``busy_seconds``: how long the worker has been at its present step or request; 0 while it has none."""
+
+    busy_seconds: float
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """``notices`` are sentences for the log."""
+
+    context_length: int
+    notices: list[str]
+
+
+class LoadFailed(msgspec.Struct, tag=True, frozen=True):
+    """``user_error``: the message is a sentence for the user, not a traceback."""
+
+    message: str
+    user_error: bool
+
+
+class TextDelta(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    choice: int
+    text: str
+
+
+class Done(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    completion: Completion
+
+
+class Scored(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    scores: LabelScores
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    kind: ErrorKind
+    message: str
+    status: int
+    param: str | None
+    code: str | None
+
+
+ToWorker = Load | Submit | SubmitScore | Cancel | Ping
+FromWorker = Ready | LoadFailed | TextDelta | Done | Scored | Failed | Pong
+
+
+class Header(NamedTuple):
+    """``length`` of the body in bytes; ``request_id`` is 0 for frames that concern no request."""
+
+    length: int
+    request_id: int
+
+
+_header = struct.Struct("<IQ")
+HEADER_BYTES = _header.size
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(frame: ToWorker | FromWorker) -> bytes:
+    """Raises ValueError, OverflowError or RecursionError for values that msgpack cannot hold."""
+    body = _encoder.encode(frame)
+    if len(body) >= 2**32:
+        raise ValueError("it is longer than 4 GiB")
+    return _header.pack(len(body), getattr(frame, "id", 0)) + body
+
+
+def decode_header(data: bytes) -> Header:
+    return Header(*_header.unpack(data))
+
+
+def decode_to_worker(body: bytes) -> ToWorker:
+    return _to_worker.decode(body)
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    return _from_worker.decode(body)
+
+
+#: Libraries repeat what they were given; no more of it than this goes into an error.
+_REASON_CHARS = 500
+
+
+def failed_by(request_id: int, error: BaseException) -> Failed:
+    """A request that cannot be nested or encoded as it is will not get better; what we did not foresee might. (A panic
+    of llguidance is no Exception.)"""
+    if isinstance(error, EngineError):
+        return Failed(request_id, error.kind, error.message, error.status, error.param, error.code)
+    if isinstance(error, RecursionError):
+        message = "The request is nested too deeply."
+        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
+    if isinstance(error, msgspec.DecodeError):
+        message = f"The embedded engine cannot read this request: {error}."
+        return Failed(request_id, ErrorKind.INVALID_REQUEST, message, 400, None, "invalid_value")
+    traceback.print_exception(error, limit=-3)
+    message = f"The embedded engine failed on this request: {type(error).__name__}: {error}"[:_REASON_CHARS]
+    return Failed(request_id, ErrorKind.INTERRUPTED, message, 500, None, None)

@@ -1,0 +1,181 @@
+"""One choice of one request while it is being generated."""
+
+from __future__ import annotations
+
+import codecs
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.embedded.grammar import Matcher
+from gristmill.engines.embedded.model_runner import Vocabulary
+from gristmill.engines.embedded.sampler import GenerationState, Sampled, Sampling
+from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.protocol import Choice
+from gristmill.wire.chat import TokenLogprob, TopLogprob
+
+
+class TextStream:
+    """``text`` is all that has been released. After ``stopped`` it ends right before the stop string."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._stops = stops
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.text = ""
+        self.stopped = False
+
+    def push(self, piece: bytes) -> str:
+        """Take the next token's bytes; returns the text they release, which may be empty."""
+        return self._release(self._decoder.decode(piece))
+
+    def finish(self) -> str:
+        """The output has ended: release what was held back."""
+        released = self._release(self._decoder.decode(b"", True))
+        if self.stopped:
+            return released
+        rest, self._held = self._held, ""
+        self.text += rest
+        return released + rest
+
+    def _release(self, decoded: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += decoded
+        ends = [place for place in map(self._held.find, self._stops) if place >= 0]
+        if ends:
+            self.stopped = True
+            keep = min(ends)
+        else:
+            keep = len(self._held) - self._suspicious()
+        released, self._held = self._held[:keep], self._held[keep:]
+        self.text += released
+        return released
+
+    def _suspicious(self) -> int:
+        """Length of the longest end of the held text that a stop string begins with."""
+        longest = 0
+        for stop in self._stops:
+            for length in range(min(len(stop) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest
+
+
+class Generation:
+    """``finish_reason`` is None while it runs. ``generated`` includes the token that ended it."""
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        sampling: Sampling,
+        max_tokens: int,
+        stops: list[str],
+        matcher: Matcher | None,
+    ) -> None:
+        """``matcher`` is None where the answer is free text."""
+        self.sequence = sequence
+        self.generated: list[int] = []
+        self.finish_reason: str | None = None
+        self.forced_tokens = 0
+        self._sampling = sampling
+        self._max_tokens = max_tokens
+        self._stream = TextStream(stops)
+        self._logprobs: list[TokenLogprob] = []
+        self._matcher = matcher
+        self._allowed: NDArray[np.bool_] | None = None
+
+    @property
+    def choice(self) -> int:
+        """Which of the request's choices it is."""
+        return self._sampling.choice
+
+    @property
+    def text(self) -> str:
+        """What has been released so far."""
+        return self._stream.text
+
+    def state(self) -> GenerationState:
+        return GenerationState(self._sampling, self.generated, self._allowed)
+
+    def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> str:
+        """Enter the sampled token; returns the text it released. Raises EngineError where its grammar fails."""
+        if sampled.token in ends:
+            self.generated.append(sampled.token)
+            return self._end()
+        if sampled.logprob is not None:
+            self._logprobs.append(_token_logprob(sampled, vocabulary))
+        return self._enter(sampled.token, vocabulary) + self.jump_forward(vocabulary)
+
+    def jump_forward(self, vocabulary: Vocabulary) -> str:
+        """Enter the tokens that the grammar leaves no choice about, to be computed together in the next step; returns
+        the text they release. The answer ends when nothing can follow. Raises EngineError where the grammar fails.
+
+        The idea is SGLang's (https://lmsys.org/blog/2024-02-05-compressed-fsm/). Where log-probabilities are wanted it
+        goes token by token, because then every token needs logits.
+        """
+        released = ""
+        if self._matcher is None:
+            return released
+        if self._sampling.top_logprobs is None:
+            for token in self._matcher.forced():
+                if self.finish_reason is None:
+                    released += self._enter(token, vocabulary)
+                    self.forced_tokens += 1
+        if self.finish_reason is None:
+            if self._matcher.finished:
+                return released + self._end()
+            self._allowed = self._matcher.allowed()
+        return released
+
+    def _enter(self, token: int, vocabulary: Vocabulary) -> str:
+        self.generated.append(token)
+        if self._matcher is not None:
+            self._matcher.accept(token)
+        released = self._stream.push(vocabulary.token_bytes[token])
+        if self._stream.stopped:
+            self.finish_reason = "stop"
+        elif len(self.generated) >= self._max_tokens:
+            released += self._stream.finish()
+            # The last allowed token may have completed a stop string's text, or the grammar's, only now.
+            complete = self._stream.stopped or (self._matcher is not None and self._matcher.finished)
+            self.finish_reason = "stop" if complete else "length"
+        else:
+            self.sequence.tokens.append(token)
+        return released
+
+    def _end(self) -> str:
+        self.finish_reason = "stop"
+        return self._stream.finish()
+
+    def result(self) -> Choice:
+        wanted = self._sampling.top_logprobs is not None
+        return Choice(self._stream.text, self.finish_reason or "stop", self._logprobs if wanted else None)
+
+
+class PreparedRequest(NamedTuple):
+    """A request that is ready to be computed, one generation a choice. Those that a grammar forces whole have ended
+    already."""
+
+    id: int
+    model: str
+    stream: bool
+    generations: list[Generation]
+
+
+def _token_logprob(sampled: Sampled, vocabulary: Vocabulary) -> TokenLogprob:
+    text, raw = _spell(sampled.token, vocabulary)
+    top = [TopLogprob(*_spell_top(token, logprob, vocabulary)) for token, logprob in sampled.top or []]
+    return TokenLogprob(text, sampled.logprob or 0.0, raw, top)
+
+
+def _spell_top(token: int, logprob: float, vocabulary: Vocabulary) -> tuple[str, float, list[int]]:
+    text, raw = _spell(token, vocabulary)
+    return text, logprob, raw
+
+
+def _spell(token: int, vocabulary: Vocabulary) -> tuple[str, list[int]]:
+    piece = vocabulary.token_bytes[token] or vocabulary.special_text(token)
+    return piece.decode("utf-8", "replace"), list(piece)

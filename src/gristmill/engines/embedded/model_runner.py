@@ -1,0 +1,87 @@
+"""What a library that runs models must give the embedded engine; scheduling, sampling and the rest are here already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.embedded.tokenizer import TextEncoder
+
+
+class EmbeddedOptions(msgspec.Struct, frozen=True):
+    """How much an embedded engine may use. An engine of its own options extends it."""
+
+    #: Memory for the KV cache, in GiB; it bounds how many tokens sequences and reusable prefixes may hold together.
+    kv_cache_gb: float = 2.0
+    #: Sequences computed at the same time.
+    max_rows: int = 64
+    #: Tokens computed in one step; longer prefills are cut into chunks of it.
+    step_tokens: int = 2048
+    #: CPU threads; 0: all that this process may use.
+    threads: int = 0
+
+
+class Span(NamedTuple):
+    """A piece of one sequence that a step computes: ``tokens`` that come after ``past`` others, in ``blocks`` (those of
+    the past first). Sequences with a common prefix have blocks in common.
+
+    ``samples`` lists the offsets within ``tokens`` whose next-token logits are wanted.
+    """
+
+    tokens: list[int]
+    past: int
+    blocks: list[int]
+    samples: tuple[int, ...]
+
+
+class Vocabulary(TextEncoder, Protocol):
+    """The model's tokenizer, token by token as well; used by several threads at a time.
+
+    ``token_bytes[i]`` is what token ``i`` adds to the text; empty for those in ``special``. A token may hold part of
+    a character, so bytes are joined before they are decoded.
+    """
+
+    token_bytes: list[bytes]
+    special: frozenset[int]
+
+    def special_text(self, token: int) -> bytes:
+        """How the vocabulary spells a token, special or not ("<|im_end|>")."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """A loaded model and its KV cache: ``blocks`` blocks, each for ``block_size`` tokens that follow one another, in
+    all layers. Used by one thread."""
+
+    block_size: int
+    blocks: int
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Afterwards ``target`` holds what ``source`` does; the two may be the same."""
+        ...
+
+    def forward(self, spans: list[Span]) -> NDArray[np.float32]:
+        """Compute a step, writing the spans' keys and values into their blocks; no two spans write to the same block.
+        Logits of the wanted positions in the order of the spans, shape (positions, vocabulary), valid until the next
+        call."""
+        ...
+
+
+class LoadedModel(NamedTuple):
+    """``ends`` are the token ids that end an answer. ``context_length``: tokens of the longest sequence that the model
+    was made for. ``notices`` are sentences for the log."""
+
+    runner: ModelRunner
+    vocabulary: Vocabulary
+    ends: frozenset[int]
+    context_length: int
+    notices: list[str]
+
+
+#: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's
+#: own options class). Raises UserError when it cannot be used, MemoryError when the KV cache cannot be reserved.
+LoadModel = Callable[[str, dict[str, Any]], LoadedModel]

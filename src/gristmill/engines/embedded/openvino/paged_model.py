@@ -1,0 +1,189 @@
+"""The model as one function of a step's tokens over paged KV blocks.
+
+The only file that uses OpenVINO's paged attention transformation, which sits in a module whose name begins with an
+underscore and may change with any release: hence the version check.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.embedded.model_runner import LoadedModel, Span
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
+from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
+from gristmill.engines.embedded.openvino.kv_cache import KvCache, OpenVinoKvCache
+from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape
+from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+from gristmill.extras import require
+from gristmill.models.locate import locate
+from gristmill.user_error import UserError
+
+
+def gather_sampled(ov: Any, model: Any) -> None:
+    """Give a paged ``model`` the input ``sampled`` (i64, positions of the step), and logits of those positions only.
+
+    Keys and values of the last layer are needed for every token, but what follows its attention is not: in prefill,
+    where one position of a row is sampled, that saves most of a layer, and the LM head, a fifth of a small model's
+    work. Where the graph behind the attention is not as we know it, only the head is spared. Raises UserError for a
+    model without a head.
+    """
+    sampled = ov.opset13.parameter([-1], ov.Type.i64, name="sampled")
+    sampled.output(0).set_names({"sampled"})
+    edges = _edges_behind(model, _projection_of_last_attention(model)) or [_head(model).input(0)]
+    for edge in edges:
+        gathered = ov.opset13.gather(edge.get_source_output(), sampled, ov.opset13.constant(np.int64(0)))
+        edge.replace_source_output(gathered.output(0))
+    model.add_parameters([sampled])
+    model.validate_nodes_and_infer_types()
+
+
+def _head(model: Any) -> Any:
+    node = model.get_results()[0].input_value(0).get_node()
+    while node.get_type_name() != "MatMul":
+        if not node.inputs():
+            raise UserError("The model has no LM head that the embedded engine knows (a MatMul before its output).")
+        node = node.input_value(0).get_node()
+    return node
+
+
+def _projection_of_last_attention(model: Any) -> Any | None:
+    """The first matrix product that takes the last attention's output."""
+    nodes = model.get_ordered_ops()
+    attention = [node for node in nodes if node.get_type_name() == "PagedAttentionExtension"]
+    behind = {attention[-1].get_name()} if attention else set()
+    for node in nodes:
+        if any(port.get_node().get_name() in behind for port in node.input_values()):
+            if node.get_type_name() == "MatMul":
+                return node
+            behind.add(node.get_name())
+    return None
+
+
+def _edges_behind(model: Any, first: Any | None) -> list[Any]:
+    """The inputs through which positions reach ``first`` and all that follows it; empty where one of them is neither
+    a constant nor shaped like the hidden state (positions, 1, width), as a computed shape would be."""
+    if first is None:
+        return []
+    edges = [first.input(0)]
+    behind = {first.get_name()}
+    for node in model.get_ordered_ops():
+        inside = [port.get_node().get_name() in behind for port in node.input_values()]
+        if not any(inside):
+            continue
+        behind.add(node.get_name())
+        for known, edge in zip(inside, node.inputs(), strict=True):
+            source = edge.get_source_output()
+            if known or _constant(source.get_node()):
+                continue
+            shape = source.get_partial_shape()
+            if shape.rank.is_dynamic or len(shape) != 3 or shape[0].is_static:
+                return []
+            edges.append(edge)
+    return edges
+
+
+def _constant(node: Any) -> bool:
+    return node.get_type_name() == "Constant" or (
+        len(node.inputs()) > 0 and all(_constant(port.get_node()) for port in node.input_values())
+    )
+
+
+#: The range of OpenVINO releases this file is tested with: from the first, up to and without the second.
+TESTED = ((2026, 4), (2026, 5))
+
+
+def check_version(version: str) -> None:
+    """Raises UserError for an OpenVINO that this file was not tested with."""
+    try:
+        major, minor = (int(part) for part in version.split(".")[:2])
+    except ValueError:
+        major = minor = 0
+    if not TESTED[0] <= (major, minor) < TESTED[1]:
+        raise UserError(
+            f"The embedded engine works with OpenVINO {TESTED[0][0]}.{TESTED[0][1]}, but {version} is installed: "
+            "run pip install 'gristmill[embedded]' to get the right one."
+        )
+
+
+def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
+    """The ``LoadModel`` of this engine."""
+    for package in ("gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
+        require(package)
+    chosen = msgspec.convert(options, OpenVinoOptions)
+    folder, facts = prepare(locate(source), chosen.weights)
+    model = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention)
+    vocabulary = ModelVocabulary(folder)
+    ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
+    return LoadedModel(model, vocabulary, ends, facts.context_length, model.notices)
+
+
+class PagedModel:
+    """Holds the compiled model and the KV cache. ``forward`` is not reentrant."""
+
+    def __init__(self, folder: Path, kv_bytes: int, threads: int = 0, attention: str = "shared") -> None:
+        """``threads`` 0: all of this process's. ``notices`` afterwards has what a person should be told: why OpenVINO's
+        attention is used though ``attention`` is "shared". Raises UserError when the model cannot be transformed or
+        ``kv_bytes`` holds not even one block."""
+        ov = require("openvino")
+        check_version(ov.__version__)
+        core = ov.Core()
+        model = core.read_model(folder / "openvino_model.xml")
+        head_shape = read_head_shape(model)
+        try:
+            require("openvino._offline_transformations").paged_attention_transformation(model)
+        except (RuntimeError, AttributeError) as error:
+            raise UserError(f"The model in '{folder}' cannot run on paged attention: {error}.") from error
+        gather_sampled(ov, model)
+        threads = threads or len(os.sched_getaffinity(0))
+        self.notices: list[str] = []
+        shared = None
+        if attention == "shared":
+            try:
+                shared = SharedAttention.connect(model, head_shape, kv_bytes, threads)
+                self.notices += [shared.notice] if shared.notice else []
+            except KernelMissingError as error:
+                self.notices.append(f"Attention is computed by OpenVINO's kernel, which is slower: {error}.")
+        self._names = {name for port in model.inputs for name in port.get_names()}
+        # Both precisions must agree; f32 is the fastest on CPUs without AMX, and exact.
+        config = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            # Not the default of 32: 8-bit activations move log-probabilities by up to 0.7.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+            "INFERENCE_NUM_THREADS": str(threads),
+        }
+        self._compiled = core.compile_model(model, "CPU", config)
+        self._request = self._compiled.create_infer_request()
+        self._cache: KvCache = shared or OpenVinoKvCache(self._compiled, self._request, kv_bytes)
+        self.block_size = self._cache.block_size
+        self.blocks = self._cache.blocks
+        self.vocabulary = int(self._compiled.outputs[0].partial_shape[-1].get_length())
+
+    def copy_block(self, source: int, target: int) -> None:
+        if source != target:
+            self._cache.copy_block(source, target)
+
+    def forward(self, spans: list[Span]) -> NDArray[np.float32]:
+        """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
+        vocabulary), valid until the next call."""
+        begins = itertools.accumulate((len(span.tokens) for span in spans), initial=0)
+        sampled = [begin + offset for span, begin in zip(spans, begins, strict=False) for offset in span.samples]
+        positions = [np.arange(span.past, span.past + len(span.tokens), dtype=np.int64) for span in spans]
+        inputs = self._cache.prepare(spans) | {
+            "input_ids": np.concatenate([np.asarray(span.tokens, np.int64) for span in spans]),
+            "position_ids": np.concatenate(positions),
+            # A step may sample nothing (a chunk of a long prefill), but the graph wants one position.
+            "sampled": np.array(sampled or [0], np.int64),
+        }
+        self._request.infer({name: value for name, value in inputs.items() if name in self._names}, share_inputs=True)
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
+        return logits[: len(sampled)]

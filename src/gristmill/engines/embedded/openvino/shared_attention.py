@@ -1,0 +1,208 @@
+"""The KV cache and attention over it by our own kernel, which reads a shared prefix once for all rows of a tile."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.embedded.model_runner import Span
+from gristmill.engines.embedded.openvino.attention_kernel import (
+    BLOCK_SIZE,
+    TILE_ROWS,
+    AttentionShape,
+    Kernel,
+    KernelMissingError,
+    load_kernel,
+)
+from gristmill.engines.embedded.openvino.attention_plan import AttentionPlan, plan_attention
+from gristmill.engines.embedded.openvino.kv_cache import count_blocks, populate
+from gristmill.extras import require
+
+#: Inputs of OpenVINO's paged attention node by their place, as of the tested releases.
+_QUERIES, _KEYS, _VALUES, _SCALE, _SLIDING_WINDOW, _ALIBI_SLOPES, _SINKS = 0, 1, 2, 9, 10, 11, 20
+
+#: Layer, queries, keys, values, and the array that takes the result.
+RunLayer = Callable[[int, Any, Any, Any, Any], None]
+
+
+def read_head_shape(model: Any) -> tuple[int, int] | None:
+    """KV heads and head size, from the cache of the stateful graph (before its paged transformation), where they are
+    known and the same in every layer; else None."""
+    found = set()
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            shape = node.get_output_partial_shape(0)
+            if len(shape) != 4 or shape[1].is_dynamic or shape[3].is_dynamic:
+                return None
+            found.add((shape[1].get_length(), shape[3].get_length()))
+    return found.pop() if len(found) == 1 else None
+
+
+def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[AttentionShape, int]:
+    """The attention that every layer of ``model`` computes, and the number of layers.
+
+    Raises KernelMissingError for attention that the kernel does not compute.
+    """
+    nodes = _attention_nodes(model)
+    widths = {int(node.get_input_partial_shape(_QUERIES)[1].get_length()) for node in nodes}
+    scales = {float(_constant(node, _SCALE)) for node in nodes}
+    if head_shape is None or len(widths) != 1 or len(scales) != 1:
+        raise KernelMissingError("the layers of this model are not all alike")
+    if any(_constant(node, _SLIDING_WINDOW).any() for node in nodes):
+        raise KernelMissingError("this model's attention has a sliding window")
+    if any(_constant(node, _ALIBI_SLOPES).size or _constant(node, _SINKS).size for node in nodes):
+        raise KernelMissingError("this model's attention has ALiBi slopes or sinks")
+    kv_heads, dim = head_shape
+    shape = AttentionShape(widths.pop() // dim, kv_heads, dim, scales.pop())
+    if not shape.supported:
+        raise KernelMissingError(f"it has no code for {shape.heads} query and {kv_heads} KV heads of size {dim}")
+    return shape, len(nodes)
+
+
+def replace_attention(model: Any, run: RunLayer) -> None:
+    """Make every paged attention node call ``run``, and drop the inputs that only such nodes used."""
+    node_class = _node_class()
+    for layer, node in enumerate(_attention_nodes(model)):
+        inputs = [node.input_value(place) for place in (_QUERIES, _KEYS, _VALUES)]
+        node.output(0).replace(node_class(inputs, layer, run).output(0))
+    # A node that is still named here counts as a user of its inputs.
+    del node, inputs
+    for parameter in list(model.get_parameters()):
+        if not parameter.output(0).get_target_inputs():
+            model.remove_parameter(parameter)
+    model.validate_nodes_and_infer_types()
+
+
+def _attention_nodes(model: Any) -> list[Any]:
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "PagedAttentionExtension"]
+
+
+def _constant(node: Any, place: int) -> Any:
+    return node.input_value(place).get_node().data
+
+
+def _node_class() -> Any:
+    """A class for one model. Once that model runs, OpenVINO clones each node at every step, only to learn the shape of
+    its result, and never frees a clone that is a Python object: 10 kB a layer and step. Any built-in node whose result
+    has its input's shape will do for that."""
+    ov = require("openvino")
+    shaped_like = require("openvino.opset8").relu
+
+    class SharedPrefixAttention(ov.Op):  # type: ignore[misc, name-defined]
+        running = False
+
+        def __init__(self, inputs: Any = None, layer: int = 0, run: RunLayer | None = None) -> None:
+            super().__init__(self, inputs)
+            self._layer = layer
+            self._run = run
+            if inputs is not None:
+                self.constructor_validate_and_infer_types()
+
+        def validate_and_infer_types(self) -> None:
+            self.set_output_type(0, self.get_input_element_type(0), self.get_input_partial_shape(0))
+
+        def clone_with_new_inputs(self, inputs: Any) -> Any:
+            if SharedPrefixAttention.running:
+                return shaped_like(inputs[0])
+            return SharedPrefixAttention(inputs, self._layer, self._run)
+
+        def has_evaluate(self) -> bool:
+            return True
+
+        def evaluate(self, outputs: Any, inputs: Any) -> bool:
+            assert self._run
+            SharedPrefixAttention.running = True
+            queries, keys, values = (each.data for each in inputs)
+            self._run(self._layer, queries, keys, values, outputs[0].data)
+            return True
+
+        def visit_attributes(self, visitor: Any) -> bool:
+            return True
+
+    return SharedPrefixAttention
+
+
+Floats = NDArray[np.float32]
+
+
+class SharedAttention:
+    """A ``KvCache`` that computes attention too: ``prepare`` a step, then the graph calls ``run`` layer by layer."""
+
+    block_size = BLOCK_SIZE
+
+    def __init__(self, kernel: Kernel, shape: AttentionShape, layers: int, kv_bytes: int, threads: int = 1) -> None:
+        """``threads`` compute at once, the caller's among them. Raises UserError when not even one block fits."""
+        self._library = kernel.library
+        self.notice = kernel.notice
+        self._shape = ctypes.byref(shape)
+        self._tile_tokens = TILE_ROWS * shape.kv_heads // shape.heads
+        self._threads = threads
+        # OpenVINO pins the thread that calls ``run`` to one core, which the threads it starts would inherit.
+        usable = os.sched_getaffinity(0)
+        self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
+        block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
+        self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
+        self._keys = np.zeros((layers, self.blocks, block_floats), np.float32)
+        self._values = np.zeros((layers, self.blocks, block_floats), np.float32)
+        populate(self._keys)
+        populate(self._values)
+        self._plan: AttentionPlan
+
+    @classmethod
+    def connect(cls, model: Any, head_shape: tuple[int, int] | None, kv_bytes: int, threads: int) -> SharedAttention:
+        """Make the paged attention nodes of ``model`` call the kernel. ``head_shape`` as ``read_head_shape`` found it.
+
+        Raises KernelMissingError, with the model unchanged, when the kernel cannot do that here."""
+        shape, layers = read_attention(model, head_shape)
+        attention = cls(load_kernel(), shape, layers, kv_bytes, threads)
+        replace_attention(model, attention.run)
+        return attention
+
+    def copy_block(self, source: int, target: int) -> None:
+        for cache in (self._keys, self._values):
+            cache[:, target] = cache[:, source]
+
+    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+        self._plan = plan_attention(spans, BLOCK_SIZE, self._tile_tokens)
+        return {}
+
+    def run(self, layer: int, queries: Floats, keys: Floats, values: Floats, out: Floats) -> None:
+        """One layer of the prepared step. ``queries`` and ``out`` have shape (tokens, heads * dim), ``keys`` and
+        ``values`` (tokens, kv_heads * dim); all are contiguous."""
+        plan = self._plan
+        key_cache, value_cache = _pointer(self._keys[layer]), _pointer(self._values[layer])
+        self._library.store(
+            self._shape, _pointer(keys), _pointer(values), len(keys), _pointer(plan.slots), key_cache, value_cache
+        )
+        taken = ctypes.c_int32(0)
+
+        def attend() -> None:
+            self._library.attend(
+                self._shape,
+                _pointer(queries),
+                key_cache,
+                value_cache,
+                _pointer(plan.tiles),
+                len(plan.tiles),
+                _pointer(plan.runs),
+                _pointer(plan.order),
+                _pointer(plan.blocks),
+                ctypes.byref(taken),
+                _pointer(out),
+            )
+
+        # The kernel runs without the interpreter's lock.
+        others = [self._pool.submit(attend) for _ in range(self._threads - 1)]
+        attend()
+        for other in others:
+            other.result()
+
+
+def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

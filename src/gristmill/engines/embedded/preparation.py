@@ -1,0 +1,210 @@
+"""Requests made ready on threads beside the one that computes steps.
+
+Tokenizing, rendering a chat and compiling a grammar take from half a millisecond to a second; in the step's own thread
+everybody would wait for that. Requests of a batch and interactive ones have a thread each, so that the latter wait for
+none of the former; each keeps the order in which they came.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import secrets
+import threading
+from collections.abc import Callable
+
+from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
+from gristmill.engines.embedded.generation import Generation, PreparedRequest
+from gristmill.engines.embedded.grammar import Grammars
+from gristmill.engines.embedded.label_scoring import LabelTrie, PreparedScore
+from gristmill.engines.embedded.model_runner import Vocabulary
+from gristmill.engines.embedded.prompt import PromptTokens
+from gristmill.engines.embedded.sampler import Sampling
+from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.tokenizer import TextCache
+from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.engines.structured_outputs import constraint_of
+from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.errors import clip
+
+#: Labels of one request, together: each of their tokens is a step down a trie, and may be computed with the prompt.
+MOST_LABEL_BYTES = 256 * 1024
+MOST_LABEL_TOKENS = 16_384
+#: Characters of labels whose tokens are kept. The rows of a batch ask for the same labels, and a call of the tokenizer
+#: costs a quarter of a millisecond.
+_KEPT_LABELS = 2**20
+
+
+class RequestReader:
+    """Reads requests for one model: its vocabulary, template and context length (in tokens). Safe from several
+    threads."""
+
+    def __init__(self, vocabulary: Vocabulary, grammars: Grammars, context_length: int) -> None:
+        self._vocabulary = vocabulary
+        self._grammars = grammars
+        self._context_length = context_length
+        self._label_tokens = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_LABELS)
+        self._prompts = PromptTokens(vocabulary, context_length)
+
+    def read(self, submit: Submit | SubmitScore) -> PreparedRequest | PreparedScore:
+        """Raises EngineError (invalid request)."""
+        return self._read_request(submit) if isinstance(submit, Submit) else self._read_score(submit)
+
+    def _read_request(self, submit: Submit) -> PreparedRequest:
+        request = submit.chat or submit.text
+        assert request is not None
+        # What is cheap to refuse comes first.
+        samplings = self._samplings(request)
+        constraint = constraint_of(request)
+        prompt = self._prompts.of_request(request)
+        limit = request.token_limit()
+        room = self._context_length - len(prompt)
+        if room < (limit or 1):
+            error = context_length_exceeded(len(prompt), limit or 1, self._context_length)
+            if not isinstance(request, ChatCompletionRequest):
+                error.param = "prompt"
+            raise error
+        stop = request.stop or []
+        stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+        grammar = None if constraint is None else self._grammars.read(constraint)
+        generations = []
+        for sampling in samplings:
+            matcher = None if grammar is None else grammar.matcher()
+            sequence = Sequence(prompt, interactive=submit.interactive)
+            generations.append(Generation(sequence, sampling, limit or room, stops, matcher))
+            generations[-1].jump_forward(self._vocabulary)
+        return PreparedRequest(submit.id, request.model, submit.stream, generations)
+
+    def _read_score(self, submit: SubmitScore) -> PreparedScore:
+        labels = self._labels(submit)
+        if submit.chat is not None:
+            param = "messages"
+            prompt = self._prompts.of_messages(submit.chat, submit.add_generation_prompt, submit.continue_final_message)
+        else:
+            param = "query"
+            prompt = self._prompts.of_text(submit.text or "", param)
+        longest = max(map(len, labels))
+        # The last token of a label is asked for, not computed.
+        if len(prompt) + longest - 1 > self._context_length:
+            refusal = context_length_exceeded(len(prompt), longest, self._context_length, output="the longest label")
+            refusal.param = param
+            raise refusal
+        try:
+            trie = LabelTrie(labels)
+        except ValueError as error:
+            raise _invalid("labels", f"The labels cannot be told apart: {error}.") from None
+        return PreparedScore(submit.id, submit.model, prompt, trie, submit.interactive)
+
+    def _labels(self, submit: SubmitScore) -> list[list[int]]:
+        """Their token ids."""
+        size = self._vocabulary.size
+        if any(not 0 <= label < size for label in submit.label_ids or []):
+            raise _invalid("label_token_ids", f"A label's token id must be from 0 to {size - 1}.")
+        if submit.label_ids:
+            return [[label] for label in submit.label_ids]
+        texts = submit.labels or []
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if size > MOST_LABEL_BYTES:
+            message = f"The labels have {size:,} bytes together; at most {MOST_LABEL_BYTES:,} are possible."
+            raise _invalid("labels", message)
+        try:
+            labels = [self._label_tokens(text) for text in texts]
+        except UnicodeEncodeError:
+            message = "A label holds half of a surrogate pair, which is no character."
+            raise _invalid("labels", message) from None
+        tokens = sum(map(len, labels))
+        if tokens > MOST_LABEL_TOKENS:
+            message = f"The labels have {tokens:,} tokens together; at most {MOST_LABEL_TOKENS:,} are possible."
+            raise _invalid("labels", message)
+        if not labels:
+            raise _invalid("labels", "There are no labels.")
+        return labels
+
+    def _samplings(self, request: Request) -> list[Sampling]:
+        seed = request.seed if request.seed is not None else secrets.randbits(63)
+        return [
+            Sampling(
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                seed=seed,
+                choice=choice,
+                presence_penalty=request.presence_penalty or 0.0,
+                frequency_penalty=request.frequency_penalty or 0.0,
+                logit_bias=self._logit_bias(request),
+                top_logprobs=_top_logprobs(request),
+            )
+            for choice in range(request.n or 1)
+        ]
+
+    def _logit_bias(self, request: Request) -> dict[int, float] | None:
+        size = self._vocabulary.size
+        biases: dict[int, float] = {}
+        for key, bias in (request.logit_bias or {}).items():
+            # The length first: Python refuses to read thousands of digits.
+            if not (len(key) <= 20 and key.isascii() and key.isdecimal() and int(key) < size):
+                message = f"'{clip(key[:20])}' in logit_bias is not a token id of this model (0 to {size - 1})."
+                raise _invalid("logit_bias", message)
+            biases[int(key)] = bias
+        return biases or None
+
+
+def _top_logprobs(request: Request) -> int | None:
+    if not isinstance(request, ChatCompletionRequest):
+        return request.logprobs
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise _invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+    return None
+
+
+def _invalid(param: str, message: str) -> EngineError:
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
+
+
+Prepared = PreparedRequest | PreparedScore | Failed
+
+
+class Preparation:
+    """Every request that is submitted, and not cancelled first, is delivered once: ready, or failed with the reason.
+
+    ``deliver`` is called on the threads of this. After ``cancel(id)`` has returned it is not called for that request.
+    """
+
+    def __init__(
+        self, prepare: Callable[[Submit | SubmitScore], Prepared], deliver: Callable[[Prepared], None]
+    ) -> None:
+        self._prepare = prepare
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        #: The ids that have not been delivered.
+        self._open: set[int] = set()
+        self._queues: dict[bool, queue.SimpleQueue[Submit | SubmitScore]] = {}
+        for interactive in (True, False):
+            waiting = self._queues[interactive] = queue.SimpleQueue()
+            name = "prepare-interactive" if interactive else "prepare-batch"
+            threading.Thread(target=self._run, args=(waiting,), name=name, daemon=True).start()
+
+    def submit(self, frame: Submit | SubmitScore) -> None:
+        with self._lock:
+            self._open.add(frame.id)
+        self._queues[frame.interactive].put(frame)
+
+    def cancel(self, request_id: int) -> None:
+        """Ids that are unknown have been delivered already."""
+        with self._lock:
+            self._open.discard(request_id)
+
+    def _run(self, waiting: queue.SimpleQueue[Submit | SubmitScore]) -> None:
+        while True:
+            frame = waiting.get()
+            if frame.id not in self._open:
+                continue
+            try:
+                prepared = self._prepare(frame)
+            except BaseException as error:
+                prepared = failed_by(frame.id, error)
+            with self._lock:
+                if frame.id in self._open:
+                    self._open.remove(frame.id)
+                    self._deliver(prepared)

@@ -1,0 +1,209 @@
+"""From a prompt, chat messages or text, to its token ids; chats by the model's own template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from gristmill.engines.embedded.tokenizer import TextEncoder
+from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.user_error import UserError
+from gristmill.wire.chat import ChatCompletionRequest, Message
+
+#: Put behind the message to be continued, to find its end in the prompt; the text and the trailing space, which tells
+#: whether the template trims messages, are those of transformers.
+_END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+#: What a template can raise on messages it was not written for.
+_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+class ChatTemplate:
+    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
+        """Raises UserError when ``source`` is not a template."""
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"The model's chat template is damaged at its line {error.lineno}: {error.message}"
+            ) from None
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+
+    def render(
+        self,
+        messages: list[Message],
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
+    ) -> str:
+        """The prompt text. It ends where the assistant's next message begins, or, to continue the last message, within
+        that; with ``add_generation_prompt`` false, after the last message. The names are those of transformers and
+        vLLM. Raises EngineError (400) when the template refuses the messages."""
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
+        if add_generation_prompt and continue_final_message:
+            raise _invalid(
+                "continue_final_message",
+                "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues "
+                "the last message or opens a new one.",
+            )
+        plain = [_plain(message) for message in messages]
+        if not continue_final_message:
+            return self._render(plain, add_generation_prompt)
+        plain[-1]["content"] += _END_MARK
+        return _cut(self._render(plain, False), messages[-1].text())
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return self._template.render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._tokens,
+            )
+        except _REFUSALS as error:
+            raise _invalid("messages", f"The model's chat template refuses these messages: {error}") from None
+
+
+class _Generation(jinja2.ext.Extension):
+    """``{% generation %}`` marks what the assistant said, for training; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A block of its own, as in transformers: names set inside are not seen outside.
+        return jinja2.nodes.CallBlock(self.call_method("_unchanged"), [], [], body).set_lineno(line)
+
+    def _unchanged(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _cut(prompt: str, last: str) -> str:
+    """``prompt`` up to the end of the last message, whose text is ``last``. Raises EngineError when it is not there."""
+    place = prompt.rfind(_END_MARK.strip())
+    if place < 0 or last.strip() not in prompt:
+        raise _invalid(
+            "continue_final_message",
+            "The last message cannot be continued: the model's chat template leaves out some or all of it.",
+        )
+    kept = prompt[:place]
+    return kept if prompt.startswith(_END_MARK, place) else kept.rstrip()
+
+
+def _plain(message: Message) -> dict[str, str]:
+    # Templates know "system" only; OpenAI's "developer" is its newer name.
+    role = "system" if message.role == "developer" else message.role
+    plain = {"role": role, "content": message.text()}
+    if message.name:
+        plain["name"] = message.name
+    if message.tool_call_id:
+        plain["tool_call_id"] = message.tool_call_id
+    return plain
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes what HTML does not allow.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+class PromptTokens:
+    """Token ids of prompts, never empty and never cut. Raises EngineError (invalid request) for those that have none.
+
+    With a ``context_length``, in tokens, what cannot fit it whatever its tokens are is refused by its size alone:
+    tokenizing sixty megabytes takes a minute.
+    """
+
+    def __init__(self, encoder: TextEncoder, context_length: int | None = None) -> None:
+        self._encoder = encoder
+        self._context_length = context_length
+        self._template = (
+            ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token) if encoder.chat_template else None
+        )
+
+    def of_request(self, request: Request) -> list[int]:
+        if isinstance(request, ChatCompletionRequest):
+            return self.of_messages(request.messages, request.add_generation_prompt, request.continue_final_message)
+        if isinstance(request.prompt, str):
+            return self.of_text(request.prompt, "prompt")
+        size = self._encoder.size
+        if self._context_length is not None and len(request.prompt) >= self._context_length:
+            refusal = context_length_exceeded(len(request.prompt), request.token_limit() or 1, self._context_length)
+            refusal.param = "prompt"
+            raise refusal
+        if not all(type(token) is int and 0 <= token < size for token in request.prompt):
+            raise _invalid("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
+        return _not_empty(list(request.prompt), "prompt")
+
+    def of_messages(self, messages: list[Message], opening: bool | None, continuing: bool | None) -> list[int]:
+        """``opening`` and ``continuing`` are a request's add_generation_prompt and continue_final_message."""
+        if self._template is None:
+            raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
+        # Rendering, too, takes its time.
+        if self._context_length is not None and len(messages) > self._context_length:
+            raise _too_long(
+                f"These are {len(messages):,} messages, of at least a token each.", "messages", self._context_length
+            )
+        self._check_size((message.text() for message in messages), "messages")
+        text = self._template.render(messages, opening, continuing)
+        return self._encode(text, "messages", special_tokens=False)
+
+    def of_text(self, text: str, param: str) -> list[int]:
+        """``param`` is where the request has it."""
+        return self._encode(text, param, special_tokens=True)
+
+    def _encode(self, text: str, param: str, special_tokens: bool) -> list[int]:
+        self._check_size([text], param)
+        try:
+            tokens = self._encoder.encode(text, special_tokens)
+        except UnicodeEncodeError:
+            raise _invalid(param, "The prompt holds half of a surrogate pair, which is no character.") from None
+        return _not_empty(tokens, param)
+
+    def _check_size(self, texts: Iterable[str], param: str) -> None:
+        if self._context_length is None:
+            return
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        longest = self._encoder.longest_token
+        if size > self._context_length * longest:
+            counted = f"Your prompt has {size:,} bytes, which are at least {-(-size // longest):,} tokens"
+            raise _too_long(f"{counted} (the longest token has {longest} bytes).", param, self._context_length)
+
+
+def _not_empty(tokens: list[int], param: str) -> list[int]:
+    if not tokens:
+        raise _invalid(param, "The prompt is empty.")
+    return tokens
+
+
+def _too_long(counted: str, param: str, context_length: int) -> EngineError:
+    message = f"This model's maximum context length is {context_length} tokens. {counted}"
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="context_length_exceeded")
+
+
+def _invalid(param: str, message: str) -> EngineError:
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")

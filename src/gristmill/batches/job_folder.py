@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gristmill.held_file import HeldElsewhere, hold
+from gristmill.storage.private import private_file, private_folder
 from gristmill.user_error import UserError
 
 #: Written when work begins; it names what the job was started with.
@@ -124,17 +125,15 @@ class JobFolder:
             ) from None
         except OSError as error:
             raise UserError(f"Nothing can be written beside {self._output}: {error.strerror}.") from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
         if self._lock >= 0:
             os.close(self._lock)
         self._lock, self._ours = lock, True
 
     def _hold(self) -> int:
         while True:
-            self.path.mkdir(exist_ok=True)
+            private_folder(self.path)
             try:
-                return hold(self.path / _LOCK)
+                return hold(self.path / _LOCK, named=True)
             except FileNotFoundError:
                 continue  # Another process has just ended, and removed the folder.
 
@@ -142,5 +141,6 @@ class JobFolder:
 def write_whole(path: Path, content: bytes) -> None:
     """A file that is there is whole, whenever the process is killed."""
     partial = path.with_name(path.name + ".part")
+    private_file(partial)
     partial.write_bytes(content)
     partial.replace(path)

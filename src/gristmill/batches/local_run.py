@@ -16,6 +16,7 @@ from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.waiting import LOOK_SECONDS, Tell, silently, while_told
+from gristmill.storage.private import private_folder
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -131,7 +132,7 @@ class LocalRun:
     def _link_input(self) -> None:
         """The input is read where it is, not copied."""
         blob = self.path_of(_INPUT_ID)
-        blob.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(blob.parent)
         blob.unlink(missing_ok=True)
         blob.symlink_to(self.job.source.resolve())
 

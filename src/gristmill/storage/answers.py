@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from gristmill.storage.private import private_file, private_folder
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -86,7 +87,8 @@ class AnswerStore:
                 connection.execute("DELETE FROM answers WHERE used_at < ?", [int(time.time()) - KEPT_SECONDS])
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._path.parent)
+        private_file(self._path)
         connection = sqlite3.connect(self._path, timeout=_LOCK_SECONDS)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_TABLES)

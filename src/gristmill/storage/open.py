@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gristmill.storage.blobs import LocalBlobStore
 from gristmill.storage.lock import database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
+from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import Storage
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
@@ -50,12 +51,15 @@ class OpenStorage:
 
     async def _open(self) -> Storage:
         try:
+            tighten(self._settings.data)
+            private_file(self._database)
             blobs = LocalBlobStore(self._blob_folder)
             if self._blob_folder.is_relative_to(self._settings.data.absolute()):
                 # Nobody else writes there.
                 blobs.remove_unfinished()
         except OSError as error:
-            raise UserError(f"The folder {self._blob_folder} cannot be used: {error.strerror}.") from None
+            where = error.filename or self._blob_folder
+            raise UserError(f"{where} cannot be used: {error.strerror}.") from None
         metadata = SqlMetadataStore(self._url)
         try:
             await metadata.start()

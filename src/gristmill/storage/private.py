@@ -7,6 +7,9 @@ import os
 import stat
 from pathlib import Path
 
+#: How the names of what we keep in a data folder begin.
+_OURS = ("lock", "gristmill.db", "answers.db", "blobs", "scratch", "job", "ending", "held")
+
 
 def private_folder(folder: Path) -> None:
     """Make ``folder``; its parents, where they are missing, as usual. One that is there stays as it is."""
@@ -16,6 +19,27 @@ def private_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise NotADirectoryError(20, "Not a directory", str(folder))
+
+
+def tighten(folder: Path) -> None:
+    """Make private what an earlier version left readable for others: what is ours in a data folder, and the folder if
+    there is nothing else in it."""
+    only_ours = True
+    for entry in folder.iterdir():
+        if not entry.name.startswith(_OURS):
+            only_ours = False
+        elif entry.is_dir() and not entry.is_symlink():
+            tighten_tree(entry)
+        else:
+            make_private(entry)
+    if only_ours:
+        make_private(folder)
+
+
+def tighten_tree(folder: Path) -> None:
+    make_private(folder)
+    for path in folder.rglob("*"):
+        make_private(path)
 
 
 def private_file(path: Path) -> None:

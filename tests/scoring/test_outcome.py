@@ -30,7 +30,7 @@ def test_what_is_no_scale_is_refused(text):
     ("text", "says"),
     [
         ("no=1,yes=1", "All labels of the scale are worth 1"),
-        ("no=nan,yes=1", "no number: 'nan'"),
+        ("no=nan,yes=1", "not a number: 'nan'"),
         ("no=0,yes=inf", "worth inf"),
         ("no=-1e308,yes=1e308", "worth -1e[+]308"),
         ("999999999990..999999999999", "worth 1e[+]12"),

@@ -54,7 +54,7 @@ def test_a_rubric_knows_the_scale_but_no_column():
     assert render_rubric("Use {{ scale }}.\n", COLUMNS, {"scale": "0 to 10"}) == "Use 0 to 10."
     with pytest.raises(UserError, match=r"uses the column 'name'.*--row"):
         render_rubric("Score {{ name }}.", COLUMNS, {"scale": "x"})
-    with pytest.raises(UserError, match="uses 'other', which there is not"):
+    with pytest.raises(UserError, match="uses 'other', which does not exist"):
         render_rubric("Score {{ other }}.", COLUMNS, {"scale": "x"})
     with pytest.raises(UserError, match="raw"):
         render_rubric("Score {% them %}.", COLUMNS, {"scale": "x"})

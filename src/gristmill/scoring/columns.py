@@ -31,7 +31,9 @@ def check_names(table: pl.DataFrame, names: Sequence[str]) -> None:
         for field in _COLUMNS:
             full = name if field == "score" else f"{name}_{field}"
             if full in table.columns:
-                raise UserError(f"The table has a column '{full}' already: name the scores otherwise, with --name.")
+                raise UserError(
+                    f"The table has a column '{full}' already: choose another name for the scores, with --name."
+                )
 
 
 _COLUMNS = {

@@ -67,7 +67,7 @@ def parse_scale(text: str) -> Scale:
                 "most, and say in the rubric what each label means."
             )
         if not label.isprintable():
-            raise UserError(f"The label {label!r} of the scale cannot be printed: name it otherwise.")
+            raise UserError(f"The label {label!r} of the scale cannot be printed: choose another name.")
     if len(labels) < 2 or not all(labels) or len(set(labels)) < len(labels):
         raise UserError(
             f"The scale '{clip(text)}' is neither a range like 0..10 nor different names from worst to best, like "
@@ -109,7 +109,7 @@ def _value(part: str, place: int) -> float:
         number = math.nan
     if math.isnan(number):
         raise UserError(
-            f"The value of the label '{label.strip()}' of the scale is no number: '{clip(value.strip())}'. Write a "
+            f"The value of the label '{label.strip()}' of the scale is not a number: '{clip(value.strip())}'. Write a "
             "scale with values like no=0,maybe=0.3,yes=1."
         )
     return number

@@ -45,7 +45,7 @@ def check_ids(table: pl.DataFrame, column: str) -> None:
         rows = double.arg_true()
         raise UserError(
             f"{len(rows):,} rows share an id in '{column}' with another: {_named(rows)} (such as "
-            f"'{ids[int(rows[0])]}'). Give each row an id of its own, or remove what is there twice."
+            f"'{ids[int(rows[0])]}'). Give each row an id of its own, or remove the duplicates."
         )
 
 
@@ -61,7 +61,7 @@ def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
     if wrong.any():
         rows = wrong.arg_true()
         raise UserError(
-            f"{len(rows):,} rows have a right score in '{column}' that is no number: {_named(rows)} (such as "
+            f"{len(rows):,} rows have a right score in '{column}' that is not a number: {_named(rows)} (such as "
             f"'{texts[int(rows[0])]}')."
         )
     return values.to_list()

@@ -63,8 +63,8 @@ def render_rubric(source: str, columns: Sequence[str], values: dict[str, str]) -
                     "row into the row template (--row)."
                 )
             raise UserError(
-                f"The rubric uses '{name}', which there is not. It may use: {', '.join(values)}. Braces that are meant "
-                "as text are written {{ '{{' }}."
+                f"The rubric uses '{name}', which does not exist. It may use: {', '.join(values)}. Braces that "
+                "are meant as text are written {{ '{{' }}."
             )
         return environment.from_string(source).render(values).strip()
     except jinja2.TemplateSyntaxError as error:

@@ -1,6 +1,12 @@
-"""The two storage seams: metadata and blobs.
+"""The two storage seams: metadata and blobs. What every backend has to hold:
 
-Methods either happen whole or not at all, and what a method has returned from survives a kill. What frees space or
+1. A counted result is durable: what a method has returned from survives a kill and a power failure.
+2. A row has at most one result, and is counted once.
+3. No result means that running the row again is safe: nothing has been counted for it.
+4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who has lost it stores nothing.
+5. Everything after the last result is a pure function of what is stored: files may be written again, and are the same.
+
+``tests/storage/metadata_contract.py`` tests a backend. Methods either happen whole or not at all, and what a method has returned from survives a kill. What frees space or
 changes a batch's status (delete, erase, end, change, release) works on a full disk, too.
 """
 
@@ -16,9 +22,9 @@ from gristmill.storage.records import (
     ErrorRow,
     FileRecord,
     Follower,
-    Page,
     PartRecord,
     PendingRow,
+    RecordPage,
     Result,
     Row,
     Stage,
@@ -56,7 +62,7 @@ class Files(Protocol):
         """A deleted file, too, as long as its bytes are kept for a batch that reads it."""
         ...
 
-    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page: ...
+    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> RecordPage: ...
     async def delete(self, file_id: str) -> bool:
         """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""
         ...
@@ -94,7 +100,7 @@ class Batches(Protocol):
         ...
 
     async def get(self, batch_id: str) -> BatchRecord | None: ...
-    async def page(self, *, after: str | None, limit: int) -> Page:
+    async def page(self, *, after: str | None, limit: int) -> RecordPage:
         """Newest first, without their ``defaults``."""
         ...
 

@@ -150,7 +150,7 @@ class ErrorRow(NamedTuple):
     payload: bytes | None
 
 
-class Page(NamedTuple):
+class RecordPage(NamedTuple):
     """One page of a newest-first or oldest-first list."""
 
     records: list[Any]

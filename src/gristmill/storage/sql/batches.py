@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, Page, Stage
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.schema import batches
@@ -95,12 +95,12 @@ class SqlBatches:
     async def get(self, batch_id: str) -> BatchRecord | None:
         return await self._one(_GET, {"batch_id": batch_id})
 
-    async def page(self, *, after: str | None, limit: int) -> Page:
+    async def page(self, *, after: str | None, limit: int) -> RecordPage:
         query = select(*_LISTED)
         found, more = await self._database.read(
             lambda connection: select_page(connection, batches, query, after=after, limit=limit, newest_first=True)
         )
-        return Page([_record(row) for row in found], more)
+        return RecordPage([_record(row) for row in found], more)
 
     async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
         values = msgspec.to_builtins(changes)

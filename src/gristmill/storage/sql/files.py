@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 
 from gristmill.storage.protocol import UnknownCursor
-from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, Page, file_blob
+from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, file_blob
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, files
@@ -52,7 +52,7 @@ class SqlFiles:
         found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return FileRecord(**found._mapping) if found else None
 
-    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> Page:
+    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> RecordPage:
         query = select(*_FIELDS).where(~files.c.deleted)
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
@@ -61,7 +61,7 @@ class SqlFiles:
                 connection, files, query, after=after, limit=limit, newest_first=newest_first
             )
         )
-        return Page([FileRecord(**row._mapping) for row in found], more)
+        return RecordPage([FileRecord(**row._mapping) for row in found], more)
 
     async def delete(self, file_id: str) -> bool:
         statement = update(files).where(files.c.id == file_id, ~files.c.deleted).values(deleted=True)

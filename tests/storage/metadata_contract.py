@@ -1,0 +1,368 @@
+"""The contract of a metadata store: what every backend has to hold, whatever database it stands on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
+
+from gristmill.storage.protocol import LeaseLost, MetadataStore, UnknownCursor
+from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord
+
+LEASE = 60.0
+Story = Callable[[MetadataStore], Awaitable[None]]
+#: Each example opens a store of its own; the tests are inherited.
+_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+
+
+def batch(name: str = "batch_1", **fields: object) -> BatchRecord:
+    given = {
+        "seq": 0, "id": name, "endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h",
+        "status": "in_progress", "created_at": 1, "expires_at": 2**40, "total": 10,
+    }  # fmt: skip
+    return BatchRecord(**(given | fields))  # type: ignore[arg-type]
+
+
+def file(name: str, **fields: object) -> FileRecord:
+    given = {"id": name, "bytes": 1, "created_at": 1, "filename": "a.jsonl", "purpose": "batch"}
+    return FileRecord(**(given | fields))  # type: ignore[arg-type]
+
+
+def rows(count: int) -> list[Row]:
+    return [Row(line, f"row-{line}", 100 * line, 99) for line in range(1, count + 1)]
+
+
+async def owned_batch(store: MetadataStore, count: int = 10, owner: str = "me") -> BatchRecord:
+    await store.batches.add(batch())
+    claimed = await store.batches.claim(owner, 0, LEASE, Stage.EXECUTION)
+    assert claimed is not None
+    await store.rows.add(claimed.seq, rows(count))
+    return claimed
+
+
+async def counts(store: MetadataStore) -> tuple[int, int]:
+    record = await store.batches.get("batch_1")
+    assert record is not None
+    return record.completed, record.failed
+
+
+ids = st.text(max_size=3) | st.sampled_from(["a", "A", "a ", "a\0", "a\0b", "é", "e\u0301", "\U0001f33e", "1", "01"])
+
+
+class MetadataContract:
+    """Subclass it with ``open``, and a backend is tested."""
+
+    #: What a second record of the same id raises.
+    duplicate_error: type[Exception] = IntegrityError
+
+    def open(self, folder: Path) -> MetadataStore:
+        """A store that has not been started. The same ``folder``, an empty one at first, means the same store again."""
+        raise NotImplementedError
+
+    def tell(self, folder: Path, story: Story) -> None:
+        async def main() -> None:
+            store = self.open(folder)
+            await store.start()
+            try:
+                await story(store)
+            finally:
+                await store.stop()
+
+        asyncio.run(main())
+
+    def test_a_row_with_a_result_is_no_longer_pending_and_is_counted(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            await store.rows.commit(seq, "me", [Result(2, True, b"two", 10, 4, 3), Result(5, False, b"five")])
+            assert [row.line for _, row in await store.rows.pending(seq, 0, 100)] == [1, 3, 4, 6, 7, 8, 9, 10]
+            assert await counts(store) == (1, 1)
+            record = await store.batches.get("batch_1")
+            assert record and (record.input_tokens, record.cached_tokens, record.output_tokens) == (10, 4, 3)
+            assert await store.rows.succeeded(seq, 0, 10) == [(2, b"two")]
+            assert (await store.rows.not_succeeded(seq, 4, 1))[0] == (5, "row-5", b"five")
+
+        self.tell(tmp_path, story)
+
+    def test_what_is_stored_is_there_when_the_database_is_opened_again(self, tmp_path: Path) -> None:
+        async def write(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            await store.rows.commit(seq, "me", [Result(1, True, b"one")])
+
+        async def read(store: MetadataStore) -> None:
+            record = await store.batches.get("batch_1")
+            assert record is not None and record.completed == 1
+            assert await store.rows.succeeded(record.seq, 0, 10) == [(1, b"one")]
+
+        self.tell(tmp_path, write)
+        self.tell(tmp_path, read)
+
+    def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_cleared(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 6)).seq
+            await store.rows.arrange(seq, 1, [5, 1])
+            await store.rows.arrange(seq, 3, [6, 3])
+            await store.rows.follow(seq, [(2, 1), (4, 1)])
+            assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 3)] == [(1, 5), (2, 1), (3, 6)]
+            await store.rows.commit(seq, "me", [Result(5, True, b"five")])
+            assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
+            assert [row.line for _, row in await store.rows.pending(seq, 3, 10)] == [3]
+            assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
+            await store.rows.clear(seq)
+            await store.rows.add(seq, rows(3))
+            assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]
+
+        self.tell(tmp_path, story)
+
+    def test_followers_are_never_pending_also_in_the_order_of_the_lines(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 4)).seq
+            await store.rows.follow(seq, [(3, 1)])
+            assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (4, 4)]
+            assert [row.line for row in await store.rows.not_succeeded(seq, 0, 9)] == [1, 2, 3, 4]
+
+        self.tell(tmp_path, story)
+
+    def test_a_row_has_at_most_one_result_and_a_second_one_changes_nothing(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            await store.rows.commit(seq, "me", [Result(1, True, b"first")])
+            with pytest.raises(self.duplicate_error):
+                await store.rows.commit(seq, "me", [Result(2, True, b"new"), Result(1, True, b"second")])
+            assert await store.rows.succeeded(seq, 0, 10) == [(1, b"first")]
+            assert await counts(store) == (1, 0)
+
+        self.tell(tmp_path, story)
+
+    def test_whoever_lost_the_lease_stores_nothing(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            claimed = await owned_batch(store)
+            assert await store.batches.claim("other", LEASE + 1, LEASE, Stage.EXECUTION) == claimed
+            with pytest.raises(LeaseLost):
+                await store.rows.commit(claimed.seq, "me", [Result(1, True, b"one")])
+            assert await counts(store) == (0, 0)
+            assert len(await store.rows.pending(claimed.seq, 0, 100)) == 10
+            await store.rows.commit(claimed.seq, "other", [Result(1, True, b"one")])
+
+        self.tell(tmp_path, story)
+
+    def test_a_batch_is_claimed_by_one_of_many_who_try_at_once(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(3):
+                await store.batches.add(batch(f"batch_{number}"))
+            claims = await asyncio.gather(
+                *(store.batches.claim(f"owner-{n}", 0, LEASE, Stage.EXECUTION) for n in range(10))
+            )
+            assert sorted(claim.id for claim in claims if claim) == ["batch_0", "batch_1", "batch_2"]
+
+        self.tell(tmp_path, story)
+
+    def test_a_lease_is_free_again_when_it_runs_out_is_released_or_voided(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.batches.add(batch())
+            assert await store.batches.claim("a", 0, LEASE, Stage.EXECUTION)
+            assert await store.batches.claim("b", LEASE - 1, LEASE, Stage.EXECUTION) is None
+            assert await store.batches.renew("a", LEASE - 1, LEASE) == ["batch_1"]
+            assert await store.batches.claim("b", LEASE + 1, LEASE, Stage.EXECUTION) is None
+            assert await store.batches.claim("b", 2 * LEASE, LEASE, Stage.EXECUTION)
+            assert await store.batches.renew("a", 2 * LEASE, LEASE) == []
+            await store.batches.release("batch_1", "a")  # Not its own any more.
+            assert await store.batches.claim("c", 2 * LEASE, LEASE, Stage.EXECUTION) is None
+            await store.batches.release("batch_1", "b", not_before=1_000)
+            assert await store.batches.claim("c", 999, LEASE, Stage.EXECUTION) is None
+            assert await store.batches.claim("c", 1_000, LEASE, Stage.EXECUTION)
+            await store.batches.release_all()
+            assert await store.batches.claim("d", 0, LEASE, Stage.EXECUTION)
+
+        self.tell(tmp_path, story)
+
+    @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
+    def test_a_batch_that_has_ended_is_never_claimed(self, tmp_path: Path, status: str) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.batches.add(batch(status=status))
+            assert await store.batches.claim("me", 0, LEASE, Stage.EXECUTION) is None
+
+        self.tell(tmp_path, story)
+
+    def test_the_oldest_batch_is_claimed_first(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name in ("batch_z", "batch_a"):
+                await store.batches.add(batch(name))
+            claimed = await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
+            assert claimed is not None and claimed.id == "batch_z"
+
+        self.tell(tmp_path, story)
+
+    def test_a_change_happens_with_its_files_or_not_at_all(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.batches.add(batch())
+            ended = {"status": "completed", "completed_at": 9, "output_file_id": "file-out"}
+            assert not await store.batches.change("batch_1", ended, expected="finalizing", files=[file("file-out")])
+            assert await store.files.get("file-out") is None
+            await store.files.add(file("file-taken"))
+            with pytest.raises(self.duplicate_error):
+                await store.batches.change("batch_1", ended, expected="in_progress", files=[file("file-taken")])
+            assert (await store.batches.get("batch_1")) == batch(seq=1)
+            assert await store.batches.change("batch_1", ended, expected="in_progress", files=[file("file-out")])
+            assert await store.files.get("file-out") == file("file-out")
+
+        self.tell(tmp_path, story)
+
+    @settings(max_examples=40, suppress_health_check=_CHECKS, deadline=None)
+    @given(st.lists(ids, max_size=40), st.integers(1, 50))
+    def test_duplicates_are_all_but_the_first_of_every_custom_id(
+        self, tmp_path_factory: pytest.TempPathFactory, names: list[str], limit: int
+    ) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.rows.add(1, [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
+            await store.rows.add(2, [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
+            expected = [(line, name) for line, name in enumerate(names, start=1) if name in names[: line - 1]]
+            assert await store.rows.duplicates(1, limit) == expected[:limit]
+
+        self.tell(tmp_path_factory.mktemp("db"), story)
+
+    @settings(max_examples=25, suppress_health_check=_CHECKS, deadline=None)
+    @given(st.lists(st.sampled_from("spf"), max_size=60), st.integers(1, 20))
+    def test_paging_through_the_rows_gives_each_exactly_once_in_order(
+        self, tmp_path_factory: pytest.TempPathFactory, outcomes: list[str], limit: int
+    ) -> None:
+        async def walk(page: Callable[..., Awaitable[list[tuple[int, object]]]], seq: int) -> list[int]:
+            lines: list[int] = []
+            while found := await page(seq, lines[-1] if lines else 0, limit):
+                assert len(found) <= limit
+                lines += [each[0] if isinstance(each, tuple) else each for each in found]
+            return lines
+
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, len(outcomes))).seq
+            results = [Result(n, kind == "s", b"x") for n, kind in enumerate(outcomes, start=1) if kind != "p"]
+            if results:
+                await store.rows.commit(seq, "me", results)
+            by_kind = {kind: [n for n, each in enumerate(outcomes, start=1) if each == kind] for kind in "spf"}
+            assert await walk(store.rows.pending, seq) == by_kind["p"]
+            assert await walk(store.rows.succeeded, seq) == by_kind["s"]
+            assert await walk(store.rows.not_succeeded, seq) == sorted(by_kind["f"] + by_kind["p"])
+
+        self.tell(tmp_path_factory.mktemp("db"), story)
+
+    def test_clear_drops_the_rows_of_one_batch_only_however_many(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 45_000)).seq
+            await store.rows.commit(seq, "me", [Result(n, True, b"x") for n in (1, 20_000, 20_001, 45_000)])
+            await store.rows.add(seq + 1, rows(3))
+            await store.rows.clear(seq)
+            assert await store.rows.pending(seq, 0, 10) == [] == await store.rows.succeeded(seq, 0, 10)
+            assert [row for _, row in await store.rows.pending(seq + 1, 0, 10)] == rows(3)
+
+        self.tell(tmp_path, story)
+
+    def test_rows_of_an_ended_batch_are_found_as_leftovers(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            assert await store.rows.leftovers() == []
+            await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            assert await store.rows.leftovers() == [seq]
+            await store.rows.clear(seq)
+            assert await store.rows.leftovers() == []
+
+        self.tell(tmp_path, story)
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+    def test_pages_of_files_are_complete_and_end(self, tmp_path: Path, newest_first: bool, limit: int) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(7):
+                await store.files.add(file(f"file-{number}", purpose="batch" if number % 2 else "evals"))
+            for purpose, wanted in ((None, range(7)), ("batch", (1, 3, 5)), ("none", ())):
+                names: list[str] = []
+                more = True
+                while more:
+                    page = await store.files.page(
+                        after=names[-1] if names else None, limit=limit, newest_first=newest_first, purpose=purpose
+                    )
+                    names += [record.id for record in page.records]
+                    more = page.has_more
+                    assert page.records or not more
+                expected = [f"file-{number}" for number in wanted]
+                assert names == (expected[::-1] if newest_first else expected)
+
+        self.tell(tmp_path, story)
+
+    def test_pages_of_batches_are_newest_first_and_stable_while_new_ones_come(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(4):
+                await store.batches.add(batch(f"batch_{number}"))
+            first = await store.batches.page(after=None, limit=2)
+            await store.batches.add(batch("batch_new"))
+            second = await store.batches.page(after=first.records[-1].id, limit=2)
+            assert [record.id for record in first.records + second.records] == [
+                "batch_3",
+                "batch_2",
+                "batch_1",
+                "batch_0",
+            ]
+            assert first.has_more and not second.has_more
+
+        self.tell(tmp_path, story)
+
+    def test_an_unknown_cursor_is_an_error_and_a_deleted_file_still_is_one(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(3):
+                await store.files.add(file(f"file-{number}"))
+            assert await store.files.delete("file-1")
+            page = await store.files.page(after="file-1", limit=5, newest_first=True, purpose=None)
+            assert [record.id for record in page.records] == ["file-0"]
+            for page_of in (store.batches.page(after="x", limit=1),
+                            store.files.page(after="x", limit=1, newest_first=True, purpose=None)):  # fmt: skip
+                with pytest.raises(UnknownCursor):
+                    await page_of
+
+        self.tell(tmp_path, story)
+
+    def test_a_deleted_file_is_gone_at_once_but_its_bytes_stay_while_a_batch_reads_them(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.files.add(file("file-1"))
+            await store.batches.add(batch())
+            assert await store.files.delete("file-1")
+            assert not await store.files.delete("file-1")
+            assert await store.files.get("file-1") is None
+            assert await store.files.get_kept("file-1") == file("file-1")
+            assert await store.files.garbage() == []
+            await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            assert await store.files.garbage() == ["file-1"]
+            await store.files.mark_erased("file-1")
+            assert await store.files.get_kept("file-1") is None
+            assert await store.files.garbage() == []
+
+        self.tell(tmp_path, story)
+
+    def test_files_expire_when_their_time_has_come(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name, expires_at in (("old", 10), ("new", 11), ("eternal", None)):
+                await store.files.add(file(name, expires_at=expires_at))
+            assert await store.files.delete_expired(10) == 1
+            page = await store.files.page(after=None, limit=9, newest_first=False, purpose=None)
+            assert [record.id for record in page.records] == ["new", "eternal"]
+
+        self.tell(tmp_path, story)
+
+    def test_an_upload_ends_once_and_takes_no_part_afterwards(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.uploads.add(UploadRecord("up", 2, 1, 3601, "a", "batch", "pending"))
+            assert await store.uploads.add_part(PartRecord("part_1", "up", 2, 1))
+            ends = await asyncio.gather(
+                *(store.uploads.end("up", "completed", file(f"file-{number}")) for number in range(5)),
+                store.uploads.end("up", "cancelled"),
+            )
+            assert sum(ends) == 1
+            assert not await store.uploads.add_part(PartRecord("part_2", "up", 2, 1))
+            page = await store.files.page(after=None, limit=9, newest_first=True, purpose=None)
+            upload = await store.uploads.get("up")
+            assert upload and len(page.records) == (upload.status == "completed")
+            assert await store.uploads.overdue(9_999) == []
+
+        self.tell(tmp_path, story)

@@ -23,7 +23,7 @@ from gristmill.engines.embedded.sequence import Sequence
 #: long as reading the weights takes longer than multiplying with them, they come along for free.
 TOKENS_BESIDE = 16
 #: Tokens computed for interactive sequences after which a batch sequence has its turn.
-TURN_TOKENS = 8192
+TURN_TOKENS = 2048
 #: Positions of a step whose logits are wanted, which are as many floats each as the vocabulary has tokens.
 STEP_LOGITS = 256
 

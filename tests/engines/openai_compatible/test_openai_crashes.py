@@ -48,7 +48,7 @@ async def dispatching(*servers: MortalServer, parallel: int = 16):
 async def ask(dispatcher: Dispatcher, text: str, flow: str = "batch") -> Completion | EngineError:
     request = ChatCompletionRequest([Message("user", text)], "m")
     try:
-        return await dispatcher.complete(request, asyncio.Event(), Flow(flow))
+        return await dispatcher.complete(request, Stop(), Flow(flow))
     except EngineError as error:
         return error
 

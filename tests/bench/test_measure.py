@@ -135,6 +135,11 @@ async def test_strategies_with_many_rows_in_flight_get_more_rows_and_are_compare
     assert by_name["prefix"].drift.rows == 5
 
 
+def test_the_advice_says_where_the_fastest_way_gives_other_answers():
+    sentence = advise([record("keep-alive", 2), record("prefix+labels", 20, changed=0.88)])
+    assert "10.0 times as fast as keep-alive; 88% of its answers differ from those" in sentence
+
+
 def test_speeds_of_turns_and_of_long_jobs_are_not_compared_with_one_another():
     few = msgspec.structs.replace(
         record("prefix", 40), steady_rows_per_second=None, forecast=None, rows_for_forecast=256

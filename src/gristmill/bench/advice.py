@@ -60,6 +60,8 @@ def advise(strategies: Sequence[StrategyRecord]) -> str:
     usual = others.get("keep-alive") or others.get("baseline")
     if usual is not None and _speed(usual, steady) > 0:
         text += f", {_speed(best, steady) / _speed(usual, steady):,.1f} times as fast as {usual.name}"
+    if best.drift is not None and best.drift.changed:
+        text += f"; {best.drift.changed:.0%} of its answers differ from those of the same rows asked alone"
     drifting = [each for each in measured if each.name in _SEE_OTHERS]
     changed = [(each.name, each.drift.changed) for each in drifting if each.drift is not None and each.drift.changed]
     if changed:

@@ -366,3 +366,27 @@ class MetadataContract:
             assert await store.uploads.overdue(9_999) == []
 
         self.tell(tmp_path, story)
+
+    def test_batches_that_ended_long_ago_are_forgotten_but_not_the_newest_and_none_with_rows(
+        self, tmp_path: Path
+    ) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name, fields in {
+                "completed": {"status": "completed", "completed_at": 9},
+                "failed": {"status": "failed", "failed_at": 9},
+                "recent": {"status": "completed", "completed_at": 10},
+                "running": {"status": "in_progress"},
+                "with rows": {"status": "cancelled", "cancelled_at": 9},
+                "newest": {"status": "expired", "expired_at": 9},
+            }.items():
+                added = await store.batches.add(batch(name, **fields))
+                if name == "with rows":
+                    await store.rows.add(added.seq, rows(1))
+            assert await store.batches.prune(10) == 2
+            assert await store.batches.prune(10) == 0
+            page = await store.batches.page(after=None, limit=10)
+            assert [record.id for record in page.records] == ["newest", "with rows", "running", "recent"]
+            again = await store.batches.add(batch("again"))
+            assert again.seq > page.records[0].seq
+
+        self.tell(tmp_path, story)

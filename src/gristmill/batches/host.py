@@ -28,6 +28,8 @@ class HostSettings(NamedTuple):
     concurrency: int | None = None
     request_timeout: float = 600.0
     stop_grace: float = 20.0
+    #: Seconds after which an ended batch is forgotten; None: never.
+    keep_ended_batches: int | None = None
     limits: Limits = Limits()
     #: Where answers are kept for batches that reuse them; None: in the data folder.
     answers: Path | None = None
@@ -67,7 +69,7 @@ class BatchHost:
         self.batches = BatchService(self.storage, self.supervisor)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
-            supervised("housekeeping", lambda: keep_house(self.storage, answers)),
+            supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),
         ]
 
     @property

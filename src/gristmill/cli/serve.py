@@ -11,6 +11,7 @@ import typer
 
 from gristmill.cli import config
 from gristmill.telemetry import log
+from gristmill.user_error import UserError
 
 
 def serve(
@@ -54,6 +55,13 @@ def serve(
     max_connections: Annotated[
         int, typer.Option(envvar="GRISTMILL_MAX_CONNECTIONS", min=1, help="Clients' connections; a 503 beyond.")
     ] = 1024,
+    keep_ended_batches: Annotated[
+        str | None,
+        typer.Option(
+            envvar="GRISTMILL_KEEP_ENDED_BATCHES",
+            help="How long ended batches can be looked at: minutes, hours or days, such as 30d. [for ever]",
+        ),
+    ] = None,
     log_level: config.LogLevel = "info",
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
 ) -> None:
@@ -74,6 +82,7 @@ def serve(
             concurrency=concurrency,
             request_timeout=request_timeout,
             stop_grace=stop_grace,
+            keep_ended_batches=_seconds(keep_ended_batches),
         ),
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),
@@ -86,6 +95,20 @@ def serve(
         print(f"Gristmill is ready: {base_url}", file=sys.stderr, flush=True)
 
     serve_api(settings, ready=announce)
+
+
+def _seconds(given: str | None) -> int | None:
+    from gristmill.batches.lifecycle import window_seconds
+
+    if given is None:
+        return None
+    seconds = window_seconds(given)
+    if seconds is None:
+        raise UserError(
+            f"'{given}' is no time to keep batches: use a number of minutes, hours or days up to '366d' with "
+            "--keep-ended-batches."
+        )
+    return seconds
 
 
 _OPEN_TO_ALL = """\

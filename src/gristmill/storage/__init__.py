@@ -1,1 +1,1 @@
-"""Storage: what must survive a kill. Metadata in SQL, bytes in a blob store, each behind a protocol (``protocol.py``)."""
+"""What must survive a kill: metadata in SQL, bytes in a blob store, each behind a protocol (``protocol.py``)."""

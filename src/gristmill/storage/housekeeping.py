@@ -15,11 +15,15 @@ log = get_logger(__name__)
 INTERVAL_SECONDS = 60.0
 
 
-async def keep_house(storage: Storage, answers: AnswerStore) -> None:
-    """Tidy up now and then, for ever; a failure is logged and tried again."""
+async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int | None) -> None:
+    """Tidy up now and then, for ever; a failure is logged and tried again. Ended batches are forgotten after
+    ``keep_batches`` seconds; None: never."""
     while True:
         try:
-            await tidy(storage, int(time.time()))
+            now = int(time.time())
+            await tidy(storage, now)
+            if keep_batches is not None:
+                await forget_batches(storage, now - keep_batches)
             await answers.prune()
         except Exception as error:
             log.warning("housekeeping failed", reason=str(error))
@@ -37,6 +41,12 @@ async def tidy(storage: Storage, now: int) -> None:
     blobs, size = await storage.new_blobs.free_unnamed()
     if blobs:
         log.info("bytes that no record names were freed", blobs=blobs, bytes=size)
+
+
+async def forget_batches(storage: Storage, ended_before: int) -> None:
+    """Their records; their files have lifetimes of their own."""
+    while forgotten := await storage.metadata.batches.prune(ended_before):
+        log.info("ended batches were forgotten", batches=forgotten)
 
 
 async def erase_deleted(storage: Storage) -> None:

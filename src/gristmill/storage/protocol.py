@@ -3,11 +3,11 @@
 1. A counted result is durable: what a method has returned from survives a kill and a power failure.
 2. A row has at most one result, and is counted once.
 3. No result means that running the row again is safe: nothing has been counted for it.
-4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who has lost it stores nothing.
+4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who lost it stores nothing.
 5. Everything after the last result is a pure function of what is stored: files may be written again, and are the same.
 
-``tests/storage/metadata_contract.py`` tests a backend. Methods either happen whole or not at all, and what a method has returned from survives a kill. What frees space or
-changes a batch's status (delete, erase, end, change, release) works on a full disk, too.
+Every method happens whole or not at all. What frees space or changes a batch's status (delete, erase, end, change,
+release) works on a full disk, too. ``tests/storage/metadata_contract.py`` tests a backend.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ class Batches(Protocol):
 
     async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
         """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False."""
+        ...
+
+    async def prune(self, ended_before: int) -> int:
+        """Forget some of the batches that ended before then, how many: call again for the rest. Never the newest batch,
+        whose ``seq`` would be given again, and none that still has rows."""
         ...
 
     async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:

@@ -14,6 +14,9 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    delete,
+    exists,
+    func,
     insert,
     not_,
     null,
@@ -25,7 +28,7 @@ from sqlalchemy import (
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file, select_page
-from gristmill.storage.sql.schema import batches
+from gristmill.storage.sql.schema import batches, rows
 
 #: Seconds; also for the pause of a batch that nobody holds.
 LONGEST_LEASE = 3600.0
@@ -33,6 +36,10 @@ LONGEST_LEASE = 3600.0
 _FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
 #: Without what no list shows: it may be a megabyte a batch.
 _LISTED = [null().label(field.name) if field.name == "defaults" else field for field in _FIELDS]
+
+_ENDED_AT = (batches.c.completed_at, batches.c.failed_at, batches.c.expired_at, batches.c.cancelled_at)
+#: Batches forgotten in one transaction.
+_PRUNED_AT_ONCE = 1_000
 
 
 def _record(row: Row[Any]) -> BatchRecord:
@@ -114,6 +121,20 @@ class SqlBatches:
             return True
 
         return await self._database.write(work, even_if_full=True)
+
+    async def prune(self, ended_before: int) -> int:
+        old = (
+            select(batches.c.seq)
+            .where(
+                batches.c.status.in_(TERMINAL_STATUSES),
+                func.coalesce(*_ENDED_AT) < ended_before,
+                batches.c.seq < select(func.max(batches.c.seq)).scalar_subquery(),
+                ~exists().where(rows.c.batch == batches.c.seq),
+            )
+            .limit(_PRUNED_AT_ONCE)
+        )
+        statement = delete(batches).where(batches.c.seq.in_(old))
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount, even_if_full=True)
 
     async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
         if await self.next_in_line(now, stage) is None:

@@ -32,7 +32,7 @@ def short(number: float | None) -> str:
     return "" if number is None else f"{number:.3g}"
 
 
-def clip(text: str, most: int = 300) -> str:
+def one_line(text: str, most: int = 300) -> str:
     """On one line, and at most so many characters."""
     line = " · ".join(part.strip() for part in text.splitlines() if part.strip())
     return line if len(line) <= most else line[:most].rstrip() + "…"
@@ -47,5 +47,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(count=lambda number: f"{number:,}", short=short, duration=duration, clip=clip)
+    environment.filters.update(count=lambda number: f"{number:,}", short=short, duration=duration, one_line=one_line)
     return environment

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +14,9 @@ import msgspec
 
 import gristmill
 from gristmill.bench.advice import advise
-from gristmill.bench.machine import this_machine
 from gristmill.bench.measure import OnTurn, Schedule, measure
 from gristmill.bench.page import bench_page, write_png
-from gristmill.bench.receipt import BenchReceipt
+from gristmill.bench.receipt import BenchReceipt, Machine
 from gristmill.bench.rows import read_rows
 from gristmill.bench.strategies import STRATEGIES, Strategy
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -73,7 +74,7 @@ class Bench:
         return BenchReceipt(
             measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             gristmill=gristmill.__version__,
-            machine=this_machine(),
+            machine=_this_machine(),
             engine=engine.name,
             model=rows[0].model,
             # A password in an address is nobody's business.
@@ -119,3 +120,13 @@ def _chosen(names: Sequence[str]) -> list[Strategy]:
         if name not in by_name:
             raise UserError(f"There is no strategy '{name}'. Choose from: {', '.join(by_name)}.")
     return [by_name[name] for name in names or by_name]
+
+
+def _this_machine() -> Machine:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(cpu, os.cpu_count() or 1, round(memory / 1e9, 1), platform.platform())

@@ -53,6 +53,8 @@ class StrategyRecord(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
+    """What a bench was measured on, without names or addresses."""
+
     cpu: str
     cores: int
     memory_gb: float

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.scoring.scale import Scale, clip
+from gristmill.scoring.scale import Scale
+from gristmill.wire.errors import clip
 
 
 class Outcome(msgspec.Struct, frozen=True):

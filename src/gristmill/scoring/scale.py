@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gristmill.user_error import UserError
+from gristmill.wire.errors import clip
 
 _RANGE = re.compile(r"(-?[0-9]{1,15})\.\.(-?[0-9]{1,15})")
 #: As many as a request for label scores may name.
@@ -113,8 +114,3 @@ def _value(part: str, place: int) -> float:
             "scale with values like no=0,maybe=0.3,yes=1."
         )
     return number
-
-
-def clip(text: str, most: int = 100) -> str:
-    """For a message: at most so many characters."""
-    return text if len(text) <= most else text[:most] + "..."

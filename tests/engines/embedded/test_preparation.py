@@ -6,15 +6,15 @@ import queue
 import threading
 
 from gristmill.engines.embedded.frames import Failed, Submit
-from gristmill.engines.embedded.generation import PreparedRequest
+from gristmill.engines.embedded.generation import GenerationRequest
 from gristmill.engines.embedded.preparation import Preparation, Prepared
 from gristmill.engines.protocol import EngineError, ErrorKind
 
 SECONDS = 30
 
 
-def ready(frame: Submit) -> PreparedRequest:
-    return PreparedRequest(frame.id, "m", False, [])
+def ready(frame: Submit) -> GenerationRequest:
+    return GenerationRequest(frame.id, "m", False, [])
 
 
 def test_requests_are_delivered_in_the_order_in_which_they_came() -> None:
@@ -29,7 +29,7 @@ def test_an_interactive_request_waits_for_none_of_a_batch() -> None:
     delivered: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
     go_on = threading.Event()
 
-    def prepare(frame: Submit) -> PreparedRequest:
+    def prepare(frame: Submit) -> GenerationRequest:
         if not frame.interactive:
             assert go_on.wait(SECONDS)
         return ready(frame)
@@ -47,7 +47,7 @@ def test_what_is_cancelled_while_it_is_prepared_or_before_is_not_delivered() -> 
     delivered: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
     begun, go_on = threading.Event(), threading.Event()
 
-    def prepare(frame: Submit) -> PreparedRequest:
+    def prepare(frame: Submit) -> GenerationRequest:
         begun.set()
         assert go_on.wait(SECONDS)
         return ready(frame)
@@ -72,7 +72,7 @@ def test_whatever_fails_in_one_request_is_that_requests() -> None:
 
     failures = [EngineError(ErrorKind.INVALID_REQUEST, "bad", param="stop"), RecursionError("deep"), Panic("panic")]
 
-    def prepare(frame: Submit) -> PreparedRequest:
+    def prepare(frame: Submit) -> GenerationRequest:
         if frame.id < len(failures):
             raise failures[frame.id]
         return ready(frame)
@@ -84,4 +84,4 @@ def test_whatever_fails_in_one_request_is_that_requests() -> None:
     assert [(each.kind, each.param) for each in found[:3] if isinstance(each, Failed)] == [
         (ErrorKind.INVALID_REQUEST, "stop"), (ErrorKind.INVALID_REQUEST, None), (ErrorKind.INTERRUPTED, None),
     ]  # fmt: skip
-    assert isinstance(found[3], PreparedRequest)
+    assert isinstance(found[3], GenerationRequest)

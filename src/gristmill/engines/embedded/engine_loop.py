@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from gristmill.engines.embedded.frames import Done, Failed, FromWorker, Scored, TextDelta, failed_by
-from gristmill.engines.embedded.generation import Generation, PreparedRequest
-from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring, PreparedScore
+from gristmill.engines.embedded.generation import Generation, GenerationRequest
+from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
@@ -27,7 +27,12 @@ _SMOOTHING = 0.2
 
 
 class StepPace:
-    """Times in seconds of any one clock."""
+    """How many tokens a step may have, so that nobody who comes while it is computed waits long for its end. Pure:
+    times in seconds of any one clock.
+
+    A large step computes a batch fastest, as each step reads the whole model. But an interactive request waits for the
+    end of the step that it finds. So steps are large only as long as nobody has asked for a while.
+    """
 
     def __init__(self, most_tokens: int) -> None:
         self._most = most_tokens
@@ -55,16 +60,6 @@ class StepPace:
         self._seconds_a_token = known + _SMOOTHING * (found - known)
 
 
-class RunningRequest:
-    """A request and its generations."""
-
-    def __init__(self, prepared: PreparedRequest) -> None:
-        self.id = prepared.id
-        self.model = prepared.model
-        self.stream = prepared.stream
-        self.generations = prepared.generations
-
-
 class EngineLoop:
     def __init__(
         self,
@@ -83,8 +78,8 @@ class EngineLoop:
         self._pace = StepPace(step_tokens)
         self._max_rows = max_rows
         self.scheduler = Scheduler(StepLimits(model.block_size, model.blocks, step_tokens, max_rows))
-        self._requests: dict[int, RunningRequest] = {}
-        self._generations: dict[Sequence, tuple[RunningRequest, Generation]] = {}
+        self._requests: dict[int, GenerationRequest] = {}
+        self._generations: dict[Sequence, tuple[GenerationRequest, Generation]] = {}
         self._scorings: dict[int, LabelScoring] = {}
         self._probes: dict[Sequence, LabelProbe] = {}
 
@@ -96,14 +91,14 @@ class EngineLoop:
         """Take a request up, or pass on why there is none."""
         if isinstance(prepared, Failed):
             self._emit(prepared)
-        elif isinstance(prepared, PreparedScore):
-            scoring = self._scorings[prepared.id] = LabelScoring(prepared)
+        elif isinstance(prepared, LabelScoring):
+            self._scorings[prepared.id] = prepared
             for _ in range(self._max_rows):
-                self._probe_next(scoring)
+                self._probe_next(prepared)
         else:
-            self._enter_request(RunningRequest(prepared))
+            self._enter_request(prepared)
 
-    def _enter_request(self, request: RunningRequest) -> None:
+    def _enter_request(self, request: GenerationRequest) -> None:
         self._requests[request.id] = request
         for generation in request.generations:
             self._generations[generation.sequence] = (request, generation)
@@ -163,7 +158,7 @@ class EngineLoop:
 
     def _take(self, chunks: list[Chunk], wanted: list[tuple[int, ...]], logits: Logits) -> None:
         """Hand the logits, in the order of the chunks, to the probes and generations they are for."""
-        sampling: list[tuple[RunningRequest, Generation]] = []
+        sampling: list[tuple[GenerationRequest, Generation]] = []
         places: list[int] = []
         begin = 0
         for chunk, offsets in zip(chunks, wanted, strict=True):
@@ -190,7 +185,7 @@ class EngineLoop:
             del self._scorings[scoring.id]
             self._emit(Scored(scoring.id, scoring.scores()))
 
-    def _sample(self, sampling: list[tuple[RunningRequest, Generation]], logits: Logits) -> None:
+    def _sample(self, sampling: list[tuple[GenerationRequest, Generation]], logits: Logits) -> None:
         states = [generation.state() for _, generation in sampling]
         for (request, generation), token in zip(sampling, self._sample_each(states, logits), strict=True):
             # Another choice of the same request may have failed just now.
@@ -211,12 +206,12 @@ class EngineLoop:
                     sampled.append(error)
             return sampled
 
-    def _accept(self, request: RunningRequest, generation: Generation, token: Sampled | Exception) -> None:
+    def _accept(self, request: GenerationRequest, generation: Generation, token: Sampled | Exception) -> None:
         if isinstance(token, Exception):
             raise token
         self._release(request, generation, generation.accept(token, self._vocabulary, self._ends))
 
-    def _release(self, request: RunningRequest, generation: Generation, text: str) -> None:
+    def _release(self, request: GenerationRequest, generation: Generation, text: str) -> None:
         """Pass on the text that has become certain, and what ends with it."""
         if text and request.stream:
             self._emit(TextDelta(request.id, generation.choice, text))
@@ -237,7 +232,7 @@ class EngineLoop:
             self._emit(failed_by(request_id, error))
 
 
-def _completion(request: RunningRequest) -> Completion:
+def _completion(request: GenerationRequest) -> Completion:
     prompt = request.generations[0].sequence
     return Completion(
         model=request.model,

@@ -1,4 +1,8 @@
-"""What a request is answered when something went wrong with it in the worker: whatever it was, it is that request's."""
+"""What the server and the worker process say to each other: a header, then msgpack.
+
+The header holds the length of what follows and the request's id, so that a request that cannot be decoded is still one
+that can be answered.
+"""
 
 from __future__ import annotations
 

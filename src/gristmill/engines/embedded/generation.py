@@ -17,7 +17,8 @@ from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 
 class TextStream:
-    """``text`` is all that has been released. After ``stopped`` it ends right before the stop string."""
+    """From token bytes to text as it becomes certain: whole characters, and nothing that may yet be a stop string.
+    ``text`` is all that has been released. After ``stopped`` it ends right before the stop string."""
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
@@ -155,7 +156,7 @@ class Generation:
         return Choice(self._stream.text, self.finish_reason or "stop", self._logprobs if wanted else None)
 
 
-class PreparedRequest(NamedTuple):
+class GenerationRequest(NamedTuple):
     """A request that is ready to be computed, one generation a choice. Those that a grammar forces whole have ended
     already."""
 

@@ -1,10 +1,15 @@
-"""A request for label scores while it is being computed: one sequence for each probe of its label trie."""
+"""Label scores: exact probabilities of labels of several tokens, and of labels within labels.
+
+A label's probability is that of the output starting with its tokens, and going on with none of the longer labels that
+begin with it: P("1") leaves out P("10"). So only the logits after the prompt, and after each beginning that several
+labels share or that is a label itself, are needed; nothing is generated. The labels are a trie of token ids, and a
+request is one sequence for each of its probes.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +23,7 @@ ROOT = 0
 
 
 class LabelTrie:
-    """Nodes are numbers; memory grows with the labels' tokens, and no faster."""
+    """Pure. Nodes are numbers; memory grows with the labels' tokens, and no faster."""
 
     def __init__(self, labels: list[list[int]]) -> None:
         """``labels``: the token ids of each label. Raises ValueError where one is empty or two are the same."""
@@ -75,26 +80,20 @@ class LabelTrie:
         return total
 
 
-class PreparedScore(NamedTuple):
-    """A request for label scores that is ready to be computed: ``prompt`` in token ids, and the labels to look for
-    after it."""
-
-    id: int
-    model: str
-    prompt: list[int]
-    trie: LabelTrie
-    interactive: bool
-
-
 class LabelScoring:
-    """Probes are taken with ``next_probe`` and come back by themselves; ``scores`` has the result when ``done``."""
+    """A request while it is being computed. Probes are taken with ``next_probe`` and come back by themselves; ``scores``
+    has the result when ``done``."""
 
-    def __init__(self, prepared: PreparedScore) -> None:
-        self.id = prepared.id
-        self._prepared = prepared
+    def __init__(self, request_id: int, model: str, prompt: list[int], trie: LabelTrie, interactive: bool) -> None:
+        """``prompt`` in token ids, and the labels to look for after it."""
+        self.id = request_id
+        self._model = model
+        self._prompt = prompt
+        self._trie = trie
+        self._interactive = interactive
         self._logprobs: dict[int, float] = {}
         self._noted: set[int] = set()
-        self._waiting = prepared.trie.probes()[::-1]
+        self._waiting = trie.probes()[::-1]
         self._first: Sequence | None = None
         self.probes: set[LabelProbe] = set()
 
@@ -103,8 +102,7 @@ class LabelScoring:
         time."""
         if not self._waiting:
             return None
-        prepared = self._prepared
-        probe = LabelProbe(self, prepared.prompt, self._waiting.pop(), prepared.trie, prepared.interactive)
+        probe = LabelProbe(self, self._prompt, self._waiting.pop(), self._trie, self._interactive)
         self._first = self._first or probe.sequence
         self.probes.add(probe)
         return probe
@@ -121,14 +119,14 @@ class LabelScoring:
         # Only a few tokens are asked for: the normaliser is all that the whole vocabulary is needed for.
         highest = float(logits.max())
         normaliser = highest + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
-        for token, child in self._prepared.trie.children[node].items():
+        for token, child in self._trie.children[node].items():
             self._logprobs[child] = float(logits[token]) - normaliser
 
     def scores(self) -> LabelScores:
-        prompt_tokens = len(self._prepared.prompt)
+        prompt_tokens = len(self._prompt)
         cached_tokens = min((self._first and self._first.cached_tokens) or 0, prompt_tokens)
-        logprobs = tuple(self._prepared.trie.score(self._logprobs))
-        return LabelScores(self._prepared.model, logprobs, prompt_tokens, cached_tokens)
+        logprobs = tuple(self._trie.score(self._logprobs))
+        return LabelScores(self._model, logprobs, prompt_tokens, cached_tokens)
 
 
 class LabelProbe:

@@ -1,7 +1,7 @@
 """The prefix cache: a radix tree over token ids, one full KV block a node.
 
 A node's path from the root spells the tokens its block was computed after, so any prompt that starts with them may
-use it. A row locks only the deepest node it uses: a node with children is never evicted, hence neither are the
+use it. A sequence locks only the deepest node it uses: a node with children is never evicted, hence neither are the
 ancestors of a locked one.
 """
 
@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 
 class BlockPool:
+    """The free KV blocks. A block holds the keys and values of ``block_size`` consecutive tokens, in all layers."""
+
     def __init__(self, blocks: int) -> None:
         self.size = blocks
         # Popped from the end, so that low block ids (memory already touched) are reused first.

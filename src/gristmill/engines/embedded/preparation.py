@@ -1,4 +1,4 @@
-"""Requests made ready on threads beside the one that computes steps.
+"""From a request to sequences that are ready to be computed, on threads beside the one that computes steps.
 
 Tokenizing, rendering a chat and compiling a grammar take from half a millisecond to a second; in the step's own thread
 everybody would wait for that. Requests of a batch and interactive ones have a thread each, so that the latter wait for
@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 
 from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
-from gristmill.engines.embedded.generation import Generation, PreparedRequest
+from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.grammar import Grammars
-from gristmill.engines.embedded.label_scoring import LabelTrie, PreparedScore
+from gristmill.engines.embedded.label_scoring import LabelScoring, LabelTrie
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.sampler import Sampling
@@ -36,8 +36,8 @@ _KEPT_LABELS = 2**20
 
 
 class RequestReader:
-    """Reads requests for one model: its vocabulary, template and context length (in tokens). Safe from several
-    threads."""
+    """From a request to what the scheduler and the sampler need, for one model: its vocabulary, template and context
+    length (in tokens). Safe from several threads."""
 
     def __init__(self, vocabulary: Vocabulary, grammars: Grammars, context_length: int) -> None:
         self._vocabulary = vocabulary
@@ -46,11 +46,11 @@ class RequestReader:
         self._label_tokens = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_LABELS)
         self._prompts = PromptTokens(vocabulary, context_length)
 
-    def read(self, submit: Submit | SubmitScore) -> PreparedRequest | PreparedScore:
+    def read(self, submit: Submit | SubmitScore) -> GenerationRequest | LabelScoring:
         """Raises EngineError (invalid request)."""
         return self._read_request(submit) if isinstance(submit, Submit) else self._read_score(submit)
 
-    def _read_request(self, submit: Submit) -> PreparedRequest:
+    def _read_request(self, submit: Submit) -> GenerationRequest:
         request = submit.chat or submit.text
         assert request is not None
         # What is cheap to refuse comes first.
@@ -73,9 +73,9 @@ class RequestReader:
             sequence = Sequence(prompt, interactive=submit.interactive)
             generations.append(Generation(sequence, sampling, limit or room, stops, matcher))
             generations[-1].jump_forward(self._vocabulary)
-        return PreparedRequest(submit.id, request.model, submit.stream, generations)
+        return GenerationRequest(submit.id, request.model, submit.stream, generations)
 
-    def _read_score(self, submit: SubmitScore) -> PreparedScore:
+    def _read_score(self, submit: SubmitScore) -> LabelScoring:
         labels = self._labels(submit)
         if submit.chat is not None:
             param = "messages"
@@ -93,7 +93,7 @@ class RequestReader:
             trie = LabelTrie(labels)
         except ValueError as error:
             raise _invalid("labels", f"The labels cannot be told apart: {error}.") from None
-        return PreparedScore(submit.id, submit.model, prompt, trie, submit.interactive)
+        return LabelScoring(submit.id, submit.model, prompt, trie, submit.interactive)
 
     def _labels(self, submit: SubmitScore) -> list[list[int]]:
         """Their token ids."""
@@ -162,7 +162,7 @@ def _invalid(param: str, message: str) -> EngineError:
     return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
 
 
-Prepared = PreparedRequest | PreparedScore | Failed
+Prepared = GenerationRequest | LabelScoring | Failed
 
 
 class Preparation:

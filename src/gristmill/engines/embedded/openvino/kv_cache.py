@@ -1,4 +1,4 @@
-"""Memory given by the system ahead of its use, rather than a page at a time in the middle of a step."""
+"""The KV cache as OpenVINO's own attention kernel keeps it, and memory for any that is given ahead of its use."""
 
 from __future__ import annotations
 

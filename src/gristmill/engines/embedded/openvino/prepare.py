@@ -18,9 +18,117 @@ from gristmill.user_error import UserError
 
 #: Measured: float types are read exactly; Q8_0 closely; Q4_1 wrongly; K-quants are refused.
 _READ_EXACTLY = frozenset({"F32", "F16"})
+#: Part of the cache key: raise it when this file writes anything differently.
+_CONVERTER = 1
+_FACTS = "gristmill.json"
+
+
+class PreparedFacts(msgspec.Struct, frozen=True):
+    """What the graph does not say: context length in tokens, and the token ids that end an answer."""
+
+    context_length: int
+    eos_token_ids: list[int]
+
+
+class PreparedModel(NamedTuple):
+    folder: Path
+    facts: PreparedFacts
+
+
+def prepare(model: LocalModel, weights: Literal["f16", "q8_0"]) -> PreparedModel:
+    """Convert ``model`` unless that has been done before. Raises UserError when OpenVINO cannot read it.
+
+    The result appears in one rename, so that a kill in the middle leaves nothing half-made to be found.
+    """
+    if model.kind == "ir":
+        return PreparedModel(model.path, _facts_of_ir(model.path))
+    folder = cache_folder() / "openvino" / f"{model.path.stem}-{weights}-{_key(model.path, weights)}"
+    if not (folder / _FACTS).is_file():
+        make_private(folder.parent)
+        with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as temporary:
+            made = Path(temporary) / "model"
+            made.mkdir(mode=0o700)
+            _convert(model.path, made, weights)
+            try:
+                made.rename(folder)
+            except OSError:
+                # Another process was faster; what it made is the same.
+                if not (folder / _FACTS).is_file():
+                    raise
+    return PreparedModel(folder, msgspec.json.decode((folder / _FACTS).read_bytes(), type=PreparedFacts))
+
+
+def _key(file: Path, weights: str) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(f"{_CONVERTER} {weights} {require('openvino').__version__}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
+    readable = folder / "model.gguf"
+    if needs_reencoding(file, weights):
+        reencode(file, readable, weights)
+    else:
+        _link(file, readable)
+    genai = require("openvino_genai")
+    try:
+        # Loading a GGUF with this switch writes the IR, tokenizer and detokenizer next to it.
+        genai.LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
+    readable.unlink()
+    (folder / _FACTS).write_bytes(msgspec.json.encode(_facts_of_gguf(file)))
+
+
+def _facts_of_gguf(file: Path) -> PreparedFacts:
+    values = metadata(file)
+    architecture = values.get("general.architecture")
+    ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    return PreparedFacts(
+        context_length=int(values[f"{architecture}.context_length"]),
+        eos_token_ids=sorted({int(i) for i in ids if i is not None}),
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _facts_of_ir(folder: Path) -> PreparedFacts:
+    if (folder / _FACTS).is_file():
+        return msgspec.json.decode((folder / _FACTS).read_bytes(), type=PreparedFacts)
+    config = _json(folder / "config.json")
+    generation = _json(folder / "generation_config.json")
+    length = config.get("max_position_embeddings")
+    if not isinstance(length, int):
+        # OpenVINO GenAI saves the IR of a GGUF next to it, without a config.json.
+        sources = list(folder.glob("*.gguf"))
+        if len(sources) == 1:
+            return _facts_of_gguf(sources[0])
+        raise UserError(
+            f"The IR folder '{folder}' does not say how long its context is: give it a config.json with "
+            "max_position_embeddings, or put the GGUF file it was made from into it."
+        )
+    found = generation.get("eos_token_id", config.get("eos_token_id"))
+    ids = found if isinstance(found, list) else [found]
+    return PreparedFacts(length, sorted(i for i in ids if isinstance(i, int)))
+
+
+def _json(file: Path) -> dict[str, object]:
+    try:
+        content = msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def needs_reencoding(gguf_file: Path, weights: Literal["f16", "q8_0"]) -> bool:
+    """Whether OpenVINO's reader gets some of the weights wrong, or refuses them."""
     accepted = _READ_EXACTLY if weights == "f16" else _READ_EXACTLY | {"Q8_0"}
     types = {tensor.tensor_type.name for tensor in _reader(gguf_file).tensors}
     if weights == "q8_0":
@@ -66,112 +174,3 @@ def _reader(gguf_file: Path) -> Any:
         return require("gguf").GGUFReader(gguf_file)
     except ValueError as error:
         raise UserError(f"The GGUF file '{gguf_file}' cannot be read: {error}.") from error
-
-
-#: Part of the cache key: raise it when this file or ``reencode`` writes anything differently.
-_CONVERTER = 1
-_FACTS = "gristmill.json"
-
-
-class ModelFacts(msgspec.Struct, frozen=True):
-    """What the graph does not say: context length in tokens, and the token ids that end an answer."""
-
-    context_length: int
-    eos_token_ids: list[int]
-
-
-class PreparedModel(NamedTuple):
-    folder: Path
-    facts: ModelFacts
-
-
-def prepare(model: LocalModel, weights: Literal["f16", "q8_0"]) -> PreparedModel:
-    """Convert ``model`` unless that has been done before. Raises UserError when OpenVINO cannot read it.
-
-    The result appears in one rename, so that a kill in the middle leaves nothing half-made to be found.
-    """
-    if model.kind == "ir":
-        return PreparedModel(model.path, _facts_of_ir(model.path))
-    folder = cache_folder() / "openvino" / f"{model.path.stem}-{weights}-{_key(model.path, weights)}"
-    if not (folder / _FACTS).is_file():
-        make_private(folder.parent)
-        with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as temporary:
-            made = Path(temporary) / "model"
-            made.mkdir(mode=0o700)
-            _convert(model.path, made, weights)
-            try:
-                made.rename(folder)
-            except OSError:
-                # Another process was faster; what it made is the same.
-                if not (folder / _FACTS).is_file():
-                    raise
-    return PreparedModel(folder, msgspec.json.decode((folder / _FACTS).read_bytes(), type=ModelFacts))
-
-
-def _key(file: Path, weights: str) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    digest.update(f"{_CONVERTER} {weights} {require('openvino').__version__}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
-    readable = folder / "model.gguf"
-    if needs_reencoding(file, weights):
-        reencode(file, readable, weights)
-    else:
-        _link(file, readable)
-    genai = require("openvino_genai")
-    try:
-        # Loading a GGUF with this switch writes the IR, tokenizer and detokenizer next to it.
-        genai.LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
-    readable.unlink()
-    (folder / _FACTS).write_bytes(msgspec.json.encode(_facts_of_gguf(file)))
-
-
-def _facts_of_gguf(file: Path) -> ModelFacts:
-    values = metadata(file)
-    architecture = values.get("general.architecture")
-    ids = [values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    return ModelFacts(
-        context_length=int(values[f"{architecture}.context_length"]),
-        eos_token_ids=sorted({int(i) for i in ids if i is not None}),
-    )
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _facts_of_ir(folder: Path) -> ModelFacts:
-    if (folder / _FACTS).is_file():
-        return msgspec.json.decode((folder / _FACTS).read_bytes(), type=ModelFacts)
-    config = _json(folder / "config.json")
-    generation = _json(folder / "generation_config.json")
-    length = config.get("max_position_embeddings")
-    if not isinstance(length, int):
-        # OpenVINO GenAI saves the IR of a GGUF next to it, without a config.json.
-        sources = list(folder.glob("*.gguf"))
-        if len(sources) == 1:
-            return _facts_of_gguf(sources[0])
-        raise UserError(
-            f"The IR folder '{folder}' does not say how long its context is: give it a config.json with "
-            "max_position_embeddings, or put the GGUF file it was made from into it."
-        )
-    found = generation.get("eos_token_id", config.get("eos_token_id"))
-    ids = found if isinstance(found, list) else [found]
-    return ModelFacts(length, sorted(i for i in ids if isinstance(i, int)))
-
-
-def _json(file: Path) -> dict[str, object]:
-    try:
-        content = msgspec.json.decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -15,7 +15,13 @@ _NO_MAXIMUM = 2**31 - 1
 
 
 class TokenizerGraph:
-    """Texts to token ids; safe to use from several threads at a time, each of which gets buffers of its own."""
+    """A model folder's tokenizer, run as the OpenVINO graph that it is: texts to token ids. Safe to use from several
+    threads at a time, each of which gets buffers of its own.
+
+    OpenVINO GenAI's own face to it holds Python's global lock for as long as a text takes (a second a megabyte), and
+    cuts texts off without a word where the graph has a maximum length. Here the lock is free while the graph runs, and
+    the maximum is taken out of it.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError for a graph that this does not know how to feed."""

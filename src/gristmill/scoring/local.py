@@ -19,6 +19,7 @@ from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.batches.waiting import start_waits_for, while_told
+from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
@@ -152,11 +153,9 @@ def _await_in_thread(run: Coroutine[Any, Any, T], caller: asyncio.Task[Any] | No
 
 def _model_of(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
-    if engine.engine == "openvino":
-        from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
-        from gristmill.models.locate import locate_for_engine
-
-        return locate_for_engine(engine.model or DEFAULT_MODEL).name
+    made = create_engine(engine)
+    if isinstance(made, EmbeddedEngine):
+        return made.served_name()
     if engine.engine == "simulated":
         return engine.model or "simulated"
     if engine.model is None:

@@ -160,9 +160,23 @@ async def test_a_worker_stuck_in_one_step_is_killed_and_replaced(pulled_model):
     await engine.start()
     try:
         words = "stone water wheel grain " * 300
-        with pytest.raises(EngineError, match="one step") as caught:
+        with pytest.raises(EngineError, match="one step or request") as caught:
             await engine.complete(CompletionRequest(prompt=words, model=engine.models[0], temperature=0, max_tokens=1))
         assert caught.value.kind is ErrorKind.INTERRUPTED
+        await eventually(lambda: engine.down_reason is None)
+    finally:
+        await engine.stop()
+
+
+async def test_a_worker_stuck_in_preparing_a_request_is_killed_and_replaced(pulled_model):
+    engine = OpenVinoEngine(OPTIONS, pulled_model, Heartbeat(interval=0.05, stuck=0.3))
+    await engine.start()
+    try:
+        # A grammar that takes seconds to compile.
+        properties = {"properties": {f"p{i}": {} for i in range(3500)}}
+        with pytest.raises(EngineError, match="one step or request") as caught:
+            await engine.complete(long_story(structured_outputs={"json": properties}, max_tokens=1))
+        assert caught.value.crashed is not None
         await eventually(lambda: engine.down_reason is None)
     finally:
         await engine.stop()

@@ -81,7 +81,7 @@ class LabelTrie:
 
 
 class LabelScoring:
-    """A request while it is being computed. Probes are taken with ``next_probe`` and come back by themselves; ``scores``
+    """A request while it is computed. Probes are taken with ``next_probe`` and come back by themselves; ``scores``
     has the result when ``done``."""
 
     def __init__(self, request_id: int, model: str, prompt: list[int], trie: LabelTrie, interactive: bool) -> None:

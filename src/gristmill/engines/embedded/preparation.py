@@ -11,6 +11,7 @@ import functools
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
@@ -180,10 +181,17 @@ class Preparation:
         #: The ids that have not been delivered.
         self._open: set[int] = set()
         self._queues: dict[bool, queue.SimpleQueue[Submit | SubmitScore]] = {}
+        #: When the request that is being prepared was begun, by the monotonic clock.
+        self._begun: dict[bool, float] = {}
         for interactive in (True, False):
             waiting = self._queues[interactive] = queue.SimpleQueue()
             name = "prepare-interactive" if interactive else "prepare-batch"
-            threading.Thread(target=self._run, args=(waiting,), name=name, daemon=True).start()
+            threading.Thread(target=self._run, args=(interactive, waiting), name=name, daemon=True).start()
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the oldest request that is being prepared was begun, by the monotonic clock."""
+        return min(self._begun.copy().values(), default=None)
 
     def submit(self, frame: Submit | SubmitScore) -> None:
         with self._lock:
@@ -195,15 +203,17 @@ class Preparation:
         with self._lock:
             self._open.discard(request_id)
 
-    def _run(self, waiting: queue.SimpleQueue[Submit | SubmitScore]) -> None:
+    def _run(self, interactive: bool, waiting: queue.SimpleQueue[Submit | SubmitScore]) -> None:
         while True:
             frame = waiting.get()
             if frame.id not in self._open:
                 continue
+            self._begun[interactive] = time.monotonic()
             try:
                 prepared = self._prepare(frame)
             except BaseException as error:
                 prepared = failed_by(frame.id, error)
+            del self._begun[interactive]
             with self._lock:
                 if frame.id in self._open:
                     self._open.remove(frame.id)

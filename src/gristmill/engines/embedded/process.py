@@ -197,7 +197,7 @@ class WorkerProcess:
         if isinstance(frame, Pong):
             self._missed = None
             if frame.busy_seconds > self._heartbeat.stuck:
-                self._kill(f"killed, as it had been at one step for {frame.busy_seconds:.0f} seconds")
+                self._kill(f"killed, as it had been at one step or request for {frame.busy_seconds:.0f} seconds")
         elif isinstance(frame, Ready | LoadFailed):
             if self._ready.done():
                 return

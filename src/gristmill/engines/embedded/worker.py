@@ -102,8 +102,9 @@ class Pipe:
             self.write(failed_by(request_id, error))
             return
         if isinstance(frame, Ping):
-            since = self.busy_since
-            self.write(Pong(0.0 if since is None else time.monotonic() - since))
+            preparing = self.preparation.result().busy_since if self.preparation.done() else None
+            since = [begun for begun in (self.busy_since, preparing) if begun is not None]
+            self.write(Pong(time.monotonic() - min(since) if since else 0.0))
         elif isinstance(frame, Submit | SubmitScore):
             self.preparation.result().submit(frame)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -276,7 +277,7 @@ class Process:
             batch = await self.service.cancel(world.chance.choice(batches).id)
         except (ApiError, StorageError):
             return
-        limit = world.no_new_after[batch.input_file_id]
+        limit = world.no_new_after.get(batch.input_file_id, math.inf)
         world.no_new_after[batch.input_file_id] = min(limit, world.now())
 
     async def misfortune(self) -> None:

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from gristmill.batches import output_lines
-from gristmill.batches.known_answers import KnownAnswers
 from gristmill.batches.result_log import ResultLog
+from gristmill.batches.reusable_answers import ReusableAnswers
 from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow, weight
@@ -42,14 +42,14 @@ class Execution:
         batch: BatchRecord,
         dispatcher: Dispatcher,
         owner: str,
-        known_answers: KnownAnswers | None = None,
+        reusable_answers: ReusableAnswers | None = None,
     ) -> None:
         self._batch = batch
         self._endpoint = ENDPOINTS[batch.endpoint]
         self._dispatcher = dispatcher
         self.flow = Flow(batch.id, weight(batch.priority, None, 0))
-        self._known_answers = known_answers
-        self._feed = RowFeed(storage, batch, known_answers)
+        self._reusable_answers = reusable_answers
+        self._feed = RowFeed(storage, batch, reusable_answers)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
@@ -74,8 +74,8 @@ class Execution:
             self._feed.close()
             self._log.finish()
             await storing
-            if self._known_answers is not None:
-                await self._known_answers.flush()
+            if self._reusable_answers is not None:
+                await self._reusable_answers.flush()
 
     def weigh(self, eta: float | None) -> None:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
@@ -117,11 +117,11 @@ class Execution:
         return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
 
     async def _outcome(self, row: Input, ask: Backend) -> Answer | ApiError:
-        if row.known.body is not None:
-            return Answer.known(row.known.body)
+        if row.reusable.body is not None:
+            return Answer.reused_body(row.reusable.body)
         outcome = await self._asked(row, ask)
-        if self._known_answers is not None and row.known.key is not None and isinstance(outcome, Answer):
-            await self._known_answers.keep(row.known.key, outcome)
+        if self._reusable_answers is not None and row.reusable.key is not None and isinstance(outcome, Answer):
+            await self._reusable_answers.keep(row.reusable.key, outcome)
         return outcome
 
     async def _asked(self, row: Input, ask: Backend) -> Answer | ApiError:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from gristmill.batches.known_answers import Known, KnownAnswers
+from gristmill.batches.reusable_answers import ReusableAnswer, ReusableAnswers
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Follower, PendingRow, Row, file_blob
 
@@ -23,16 +23,16 @@ class Input(NamedTuple):
     custom_id: str
     data: bytes
     followers: Sequence[Follower] = ()
-    known: Known = Known()
+    reusable: ReusableAnswer = ReusableAnswer()
 
 
 class RowFeed:
     """``next`` gives every row without a result exactly once, in the order to run in, then None."""
 
-    def __init__(self, storage: Storage, batch: BatchRecord, known_answers: KnownAnswers | None = None) -> None:
+    def __init__(self, storage: Storage, batch: BatchRecord, reusable_answers: ReusableAnswers | None = None) -> None:
         self._storage = storage
         self._batch = batch
-        self._known_answers = known_answers
+        self._reusable_answers = reusable_answers
         self._blob = file_blob(batch.input_file_id)
         self._known: deque[PendingRow] = deque()
         self._ready: deque[Input] = deque()
@@ -71,7 +71,7 @@ class RowFeed:
             return []
         data = await self._read(rows)
         followers = await self._followers([row.line for row in rows])
-        known = await self._known_answers.find(data) if self._known_answers else [Known()] * len(data)
+        known = await self._reusable_answers.find(data) if self._reusable_answers else [ReusableAnswer()] * len(data)
         return [
             Input(row.line, row.custom_id, each, followers.get(row.line, ()), answer)
             for row, each, answer in zip(rows, data, known, strict=True)

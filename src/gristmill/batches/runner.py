@@ -12,8 +12,8 @@ from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
-from gristmill.batches.known_answers import KnownAnswers
 from gristmill.batches.lifecycle import Step
+from gristmill.batches.reusable_answers import ReusableAnswers
 from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop, Stopped, Why
@@ -146,7 +146,7 @@ class Runner:
             log.error("batch failed", batch=self.batch.id, reason=reason)
 
     async def _execute(self) -> None:
-        known = await self.stop.unless(self._known_answers())
+        known = await self.stop.unless(self._reusable_answers())
         self._progress.total = self.batch.total
         self._execution = Execution(self._storage, self.batch, self._dispatcher, self._workplace.owner, known)
         try:
@@ -155,11 +155,11 @@ class Runner:
             self._execution = None
             self._dispatcher.forget(self.batch.id)
 
-    async def _known_answers(self) -> KnownAnswers | None:
+    async def _reusable_answers(self) -> ReusableAnswers | None:
         fingerprint = await self._dispatcher.engine.fingerprint() if self.batch.reuse_answers else None
         if fingerprint is None:
             return None
-        return KnownAnswers(self._workplace.answers, fingerprint, self.batch.endpoint, self.batch.defaults)
+        return ReusableAnswers(self._workplace.answers, fingerprint, self.batch.endpoint, self.batch.defaults)
 
     async def _end(self, status: str) -> None:
         await self.stop.unless(self._write_files(status), only_leaving=True)

@@ -41,7 +41,7 @@ class Answer(NamedTuple):
         return self._replace(prompt_tokens=0, cached_tokens=0, completion_tokens=0, reused=False)
 
     @classmethod
-    def known(cls, body: bytes) -> Answer:
+    def reused_body(cls, body: bytes) -> Answer:
         """An earlier answer to the same request; nothing was computed for it."""
         return cls(msgspec.Raw(body), 0, 0, 0, reused=True)
 

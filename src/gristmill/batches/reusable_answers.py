@@ -15,14 +15,14 @@ from gristmill.wire.line_body import default_fields, fields_of
 _FLUSHED_AT = 256
 
 
-class Known(NamedTuple):
+class ReusableAnswer(NamedTuple):
     """``key`` is None for a row whose answer may differ each time; ``body`` None where no answer is known."""
 
     key: bytes | None = None
     body: bytes | None = None
 
 
-class KnownAnswers:
+class ReusableAnswers:
     """Of one batch, on an engine whose answers depend on nothing but the request and ``fingerprint``."""
 
     def __init__(self, store: AnswerStore, fingerprint: str, endpoint: str, defaults: dict[str, Any] | None) -> None:
@@ -32,11 +32,11 @@ class KnownAnswers:
         self._defaults = default_fields(defaults)
         self._new: list[tuple[bytes, bytes]] = []
 
-    async def find(self, lines: Sequence[bytes]) -> list[Known]:
+    async def find(self, lines: Sequence[bytes]) -> list[ReusableAnswer]:
         """What is known of each of some lines of the input."""
         keys = [self._key(line) for line in lines]
         found = await self._store.find([key for key in keys if key is not None])
-        return [Known(key, found.get(key) if key is not None else None) for key in keys]
+        return [ReusableAnswer(key, found.get(key) if key is not None else None) for key in keys]
 
     async def keep(self, key: bytes, answer: Answer) -> None:
         """For batches to come; written in groups, see ``flush``."""

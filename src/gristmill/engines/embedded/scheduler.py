@@ -19,8 +19,8 @@ from typing import NamedTuple
 from gristmill.engines.embedded.prefix_cache import BlockPool, PrefixCache, common_length
 from gristmill.engines.embedded.sequence import Sequence
 
-#: Tokens that a step computes for the batch besides those of interactive sequences. A step of one row is bound by reading
-#: the model; eight more, behind a prefix of 1,700 tokens, make it about 1.5 times as long, sixteen twice.
+#: Tokens that a step computes for the batch besides those of interactive sequences. A step of one row is bound by
+#: reading the model; eight more, behind a prefix of 1,700 tokens, make it about 1.5 times as long, sixteen twice.
 TOKENS_BESIDE = 8
 #: Tokens computed for interactive sequences after which a batch sequence has its turn.
 TURN_TOKENS = 2048

@@ -130,6 +130,25 @@ def test_create_refuses_bad_parameters_and_makes_no_batch(client: openai.OpenAI,
     assert [batch.id for batch in client.batches.list(limit=1).data] == [batch.id for batch in before]
 
 
+MISSPELT = {
+    "completion_windw": "Did you mean 'completion_window'?",
+    "Endpoint": "Did you mean 'endpoint'?",
+    "output_expire_after": "Did you mean 'output_expires_after'?",
+    "reuse_answer": "Did you mean 'reuse_answers'?",
+    "webhook": "Unrecognized request argument supplied: webhook",
+}
+
+
+@pytest.mark.parametrize("name", MISSPELT)
+def test_a_field_that_create_does_not_know_is_refused_with_the_nearest_name(http: httpx.Client, name: str) -> None:
+    request = {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h"}
+    before = http.get("/batches").json()["data"]
+    answer = http.post("/batches", json=request | {name: "24h"})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == name
+    assert answer.json()["error"]["message"].endswith(MISSPELT[name])
+    assert http.get("/batches").json()["data"] == before
+
+
 @pytest.mark.parametrize(("window", "seconds"), [("24h", 86400), ("1m", 60), ("7d", 604800), ("90m", 5400)])
 def test_windows_other_than_a_day_are_accepted(client: openai.OpenAI, window: Any, seconds: int) -> None:
     batch = submit(client, chat_file(1), completion_window=window)

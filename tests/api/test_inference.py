@@ -45,6 +45,14 @@ def test_an_error_before_the_first_text_is_an_ordinary_http_error(client: openai
     assert unknown.value.code == "model_not_found"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_store_is_refused_by_name_because_nothing_could_be_looked_up(client: openai.OpenAI, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**ASK, store=True, stream=stream)
+    assert (refused.value.param, refused.value.code) == ("store", "unsupported_parameter")
+    assert client.chat.completions.create(**ASK, store=False).choices
+
+
 def test_a_reader_who_leaves_stops_the_request_and_not_the_server(tmp_path: Path) -> None:
     journal = tmp_path / "answered"
     options = ("--engine-option", "decode_speed=8", "--engine-option", f"journal={journal}")

@@ -128,7 +128,8 @@ REJECTED: dict[str, tuple[bytes, Expected]] = {
     "a string as body": (after_good(line(body="{}")), [(2, "invalid_type", "body")]),
     # urls
     "the url of another endpoint": (after_good(line(url="/v1/completions")), [(2, "invalid_url", "url")]),
-    "a url that is not offered": (after_good(line(url="/v1/embeddings")), [(2, "url_not_found", "url")]),
+    "a url of OpenAI's that is not offered": (after_good(line(url="/v1/videos")), [(2, "invalid_url", "url")]),
+    "a url that nobody knows": (after_good(line(url="/v1/nowhere")), [(2, "url_not_found", "url")]),
     "a url with a typing error": (after_good(line(url="/v1/chat/completion")), [(2, "url_not_found", "url")]),
     "a url with a slash at its end": (after_good(line(url=CHAT + "/")), [(2, "url_not_found", "url")]),
     "a whole address as url": (after_good(line(url="https://api.openai.com" + CHAT)), [(2, "url_not_found", "url")]),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.inference.endpoints import ENDPOINTS, Endpoint
+from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
 from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type
 from gristmill.wire.json import type_of
@@ -170,7 +170,7 @@ class _LineErrors:
     def url(self, url: str, endpoint: str) -> None:
         if url == endpoint:
             return
-        if url in ENDPOINTS:
+        if url in ENDPOINTS or url in UNAVAILABLE_ENDPOINTS:
             self.add("invalid_url", "The URL provided for this request does not match the batch endpoint.", "url")
         else:
             self.add("url_not_found", f"The provided url '{clip(url)}' is not supported by the Batch API.", "url")

@@ -27,6 +27,12 @@ def parse(body: bytes) -> ChatCompletionRequest:
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",
             param="top_logprobs",
         )
+    if request.store:
+        message = (
+            "This server keeps no chat completions to look up later, so it cannot honour 'store': true. Leave 'store' "
+            "out; the answers of a batch are kept in its output file."
+        )
+        raise ApiError(400, message, param="store", code="unsupported_parameter")
     return request
 
 

@@ -9,7 +9,7 @@ import msgspec
 from gristmill.wire.files import ExpiresAfter, ObjectId
 
 
-class CreateBatchRequest(msgspec.Struct):
+class CreateBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     input_file_id: ObjectId
     endpoint: str
     completion_window: str

@@ -38,7 +38,7 @@ class ExpiresAfter(msgspec.Struct):
     seconds: Annotated[int, msgspec.Meta(ge=FILE_LIFETIME_SECONDS[0], le=FILE_LIFETIME_SECONDS[1])]
 
 
-class CreateUploadRequest(msgspec.Struct):
+class CreateUploadRequest(msgspec.Struct, forbid_unknown_fields=True):
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     filename: Annotated[str, msgspec.Meta(max_length=MAX_FILENAME)]
     mime_type: str
@@ -46,7 +46,7 @@ class CreateUploadRequest(msgspec.Struct):
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteUploadRequest(msgspec.Struct):
+class CompleteUploadRequest(msgspec.Struct, forbid_unknown_fields=True):
     part_ids: list[str]
     md5: str | None = None
 

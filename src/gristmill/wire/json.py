@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -58,18 +60,21 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray | memoryvie
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
+        raise explain(str(error), getattr(decoder.type, "__struct_encode_fields__", ())) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"We could not parse the JSON body of your request: {error}.") from None
 
 
-def explain(message: str) -> ApiError:
-    """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path."""
+def explain(message: str, fields: Sequence[str] = ()) -> ApiError:
+    """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path. ``fields`` are the names
+    that the body may hold: a misspelt one is told the nearest."""
     path_match = _PATH.search(message)
     path = clip(path_match["path"]) if path_match else ""
     if found := _UNKNOWN_FIELD.search(message):
         name = _join(path, found["name"])
-        return ApiError(400, f"Unrecognized request argument supplied: {name}", param=name)
+        near = [] if path else difflib.get_close_matches(name, fields, 1)
+        hint = f". Did you mean '{near[0]}'?" if near else ""
+        return ApiError(400, f"Unrecognized request argument supplied: {name}{hint}", param=name)
     if found := _MISSING_FIELD.search(message):
         name = _join(path, found["name"])
         return missing_parameter(name)

@@ -36,7 +36,7 @@ class FlakyProxy:
                 fault = proxy.faults.popleft() if proxy.faults else proxy.always
                 (fault or forward)(self)
 
-            do_GET = do_POST = pass_on
+            do_GET = do_POST = do_DELETE = pass_on
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Running)
         self._server.daemon_threads = True

@@ -51,6 +51,24 @@ def test_a_file_in_and_its_answers_out(server: ServerProcess, tmp_path: Path) ->
     assert client.page(1).data[0].id == batch.id
 
 
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+def test_an_address_does_with_and_without_v1_and_without_a_scheme(server: ServerProcess, ending: str) -> None:
+    address = server.base_url.removesuffix("/v1") + ending
+    for given in (address, address.removeprefix("http://")):
+        client = gristmill.Client(given)
+        assert (client.models(), client.server) == (["simulated"], server.base_url)
+
+
+def test_an_address_with_another_path_is_left_as_it_is() -> None:
+    assert gristmill.Client("https://api.example.com/v1beta/openai/").server == "https://api.example.com/v1beta/openai"
+
+
+@pytest.mark.parametrize("given", ["", "http://", "ftp://x", "http://x:port", "http://x/v1?key=1", "a b://c"])
+def test_what_is_no_address_is_a_sentence(given: str) -> None:
+    with pytest.raises(UserError, match="is not a server's URL: write it like http://127.0.0.1:4080"):
+        gristmill.Client(given)
+
+
 def test_what_goes_wrong_is_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
     client = gristmill.Client(server.base_url)
     with pytest.raises(UserError, match="No batch found with id 'none'"):

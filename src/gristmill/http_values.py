@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 
 def shown(url: str) -> str:
     """The address as it may stand in messages and logs: without a name and password."""
     scheme, slashes, rest = url.rpartition("://")
     return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+
+
+def api_base(address: str) -> str:
+    """The base URL of a server's API: with ``/v1`` where no path is given, ``http`` where no scheme is, and no slash at
+    the end. Another path is left as it is: not every API is at ``/v1``. Raises ValueError for what is no address."""
+    given = address.strip()
+    parts = urlsplit(given if "://" in given else f"http://{given}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(address)
+    parts.port  # noqa: B018 - raises ValueError for what is no port
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
 def seconds(retry_after: str | None) -> float | None:

@@ -19,16 +19,18 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run_forked(folder: Path, words: list[str], environment: dict[str, str]) -> Done:
+def run_forked(folder: Path, words: list[str], environment: dict[str, str], stdin: bytes = b"") -> Done:
     """Run in ``folder``, with ``environment`` and none of the caller's own settings."""
     with tempfile.TemporaryDirectory() as outputs:
-        files = [Path(outputs, "stdout"), Path(outputs, "stderr")]
+        files = [Path(outputs, name) for name in ("stdin", "stdout", "stderr")]
+        files[0].write_bytes(stdin)
+        environment = {"HOME": outputs, **environment}
         process = _context.Process(target=_command, args=(folder, words, environment, files))
         process.start()
         process.join(60)
         if process.exitcode is None:
             process.kill()
-        return Done(process.exitcode, *(file.read_text() for file in files))
+        return Done(process.exitcode, *(file.read_text() for file in files[1:]))
 
 
 def _command(folder: Path, words: list[str], environment: dict[str, str], files: list[Path]) -> None:
@@ -36,10 +38,12 @@ def _command(folder: Path, words: list[str], environment: dict[str, str], files:
         del os.environ[name]
     os.environ.update(environment)
     os.chdir(folder)
-    for number, file in zip((1, 2), files, strict=True):
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    for number, file in enumerate(files):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # Instead of the null device that the fork server gives its children.
+    sys.stdin = open(0)  # noqa: SIM115 - for the life of the process
     sys.argv = ["gristmill", *words]
     from gristmill.cli.main import main
 

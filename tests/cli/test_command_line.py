@@ -195,7 +195,7 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
             "The blob store 's3://x' is not",
         ),
         (("batches", "submit", "none.jsonl"), "There is no file none.jsonl: check the name."),
-        (("batches", "list", "--server", "nonsense"), "'nonsense' is not a server's URL: write it like http://"),
+        (("batches", "list", "--server", "http://"), "'http://' is not a server's URL: write it like http://"),
         (("batches", "list", "--server", "ftp://x/v1"), "'ftp://x/v1' is not a server's URL: write it like http://"),
         (("batches", "submit", "in.jsonl", "--metadata", "x"), "The metadata 'x' is not KEY=VALUE."),
     ],
@@ -230,9 +230,8 @@ def test_a_server_that_is_not_there_is_a_sentence(folder: Path) -> None:
     assert message.startswith(f"No server answers at {url}") and "gristmill serve" in message
 
 
-@pytest.mark.parametrize("path", ["", "/", "/v2"])
-def test_a_url_without_its_v1_is_a_sentence_that_says_so(there: ServerProcess, folder: Path, path: str) -> None:
-    url = there.base_url.removesuffix("/v1") + path
+def test_a_url_with_another_path_is_a_sentence_that_says_so(there: ServerProcess, folder: Path) -> None:
+    url = there.base_url.removesuffix("/v1") + "/v2"
     assert "check the URL (it usually ends in /v1)" in sentence(gristmill(folder, "batches", "list", "--server", url))
 
 

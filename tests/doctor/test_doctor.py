@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gristmill.doctor.judgement import (
     CompletionProbe,
     judge_address,
@@ -55,9 +57,15 @@ def test_nobody_listening_is_a_problem_with_advice() -> None:
 
 
 def test_a_url_that_is_not_of_the_api_is_a_problem(server: ServerProcess) -> None:
-    code, findings = run_doctor(server.base_url.removesuffix("/v1"))
+    code, findings = run_doctor(server.base_url.removesuffix("/v1") + "/elsewhere")
     assert code == 1
     assert "/v1" in findings["models"]["advice"]
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1/"])
+def test_an_address_does_with_and_without_v1(server: ServerProcess, ending: str) -> None:
+    code, findings = run_doctor(server.base_url.removesuffix("/v1") + ending)
+    assert code == 0, findings
 
 
 def test_a_network_address_is_fine_and_loopback_is_noted() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gristmill.batches.lifecycle import is_terminal
-from gristmill.cli import config, jsonl, show
+from gristmill.cli import config, jsonl, show, stdio
 from gristmill.cli.progress_view import DownloadView, ProgressView
 from gristmill.client import Client
 from gristmill.printable import printable
@@ -25,7 +25,7 @@ DEFAULT_SERVER = "http://127.0.0.1:4080/v1"
 
 @app.command()
 def submit(
-    input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", help="Requests; - for standard input.")],
     server: Server = DEFAULT_SERVER,
     window: Annotated[str, typer.Option(help="How long it may take, such as 24h or 30d.")] = "30d",
     endpoint: Annotated[str | None, typer.Option(help="Endpoint of the requests; else the first line's url.")] = None,
@@ -38,12 +38,12 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Upload a JSONL file and create a batch from it."""
-    jsonl.check_readable(input_file)
     pairs = _pairs(metadata or [])
     read_defaults = jsonl.read_defaults(defaults)
     client = Client(server)
-    path = endpoint or jsonl.first_endpoint(input_file)
-    batch = client.submit(input_file, path, window, metadata=pairs, defaults=read_defaults, reuse_answers=reuse_answers)
+    with stdio.readable(input_file) as source:
+        path = endpoint or jsonl.first_endpoint(source)
+        batch = client.submit(source, path, window, metadata=pairs, defaults=read_defaults, reuse_answers=reuse_answers)
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:
@@ -107,7 +107,9 @@ def cancel_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: As
 @app.command("download")
 def download_batch(
     batch_id: BatchId,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the answers go; - for standard output, failed rows last.")
+    ],
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Download the answers, and failed rows to OUTPUT.errors.jsonl. Resumes where an earlier try stopped."""
@@ -118,10 +120,13 @@ def download_batch(
             f"The batch is {printable(batch.status)}: its files come when it ends "
             f"(gristmill batches watch {printable(batch.id)})."
         )
-    with DownloadView() as view:
-        written = client.save(batch, output, view.update)
-    for path in written:
-        show.print_text(str(path))
+    if stdio.is_dash(output):
+        stdio.write_downloads(client, [file for file in (batch.output_file_id, batch.error_file_id) if file])
+    else:
+        with DownloadView() as view:
+            written = client.save(batch, output, view.update)
+        for path in written:
+            show.print_text(str(path))
     if batch.output_file_id is None:
         show.console.print("No row was answered, so there is no output file.")
 

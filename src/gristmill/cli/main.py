@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import batches, bench, doctor, models, plan, run, score, serve
+from gristmill.cli import batches, bench, doctor, files, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
 from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
@@ -28,6 +28,7 @@ app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(plan.plan)
 app.add_typer(batches.app, name="batches")
+app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")
 
 
@@ -66,9 +67,6 @@ def main() -> None:
     except UserError as error:
         print(f"Error: {printable_lines(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # Whoever read our output has had enough.
-        sys.exit(0)
     finally:
         _let_go_of_closed_streams()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -13,7 +16,9 @@ from gristmill.cli import show
 from gristmill.models.describe import ModelFacts, describe, known_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
+from gristmill.models.remove import Removal, find_removable, freed, remove
 from gristmill.printable import printable
+from gristmill.user_error import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
 
@@ -47,7 +52,7 @@ def list_command(json: bool = _JSON) -> None:
 @app.command("pull")
 def pull_command(
     name: str = typer.Argument(
-        help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder."
+        help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder.",
     ),
     anyway: bool = typer.Option(False, "--anyway", help="Fetch even a model that the embedded engine cannot load."),
 ) -> None:
@@ -61,6 +66,40 @@ def pull_command(
         )
         raise typer.Exit(130) from None
     show.print_text(str(pulled.path))
+
+
+@app.command("rm")
+def rm_command(
+    name: str = typer.Argument(help="A pulled model, as the list names it."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+) -> None:
+    """Remove a pulled model from the cache, with what was converted from it. Files of your own stay."""
+    removal = find_removable(name)
+    folders = _converted(removal)
+    size = removal.size + sum(freed(path) for folder in folders for path in folder.rglob("*") if path.is_file())
+    if not yes:
+        _ask(f"Remove {printable(name)} from {removal.pulled.folder} and free {human_size(size)}?")
+    remove(removal, Report(lambda sentence: show.console.print(printable(sentence))))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    show.print_text(f"Removed {printable(name)}: {human_size(size)} freed.")
+
+
+def _converted(removal: Removal) -> list[Path]:
+    if removal.pulled.receipt.kind != "gguf" or not removal.pulled.path.is_file():
+        return []
+    from gristmill.engines.embedded.openvino.prepare import converted
+
+    return converted(removal.pulled.path)
+
+
+def _ask(question: str) -> None:
+    """Raises Exit where the answer is no, and UserError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} Say so with --yes: there is no terminal to ask on.")
+    if not typer.confirm(question, err=True):
+        show.console.print("Nothing was removed.")
+        raise typer.Exit(1)
 
 
 @app.command("show")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ from gristmill.printable import printable, printable_json, printable_lines
 from gristmill.telemetry.progress import duration
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, BatchError
+from gristmill.wire.files import File
 
 _SHOWN_ERRORS = 20
 #: Characters; more than any table has.
@@ -38,7 +40,7 @@ class _Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Nobody reads our messages any more: what they are about goes on. Nobody reads our output: we are done."""
         if not self.stderr:
-            raise BrokenPipeError
+            raise typer.Exit
         self.quiet = True
 
 
@@ -117,13 +119,23 @@ def errors_text(errors: list[BatchError]) -> str:
 
 def batch_table(batches: list[Batch]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("id", "status", "model", "done", "failed", "total", "created"):
+    for heading in ("id", "status", "model", "completed", "failed", "total", "created"):
         table.add_column(heading, no_wrap=heading != "model")
     for batch in batches:
         counts = batch.request_counts
         created = local_time(batch.created_at)
-        figures = (f"{counts.completed + counts.failed:,}", f"{counts.failed:,}", f"{counts.total:,}")
+        figures = (f"{counts.completed:,}", f"{counts.failed:,}", f"{counts.total:,}")
         table.add_row(*map(printable, (batch.id, batch.status, batch.model or "")), *figures, created)
+    return table
+
+
+def file_table(files: list[File]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "bytes", "purpose", "created", "name"):
+        table.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=heading != "name")
+    for file in files:
+        created = local_time(file.created_at)
+        table.add_row(printable(file.id), f"{file.bytes:,}", printable(file.purpose), created, printable(file.filename))
     return table
 
 

@@ -12,11 +12,11 @@ import msgspec
 
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
-from gristmill.client.download import OnBytes, download_whole
+from gristmill.client.download import OnBytes, download_whole, stream_whole
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.common import ListPage
-from gristmill.wire.files import File
+from gristmill.wire.files import File, FileDeleted
 from gristmill.wire.models import ModelList
 from gristmill.wire.score import ScoreResponse
 
@@ -28,7 +28,7 @@ _NO_SCORES = (400, 404, 405, 422, 501)
 
 
 class Client:
-    """``server`` is a base URL with its ``/v1``. Every method raises UserError, in a sentence, when it fails.
+    """``server`` is its address, with or without ``/v1``. Every method raises UserError, in a sentence, when it fails.
 
     A request that meets a server that is restarting or overloaded is tried again for ``patience`` seconds. ``api_key``
     is sent as a bearer token; by default it is the one in the environment variable GRISTMILL_API_KEY, if any.
@@ -142,12 +142,38 @@ class Client:
     def cancel(self, batch_id: str) -> Batch:
         return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/cancel", Batch)
 
+    def files(self, limit: int, after: str | None = None, purpose: str | None = None) -> ListPage[File]:
+        """Newest first."""
+        given = {"limit": limit, "after": after, "purpose": purpose}
+        query = {name: value for name, value in given.items() if value is not None}
+        return self._connection.ask("GET", "/files", ListPage[File], params=query)
+
+    def delete_file(self, file_id: str) -> None:
+        tries = 0
+
+        def attempt() -> FileDeleted:
+            nonlocal tries
+            tries += 1
+            try:
+                return self._connection.ask_once("DELETE", f"/files/{quote(file_id, safe='')}", FileDeleted)
+            except Refusal as error:
+                # An earlier try, whose answer was lost, has deleted it.
+                if error.status == 404 and tries > 1:
+                    return FileDeleted(file_id)
+                raise
+
+        self._connection.patiently(attempt)
+
     def file(self, file_id: str) -> File:
         return self._connection.ask("GET", f"/files/{quote(file_id, safe='')}", File)
 
     def download(self, file_id: str, target: Path, on_bytes: OnBytes | None = None) -> None:
         """Write a file, going on where an earlier download stopped; ``target`` is whole or not there."""
         download_whole(self._connection, file_id, self.file(file_id).bytes, target, on_bytes)
+
+    def stream(self, file_id: str, write: Callable[[bytes], object]) -> None:
+        """Hand a file's bytes to ``write`` as they come: what it was given cannot be taken back."""
+        stream_whole(self._connection, file_id, self.file(file_id).bytes, write)
 
     def _get_at_last(self, batch_id: str, no_answer: Callable[[Silence], None] | None) -> Batch:
         backoff, since = Backoff(), time.time()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from gristmill.http_values import seconds, shown
+from gristmill.http_values import api_base, seconds, shown
 from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.errors import ErrorBody, ErrorResponse
@@ -97,8 +97,11 @@ class ServerConnection:
     """``patience``: seconds for which a request is tried again after its first failure."""
 
     def __init__(self, server: str, api_key: str | None, patience: float) -> None:
-        """Raises UserError for a key that no request could carry."""
-        self.server = server.rstrip("/")
+        """Raises UserError for what is no address, and for a key that no request could carry."""
+        try:
+            self.server = api_base(server)
+        except ValueError:
+            raise _no_address(shown(server)) from None
         #: The address for messages.
         self.shown = shown(self.server)
         self._key = _checked(api_key if api_key is not None else os.environ.get("GRISTMILL_API_KEY", ""))
@@ -196,7 +199,7 @@ class ServerConnection:
         try:
             yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            raise UserError(f"'{self.shown}' is not a server's URL: write it like http://127.0.0.1:4080/v1.") from None
+            raise _no_address(self.shown) from None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             reason = str(error) or "no connection"
             message = (
@@ -212,6 +215,10 @@ class ServerConnection:
             raise NoAnswer(f"The server at {self.shown} gave no answer: {reason}.", reason, acted_upon=sent) from None
         except httpx.DecodingError:
             raise NotBatchApi(f"{self.shown} sends what cannot be decompressed: {_HINT}", 200) from None
+
+
+def _no_address(given: str) -> UserError:
+    return UserError(f"'{given}' is not a server's URL: write it like http://127.0.0.1:4080.")
 
 
 def _error_of(answer: httpx.Response) -> ErrorBody | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from urllib.parse import quote
 
 import httpx
@@ -31,11 +31,47 @@ def download_whole(
     part = target.with_name(f"{target.name}.{_UNSAFE_IN_NAMES.sub('_', file_id)[:80]}.part")
     try:
         with _opened(part, target) as file:
-            _Download(connection, file_id, size, file, on_bytes or (lambda done, total: None)).complete()
+            have = os.fstat(file.fileno()).st_size
+            _Download(connection, file_id, size, file, on_bytes or (lambda done, total: None), have).complete()
             os.fsync(file.fileno())
             part.replace(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
+
+
+def stream_whole(connection: ServerConnection, file_id: str, size: int, write: Callable[[bytes], object]) -> None:
+    """Hand the file's bytes to ``write``, in order, each once, whatever connections break. Raises UserError."""
+    _Download(connection, file_id, size, _OneWay(write), lambda done, total: None).complete()
+
+
+class _Target(Protocol):
+    def seek(self, position: int, /) -> object: ...
+
+    def truncate(self, size: int, /) -> object: ...
+
+    def write(self, chunk: bytes, /) -> object: ...
+
+
+class _OneWay:
+    """What is written to it cannot be taken back."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._begun = False
+
+    def seek(self, position: int) -> None:
+        pass
+
+    def truncate(self, size: int) -> None:
+        if self._begun:
+            raise UserError(
+                "The download broke off, and the server does not go on where it stopped: what has been written is not "
+                "the whole file. Download it to a file instead, with -o FILE."
+            )
+
+    def write(self, chunk: bytes) -> None:
+        self._begun = True
+        self._write(chunk)
 
 
 @contextmanager
@@ -51,14 +87,15 @@ def _opened(part: Path, target: Path) -> Iterator[BinaryIO]:
 
 class _Download:
     def __init__(
-        self, connection: ServerConnection, file_id: str, size: int, file: BinaryIO, on_bytes: OnBytes
+        self, connection: ServerConnection, file_id: str, size: int, file: _Target, on_bytes: OnBytes, have: int = 0
     ) -> None:
+        """``have``: how much of it ``file`` holds already, in bytes."""
         self._connection = connection
         self._path = f"/files/{quote(file_id, safe='')}/content"
         self._size = size
         self._file = file
         self._on_bytes = on_bytes
-        self._have = os.fstat(file.fileno()).st_size
+        self._have = have
         #: Of the file as it was when this download began, where the server gives one.
         self._etag: str | None = None
 

@@ -24,6 +24,7 @@ from gristmill.doctor.judgement import (
     judge_reuse,
 )
 from gristmill.doctor.ollama import examine_ollama, ollama_version
+from gristmill.http_values import api_base, shown
 from gristmill.user_error import UserError
 
 _CONNECT_SECONDS = 5.0
@@ -33,13 +34,16 @@ _ROUND_TRIPS = 5
 
 
 def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
-    """Findings on the server at ``url`` (with its ``/v1``, or an Ollama server), in the order in which they matter.
+    """Findings on the server at ``url`` (with or without ``/v1``, or an Ollama server), in order of importance.
 
     Stops at the first one that makes the others pointless. Raises UserError for what is not a URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"'{url}' is not a server's URL: write it like http://127.0.0.1:4080/v1.")
+    try:
+        base = api_base(url)
+    except ValueError:
+        raise UserError(f"'{shown(url)}' is not a server's URL: write it like http://127.0.0.1:4080.") from None
+    parts = urlsplit(base)
+    assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     addresses = _resolve(parts.hostname, port)
     if not addresses:
@@ -56,7 +60,7 @@ def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
     if version is not None:
         yield from examine_ollama(url, version, longest, timeout)
         return
-    with httpx.Client(base_url=url.rstrip("/"), timeout=timeout) as client:
+    with httpx.Client(base_url=base, timeout=timeout) as client:
         yield from _examine_api(client, input_file, longest)
 
 

@@ -15,7 +15,7 @@ from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled, Receipt, ReceiptFile, write_receipt
 from gristmill.user_error import UserError
 
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 _TIMEOUT_SECONDS = 20.0
 
 
@@ -92,10 +92,10 @@ def _hub_file(repo: str, sibling: Any) -> HubFile:
 
 def _partial_folder(folder: Path, revision: str) -> Path:
     """Where this revision's files grow. Another revision's halves would not fit: they are removed."""
-    for other in (folder / _PARTIAL).glob("*"):
+    for other in (folder / PARTIAL).glob("*"):
         if other.name != revision:
             shutil.rmtree(other, ignore_errors=True)
-    return folder / _PARTIAL / revision
+    return folder / PARTIAL / revision
 
 
 def _fetch(

@@ -23,7 +23,7 @@ Frame = TypeVar("Frame")
 
 
 class ScoreServer(NamedTuple):
-    """A server by its base URL, with its ``/v1``; ``model`` None for its only one."""
+    """A server by its address, with or without ``/v1``; ``model`` None for its only one."""
 
     url: str
     model: str | None = None

@@ -58,6 +58,15 @@ def prepare(model: LocalModel, weights: Literal["f16", "q8_0"]) -> PreparedModel
     return PreparedModel(folder, msgspec.json.decode((folder / _FACTS).read_bytes(), type=PreparedFacts))
 
 
+def converted(file: Path) -> list[Path]:
+    """The folders that ``prepare`` made of a GGUF file, with the OpenVINO that is installed now."""
+    try:
+        names = [f"{file.stem}-{weights}-{_key(file, weights)}" for weights in ("f16", "q8_0")]
+    except UserError:
+        return []  # Without OpenVINO there is nothing that this installation could have made.
+    return [folder for name in names if (folder := cache_folder() / "openvino" / name).is_dir()]
+
+
 def _key(file: Path, weights: str) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")

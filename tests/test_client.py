@@ -127,6 +127,15 @@ def test_a_refusal_ends_the_watching(proxy: FlakyProxy, tmp_path: Path) -> None:
 # Creating
 
 
+def test_an_upload_whose_answer_was_lost_is_one_file(proxy: FlakyProxy, server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(chat_file(3))
+    before = {file.id for file in server.client().files.list()}
+    proxy.faults.extend([broken.lose_answer, broken.forward])
+    file = Client(proxy.base_url).upload(tmp_path / "rows.jsonl")
+    assert proxy.seen.count("POST /v1/files") == 2
+    assert {each.id for each in server.client().files.list()} - before == {file.id}
+
+
 def test_a_batch_whose_creation_was_not_confirmed_is_found_and_not_created_twice(
     proxy: FlakyProxy, tmp_path: Path
 ) -> None:

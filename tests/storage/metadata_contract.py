@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from gristmill.storage.protocol import LeaseLost, MetadataStore, UnknownCursor
-from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord
+from gristmill.storage.protocol import KeyUsed, LeaseLost, MetadataStore, UnknownCursor
+from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord, UsedKey
 
 LEASE = 60.0
 Story = Callable[[MetadataStore], Awaitable[None]]
@@ -31,6 +31,10 @@ def batch(name: str = "batch_1", **fields: object) -> BatchRecord:
 def file(name: str, **fields: object) -> FileRecord:
     given = {"id": name, "bytes": 1, "created_at": 1, "filename": "a.jsonl", "purpose": "batch"}
     return FileRecord(**(given | fields))  # type: ignore[arg-type]
+
+
+def upload(name: str) -> UploadRecord:
+    return UploadRecord(name, 5, 1, 3601, "a.jsonl", "batch", "pending")
 
 
 def rows(count: int) -> list[Row]:
@@ -364,6 +368,47 @@ class MetadataContract:
             upload = await store.uploads.get("up")
             assert upload and len(page.records) == (upload.status == "completed")
             assert await store.uploads.overdue(9_999) == []
+
+        self.tell(tmp_path, story)
+
+    def test_what_a_key_created_is_not_created_again_for_a_day(self, tmp_path: Path) -> None:
+        day = 24 * 3600
+
+        async def story(store: MetadataStore) -> None:
+            for name, add in {
+                "batch": lambda at, key: store.batches.add(batch(f"batch_{at}"), key),
+                "file": lambda at, key: store.files.add(file(f"file-{at}"), key),
+                "upload": lambda at, key: store.uploads.add(upload(f"upload_{at}"), key),
+                "end": lambda at, key: store.uploads.end("upload_10", "completed", file(f"file-of-upload-{at}"), key),
+            }.items():
+                first = UsedKey(name, b"what was asked", 10, b"what was answered")
+                await add(10, first)
+                again = UsedKey(name, b"something else", 9 + day, b"not to be answered")
+                with pytest.raises(KeyUsed) as used:
+                    await add(9 + day, again)
+                assert (used.value.given, used.value.first) == (again, first)
+                with pytest.raises(KeyUsed):
+                    await store.keys.check(again)
+            assert await store.batches.get(f"batch_{9 + day}") is None
+            assert await store.files.get(f"file-{9 + day}") is None
+            assert await store.uploads.get(f"upload_{9 + day}") is None
+            later = UsedKey("file", b"something else", 10 + day, b"its answer")
+            await store.keys.check(later)
+            await store.files.add(file("file-later"), later)
+            assert await store.keys.delete_expired(10 + day) == 3
+            with pytest.raises(KeyUsed):
+                await store.files.add(file("file-even-later"), later)
+
+        self.tell(tmp_path, story)
+
+    def test_of_many_who_use_a_key_at_once_one_creates(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            key = UsedKey("key", b"", 10)
+            added = await asyncio.gather(
+                *(store.batches.add(batch(f"batch_{n}"), key) for n in range(20)), return_exceptions=True
+            )
+            assert sum(isinstance(each, KeyUsed) for each in added) == 19
+            assert len((await store.batches.page(after=None, limit=100)).records) == 1
 
         self.tell(tmp_path, story)
 

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.exchange import host, page_limit, read_json, reply
+from gristmill.api.idempotency import used_key
 from gristmill.wire.batch import CreateBatchRequest
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -15,7 +16,8 @@ _decoder = msgspec.json.Decoder(CreateBatchRequest)
 
 @router.post("", summary="Create a batch")
 async def create(request: Request) -> Response:
-    return reply(await host(request).batches.create(await read_json(request, _decoder)))
+    wanted = await read_json(request, _decoder)
+    return reply(await host(request).batches.create(wanted, used_key(request, wanted)))
 
 
 @router.get("", summary="List batches, newest first")

@@ -6,10 +6,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gristmill.api.exchange import reply
+from gristmill.api.idempotency import first_answer
 from gristmill.engines.protocol import EngineError
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
-from gristmill.storage.protocol import BlobLost, StorageError, UnknownCursor
+from gristmill.storage.protocol import BlobLost, KeyUsed, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, clip, server_error
 
@@ -20,6 +21,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(UnknownCursor, _unknown_cursor)
+    app.add_exception_handler(KeyUsed, _key_used)
     app.add_exception_handler(StorageError, _storage_error)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -46,6 +48,15 @@ async def _engine_error(_request: Request, error: Exception) -> Response:
 async def _unknown_cursor(_request: Request, error: Exception) -> Response:
     message = f"Invalid 'after': there is no object with id '{clip(str(error))}' in this list."
     return answer(ApiError(400, message, param="after", code="invalid_value"))
+
+
+async def _key_used(_request: Request, error: Exception) -> Response:
+    """An exception to storage, because nothing was stored; to the client, most often the answer."""
+    assert isinstance(error, KeyUsed)
+    try:
+        return first_answer(error)
+    except ApiError as refusal:
+        return answer(refusal)
 
 
 async def _storage_error(_request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from gristmill.api.byte_range import ByteRange, Unsatisfiable, parse_range
 from gristmill.api.exchange import host, page_limit, reply
+from gristmill.api.idempotency import idempotency_key, used_key
 from gristmill.api.incoming import IncomingFile, expiry
 from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import erase_deleted
@@ -34,8 +36,9 @@ _PIECE_BYTES = 256 * 1024
 async def create(request: Request) -> Response:
     storage = host(request).storage
     file_id = new_file_id()
+    keyed = idempotency_key(request) is not None
     async with storage.new_blobs.begin(file_blob(file_id)) as write:
-        incoming = IncomingFile(write)
+        incoming = IncomingFile(write, hashlib.sha256() if keyed else None)
         form = await read_form(request, "file", incoming.receive)
         purpose = form.fields.get("purpose")
         if purpose is None:
@@ -51,8 +54,10 @@ async def create(request: Request) -> Response:
             purpose=purpose,
             expires_at=expiry(purpose, now, lifetime),
         )
-        await storage.metadata.files.add(record)
-    return reply(present(record))
+        created = present(record)
+        key = used_key(request, (purpose, form.filename, lifetime, incoming.digest()))
+        await storage.metadata.files.add(record, None if key is None else key.answered(created))
+    return reply(created)
 
 
 @router.get("", summary="List files")

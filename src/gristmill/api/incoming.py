@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
@@ -18,10 +19,12 @@ DEFAULT_BATCH_LIFETIME = 2_592_000
 
 
 class IncomingFile:
-    """Streams into a blob; afterwards knows its size and whether its first line is JSON."""
+    """Streams into a blob; afterwards knows its size, whether its first line is JSON and, where ``hashing`` was given,
+    the digest of its bytes."""
 
-    def __init__(self, write: WriteBlob) -> None:
+    def __init__(self, write: WriteBlob, hashing: hashlib._Hash | None = None) -> None:
         self._write = write
+        self._hashing = hashing
         self.bytes = 0
         self._first_line = bytearray()
         self._first_line_ended = False
@@ -30,6 +33,9 @@ class IncomingFile:
         """Raises ApiError 413; then nothing is kept."""
         self.bytes = await self._write(self._watched(chunks))
         return self
+
+    def digest(self) -> str | None:
+        return None if self._hashing is None else self._hashing.hexdigest()
 
     def check(self, purpose: str) -> None:
         """Refuse what cannot be such a file: the same cases that OpenAI refuses at upload."""
@@ -53,6 +59,8 @@ class IncomingFile:
                 raise too_large(message, param="file", code="file_too_large")
             if not self._first_line_ended:
                 self._look(chunk)
+            if self._hashing is not None:
+                self._hashing.update(chunk)
             yield chunk
 
     def _look(self, chunk: bytes) -> None:

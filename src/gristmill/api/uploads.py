@@ -13,11 +13,12 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.exchange import host, read_json, reply
 from gristmill.api.files import new_file_id
 from gristmill.api.files import present as present_file
+from gristmill.api.idempotency import used_key
 from gristmill.api.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry
 from gristmill.api.multipart import read_form
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import BlobLost, Storage
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, file_blob, part_blob
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, file_blob, part_blob
 from gristmill.wire.errors import ApiError, clip, not_found, too_large
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
 
@@ -48,8 +49,10 @@ async def create(request: Request) -> Response:
         status="pending",
         file_lifetime=wanted.expires_after.seconds if wanted.expires_after else None,
     )
-    await host(request).storage.metadata.uploads.add(record)
-    return reply(_present(record))
+    created = _present(record)
+    key = used_key(request, wanted)
+    await host(request).storage.metadata.uploads.add(record, None if key is None else key.answered(created))
+    return reply(created)
 
 
 @router.post("/{upload_id}/parts", summary="Add a part of at most 64 MB")
@@ -70,20 +73,30 @@ async def add_part(request: Request, upload_id: str) -> Response:
 async def complete(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
     wanted = await read_json(request, _complete_decoder)
+    key = used_key(request, wanted)
+    try:
+        return reply(await _complete(storage, upload_id, wanted, key))
+    except (ApiError, BlobLost):
+        # Perhaps because this very request has put them together before.
+        if key is not None:
+            await storage.metadata.keys.check(key)
+        raise
+
+
+async def _complete(storage: Storage, upload_id: str, wanted: CompleteUploadRequest, key: UsedKey | None) -> Upload:
     upload = await _pending(storage, upload_id)
     parts = await _ordered_parts(storage, upload, wanted.part_ids)
-    digest = hashlib.md5(usedforsecurity=False)
     file_id = new_file_id()
     async with storage.new_blobs.begin(file_blob(file_id)) as write:
-        incoming = IncomingFile(write)
+        incoming = IncomingFile(write, hashlib.md5(usedforsecurity=False) if wanted.md5 else None)
         try:
-            await incoming.receive(_joined(storage, parts, digest if wanted.md5 else None))
+            await incoming.receive(_joined(storage, parts))
         except BlobLost:
             # A cancel or another complete came first and dropped the parts.
             await _pending(storage, upload_id)
             raise
-        if wanted.md5 and digest.hexdigest() != wanted.md5.lower():
-            message = f"The md5 of the parts is {digest.hexdigest()}, but you sent {clip(wanted.md5)}."
+        if wanted.md5 and incoming.digest() != wanted.md5.lower():
+            message = f"The md5 of the parts is {incoming.digest()}, but you sent {clip(wanted.md5)}."
             raise ApiError(400, message, param="md5", code="invalid_value")
         incoming.check(upload.purpose)
         now = int(time.time())
@@ -95,10 +108,12 @@ async def complete(request: Request, upload_id: str) -> Response:
             purpose=upload.purpose,
             expires_at=expiry(upload.purpose, now, upload.file_lifetime),
         )
-        if not await storage.metadata.uploads.end(upload_id, "completed", file):
+        completed = _present(msgspec.structs.replace(upload, status="completed", file_id=file.id), file)
+        answered = None if key is None else key.answered(completed)
+        if not await storage.metadata.uploads.end(upload_id, "completed", file, answered):
             await _pending(storage, upload_id)
     await drop_parts(storage, upload_id)
-    return reply(_present(msgspec.structs.replace(upload, status="completed", file_id=file.id), file))
+    return completed
 
 
 @router.post("/{upload_id}/cancel", summary="Give an upload up")
@@ -141,11 +156,9 @@ async def _ordered_parts(storage: Storage, upload: UploadRecord, part_ids: list[
     return parts
 
 
-async def _joined(storage: Storage, parts: list[PartRecord], digest: hashlib._Hash | None) -> AsyncIterator[bytes]:
+async def _joined(storage: Storage, parts: list[PartRecord]) -> AsyncIterator[bytes]:
     for part in parts:
         async for chunk in storage.blobs.stream(part_blob(part.id)):
-            if digest is not None:
-                digest.update(chunk)
             yield chunk
 
 

@@ -11,7 +11,7 @@ import msgspec
 from gristmill.batches import lifecycle
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord
+from gristmill.storage.records import BatchRecord, UsedKey
 from gristmill.wire.batch import (
     Batch,
     BatchErrors,
@@ -48,8 +48,9 @@ class BatchService:
         self._batches = storage.metadata.batches
         self._work = work
 
-    async def create(self, request: CreateBatchRequest) -> Batch:
-        """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong."""
+    async def create(self, request: CreateBatchRequest, key: UsedKey | None = None) -> Batch:
+        """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong, KeyUsed
+        where a request with this ``key`` has created a batch before."""
         now = int(time.time())
         record = BatchRecord(
             seq=0,
@@ -66,9 +67,10 @@ class BatchService:
             reuse_answers=request.reuse_answers,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
         )
-        record = await self._batches.add(record)
+        created = self._present(record)
+        await self._batches.add(record, None if key is None else key.answered(created))
         self._work.wake()
-        return self._present(record)
+        return created
 
     async def get(self, batch_id: str) -> Batch:
         return self._present(await self._record(batch_id))

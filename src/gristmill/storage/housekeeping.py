@@ -37,6 +37,7 @@ async def tidy(storage: Storage, now: int) -> None:
         if await storage.metadata.uploads.end(upload_id, "expired"):
             await drop_parts(storage, upload_id)
     await storage.metadata.files.delete_expired(now)
+    await storage.metadata.keys.delete_expired(now)
     await erase_deleted(storage)
     blobs, size = await storage.new_blobs.free_unnamed()
     if blobs:

@@ -29,6 +29,7 @@ from gristmill.storage.records import (
     Row,
     Stage,
     UploadRecord,
+    UsedKey,
 )
 
 
@@ -52,8 +53,30 @@ class UnknownCursor(Exception):
     """``after`` names nothing in the list."""
 
 
+class KeyUsed(Exception):
+    """The idempotency key ``given`` was used in the last 24 hours, as ``first`` says; nothing was stored now."""
+
+    def __init__(self, given: UsedKey, first: UsedKey) -> None:
+        super().__init__(given.key)
+        self.given = given
+        self.first = first
+
+
+class IdempotencyKeys(Protocol):
+    """What creates something takes a key, too, and stores it in the same step, or raises KeyUsed and stores nothing."""
+
+    async def check(self, used: UsedKey) -> None:
+        """Raises KeyUsed."""
+        ...
+
+    async def delete_expired(self, now: int) -> int: ...
+
+
 class Files(Protocol):
-    async def add(self, file: FileRecord) -> None: ...
+    async def add(self, file: FileRecord, key: UsedKey | None = None) -> None:
+        """Raises KeyUsed."""
+        ...
+
     async def get(self, file_id: str) -> FileRecord | None:
         """None for unknown and deleted files."""
         ...
@@ -76,15 +99,21 @@ class Files(Protocol):
 
 
 class Uploads(Protocol):
-    async def add(self, upload: UploadRecord) -> None: ...
+    async def add(self, upload: UploadRecord, key: UsedKey | None = None) -> None:
+        """Raises KeyUsed."""
+        ...
+
     async def get(self, upload_id: str) -> UploadRecord | None: ...
     async def add_part(self, part: PartRecord) -> bool:
         """False if the upload is no longer pending."""
         ...
 
     async def parts(self, upload_id: str) -> list[PartRecord]: ...
-    async def end(self, upload_id: str, status: str, file: FileRecord | None = None) -> bool:
-        """From pending to completed (with its file), cancelled or expired; False if it was not pending."""
+    async def end(
+        self, upload_id: str, status: str, file: FileRecord | None = None, key: UsedKey | None = None
+    ) -> bool:
+        """From pending to completed (with its file), cancelled or expired; False if it was not pending. Raises
+        KeyUsed."""
         ...
 
     async def overdue(self, now: int) -> list[str]:
@@ -95,8 +124,8 @@ class Uploads(Protocol):
 
 
 class Batches(Protocol):
-    async def add(self, batch: BatchRecord) -> BatchRecord:
-        """Store a new batch; the answer has its ``seq``."""
+    async def add(self, batch: BatchRecord, key: UsedKey | None = None) -> BatchRecord:
+        """Store a new batch; the answer has its ``seq``. Raises KeyUsed."""
         ...
 
     async def get(self, batch_id: str) -> BatchRecord | None: ...
@@ -195,6 +224,8 @@ class BlobWrites(Protocol):
 class MetadataStore(Protocol):
     @property
     def files(self) -> Files: ...
+    @property
+    def keys(self) -> IdempotencyKeys: ...
     @property
     def blob_writes(self) -> BlobWrites: ...
     @property

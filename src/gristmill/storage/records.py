@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.json import encode
 
 #: Column values to change, by column name.
 Changes = dict[str, Any]
 
 #: A batch in one of these never changes again.
 TERMINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
+
+
+#: After so long, a key may be used for another request.
+KEY_LIFETIME_SECONDS = 24 * 3600
 
 
 class Stage(Enum):
@@ -105,6 +111,23 @@ class BatchRecord(msgspec.Struct, frozen=True):
     reused_answers: int = 0
     #: None before the rows are planned.
     plan: BatchPlan | None = None
+
+
+class UsedKey(msgspec.Struct, frozen=True):
+    """An idempotency key of a request that creates something: ``request`` is a SHA-256 of what was asked, ``answer``
+    the JSON that was answered, ``used_at`` Unix seconds."""
+
+    key: str
+    request: bytes
+    used_at: int
+    answer: bytes = b""
+
+    @classmethod
+    def of(cls, key: str, call: str, body: object, now: int) -> UsedKey:
+        return cls(key, hashlib.sha256(encode((call, body))).digest(), now)
+
+    def answered(self, answer: object) -> UsedKey:
+        return msgspec.structs.replace(self, answer=encode(answer))
 
 
 class Row(NamedTuple):

@@ -25,9 +25,10 @@ from sqlalchemy import (
     update,
 )
 
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage, UsedKey
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file, select_page
+from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import batches, rows
 
 #: Seconds; also for the pause of a batch that nobody holds.
@@ -86,15 +87,16 @@ class SqlBatches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, batch: BatchRecord) -> BatchRecord:
+    async def add(self, batch: BatchRecord, key: UsedKey | None = None) -> BatchRecord:
         values = msgspec.to_builtins(batch)
         del values["seq"]
         statement = insert(batches).values(**values, lease_until=0)
 
         def work(connection: Connection) -> int:
-            key = connection.execute(statement).inserted_primary_key
-            assert key is not None
-            return int(key[0])
+            use_key(connection, key)
+            inserted = connection.execute(statement).inserted_primary_key
+            assert inserted is not None
+            return int(inserted[0])
 
         seq = await self._database.write(work)
         return msgspec.structs.replace(batch, seq=seq)

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 
 from gristmill.storage.protocol import UnknownCursor
-from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, file_blob
+from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, UsedKey, file_blob
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import batches, files
 
 _FIELDS = [files.c[name] for name in FileRecord.__struct_fields__]
@@ -39,8 +40,12 @@ class SqlFiles:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, file: FileRecord) -> None:
-        await self._database.write(lambda connection: insert_file(connection, file))
+    async def add(self, file: FileRecord, key: UsedKey | None = None) -> None:
+        def work(connection: Connection) -> None:
+            use_key(connection, key)
+            insert_file(connection, file)
+
+        await self._database.write(work)
 
     async def get(self, file_id: str) -> FileRecord | None:
         query = select(*_FIELDS).where(files.c.id == file_id, ~files.c.deleted)

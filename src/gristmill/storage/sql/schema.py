@@ -68,6 +68,15 @@ blob_writes = Table(
     Column("owner", Text, nullable=False),
 )
 
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("request", LargeBinary, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+)
+
 batches = Table(
     "batches",
     metadata,

@@ -6,6 +6,7 @@ from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import SqlFiles
+from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
 from gristmill.storage.sql.rows import SqlRows
 from gristmill.storage.sql.uploads import SqlUploads
 
@@ -15,6 +16,7 @@ class SqlMetadataStore:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self.keys = SqlIdempotencyKeys(self._database)
         self.files = SqlFiles(self._database)
         self.blob_writes = SqlBlobWrites(self._database)
         self.uploads = SqlUploads(self._database)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, part_blob
+from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, part_blob
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file
+from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import upload_parts, uploads
 
 
@@ -15,9 +16,14 @@ class SqlUploads:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, upload: UploadRecord) -> None:
+    async def add(self, upload: UploadRecord, key: UsedKey | None = None) -> None:
         values = {name: getattr(upload, name) for name in upload.__struct_fields__}
-        await self._database.write(lambda connection: connection.execute(insert(uploads).values(**values)))
+
+        def work(connection: Connection) -> None:
+            use_key(connection, key)
+            connection.execute(insert(uploads).values(**values))
+
+        await self._database.write(work)
 
     async def get(self, upload_id: str) -> UploadRecord | None:
         query = select(uploads).where(uploads.c.id == upload_id)
@@ -42,7 +48,9 @@ class SqlUploads:
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [PartRecord(**row._mapping) for row in found]
 
-    async def end(self, upload_id: str, status: str, file: FileRecord | None = None) -> bool:
+    async def end(
+        self, upload_id: str, status: str, file: FileRecord | None = None, key: UsedKey | None = None
+    ) -> bool:
         statement = (
             update(uploads)
             .where(uploads.c.id == upload_id, uploads.c.status == "pending")
@@ -50,6 +58,7 @@ class SqlUploads:
         )
 
         def work(connection: Connection) -> bool:
+            use_key(connection, key)
             if connection.execute(statement).rowcount == 0:
                 return False
             if file is not None:

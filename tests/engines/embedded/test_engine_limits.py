@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import statistics
 import time
 from collections.abc import AsyncIterator
 
@@ -152,20 +153,25 @@ def slow_requests() -> list[ChatCompletionRequest | CompletionRequest]:
 async def test_other_rows_go_on_while_a_request_is_prepared(engine):
     requests = slow_requests()
     came: list[float] = []
+    slow = 0
     story = chat("Tell a very long story.", max_tokens=4000, logit_bias={"2": -100})
     telling = asyncio.create_task(engine.complete(story, lambda choice, text: came.append(time.monotonic())))
     for request in requests:
         seen = len(came)
-        while len(came) < seen + 3:
+        while len(came) < seen + 6:
             await asyncio.sleep(0.01)
+        usual = statistics.median(later - earlier for earlier, later in itertools.pairwise(came[-6:]))
         begin = time.monotonic()
         with contextlib.suppress(EngineError):
             await engine.complete(request)
         end = time.monotonic()
-        moments = [begin, *(moment for moment in came if begin < moment < end), end]
-        # Held up, they would be silent for all of it but a step before and one after.
-        assert max(later - earlier for earlier, later in itertools.pairwise(moments)) < 0.9 * (end - begin)
+        during = sum(begin < moment < end for moment in came)
+        if end - begin > 10 * usual:
+            # Held up, the story would have been silent all the while.
+            slow += 1
+            assert during > 0
     telling.cancel()
+    assert slow > 0
 
 
 async def test_a_request_cancelled_while_it_is_prepared_leaves_nothing(engine):

@@ -3,12 +3,13 @@ kill; and, once the output is in place, what the command has still to say."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -20,15 +21,18 @@ from gristmill.user_error import UserError
 NOTE = "job.json"
 _ENDING = "ending.json"
 _LOCK = "held"
+_INPUT = "input"
+_CHUNK = 1024 * 1024
 
 
 class Ending(msgspec.Struct):
-    """The output is in place. ``identity`` names what it was made of, ``lines`` say what came of it; ``failed`` rows
-    decide the exit code."""
+    """The output is in place. ``identity`` names what it was made of, ``lines`` and ``report`` say what came of it;
+    ``failed`` rows decide the exit code."""
 
     identity: dict[str, Any]
     lines: list[str]
     failed: int
+    report: dict[str, Any] = {}
 
 
 class JobFolder:
@@ -63,6 +67,32 @@ class JobFolder:
         if self._output.exists() and not self.begun() and not overwrite:
             raise UserError(f"{self._output} exists already: choose another name, or replace it with --overwrite.")
 
+    def keep_input(self, stream: BinaryIO | None) -> tuple[Path, str]:
+        """An input that can be read only once, kept for as long as there is something to go on from; and its SHA-256.
+
+        Where the job has begun, the input must be the same again, or none (None, or nothing in it): then it is the one
+        that was kept. Whether it is the same is for the caller to see, by the digest. Raises UserError.
+        """
+        kept, partial = self.path / _INPUT, self.path / f"{_INPUT}.part"
+        try:
+            private_file(partial)
+            digest, size = hashlib.sha256(), 0
+            with partial.open("wb") as file:
+                while chunk := stream.read(_CHUNK) if stream is not None else b"":
+                    digest.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+            if self.begun() and kept.exists():
+                partial.unlink()
+                if not size:
+                    with kept.open("rb") as file:
+                        return kept, hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                partial.replace(kept)
+        except OSError as error:
+            raise UserError(f"The input cannot be kept beside {self._output}: {error.strerror}.") from None
+        return kept, digest.hexdigest()
+
     def begin(self, identity: dict[str, Any]) -> None:
         """From here on there is something to go on from."""
         write_whole(self.path / NOTE, msgspec.json.encode(identity))
@@ -75,7 +105,7 @@ class JobFolder:
             return None
         if found.identity == msgspec.to_builtins(identity) and self._output.exists():
             return found
-        self._remove_ended()
+        self._remove_ended(_INPUT)
         self._acquire()
         return None
 
@@ -102,10 +132,10 @@ class JobFolder:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def _remove_ended(self) -> None:
+    def _remove_ended(self, *keep: str) -> None:
         """The ending after all else: as long as it is there, nothing else is looked at."""
         for entry in self.path.iterdir():
-            if entry.name not in (_ENDING, _LOCK):
+            if entry.name not in (_ENDING, _LOCK, *keep):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         (self.path / _ENDING).unlink()
         self._ours = False

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import batches, bench, doctor, files, models, plan, run, score, serve
+from gristmill.cli import ask, batches, bench, doctor, files, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
 from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(run.run)
 app.command()(score.score)
+app.command()(ask.ask)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(plan.plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import msgspec
 import typer
 
 from gristmill.batches.lifecycle import is_terminal
-from gristmill.cli import config, jsonl, show
+from gristmill.cli import config, jsonl, show, stdio
 from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
 from gristmill.printable import printable
@@ -31,8 +32,12 @@ _USUAL_OUTPUT = 1024
 
 
 def run(
-    input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", help="Requests, one JSON object a line.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go.")],
+    input_file: Annotated[
+        Path, typer.Argument(metavar="INPUT.jsonl", help="Requests, one JSON object a line; - for standard input.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the answers go; - for standard output, failed rows last.")
+    ],
     engine: config.EngineName = "openvino",
     model: config.Model = None,
     url: config.Url = None,
@@ -45,6 +50,7 @@ def run(
     reuse_answers: config.ReuseAnswers = False,
     wait: config.Wait = "30m",
     overwrite: Annotated[bool, typer.Option(help="Replace OUTPUT if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Answer every request in INPUT.jsonl. Run the same command again to resume. Exit code 1: some rows failed."""
@@ -54,55 +60,89 @@ def run(
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
-    jsonl.check_readable(input_file)
+    stdio.check_json(as_json, output)
+    if not stdio.is_dash(input_file):
+        jsonl.check_readable(input_file)
     read_defaults = jsonl.read_defaults(defaults)
-    settings = config.engine_settings(engine, model, url, engine_option)
-    settings = settings._replace(row_tokens=_row_tokens(input_file, read_defaults))
-    folder = JobFolder(output)
-    identity = _identity(input_file, settings, read_defaults)
-    job = Job(input_file, jsonl.first_endpoint(input_file), identity, read_defaults, reuse_answers)
-    host_settings = HostSettings(
-        StorageSettings(folder.path),
-        settings,
-        concurrency=concurrency,
-        request_timeout=request_timeout,
-        answers=config.default_data_folder() / "answers.db",
-        start_wait=config.wait_seconds(wait, "--wait"),
-    )
-    with folder.held():
-        ending = folder.ending(identity)
-        if ending is None:
-            folder.check_output(overwrite)
-            ending = _run_and_deliver(LocalRun(folder.path, job), host_settings, folder, output)
-            folder.end(ending)
-        else:
-            show.console.print("This was finished before; nothing is run again.")
-        for line in ending.lines:
-            show.console.print(line)
+    engine_settings = config.engine_settings(engine, model, url, engine_option)
+    with stdio.resting_place(output) as target:
+        folder = JobFolder(target)
+        host_settings = HostSettings(
+            StorageSettings(folder.path),
+            engine_settings,
+            concurrency=concurrency,
+            request_timeout=request_timeout,
+            answers=config.default_data_folder() / "answers.db",
+            start_wait=config.wait_seconds(wait, "--wait"),
+        )
+        with folder.held():
+            source, named = _source(input_file, folder)
+            identity = _identity(named, engine_settings, read_defaults)
+            ending = folder.ending(identity)
+            if ending is None:
+                folder.check_output(overwrite)
+                job = Job(source, jsonl.first_endpoint(source), identity, read_defaults, reuse_answers)
+                row_tokens = _row_tokens(source, read_defaults)
+                host_settings = host_settings._replace(engine=engine_settings._replace(row_tokens=row_tokens))
+                ending = _run_and_deliver(LocalRun(folder.path, job), host_settings, folder, target, output)
+                folder.end(ending)
+            else:
+                show.console.print("This was finished before; nothing is run again.")
+            if stdio.is_dash(output):
+                stdio.write_files(target, errors_file(target))
+            for line in ending.lines:
+                show.console.print(line)
+            if as_json:
+                show.print_json(ending.report)
     if ending.failed:
         raise typer.Exit(1)
 
 
-def _run_and_deliver(local: LocalRun, settings: HostSettings, folder: JobFolder, output: Path) -> Ending:
+def errors_file(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.errors{output.suffix}")
+
+
+def _source(input_file: Path, folder: JobFolder) -> tuple[Path, list[str | int]]:
+    """The file to read, and what tells it from another."""
+    if stdio.is_dash(input_file):
+        going_on = folder.begun() and sys.stdin.isatty()
+        if going_on:
+            show.console.print("Going on with the input that was kept.")
+        kept, digest = folder.keep_input(None if going_on else stdio.standard_input())
+        return kept, ["standard input", digest]
+    status = input_file.stat()
+    return input_file, [str(input_file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _run_and_deliver(local: LocalRun, settings: HostSettings, folder: JobFolder, target: Path, output: Path) -> Ending:
     from gristmill.batches.job_folder import Ending
 
     local.check()
     ended = local.ended()
-    batch, speed = (ended, "") if ended is not None else run_to_end(local, settings)
+    piped = stdio.is_dash(output)
+    batch, speed = (ended, "") if ended is not None else run_to_end(local, settings, resumable=not piped)
     if batch.status == "failed":
+        source = "Standard input" if local.job.source.parent == folder.path else printable(local.job.source)
         folder.discard()
         errors = batch.errors.data if batch.errors else []
-        source = printable(local.job.source)
         raise UserError(f"{source} was rejected, nothing ran:\n{show.errors_text(errors)}")
-    errors_file = output.with_name(f"{output.stem}.errors{output.suffix}")
-    local.deliver(batch.error_file_id, errors_file, even_if_empty=False)
-    local.deliver(batch.output_file_id, output, even_if_empty=True)
-    said = " ".join(filter(None, (show.summary(batch), speed)))
-    files = f"Answers: {output}" + (f"   Errors: {errors_file}" if batch.error_file_id else "")
-    return Ending(local.job.identity, [said, files], batch.request_counts.failed)
+    local.deliver(batch.error_file_id, errors_file(target), even_if_empty=False)
+    local.deliver(batch.output_file_id, target, even_if_empty=True)
+    lines = [" ".join(filter(None, (show.summary(batch), speed)))]
+    errors_path = str(errors_file(output)) if batch.error_file_id else None
+    if not piped:
+        lines.append(f"Answers: {output}" + (f"   Errors: {errors_path}" if errors_path else ""))
+    report = {
+        "status": batch.status,
+        "request_counts": msgspec.to_builtins(batch.request_counts),
+        "usage": msgspec.to_builtins(batch.usage),
+        "output": str(output),
+        "errors": errors_path,
+    }
+    return Ending(local.job.identity, lines, batch.request_counts.failed, report)
 
 
-def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
+def run_to_end(local: LocalRun, settings: HostSettings, resumable: bool) -> tuple[Batch, str]:
     """Run or resume, showing progress; the ended batch, with what is to say of its speed. A signal ends the command."""
     import uvloop
 
@@ -113,7 +153,13 @@ def run_to_end(local: LocalRun, settings: HostSettings) -> tuple[Batch, str]:
         batch = runner.run(local.run(settings, view.update, view.waiting, (signal.SIGINT, signal.SIGTERM)))
         speed = view.speed(batch)
     if not is_terminal(batch.status):
-        show.console.print(f"Stopped. What is done is kept in {local.state}; the same command goes on from there.")
+        if resumable:
+            show.console.print(f"Stopped. What is done is kept in {local.state}; the same command goes on from there.")
+        else:
+            show.console.print(
+                "Stopped. With -o - nothing is kept to go on from, and nothing was written: name a file with -o to be "
+                "able to resume."
+            )
         raise typer.Exit(130)
     return batch, speed
 
@@ -126,7 +172,5 @@ def _row_tokens(input_file: Path, defaults: dict[str, Any] | None) -> int:
     return longest_row_tokens(input_file, shared, _USUAL_OUTPUT)
 
 
-def _identity(input_file: Path, engine: EngineSettings, defaults: dict[str, Any] | None) -> dict[str, Any]:
-    status = input_file.stat()
-    source = [str(input_file.resolve()), status.st_size, status.st_mtime_ns]
+def _identity(source: list[str | int], engine: EngineSettings, defaults: dict[str, Any] | None) -> dict[str, Any]:
     return {"input": source, "engine": engine.engine, "model": engine.model, "defaults": defaults}

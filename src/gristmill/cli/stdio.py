@@ -76,6 +76,24 @@ class Output:
             raise typer.Exit from None
 
 
+@contextmanager
+def resting_place(output: Path) -> Iterator[Path]:
+    """Where an output is made: in its place, or, for standard output, in a folder for the time of the command."""
+    if not is_dash(output):
+        yield output
+        return
+    with scratch_folder(config.default_data_folder() / "piped") as folder:
+        yield folder / "output.jsonl"
+
+
+def write_files(*paths: Path) -> None:
+    """One after another, as far as they exist, to standard output."""
+    output = Output()
+    for path in paths:
+        if path.exists():
+            output.copy(path)
+
+
 def write_downloads(client: Client, file_ids: Sequence[str]) -> None:
     output = Output()
     for file_id in file_ids:

@@ -12,8 +12,10 @@ from urllib.parse import quote
 import msgspec
 
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.client.chat import stream_chat
 from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
 from gristmill.client.download import OnBytes, download_whole, stream_whole
+from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.common import ListPage
@@ -46,6 +48,23 @@ class Client:
 
     def models(self) -> list[str]:
         return [each.id for each in self._connection.ask("GET", "/models", ModelList).data]
+
+    def only_model(self) -> str:
+        """Raises UserError where the server has several, or none."""
+        names = [each.id for each in self._connection.ask("GET", "/models", ModelList).data]
+        if len(names) != 1:
+            raise UserError(
+                f"Say which model, with --model. The server has: {', '.join(map(printable, names)) or 'none'}."
+            )
+        return names[0]
+
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The chat completion of a request, as the server gives it."""
+        return self._connection.ask("POST", "/chat/completions", dict[str, Any], json=body, slow=True)
+
+    def stream_chat(self, body: dict[str, Any], on_text: Callable[[str], None]) -> str | None:
+        """Call ``on_text`` with each piece of the answer; why it ended ("stop", "length"), where the server says so."""
+        return stream_chat(self._connection, body, on_text)
 
     def can_score(self, model: str) -> bool:
         """Whether the server gives the probabilities of labels (``/v1/score``); it is asked for some."""

@@ -133,10 +133,14 @@ class ServerConnection:
             raise NotBatchApi(message, answer.status_code) from None
 
     @contextmanager
-    def stream(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def stream(
+        self, path: str, headers: dict[str, str], json: dict[str, Any] | None = None
+    ) -> Iterator[httpx.Response]:
         """An answer whose body is still to be read; failures while it is read are told, too. A status of 416 is left
-        to the caller."""
-        with self._told_failures(), self._http.stream("GET", self.server + path, headers=headers) as answer:
+        to the caller. With ``json``, POST that."""
+        method, timeout = ("GET", _QUICK) if json is None else ("POST", _SLOW)
+        asked = self._http.stream(method, self.server + path, headers=headers, json=json, timeout=timeout)
+        with self._told_failures(sent=json is not None), asked as answer:
             if not answer.is_success and answer.status_code != 416:
                 answer.read()
             self._check(answer, 416)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.models import extra
+from gristmill import extras
 from gristmill.models.locate import locate
 from gristmill.models.pull import pull
 from gristmill.user_error import UserError
@@ -67,7 +67,7 @@ def test_an_unknown_name_to_pull_says_what_can_be_pulled(cache: Path) -> None:
 
 def test_a_missing_optional_package_names_the_extra(cache: Path) -> None:
     with pytest.raises(UserError, match=r"pip install 'gristmill\[embedded\]'"):
-        extra.require("no_such_package")
+        extras.require("no_such_package")
 
 
 def test_nothing_optional_is_imported_to_list_models(cache: Path) -> None:

@@ -8,6 +8,7 @@ may happen before it goes on.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import selectors
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,26 @@ from typing import Any
 GRAVEYARD: list[asyncio.Task[Any]] = []
 #: Callbacks of one process.
 ENDLESS = 60_000
+
+
+class _Numbered:
+    """Hashed by a number of its own: where it lies in memory, and so the order of a set, differs from run to run."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._number = next(_numbers)
+        super().__init__(*arguments, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+_numbers = itertools.count()
+
+
+class _Task(_Numbered, asyncio.Task[Any]): ...
+
+
+class _Future(_Numbered, asyncio.Future[Any]): ...
 
 
 class Killed(BaseException):
@@ -40,7 +61,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
         if timeout is None:
             raise Deadlock
         self.loop.now += max(timeout, 0)
-        return super().select(0)
+        return []
 
 
 class SeededLoop(asyncio.SelectorEventLoop):
@@ -55,6 +76,10 @@ class SeededLoop(asyncio.SelectorEventLoop):
         self._chance = chance
         self._kill_at = kill_at
         self.set_exception_handler(lambda *_: None)
+        self.set_task_factory(lambda loop, work, **options: _Task(work, loop=loop, **options))
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(loop=self)
 
     def time(self) -> float:
         return self.now
@@ -105,11 +130,11 @@ def live(
         loop.run_until_complete(main())
         return loop.now, False
     except Killed:
-        GRAVEYARD.extend(asyncio.all_tasks(loop))
-        for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
         return loop.now, True
     finally:
+        for task in asyncio.all_tasks(loop):
+            GRAVEYARD.append(task)
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
         asyncio.set_event_loop(None)
         loop._ready.clear()  # type: ignore[attr-defined]
         loop._scheduled.clear()  # type: ignore[attr-defined]

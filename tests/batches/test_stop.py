@@ -120,6 +120,35 @@ def test_a_batch_whose_window_ends_while_it_is_validated_expires_with_every_line
     tell(tmp_path, story)
 
 
+def test_a_batch_that_is_cancelled_while_its_window_ends_is_cancelled_and_knows_its_rows(tmp_path: Path) -> None:
+    async def story(host: BatchHost) -> None:
+        await add_file(host, chat_file(30))
+        await host.supervisor.stop(0)
+        batches: Any = host.storage.metadata.batches
+        batch = await host.batches.create(CreateBatchRequest("file-1", CHAT, "24h"))
+        await batches.change(batch.id, {"expires_at": int(time.time()) - 1}, expected="validating")
+        change = batches.change
+
+        async def cancelled_before(batch_id: str, changes: dict[str, Any], **options: Any) -> bool:
+            if "total" in changes and options["expected"] == "validating":
+                await change(batch_id, {"status": "cancelling", "cancelling_at": 1}, expected="validating")
+            return bool(await change(batch_id, changes, **options))
+
+        batches.change = cancelled_before
+        again = type(host.supervisor)(
+            host.storage, host.dispatcher, host.supervisor._workplace.answers, tmp_path / "scratch"
+        )
+        running = asyncio.create_task(again.run())
+        batch = await end(host, batch.id)
+        await again.stop(0)
+        running.cancel()
+        assert (batch.status, batch.request_counts.total) == ("cancelled", 30)
+        errors = await lines(host, batch.error_file_id)
+        assert [line["error"]["code"] for line in errors] == ["batch_cancelled"] * 30
+
+    tell(tmp_path, story)
+
+
 async def test_a_step_gives_way_to_a_stop_and_has_ended_when_it_is_told() -> None:
     stop, ended = Stop(), []
 

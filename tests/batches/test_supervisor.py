@@ -13,6 +13,7 @@ import pytest
 from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.input_reader import Limits
+from gristmill.dispatch.stop import Why
 from gristmill.engines.registry import EngineSettings
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.open import StorageSettings
@@ -177,6 +178,77 @@ def test_a_lease_that_could_not_be_renewed_does_not_start_the_batch_a_second_tim
         assert len(journal) == len(set(journal)) == 100
 
     tell(tmp_path, story, latency=0.02, slots=4, journal=tmp_path / "journal")
+
+
+def test_a_batch_that_ends_by_a_cancellation_that_nobody_asked_for_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "FAILURE_PAUSE", 0.1)
+
+    async def story(host: BatchHost) -> None:
+        rows: Any = host.storage.metadata.rows
+        duplicates = rows.duplicates
+
+        async def cut_off(*arguments: Any) -> Any:
+            rows.duplicates = duplicates
+            raise asyncio.CancelledError
+
+        rows.duplicates = cut_off
+        assert (await end(host, (await submit(host, chat_file(3))).id)).status == "completed"
+
+    tell(tmp_path, story)
+
+
+def test_a_stop_does_not_wait_for_a_lease_that_cannot_be_given_back(tmp_path: Path) -> None:
+    async def story(host: BatchHost) -> None:
+        batches: Any = host.storage.metadata.batches
+        refused = asyncio.Event()
+
+        async def refuse(*_: Any) -> None:
+            refused.set()
+            raise StorageError("The disk is full: free some space.")
+
+        batches.release = refuse
+        await submit(host, chat_file(3))
+        await refused.wait()
+        async with asyncio.timeout(supervising.RELEASE_PAUSE / 2):
+            await host.supervisor.stop(0)
+
+    tell(tmp_path, story)
+
+
+def test_a_stop_does_not_wait_for_a_batch_that_gives_way_with_a_longer_grace(tmp_path: Path) -> None:
+    async def story(host: BatchHost) -> None:
+        batch = await submit(host, chat_file(3))
+        await reach(host, batch.id, lambda seen: bool(seen.gristmill and seen.gristmill.requests_in_flight))
+        host.supervisor._active[batch.id].runner.stop.request(Why.LEAVING, 600)
+        async with asyncio.timeout(10):
+            await host.supervisor.stop(0)
+
+    tell(tmp_path, story, latency=600)
+
+
+def test_leases_are_kept_while_what_is_in_flight_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "HEARTBEAT_SECONDS", 0.05)
+
+    async def story(host: BatchHost) -> None:
+        batch = await submit(host, chat_file(3))
+        await reach(host, batch.id, lambda seen: bool(seen.gristmill and seen.gristmill.requests_in_flight))
+        stopping = asyncio.create_task(host.supervisor.stop(60))
+        batches: Any = host.storage.metadata.batches
+        renew, renewed = batches.renew, asyncio.Event()
+
+        async def watched(*arguments: Any) -> Any:
+            renewed.set()
+            return await renew(*arguments)
+
+        await asyncio.sleep(0.1)
+        batches.renew = watched
+        await renewed.wait()
+        assert not stopping.done()
+        await stopping
+
+    tell(tmp_path, story, latency=1.5)
 
 
 def test_an_engine_that_is_away_is_waited_for_and_named(tmp_path: Path) -> None:

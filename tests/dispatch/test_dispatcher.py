@@ -198,8 +198,12 @@ def test_an_engine_that_does_not_answer_in_time_costs_an_attempt() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("defect", [RuntimeError("bug"), KeyError("x"), ValueError(), RecursionError(), MemoryError()])
-def test_a_defect_of_the_engine_is_an_engine_error_of_the_row_and_frees_its_place(defect: Exception) -> None:
+@pytest.mark.parametrize(
+    "defect",
+    # The last as of a future that the engine has cancelled, while nobody has cancelled the request.
+    [RuntimeError("bug"), KeyError("x"), ValueError(), RecursionError(), MemoryError(), asyncio.CancelledError()],
+)
+def test_a_defect_of_the_engine_is_an_engine_error_of_the_row_and_frees_its_place(defect: BaseException) -> None:
     async def main() -> None:
         async def behave(call: int) -> Completion:
             if call <= FAST.max_attempts:

@@ -122,6 +122,31 @@ class MetadataContract:
 
         self.tell(tmp_path, story)
 
+    def test_rows_whose_adding_was_given_up_are_cleared_as_well(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 0)).seq
+            adding = asyncio.create_task(store.rows.add(seq, rows(20_000)))
+            # What has been begun may go on, wherever it is done.
+            await asyncio.sleep(0.02)
+            adding.cancel()
+            await store.rows.clear(seq)
+            assert await store.rows.pending(seq, 0, 1) == []
+            await store.rows.add(seq, rows(3))
+
+        self.tell(tmp_path, story)
+
+    def test_a_clock_that_is_set_back_keeps_a_batch_from_nobody_for_long(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            now, hour = 1_000_000.0, 3_600.0
+            await owned_batch(store)
+            await store.batches.release("batch_1", "me", not_before=now)
+            assert await store.batches.claim("me", now - 0.9 * hour, LEASE, Stage.EXECUTION) is not None
+            await store.batches.renew("me", now, LEASE)
+            assert await store.batches.claim("other", now - 1, LEASE, Stage.EXECUTION) is None
+            assert await store.batches.claim("other", now - 0.9 * hour, LEASE, Stage.EXECUTION) is not None
+
+        self.tell(tmp_path, story)
+
     def test_followers_are_never_pending_also_in_the_order_of_the_lines(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             seq = (await owned_batch(store, 4)).seq

@@ -69,9 +69,11 @@ class Execution:
             count = _WORKERS_A_PLACE * self._dispatcher.window
             workers = [group.create_task(self._work(ask, stop)) for _ in range(count)]
             stopping = group.create_task(self._end_with(stop, workers))
-            await asyncio.wait(workers)
-            stopping.cancel()
-            self._feed.close()
+            try:
+                await asyncio.wait(workers)
+            finally:
+                stopping.cancel()
+                self._feed.close()
             self._log.finish()
             await storing
             if self._reusable_answers is not None:

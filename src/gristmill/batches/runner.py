@@ -20,6 +20,7 @@ from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.protocol import BlobLost, Storage
 from gristmill.storage.records import BatchRecord, Stage
+from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Progress
 from gristmill.wire.batch import BatchError, BatchProgress
@@ -63,7 +64,7 @@ class Runner:
     async def run(self) -> None:
         """Work until the batch has ended, or comes to a stage that takes more of the machine than its own, or is to be
         left. Raises what storage raises."""
-        watching = asyncio.create_task(self._watch())
+        watching = supervised("watch", self._watch)
         try:
             while not self.stop.leaving:
                 await self._reload()
@@ -76,7 +77,8 @@ class Runner:
                 try:
                     await self._take(step)
                 except* BlobLost as group:
-                    await self._fail(str(group.exceptions[0]))
+                    with contextlib.suppress(Stopped):
+                        await self.stop.unless(self._fail(str(group.exceptions[0])), only_leaving=True)
         finally:
             watching.cancel()
             self.stop.close()
@@ -184,12 +186,13 @@ class Runner:
         if validation.errors:
             await self._reject(validation.errors)
             return False
-        await self._change({"total": validation.total, "model": validation.model})
+        # Where the status has changed meanwhile, the batch may have to end otherwise.
+        known = await self._change({"total": validation.total, "model": validation.model})
         await self._reload()
-        return True
+        return known
 
-    async def _change(self, changes: dict[str, object]) -> None:
-        await self._storage.metadata.batches.change(self.batch.id, changes, expected=self.batch.status)
+    async def _change(self, changes: dict[str, object]) -> bool:
+        return await self._storage.metadata.batches.change(self.batch.id, changes, expected=self.batch.status)
 
     async def _reload(self) -> None:
         batch = await self._storage.metadata.batches.get(self.batch.id)

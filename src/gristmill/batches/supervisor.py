@@ -66,13 +66,13 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for: dict[str, str] = {}
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Work until ``stop``."""
         heartbeat = supervised("heartbeat", self._heartbeat)
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 self._wake.clear()
                 try:
                     await self._fill_places()
@@ -82,6 +82,9 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._wake.wait()
+            while self._tasks:
+                # Those that are leaving keep their leases until they have left.
+                await asyncio.wait(self._tasks)
         finally:
             heartbeat.cancel()
 
@@ -106,18 +109,18 @@ class Supervisor:
 
     async def stop(self, grace: float) -> None:
         """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""
-        self._stopping = True
+        self._stopping.set()
         self.wake()
         # A claim that was under way may still start a runner: it finds that all is over, and leaves at once.
         while self._tasks:
             for active in self._active.values():
-                if not active.runner.stop.leaving:
-                    active.runner.stop.request(Why.LEAVING, grace)
+                # Also where it gives way already: that may take longer.
+                active.runner.stop.request(Why.LEAVING, grace)
             await asyncio.wait(self._tasks)
 
     async def _fill_places(self) -> None:
         for stage, places in PLACES.items():
-            while not self._stopping and self._count(stage) < places:
+            while not self._stopping.is_set() and self._count(stage) < places:
                 batch = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
                 if batch is None:
                     break
@@ -127,9 +130,9 @@ class Supervisor:
 
     async def _make_room(self) -> None:
         """Where a batch waits that is to go first, the one that has to give way does."""
-        held = self._held()
-        if self._stopping or len([place for place in held if place.stage is Stage.EXECUTION]) < PLACES[Stage.EXECUTION]:
+        if self._stopping.is_set() or self._count(Stage.EXECUTION) < PLACES[Stage.EXECUTION]:
             return
+        held = self._held()
         waiting = await self._storage.metadata.batches.next_in_line(time.time(), Stage.EXECUTION)
         if waiting is not None and (batch_id := who_gives_way(held, waiting.priority)) in self._active:
             log.info("batch gives way", batch=batch_id, to=waiting.id)
@@ -147,7 +150,7 @@ class Supervisor:
 
     def _start(self, batch: BatchRecord, stage: Stage) -> None:
         runner = Runner(self._workplace, batch, stage)
-        if self._stopping:
+        if self._stopping.is_set():
             runner.stop.request(Why.LEAVING, 0)
         self._active[batch.id] = _Active(runner, time.monotonic())
         self._waiting_for.pop(batch.id, None)
@@ -172,7 +175,10 @@ class Supervisor:
             reason = str(group.exceptions[0])
             not_before = self._pause(batch_id, reason)
             log.error("batch paused", batch=batch_id, reason=reason)
-        except* Exception as group:
+        except* (Exception, asyncio.CancelledError) as group:
+            # A cancellation is of something that it waited for: nobody cancels the task itself but to end the process.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
             not_before = self._pause(batch_id, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
         # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
@@ -187,10 +193,12 @@ class Supervisor:
                 await self._storage.metadata.batches.release(batch_id, self.owner, not_before)
                 return
             except Exception as error:
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 log.error("cannot release a batch", batch=batch_id, reason=str(error))
-                await asyncio.sleep(RELEASE_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_PAUSE):
+                    await self._stopping.wait()
 
     def _pause(self, batch_id: str, reason: str) -> float:
         self._waiting_for[batch_id] = reason

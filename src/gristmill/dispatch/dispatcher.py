@@ -170,7 +170,9 @@ class Dispatcher:
             hangs = self.engine.name if self._answers == answers_before else None
             message = "The underlying call to the model timed out."
             raise EngineError(ErrorKind.TIMEOUT, message, status=504, crashed=hangs) from None
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             # A defect of an engine must cost one row, not the batch; nor may a log that cannot be written.
             with contextlib.suppress(Exception):
                 log.error("engine failed unexpectedly", engine=self.engine.name, exc_info=error)
@@ -273,6 +275,12 @@ class Dispatcher:
         while leaders.busy(prefix):
             await stop.unless(leaders.wait(prefix))
         return leaders.claim(prefix)
+
+
+def _is_being_cancelled() -> bool:
+    """Else something that this task waited for was cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _with_count(error: EngineError, attempts: _Attempts) -> EngineError:

@@ -31,8 +31,8 @@ from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import batches, rows
 
-#: Seconds; also for the pause of a batch that nobody holds.
-LONGEST_LEASE = 3600.0
+#: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
+LONGEST_LEASE = 120.0
 
 _FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
 #: Without what no list shows: it may be a megabyte a batch.

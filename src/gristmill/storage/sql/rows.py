@@ -105,7 +105,8 @@ class SqlRows:
 
     async def clear(self, batch_seq: int) -> None:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
-        last_line = await self._database.read(lambda connection: connection.scalar(last)) or 0
+        # As a write, so that it comes after rows that are being added, though their caller no longer waits for them.
+        last_line = await self._database.write(lambda connection: connection.scalar(last)) or 0
         # At most as many places as lines.
         for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
             await self._database.write(functools.partial(_clear, batch_seq, upto))

@@ -228,6 +228,29 @@ def test_a_stop_does_not_wait_for_a_batch_that_gives_way_with_a_longer_grace(tmp
     tell(tmp_path, story, latency=600)
 
 
+def test_a_batch_that_is_forgotten_as_soon_as_it_has_ended_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(host: BatchHost) -> None:
+        rows: Any = host.storage.metadata.rows
+        clear, failures = rows.clear, []
+
+        async def clear_and_forget(batch_seq: int) -> None:
+            await clear(batch_seq)
+            await host.storage.metadata.batches.prune(2**40)
+
+        monkeypatch.setattr(rows, "clear", clear_and_forget)
+        monkeypatch.setattr(supervising.log, "error", lambda message, **_: failures.append(message))
+        first = await submit(host, chat_file(3))
+        # The newest batch is never forgotten.
+        await end(host, (await host.batches.create(CreateBatchRequest("file-1", CHAT, "24h"))).id)
+        while host.supervisor._active:
+            await asyncio.sleep(0.01)
+        assert await host.storage.metadata.batches.get(first.id) is None and failures == []
+
+    tell(tmp_path, story)
+
+
 def test_leases_are_kept_while_what_is_in_flight_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervising, "HEARTBEAT_SECONDS", 0.05)
 

@@ -67,7 +67,8 @@ class Runner:
         watching = supervised("watch", self._watch)
         try:
             while not self.stop.leaving:
-                await self._reload()
+                if not await self._reload():
+                    return
                 step = lifecycle.next_step(self.batch, time.time())
                 if step is None or step.stage not in (self.stage, Stage.ENDING):
                     return
@@ -194,10 +195,11 @@ class Runner:
     async def _change(self, changes: dict[str, object]) -> bool:
         return await self._storage.metadata.batches.change(self.batch.id, changes, expected=self.batch.status)
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
+        """False where the batch has ended and been forgotten since."""
         batch = await self._storage.metadata.batches.get(self.batch.id)
-        assert batch is not None, "batches are never deleted"
-        self.batch = batch
+        self.batch = batch or self.batch
+        return batch is not None
 
     async def _watch(self) -> None:
         """Look again and again at what nobody may have told: the wall clock, which a window follows and which may jump,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,25 @@ def test_a_reader_that_is_killed_costs_the_order_and_nothing_else(
     monkeypatch.setattr("asyncio.create_subprocess_exec", dying)
     runs_in_line_order(tmp_path, "ended with exit code -9")
     assert len(started) == 1
+
+
+DIES_AT_THE_END = """
+import os
+from gristmill.batches import input_process
+input_process._Planning.files = lambda self: os.kill(os.getpid(), 9)
+input_process._main()
+"""
+
+
+def test_a_reader_that_is_killed_when_it_has_told_of_rows_costs_the_order_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dying(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        return await start(sys.executable, "-c", DIES_AT_THE_END, **options)
+
+    start = asyncio.create_subprocess_exec
+    monkeypatch.setattr("asyncio.create_subprocess_exec", dying)
+    runs_in_line_order(tmp_path, "ended with exit code -9")
 
 
 def test_a_planner_that_finds_no_room_for_its_files_costs_the_order_and_nothing_else(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from test_supervisor import add_file, end, lines, reach, submit, tell
 
 from gristmill.batches.host import BatchHost
+from gristmill.storage.protocol import StorageError
 from gristmill.wire.batch import CreateBatchRequest
 from requests_jsonl import CHAT, chat_line, jsonl
 
@@ -156,6 +157,33 @@ def test_a_batch_of_higher_priority_is_done_while_another_has_barely_begun(tmp_p
         assert (await end(host, batches[0].id)).request_counts.completed == 1_000
 
     tell(tmp_path, story, slots=4, latency=0.002)
+
+
+def test_thousands_of_rows_that_ask_the_same_are_stored_some_at_a_time_and_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gristmill.batches.supervisor.FAILURE_PAUSE", 0.1)
+    data = jsonl([row(i, "Rate.", "the same", temperature=0) for i in range(5_000)])
+
+    async def story(host: BatchHost) -> None:
+        store: Any = host.storage.metadata.rows
+        commit, groups = store.commit, []
+
+        async def refuse_the_second(seq: int, owner: str, results: Any) -> None:
+            groups.append(len(results))
+            if len(groups) == 2:
+                raise StorageError("The disk is full: free some space.")
+            await commit(seq, owner, results)
+
+        store.commit = refuse_the_second
+        batch = await end(host, (await submit(host, data)).id)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 5_000)
+        assert len(await lines(host, batch.output_file_id)) == 5_000
+        assert max(groups) <= 2_000
+
+    tell(tmp_path / "data", story, journal=tmp_path / "journal")
+    # Once more after the failure: what was not stored is asked again.
+    assert len(asked(tmp_path / "journal")) == 2
 
 
 def test_a_large_input_is_planned_in_a_process_that_is_gone_afterwards(tmp_path: Path) -> None:

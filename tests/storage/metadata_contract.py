@@ -116,6 +116,8 @@ class MetadataContract:
             assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
             assert [row.line for _, row in await store.rows.pending(seq, 3, 10)] == [3]
             assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
+            await store.rows.commit(seq, "me", [Result(2, True, b"two")])
+            assert await store.rows.followers(seq, [1, 5]) == {1: [(4, "row-4")]}
             await store.rows.clear(seq)
             await store.rows.add(seq, rows(3))
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]

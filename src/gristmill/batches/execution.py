@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from gristmill.batches import output_lines
 from gristmill.batches.result_log import ResultLog
@@ -31,6 +32,8 @@ log = get_logger(__name__)
 
 #: So that some of a batch's rows always wait: a batch that had none waiting would lose its turn at every answer.
 _WORKERS_A_PLACE = 2
+#: Results of rows that get another's answer, made and stored together.
+_FOLLOWERS_AT_ONCE = 256
 
 
 class Execution:
@@ -93,26 +96,27 @@ class Execution:
     async def _work(self, ask: Backend, stop: Stop) -> None:
         while not stop.requested and (row := await self._feed.next()) is not None:
             try:
-                results = await self._results(row, ask)
+                async with contextlib.aclosing(self._results(row, ask)) as groups:
+                    async for results in groups:
+                        for result in results:
+                            self._count(result)
+                        await self._log.add(results)
             except Stopped:
                 return
-            for result in results:
-                self._count(result)
-            await self._log.add(results)
 
-    async def _results(self, row: Input, ask: Backend) -> list[Result]:
-        """The row's result, and those of the rows that are answered with its answer. They are stored together: a row
-        that has a result has left no follower behind."""
-        results: list[Result] = []
-        waiting = deque((Follower(row.line, row.custom_id), *row.followers))
-        while waiting:
+    async def _results(self, row: Input, ask: Backend) -> AsyncGenerator[list[Result]]:
+        """The results of the rows that are answered with the row's answer, some at a time as there may be millions,
+        and then its own: a row that has a result has left no follower behind."""
+        outcome = await self._outcome(row, ask)
+        own = self._result(Follower(row.line, row.custom_id), outcome)
+        waiting = deque(row.followers)
+        while waiting and isinstance(outcome, ApiError) and _worth_asking_again(outcome):
             outcome = await self._outcome(row, ask)
-            results.append(self._result(waiting.popleft(), outcome))
-            if isinstance(outcome, Answer) or not _worth_asking_again(outcome):
-                copied = outcome.without_tokens() if isinstance(outcome, Answer) else outcome
-                results += [self._result(follower, copied) for follower in waiting]
-                break
-        return results
+            yield [self._result(waiting.popleft(), outcome)]
+        copied = outcome.without_tokens() if isinstance(outcome, Answer) else outcome
+        while waiting:
+            yield [self._result(waiting.popleft(), copied) for _ in range(min(len(waiting), _FOLLOWERS_AT_ONCE))]
+        yield [own]
 
     def _result(self, row: Follower, outcome: Answer | ApiError) -> Result:
         make = output_lines.success if isinstance(outcome, Answer) else output_lines.failure

@@ -192,7 +192,7 @@ class Rows(Protocol):
         ...
 
     async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
-        """By the line whose answer they get, in line order."""
+        """Those without a result, by the line whose answer they get, in line order."""
         ...
 
     async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:

@@ -139,7 +139,8 @@ class SqlRows:
     async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
         query = (
             select(rows.c.original, rows.c.line, rows.c.custom_id)
-            .where(rows.c.batch == batch_seq, rows.c.original.in_(lines))
+            .select_from(_joined)
+            .where(rows.c.batch == batch_seq, rows.c.original.in_(lines), results.c.line.is_(None))
             .order_by(rows.c.line)
         )
         found: dict[int, list[Follower]] = {}

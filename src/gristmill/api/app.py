@@ -7,8 +7,7 @@ import time
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-import gristmill
-from gristmill.api import batches, errors, files, health, inference, models, uploads
+from gristmill.api import batches, description, errors, files, health, inference, models, uploads
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
@@ -16,12 +15,14 @@ from gristmill.batches.host import BatchHost
 
 def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     """An application over a host that has been started."""
-    app = FastAPI(title="Gristmill", version=gristmill.__version__)
+    # FastAPI's own description knows no struct, and its pages load scripts from elsewhere.
+    app = FastAPI(openapi_url=None)
     app.state.host = host
     app.state.started_at = int(time.time())
     errors.install(app)
-    for resource in (files, uploads, batches, inference, models, health):
-        app.include_router(resource.router)
+    app.state.resources = [each.router for each in (files, uploads, batches, inference, models, health)]
+    for router in (*app.state.resources, description.router):
+        app.include_router(router)
     # The last one added stands outermost.
     if rules.origins:
         app.add_middleware(

@@ -6,12 +6,14 @@ import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gristmill.api.byte_range import ByteRange, Unsatisfiable, parse_range
+from gristmill.api.description import described, page_query
 from gristmill.api.exchange import host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
 from gristmill.api.incoming import IncomingFile, expiry
@@ -22,7 +24,7 @@ from gristmill.storage.records import FileRecord, file_blob
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.common import ListPage
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter, not_found
-from gristmill.wire.files import ExpiresAfter, File, FileDeleted
+from gristmill.wire.files import FILE_LIFETIME_SECONDS, UPLOAD_PURPOSES, ExpiresAfter, File, FileDeleted
 from gristmill.wire.json import explain
 
 log = get_logger(__name__)
@@ -30,9 +32,24 @@ log = get_logger(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _PIECE_BYTES = 256 * 1024
+_FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"type": "string", "enum": list(UPLOAD_PURPOSES)},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {
+            "type": "integer", "minimum": FILE_LIFETIME_SECONDS[0], "maximum": FILE_LIFETIME_SECONDS[1],
+        },
+    },
+    "required": ["file", "purpose"],
+}  # fmt: skip
+_LIST_QUERY = page_query(10_000, 10_000) | {
+    "purpose": {"type": "string"}, "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+}  # fmt: skip
 
 
-@router.post("", summary="Upload a file")
+@router.post("", summary="Upload a file", openapi_extra=described(form=_FORM, answer=File, keyed=True))
 async def create(request: Request) -> Response:
     storage = host(request).storage
     file_id = new_file_id()
@@ -60,7 +77,7 @@ async def create(request: Request) -> Response:
     return reply(created)
 
 
-@router.get("", summary="List files")
+@router.get("", summary="List files", openapi_extra=described(answer=ListPage[File], query=_LIST_QUERY))
 async def list_files(request: Request) -> Response:
     query = request.query_params
     order = query.get("order", "desc")
@@ -77,12 +94,12 @@ async def list_files(request: Request) -> Response:
     return reply(ListPage(data, first, last, page.has_more))
 
 
-@router.get("/{file_id}", summary="Retrieve a file")
+@router.get("/{file_id}", summary="Retrieve a file", openapi_extra=described(answer=File))
 async def retrieve(request: Request, file_id: str) -> Response:
     return reply(present(await _find(request, file_id)))
 
 
-@router.delete("/{file_id}", summary="Delete a file")
+@router.delete("/{file_id}", summary="Delete a file", openapi_extra=described(answer=FileDeleted))
 async def delete(request: Request, file_id: str) -> Response:
     storage = host(request).storage
     if not await storage.metadata.files.delete(file_id):
@@ -95,7 +112,13 @@ async def delete(request: Request, file_id: str) -> Response:
     return reply(FileDeleted(file_id))
 
 
-@router.get("/{file_id}/content", summary="Download a file, or a range of it")
+@router.get(
+    "/{file_id}/content",
+    summary="Download a file, or a range of it",
+    openapi_extra=described(
+        media={"application/octet-stream": Any}, headers={"Range": {"type": "string"}}, also=[206, 416]
+    ),
+)
 async def content(request: Request, file_id: str) -> Response:
     file = await _find(request, file_id)
     headers = {"accept-ranges": "bytes", "content-disposition": f'attachment; filename="{file.id}.jsonl"'}

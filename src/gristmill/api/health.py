@@ -6,8 +6,10 @@ import shutil
 
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.description import described
 from gristmill.api.exchange import host, reply
 from gristmill.telemetry import metrics
+from gristmill.wire.health import Health, Readiness
 
 router = APIRouter(tags=["health"])
 
@@ -15,19 +17,23 @@ router = APIRouter(tags=["health"])
 MIN_FREE_BYTES = 32 * 1024 * 1024
 
 
-@router.get("/health", summary="Whether the process is alive")
+@router.get("/health", summary="Whether the process is alive", openapi_extra=described(answer=Health))
 async def health() -> Response:
-    return reply({"status": "ok"})
+    return reply(Health())
 
 
-@router.get("/ready", summary="Whether requests will be answered")
+@router.get(
+    "/ready",
+    summary="Whether requests will be answered",
+    openapi_extra=described(answer=Readiness, unavailable=Readiness),
+)
 async def ready(request: Request) -> Response:
     """503 with the reason while the engine is away, the database cannot be read, or the disk is full."""
     free = shutil.disk_usage(host(request).settings.storage.data).free
     reason = host(request).dispatcher.down_reason or _no_room(free) or await _database_trouble(request)
     if reason is not None:
-        return reply({"status": "unavailable", "reason": reason, "disk_free_bytes": free}, 503)
-    return reply({"status": "ready", "disk_free_bytes": free})
+        return reply(Readiness("unavailable", free, reason), 503)
+    return reply(Readiness("ready", free))
 
 
 def _no_room(free: int) -> str | None:
@@ -44,7 +50,7 @@ async def _database_trouble(request: Request) -> str | None:
     return None
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", openapi_extra=described(media={"text/plain": str}))
 async def prometheus(request: Request) -> Response:
     metrics.ENGINE_UP.set(host(request).dispatcher.down_reason is None)
     metrics.IN_FLIGHT.set(host(request).dispatcher.in_flight)

@@ -8,19 +8,27 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import Chunks, Piece, TextPiece, stream
+from gristmill.api.streaming import EVENTS, Chunks, Piece, TextPiece, stream
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.inference import chat, completions, score
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
-from gristmill.wire.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
+from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
+from gristmill.wire.score import ScoreRequest, ScoreResponse
 
 router = APIRouter(prefix="/v1", tags=["inference"])
 
 
-@router.post("/chat/completions", summary="Chat completion")
+@router.post(
+    "/chat/completions",
+    summary="Chat completion",
+    openapi_extra=described(
+        body=ChatCompletionRequest, answer=ChatCompletion, media={EVENTS: ChatCompletionChunk}, asks_engine=True
+    ),
+)
 async def create_chat_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
@@ -30,7 +38,13 @@ async def create_chat_completion(request: Request) -> Response:
     return await _answer(request, chat.answer(body, _backend(dispatcher)))
 
 
-@router.post("/completions", summary="TextPiece completion")
+@router.post(
+    "/completions",
+    summary="Text completion",
+    openapi_extra=described(
+        body=CompletionRequest, answer=TextCompletion, media={EVENTS: TextCompletion}, asks_engine=True
+    ),
+)
 async def create_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
@@ -40,7 +54,11 @@ async def create_completion(request: Request) -> Response:
     return await _answer(request, completions.answer(body, _backend(dispatcher)))
 
 
-@router.post("/score", summary="Probabilities of labels after a prompt")
+@router.post(
+    "/score",
+    summary="Probabilities of labels after a prompt",
+    openapi_extra=described(body=ScoreRequest, answer=ScoreResponse, asks_engine=True),
+)
 async def create_score(request: Request) -> Response:
     body = await read_body(request)
     return await _answer(request, score.answer(body, _backend(host(request).dispatcher)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.description import described
 from gristmill.api.exchange import host, reply
 from gristmill.engines.protocol import unknown_model
 from gristmill.wire.models import Model, ModelList
@@ -11,13 +12,13 @@ from gristmill.wire.models import Model, ModelList
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", summary="List the models the engine serves")
+@router.get("", summary="List the models the engine serves", openapi_extra=described(answer=ModelList))
 async def list_models(request: Request) -> Response:
     return reply(ModelList([_present(request, name) for name in host(request).dispatcher.engine.models]))
 
 
 # A model's name may hold slashes, as hub names do.
-@router.get("/{name:path}", summary="Retrieve a model")
+@router.get("/{name:path}", summary="Retrieve a model", openapi_extra=described(answer=Model))
 async def retrieve(request: Request, name: str) -> Response:
     served = host(request).dispatcher.engine.models
     if name not in served:

@@ -16,6 +16,9 @@ from gristmill.inference.failures import api_error
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
 
+#: The media type; each event is a chunk, the last is ``[DONE]``.
+EVENTS = "text/event-stream"
+
 
 class TextPiece(msgspec.Struct, frozen=True):
     """A piece of one choice's text."""
@@ -57,7 +60,7 @@ class _EventStream(StreamingResponse):
     """The reader may go away at any time, also before the first event: then nobody wants the rest."""
 
     def __init__(self, asking: asyncio.Task[None], events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream")
+        super().__init__(events, media_type=EVENTS)
         self._asking = asking
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.description import described
 from gristmill.api.exchange import host, read_json, reply
 from gristmill.api.files import new_file_id
 from gristmill.api.files import present as present_file
@@ -27,11 +28,20 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 UPLOAD_LIFETIME = 3600
 MAX_PART_BYTES = 64 * 1024 * 1024
 
+_PART_FORM = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/octet-stream"}},
+    "required": ["data"],
+}
 _create_decoder = msgspec.json.Decoder(CreateUploadRequest)
 _complete_decoder = msgspec.json.Decoder(CompleteUploadRequest)
 
 
-@router.post("", summary="Begin an upload")
+@router.post(
+    "",
+    summary="Begin an upload",
+    openapi_extra=described(body=CreateUploadRequest, answer=Upload, keyed=True),
+)
 async def create(request: Request) -> Response:
     wanted = await read_json(request, _create_decoder)
     check_purpose(wanted.purpose)
@@ -55,7 +65,11 @@ async def create(request: Request) -> Response:
     return reply(created)
 
 
-@router.post("/{upload_id}/parts", summary="Add a part of at most 64 MB")
+@router.post(
+    "/{upload_id}/parts",
+    summary="Add a part of at most 64 MB",
+    openapi_extra=described(form=_PART_FORM, answer=UploadPart),
+)
 async def add_part(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
     await _pending(storage, upload_id)
@@ -69,7 +83,11 @@ async def add_part(request: Request, upload_id: str) -> Response:
     return reply(UploadPart(part.id, part.created_at, upload_id))
 
 
-@router.post("/{upload_id}/complete", summary="Put the parts together into a file")
+@router.post(
+    "/{upload_id}/complete",
+    summary="Put the parts together into a file",
+    openapi_extra=described(body=CompleteUploadRequest, answer=Upload, keyed=True),
+)
 async def complete(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
     wanted = await read_json(request, _complete_decoder)
@@ -116,7 +134,11 @@ async def _complete(storage: Storage, upload_id: str, wanted: CompleteUploadRequ
     return completed
 
 
-@router.post("/{upload_id}/cancel", summary="Give an upload up")
+@router.post(
+    "/{upload_id}/cancel",
+    summary="Give an upload up",
+    openapi_extra=described(answer=Upload, also=[400]),
+)
 async def cancel(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
     upload = await _pending(storage, upload_id)

@@ -74,6 +74,28 @@ async def test_what_could_not_be_freed_at_once_is_freed_later(storage: Storage, 
     assert await storage.new_blobs.free_unnamed() == (1, 15)
 
 
+async def test_what_could_not_be_freed_is_freed_though_writing_it_anew_was_cancelled_as_it_began(
+    storage: Storage, tmp_path: Path
+) -> None:
+    async def refuse(*_: object) -> int:
+        raise OSError("not now")
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.blobs, "discard", refuse)
+        async with storage.new_blobs.begin(file_blob("a")) as write:
+            await write(chunks(5))
+    assert blobs_in(tmp_path) == {"a"}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(asyncio.CancelledError):
+        patch.setattr(storage.metadata.blob_writes, "begin", cancelled)
+        async with storage.new_blobs.begin(file_blob("a")):
+            pass
+    await storage.new_blobs.free_unnamed()
+    assert blobs_in(tmp_path) == set()
+
+
 @pytest.mark.parametrize("seed", range(30))
 async def test_whatever_is_cancelled_wherever_every_record_has_its_bytes_and_all_bytes_a_record(
     storage: Storage, tmp_path: Path, seed: int

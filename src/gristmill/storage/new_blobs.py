@@ -25,10 +25,10 @@ class AnnouncedBlobs:
 
     @contextlib.asynccontextmanager
     async def begin(self, path: str) -> AsyncIterator[WriteBlob]:
-        async with self._freeing:
-            self._given_up.discard(path)
-            await self._writes.begin(path, self._owner)
         try:
+            async with self._freeing:
+                self._given_up.discard(path)
+                await self._writes.begin(path, self._owner)
             yield lambda chunks: self._blobs.write(path, chunks)
         finally:
             # Noted first: what is cancelled or fails here is tried again by ``free_unnamed``, and hides no other error.

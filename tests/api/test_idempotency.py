@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
 import threading
@@ -156,3 +157,18 @@ def test_a_key_is_remembered_across_a_restart_for_a_day(tmp_path: Path, key: str
     connection.close()
     with ServerProcess(data) as server, httpx.Client(base_url=server.base_url) as http:
         assert send_batch(http, key, 1).json()["id"] != first["id"]
+
+
+def test_a_body_at_the_edge_of_what_can_be_read_is_told_the_same_with_a_key_as_without(
+    http: httpx.Client, key: str
+) -> None:
+    statuses = set()
+    for depth in [255, 256, *range(900, 1010)]:
+        defaults = '{"a":' * depth + "1" + "}" * depth
+        body = json.dumps(BATCH)[:-1] + f', "defaults": {defaults}}}'
+        headers = {"Content-Type": "application/json"}
+        without = http.post("/batches", content=body, headers=headers)
+        answer = http.post("/batches", content=body, headers=headers | {"Idempotency-Key": f"{key}{depth}"})
+        assert answer.status_code == without.status_code, f"{depth} levels: {answer.text}"
+        statuses.add(answer.status_code)
+    assert statuses == {200, 400}

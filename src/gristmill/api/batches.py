@@ -6,10 +6,11 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.description import described, page_query
-from gristmill.api.exchange import host, page_limit, read_json, reply
+from gristmill.api.exchange import MAX_JSON_BYTES, host, page_limit, read_body, reply
 from gristmill.api.idempotency import used_key
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.common import ListPage
+from gristmill.wire.json import decode
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -22,8 +23,8 @@ _decoder = msgspec.json.Decoder(CreateBatchRequest)
     openapi_extra=described(body=CreateBatchRequest, answer=Batch, keyed=True),
 )
 async def create(request: Request) -> Response:
-    wanted = await read_json(request, _decoder)
-    return reply(await host(request).batches.create(wanted, used_key(request, wanted)))
+    body = await read_body(request, MAX_JSON_BYTES)
+    return reply(await host(request).batches.create(decode(_decoder, body), used_key(request, body)))
 
 
 @router.get(

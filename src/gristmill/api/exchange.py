@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from fastapi import Request, Response
 
 from gristmill.batches.host import BatchHost
 from gristmill.wire.errors import ApiError, clip, too_large
-from gristmill.wire.json import decode, encode
-
-T = TypeVar("T")
+from gristmill.wire.json import encode
 
 #: Of a request that asks the engine, whose prompts may be long, and of any other.
 MAX_PROMPT_BYTES = 64 * 1024 * 1024
@@ -41,10 +38,6 @@ async def read_body(request: Request, limit: int = MAX_PROMPT_BYTES) -> bytes:
         if len(body) > limit:
             raise too_large(f"The request body is larger than the maximum of {limit:,} bytes.")
     return bytes(body)
-
-
-async def read_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    return decode(decoder, await read_body(request, MAX_JSON_BYTES))
 
 
 def page_limit(request: Request, default: int, maximum: int) -> int:

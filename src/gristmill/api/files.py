@@ -25,7 +25,7 @@ from gristmill.telemetry.log import get_logger
 from gristmill.wire.common import ListPage
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter, not_found
 from gristmill.wire.files import FILE_LIFETIME_SECONDS, UPLOAD_PURPOSES, ExpiresAfter, File, FileDeleted
-from gristmill.wire.json import explain
+from gristmill.wire.json import encode, explain
 
 log = get_logger(__name__)
 
@@ -72,7 +72,7 @@ async def create(request: Request) -> Response:
             expires_at=expiry(purpose, now, lifetime),
         )
         created = present(record)
-        key = used_key(request, (purpose, form.filename, lifetime, incoming.digest()))
+        key = used_key(request, encode((purpose, form.filename, lifetime, incoming.digest())))
         await storage.metadata.files.add(record, None if key is None else key.answered(created))
     return reply(created)
 

@@ -7,7 +7,6 @@ one is there without the other, and of requests at the same time one creates and
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from fastapi import Request, Response
 
@@ -31,8 +30,9 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def used_key(request: Request, body: Any) -> UsedKey | None:
-    """The key of this request, whose ``body`` says the same as its bytes; the answer is still to be added."""
+def used_key(request: Request, body: bytes) -> UsedKey | None:
+    """The key of this request, where it has one; the answer is still to be added. ``body`` are the bytes that came, or
+    others that are the same for the same request."""
     key = idempotency_key(request)
     return None if key is None else UsedKey.of(key, f"{request.method} {request.url.path}", body, int(time.time()))
 

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from gristmill.api.description import described
-from gristmill.api.exchange import host, read_json, reply
+from gristmill.api.exchange import MAX_JSON_BYTES, host, read_body, reply
 from gristmill.api.files import new_file_id
 from gristmill.api.files import present as present_file
 from gristmill.api.idempotency import used_key
@@ -22,6 +22,7 @@ from gristmill.storage.protocol import BlobLost, Storage
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, file_blob, part_blob
 from gristmill.wire.errors import ApiError, clip, not_found, too_large
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
+from gristmill.wire.json import decode
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -43,7 +44,8 @@ _complete_decoder = msgspec.json.Decoder(CompleteUploadRequest)
     openapi_extra=described(body=CreateUploadRequest, answer=Upload, keyed=True),
 )
 async def create(request: Request) -> Response:
-    wanted = await read_json(request, _create_decoder)
+    body = await read_body(request, MAX_JSON_BYTES)
+    wanted = decode(_create_decoder, body)
     check_purpose(wanted.purpose)
     if not 0 < wanted.bytes <= MAX_FILE_BYTES:
         message = f"Invalid 'bytes': expected a number between 1 and {MAX_FILE_BYTES:,}, but got {wanted.bytes:,}."
@@ -60,7 +62,7 @@ async def create(request: Request) -> Response:
         file_lifetime=wanted.expires_after.seconds if wanted.expires_after else None,
     )
     created = _present(record)
-    key = used_key(request, wanted)
+    key = used_key(request, body)
     await host(request).storage.metadata.uploads.add(record, None if key is None else key.answered(created))
     return reply(created)
 
@@ -90,8 +92,9 @@ async def add_part(request: Request, upload_id: str) -> Response:
 )
 async def complete(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
-    wanted = await read_json(request, _complete_decoder)
-    key = used_key(request, wanted)
+    body = await read_body(request, MAX_JSON_BYTES)
+    wanted = decode(_complete_decoder, body)
+    key = used_key(request, body)
     try:
         return reply(await _complete(storage, upload_id, wanted, key))
     except (ApiError, BlobLost):

@@ -30,6 +30,8 @@ _string_decoder = msgspec.json.Decoder(str)
 
 #: As JSON; a quarter of a million tokens, more than any prompt holds.
 MAX_DEFAULTS_BYTES = 1024 * 1024
+#: Objects and arrays within each other; Python ends at less than a thousand, and not everywhere at the same number.
+_MAX_DEFAULTS_DEPTH = 256
 _MAX_METADATA = 16
 _MAX_KEY = 64
 _MAX_VALUE = 512
@@ -157,15 +159,26 @@ def _window(window: str) -> int:
 def _defaults(given: dict[str, Any] | None) -> dict[str, Any] | None:
     if given is None:
         return None
+    if _depth(given) > _MAX_DEFAULTS_DEPTH:
+        message = f"Invalid 'defaults': it is nested more than {_MAX_DEFAULTS_DEPTH} levels deep."
+        raise ApiError(400, message, param="defaults", code="invalid_value")
     try:
         size = len(encode(given))
-    except (OverflowError, RecursionError):
-        message = "Invalid 'defaults': a number in it is too large, or it is nested too deeply."
+    except OverflowError:
+        message = "Invalid 'defaults': a number in it is too large."
         raise ApiError(400, message, param="defaults", code="invalid_value") from None
     if size > MAX_DEFAULTS_BYTES:
         message = f"Invalid 'defaults': it is {size:,} bytes long, the maximum is {MAX_DEFAULTS_BYTES:,}."
         raise ApiError(400, message, param="defaults", code="object_above_max_size")
     return given
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _metadata(given: dict[str, msgspec.Raw] | None) -> dict[str, str] | None:

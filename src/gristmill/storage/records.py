@@ -123,8 +123,8 @@ class UsedKey(msgspec.Struct, frozen=True):
     answer: bytes = b""
 
     @classmethod
-    def of(cls, key: str, call: str, body: object, now: int) -> UsedKey:
-        return cls(key, hashlib.sha256(encode((call, body))).digest(), now)
+    def of(cls, key: str, call: str, body: bytes, now: int) -> UsedKey:
+        return cls(key, hashlib.sha256(call.encode() + b"\0" + body).digest(), now)
 
     def answered(self, answer: object) -> UsedKey:
         return msgspec.structs.replace(self, answer=encode(answer))

@@ -145,6 +145,27 @@ def test_an_upload_completed_twice_is_one_file(server: ServerProcess, http: http
     assert count(server, "file") == before
 
 
+def test_an_upload_completed_by_duplicates_at_the_same_time_is_one_file(
+    server: ServerProcess, http: httpx.Client, key: str
+) -> None:
+    size = 3_000_000
+    before = count(server, "file")
+    upload = http.post("/uploads", json=UPLOAD | {"bytes": 3 * size}).json()["id"]
+    parts = [http.post(f"/uploads/{upload}/parts", files={"data": b"x" * size}).json()["id"] for _ in range(3)]
+    together = threading.Barrier(8)
+
+    def complete(_: int) -> httpx.Response:
+        together.wait()
+        headers = {"Idempotency-Key": key}
+        return http.post(f"/uploads/{upload}/complete", json={"part_ids": parts}, headers=headers)
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(complete, range(8)))
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert count(server, "file") == before + 1
+    assert len(http.get(f"/files/{answers[0].json()['file']['id']}/content").content) == 3 * size
+
+
 def test_a_key_is_remembered_across_a_restart_for_a_day(tmp_path: Path, key: str) -> None:
     data = tmp_path / "data"
     with ServerProcess(data) as server, httpx.Client(base_url=server.base_url) as http:

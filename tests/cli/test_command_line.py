@@ -178,6 +178,10 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
         ),
         ((*RUN, "-O", "slots=many"), "An option of the simulated engine is not valid: "),
         ((*RUN, "-O", "slots"), "The engine option 'slots' is not KEY=VALUE."),
+        ((*RUN, "--alias", "gpt"), "The alias 'gpt' is not NAME=MODEL, such as "),
+        ((*RUN, "--alias", "a=x", "--alias", "a=y"), "The alias 'a' is given for two models: x and y."),
+        ((*RUN, "--alias", "a=none"), "The alias 'a' stands for 'none', which the engine does not have. It has: simu"),
+        ((*SERVE, "--data", "d", "--alias", "simulated=simulated"), "The alias 'simulated' is the name of a model"),
         ((*RUN, "--log-level", "loud"), "The log level 'loud' is none of debug, info, warning, error."),
         (("--config", "none.toml", *RUN), "The settings file none.toml cannot be read: No such file or directory."),
         (
@@ -261,6 +265,18 @@ def test_flags_beat_the_environment_which_beats_the_settings_file(folder: Path) 
     assert gristmill(folder, *bare, GRISTMILL_ENGINE="simulated").returncode == 1
     done = gristmill(folder, *bare, "--engine", "simulated", "--overwrite", GRISTMILL_ENGINE_OPTIONS="slots=2")
     assert done.returncode == 0
+
+
+def test_a_run_answers_lines_that_ask_by_an_alias_of_the_settings_file(folder: Path) -> None:
+    (folder / "in.jsonl").write_bytes(jsonl([chat_line("row", model="gpt-4.1")]))
+    assert "does not exist here. This server has: simulated." in sentence(gristmill(folder, *RUN))
+    for text in ('[run.aliases]\n"gpt-4.1" = "simulated"\n', '[run]\nalias = ["gpt-4.1=simulated"]\n'):
+        (folder / "gristmill.toml").write_text(text)
+        assert gristmill(folder, *RUN, "--overwrite").returncode == 0
+    assert (
+        gristmill(folder, "--config", "/dev/null", *RUN, "--overwrite", GRISTMILL_ALIAS="gpt-4.1=simulated").returncode
+        == 0
+    )
 
 
 def test_the_server_of_the_batches_commands_comes_from_the_settings_file_too(

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["inference"])
 async def create_chat_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
-    wanted = chat.parse(body)
+    wanted = dispatcher.resolved(chat.parse(body))
     if wanted.stream:
         return await unless_disconnected(request, stream(dispatcher, wanted, _chat_chunks(wanted)))
     return await _answer(request, chat.answer(body, _backend(dispatcher)))
@@ -50,7 +50,8 @@ async def create_completion(request: Request) -> Response:
     body = await read_body(request)
     wanted = completions.parse(body)
     if wanted[0].stream:
-        return await unless_disconnected(request, stream(dispatcher, wanted[0], _text_chunks(wanted[0])))
+        first = dispatcher.resolved(wanted[0])
+        return await unless_disconnected(request, stream(dispatcher, first, _text_chunks(first)))
     return await _answer(request, completions.answer(body, _backend(dispatcher)))
 
 

@@ -14,18 +14,23 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", summary="List the models the engine serves", openapi_extra=described(answer=ModelList))
 async def list_models(request: Request) -> Response:
-    return reply(ModelList([_present(request, name) for name in host(request).dispatcher.engine.models]))
+    return reply(ModelList([_present(request, name) for name in host(request).dispatcher.models]))
 
 
 # A model's name may hold slashes, as hub names do.
 @router.get("/{name:path}", summary="Retrieve a model", openapi_extra=described(answer=Model))
 async def retrieve(request: Request, name: str) -> Response:
-    served = host(request).dispatcher.engine.models
+    served = host(request).dispatcher.models
     if name not in served:
-        raise unknown_model(name, served)
+        raise unknown_model(name, tuple(served))
     return reply(_present(request, name))
 
 
 def _present(request: Request, name: str) -> Model:
-    context_length = host(request).dispatcher.engine.capabilities.context_length
-    return Model(id=name, created=request.app.state.started_at, max_model_len=context_length)
+    dispatcher = host(request).dispatcher
+    return Model(
+        id=name,
+        created=request.app.state.started_at,
+        max_model_len=dispatcher.engine.capabilities.context_length,
+        root=dispatcher.models[name],
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from gristmill.batches.input_reader import Limits
 from gristmill.batches.service import BatchService
 from gristmill.batches.supervisor import Supervisor
 from gristmill.batches.waiting import start_waits_for
+from gristmill.dispatch.aliases import check_aliases
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.storage.answers import AnswerStore
@@ -18,6 +20,7 @@ from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
 from gristmill.tasks import supervised
+from gristmill.user_error import UserError
 
 
 class HostSettings(NamedTuple):
@@ -33,6 +36,8 @@ class HostSettings(NamedTuple):
     limits: Limits = Limits()
     #: Where answers are kept for batches that reuse them; None: in the data folder.
     answers: Path | None = None
+    #: Further names of the engine's models, each with the model it stands for.
+    aliases: Mapping[str, str] = {}
     #: Seconds for which a command waits for its engine to start; a server waits for as long as it takes.
     start_wait: float = 1800.0
 
@@ -56,11 +61,18 @@ class BatchHost:
         self.storage = await self._opened.start()
         try:
             await self._engine.start()
+            try:
+                check_aliases(self.settings.aliases, self._engine.models)
+            except UserError:
+                await self._engine.stop()
+                raise
         except BaseException:
             await self._opened.stop()
             raise
         settings = self.settings
-        self.dispatcher = Dispatcher(self._engine, window=settings.concurrency, timeout=settings.request_timeout)
+        self.dispatcher = Dispatcher(
+            self._engine, window=settings.concurrency, timeout=settings.request_timeout, aliases=settings.aliases
+        )
         answers = AnswerStore(settings.answers or settings.storage.data / "answers.db")
         scratch = settings.storage.data / "scratch"
         # This process is alone here: what there is was left behind by a kill.

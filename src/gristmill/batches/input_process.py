@@ -47,7 +47,7 @@ class InputToRead(msgspec.Struct):
     size: int
     endpoint: str
     defaults: dict[str, Any] | None
-    models: tuple[str, ...]
+    models: dict[str, str]
     limits: Limits
     folder: str | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gristmill.batches import line_check
@@ -30,11 +30,11 @@ class CheckedLine(NamedTuple):
 class InputReader:
     """Feed it chunks, get lines; what is wrong with them, one by one or together, is collected.
 
-    ``models`` are those that the engine has; None where any will do.
+    ``models`` are the names that lines may ask for, each with the model's own; None where any will do.
     """
 
     def __init__(
-        self, endpoint: str, defaults: dict[str, Any] | None, models: tuple[str, ...] | None, limits: Limits
+        self, endpoint: str, defaults: dict[str, Any] | None, models: Mapping[str, str] | None, limits: Limits
     ) -> None:
         self._checker = LineChecker(endpoint, defaults)
         self._models = models
@@ -83,11 +83,12 @@ class InputReader:
             yield CheckedLine(line, line.data, check)
 
     def _model_error(self, number: int, model: str) -> BatchError | None:
-        self.model = self.model or model
-        if model != self.model:
+        own = model if self._models is None else self._models.get(model)
+        self.model = self.model or own or model
+        if (own or model) != self.model:
             return line_check.mismatched_model(number, model)
-        if self._models is not None and model not in self._models:
-            return line_check.unknown_model(number, model)
+        if self._models is not None and own is None:
+            return line_check.unsupported_model(number, model, self._models)
         return None
 
     def _report(self, error: BatchError) -> None:

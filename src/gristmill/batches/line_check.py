@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gristmill.engines.protocol import unknown_model
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
 from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type
@@ -93,9 +95,9 @@ def mismatched_model(number: int, model: str) -> BatchError:
     return BatchError(code="mismatched_model", message=message, param="body.model", line=number)
 
 
-def unknown_model(number: int, model: str) -> BatchError:
-    message = f"The provided model '{clip(model)}' is not supported by the Batch API."
-    return BatchError(code="model_not_found", message=message, param="body.model", line=number)
+def unsupported_model(number: int, model: str, models: Iterable[str]) -> BatchError:
+    error = unknown_model(model, tuple(models))
+    return BatchError(code=error.code or "", message=error.message, param="body.model", line=number)
 
 
 def _examine(data: bytes, number: int, endpoint: Endpoint, defaults: Fields) -> LineCheck:

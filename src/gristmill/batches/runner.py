@@ -114,7 +114,7 @@ class Runner:
             pass
 
     async def _validate(self) -> None:
-        if self.batch.reuse_answers and await self._dispatcher.engine.fingerprint() is None:
+        if self.batch.reuse_answers and await self._dispatcher.fingerprint() is None:
             await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
             return
         validation = await self._read_input(plan=True)
@@ -130,7 +130,7 @@ class Runner:
     async def _read_input(self, plan: bool) -> Validation:
         place = self._workplace
         return await validate(
-            self._storage, self.batch, self._dispatcher.engine.models, place.limits, place.scratch if plan else None
+            self._storage, self.batch, self._dispatcher.models, place.limits, place.scratch if plan else None
         )
 
     async def _reject(self, errors: list[BatchError]) -> None:
@@ -159,7 +159,7 @@ class Runner:
             self._dispatcher.forget(self.batch.id)
 
     async def _reusable_answers(self) -> ReusableAnswers | None:
-        fingerprint = await self._dispatcher.engine.fingerprint() if self.batch.reuse_answers else None
+        fingerprint = await self._dispatcher.fingerprint() if self.batch.reuse_answers else None
         if fingerprint is None:
             return None
         return ReusableAnswers(self._workplace.answers, fingerprint, self.batch.endpoint, self.batch.defaults)

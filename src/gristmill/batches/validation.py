@@ -41,10 +41,11 @@ class Validation(NamedTuple):
 
 
 async def validate(
-    storage: Storage, batch: BatchRecord, models: tuple[str, ...], limits: Limits, scratch: Path | None
+    storage: Storage, batch: BatchRecord, models: dict[str, str], limits: Limits, scratch: Path | None
 ) -> Validation:
     """Index the batch's rows, find its errors, and store the order to run in. Repeatable: what an earlier try stored is
-    dropped first. ``scratch`` is a folder for planning; None: nothing is planned."""
+    dropped first. ``models`` are the names that lines may ask for, each with the model's own. ``scratch`` is a folder
+    for planning; None: nothing is planned."""
     refusal, size = await _look_at_file(storage, batch)
     if refusal is not None:
         return Validation(0, None, [refusal])

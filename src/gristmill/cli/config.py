@@ -6,6 +6,9 @@ engine = "openvino"
 
 [serve.engine-options]      # any engine option
 latency = "0.1"
+
+[serve.aliases]             # what asks for one is answered by the other
+gpt-4o-mini = "smollm2-135m-instruct"
 """
 
 from __future__ import annotations
@@ -79,9 +82,10 @@ def _group(name: str, table: dict[str, Any], commands: Settings) -> dict[str, An
 
 def _flags(name: str, table: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:
     flags = {_flag(key): value for key, value in table.items()}
-    options = flags.pop("engine_options", None)
-    if isinstance(options, dict):
-        flags["engine_option"] = [f"{key}={value}" for key, value in options.items()]
+    for plural, flag in (("engine_options", "engine_option"), ("aliases", "alias")):
+        if flag in known and isinstance(pairs := flags.get(plural), dict):
+            del flags[plural]
+            flags[flag] = [f"{key}={value}" for key, value in pairs.items()]
     for flag in flags:
         if flag not in known:
             names = ", ".join(sorted(each.replace("_", "-") for each in known))
@@ -112,6 +116,10 @@ Url = Annotated[str | None, typer.Option("--url", envvar="GRISTMILL_URL", help="
 EngineOptions = Annotated[
     list[str] | None,
     typer.Option("--engine-option", "-O", envvar="GRISTMILL_ENGINE_OPTIONS", help="KEY=VALUE for the engine."),
+]
+Aliases = Annotated[
+    list[str] | None,
+    typer.Option("--alias", envvar="GRISTMILL_ALIAS", help="NAME=MODEL: what asks for NAME is answered by MODEL."),
 ]
 Concurrency = Annotated[
     int | None,
@@ -144,6 +152,18 @@ def engine_settings(engine: str, model: str | None, url: str | None, options: li
             raise UserError(f"The engine option '{option}' is not KEY=VALUE.")
         pairs[key.strip().replace("-", "_")] = value
     return EngineSettings(engine, model, url, pairs)
+
+
+def alias_settings(given: list[str] | None) -> dict[str, str]:
+    """Raises UserError."""
+    aliases: dict[str, str] = {}
+    for each in given or []:
+        alias, _, model = (part.strip() for part in each.partition("="))
+        if not alias or not model:
+            raise UserError(f"The alias '{each}' is not NAME=MODEL, such as gpt-4o-mini=smollm2-135m-instruct.")
+        if aliases.setdefault(alias, model) != model:
+            raise UserError(f"The alias '{alias}' is given for two models: {aliases[alias]} and {model}.")
+    return aliases
 
 
 def arguments(context: typer.Context, *inputs: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def run(
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
+    alias: config.Aliases = None,
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
@@ -73,11 +74,14 @@ def run(
             concurrency=concurrency,
             request_timeout=request_timeout,
             answers=config.default_data_folder() / "answers.db",
+            aliases=config.alias_settings(alias),
             start_wait=config.wait_seconds(wait, "--wait"),
         )
         with folder.held():
             source, named = _source(input_file, folder)
             identity = _identity(named, engine_settings, read_defaults)
+            if alias:
+                identity["alias"] = sorted(alias)
             ending = folder.ending(identity)
             if ending is None:
                 folder.check_output(overwrite)

@@ -26,6 +26,7 @@ def serve(
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
+    alias: config.Aliases = None,
     database: Annotated[
         str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
     ] = None,
@@ -83,6 +84,7 @@ def serve(
             request_timeout=request_timeout,
             stop_grace=stop_grace,
             keep_ended_batches=_seconds(keep_ended_batches),
+            aliases=config.alias_settings(alias),
         ),
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),

@@ -51,7 +51,8 @@ class Client:
 
     def only_model(self) -> str:
         """Raises UserError where the server has several, or none."""
-        names = [each.id for each in self._connection.ask("GET", "/models", ModelList).data]
+        models = self._connection.ask("GET", "/models", ModelList).data
+        names = [each.id for each in models if each.root in (None, each.id) or len(models) == 1]
         if len(names) != 1:
             raise UserError(
                 f"Say which model, with --model. The server has: {', '.join(map(printable, names)) or 'none'}."

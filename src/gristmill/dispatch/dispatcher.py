@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
@@ -30,13 +32,16 @@ from gristmill.engines.protocol import (
     TellsWhatItWaitsFor,
     interrupted,
     unavailable,
+    unknown_model,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.completions import CompletionRequest
 
 log = get_logger(__name__)
 
 T = TypeVar("T", Completion, LabelScores)
+R = TypeVar("R", ChatCompletionRequest, CompletionRequest, Request, LabelRequest)
 
 
 class _Attempts:
@@ -56,6 +61,8 @@ class _Attempts:
 class Dispatcher:
     """One engine's requests, from all batches and callers.
 
+    ``aliases`` are further names of its models. What is asked for by one is answered under the model's own name.
+
     At most ``window`` requests are in flight, and besides them the interactive ones that the engine puts first. Batches
     that run at the same time share the engine by tokens, each a ``Flow`` of its own. ``timeout`` is in seconds, for one
     attempt.
@@ -68,8 +75,10 @@ class Dispatcher:
         window: int | None = None,
         timeout: float = 600.0,
         policy: RetryPolicy | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.engine = engine
+        self._aliases = aliases or {}
         #: The most requests that can ever be in flight; as many workers are worth having.
         self.window = window or engine.capabilities.slots
         self.outage = Outage()
@@ -82,6 +91,26 @@ class Dispatcher:
         self._interactive_slots = Slots(reserved) if reserved else self._slots
         self._suspects = Suspects()
         self._answers = 0
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The names that a request may ask for, each with the model's own."""
+        return {name: name for name in self.engine.models} | dict(self._aliases)
+
+    async def fingerprint(self) -> str | None:
+        """As the engine's. What an alias stands for is part of it: the same request may be another model's tomorrow."""
+        found = await self.engine.fingerprint()
+        return f"{found} {sorted(self._aliases.items())}" if found is not None and self._aliases else found
+
+    def resolved(self, request: R) -> R:
+        """Asking for the model by its own name. Raises EngineError for a name that is nobody's."""
+        if not self._aliases:
+            return request  # The engine knows its names.
+        models = self.models
+        if request.model not in models:
+            raise unknown_model(request.model, tuple(models))
+        model = models[request.model]
+        return request if model == request.model else msgspec.structs.replace(request, model=model)
 
     @property
     def limit(self) -> int:
@@ -116,11 +145,13 @@ class Dispatcher:
 
     async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
+        request = self.resolved(request)
         async with self._interactive_slots.place():
             return await self._attempt(lambda: self.engine.complete(request, on_text, interactive=True))
 
     async def score_once(self, request: LabelRequest) -> LabelScores:
         """The same for label scores."""
+        request = self.resolved(request)
         async with self._interactive_slots.place():
             return await self._attempt(lambda: self._scorer().score(request, interactive=True))
 
@@ -129,11 +160,13 @@ class Dispatcher:
 
         Raises Stopped if ``stop`` is requested while the row is waiting; an attempt under way is left to finish.
         """
+        request = self.resolved(request)
         prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
         return await self._persist(lambda: self.engine.complete(request), stop, flow, request.model, prompt)
 
     async def score(self, request: LabelRequest, stop: Stop, flow: Flow = INTERACTIVE) -> LabelScores:
         """The same for label scores."""
+        request = self.resolved(request)
         return await self._persist(lambda: self._scorer().score(request), stop, flow, request.model, request.prompt)
 
     def forget(self, flow: str) -> None:

@@ -24,6 +24,9 @@ Request = ChatCompletionRequest | CompletionRequest
 OnText = Callable[[int, str], None]
 
 
+_LISTED_MODELS = 20
+
+
 class ErrorKind(enum.StrEnum):
     #: The request itself cannot be answered; never retried.
     INVALID_REQUEST = "invalid_request"
@@ -85,7 +88,9 @@ def unsupported_parameter(name: str, engine: str) -> EngineError:
 
 
 def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
-    message = f"The model '{clip(model)}' does not exist here. This server has: {', '.join(served)}."
+    more = len(served) - _LISTED_MODELS
+    listed = ", ".join(served[:_LISTED_MODELS]) + (f", and {more:,} more" if more > 0 else "")
+    message = f"The model '{clip(model)}' does not exist here. This server has: {listed or 'none'}."
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
 
 

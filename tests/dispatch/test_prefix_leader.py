@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import pytest
@@ -12,8 +13,18 @@ from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.protocol import Capabilities, Choice, Completion, EngineError, ErrorKind
+from gristmill.engines.protocol import (
+    Capabilities,
+    Choice,
+    Completion,
+    EngineError,
+    ErrorKind,
+    ForwardRequest,
+    prompt_parts,
+)
+from gristmill.inference.forwarding import chat_request
 from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.completions import CompletionRequest
 
 RUBRIC = "Score each candidate by the rules. " * 100
 ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
@@ -152,20 +163,44 @@ def test_never_more_than_one_leader_and_a_bounded_memory():
     assert len(leaders._computed) <= 8
 
 
+def shared(*texts: str, model: str = "m") -> int | None:
+    messages = [*(Message("system", text) for text in texts[:-1]), Message("user", texts[-1])]
+    return shared_prefix(model, prompt_parts(ChatCompletionRequest(messages, model)))
+
+
 def test_what_a_row_shares_is_all_before_its_last_message():
-    same = [shared_prefix("m", row(n).messages) for n in range(3)]
+    same = [shared(RUBRIC, f"Candidate {n}") for n in range(3)]
     assert same[0] is not None
     assert len(set(same)) == 1
-    assert shared_prefix("m", row(0, RUBRIC + "!").messages) != same[0]
-    assert shared_prefix("other", row(0).messages) != same[0]
+    assert shared(RUBRIC + "!", "Candidate 0") != same[0]
+    assert shared(RUBRIC, "Candidate 0", model="other") != same[0]
 
 
 def test_a_prompt_that_is_one_text_shares_its_beginning():
+    def of(prompt: object) -> int | None:
+        return shared_prefix("m", prompt_parts(CompletionRequest(prompt, "m")))
+
     texts = [RUBRIC + f"Candidate {n}" for n in range(3)]
-    assert len({shared_prefix("m", text) for text in texts}) == 1
-    assert len({shared_prefix("m", [Message("user", text)]) for text in texts}) == 1
-    assert shared_prefix("m", "x" + texts[0]) != shared_prefix("m", texts[0])
-    assert shared_prefix("m", "short") is None
-    assert shared_prefix("m", [Message("user", "short")]) is None
+    assert len({of(text) for text in texts}) == 1
+    assert len({shared(text) for text in texts}) == 1
+    assert of("x" + texts[0]) != of(texts[0])
+    assert of("short") is None
+    assert shared("short") is None
     tokens = list(range(3000))
-    assert shared_prefix("m", tokens) == shared_prefix("m", [*tokens[:-1], 7])
+    assert of(tokens) == of([*tokens[:-1], 7]) is not None
+
+
+def forwarded(rubric: str, own: str, **fields: object) -> ForwardRequest:
+    messages = [{"role": "system", "content": rubric}, {"role": "user", "content": own}]
+    return chat_request("/v1/chat/completions", json.dumps({"model": "m", "messages": messages, **fields}).encode())
+
+
+def test_what_is_passed_on_as_it_came_has_the_same_leaders():
+    def of(request: ForwardRequest) -> int | None:
+        return shared_prefix("m", prompt_parts(request))
+
+    same = of(forwarded(RUBRIC, "1"))
+    assert same is not None and same == of(forwarded(RUBRIC, "2", temperature=0))
+    assert of(forwarded("Be brief.", "1")) is None
+    # Templates write tools before the messages.
+    assert of(forwarded(RUBRIC, "1", tools=[{"type": "function"}])) not in (same, None)

@@ -57,8 +57,8 @@ SAME = [
     (b'{"model":"m","messages":[{"content":"a\\u00e9","role":"user"}]}', chat("aé")),
     (chat("a", user="x", metadata={"k": "v"}, stream=False), chat("a")),
     (chat("a", temperature=None), chat("a")),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
-     {"messages": [{"role": "user", "content": "ab"}]}),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+     {"messages": [{"role": "user", "content": "a"}]}),
     ({"seed": 1, **chat("a")}, chat("a", seed=1)),
 ]  # fmt: skip
 
@@ -82,6 +82,15 @@ DIFFERENT = [
     ({"messages": [{"role": "user", "content": "a"}]}, {"messages": [{"role": "assistant", "content": "a"}]}),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
      {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "y"}]}]}),
+    # Servers differ in what they put between two texts.
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
+     {"messages": [{"role": "user", "content": "ab"}]}),
+    ({"messages": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]},
+     {"messages": [{"role": "assistant", "content": "a", "reasoning_content": "c"}]}),
+    ({"messages": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]},
+     {"messages": [{"role": "assistant", "content": "a"}]}),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}]},
+     {"messages": [{"role": "user", "content": "a"}]}),
 ]  # fmt: skip
 
 

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import EVENTS, Chunks, Piece, TextPiece, stream
+from gristmill.api.streaming import EVENTS, Chunks, Piece, TextPiece, forward_stream, stream
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.inference import chat, completions, score
+from gristmill.engines.protocol import ForwardRequest
+from gristmill.inference import chat, completions, forwarding, score
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
 from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
@@ -32,6 +33,8 @@ router = APIRouter(prefix="/v1", tags=["inference"])
 async def create_chat_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
+    if dispatcher.passes_through:
+        return await _forward(request, forwarding.chat_request(chat.PATH, body))
     wanted = dispatcher.resolved(chat.parse(body))
     if wanted.stream:
         return await unless_disconnected(request, stream(dispatcher, wanted, _chat_chunks(wanted)))
@@ -48,6 +51,8 @@ async def create_chat_completion(request: Request) -> Response:
 async def create_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
+    if dispatcher.passes_through:
+        return await _forward(request, forwarding.text_request(completions.PATH, body))
     wanted = completions.parse(body)
     if wanted[0].stream:
         first = dispatcher.resolved(wanted[0])
@@ -63,6 +68,13 @@ async def create_completion(request: Request) -> Response:
 async def create_score(request: Request) -> Response:
     body = await read_body(request)
     return await _answer(request, score.answer(body, _backend(host(request).dispatcher)))
+
+
+async def _forward(request: Request, wanted: ForwardRequest) -> Response:
+    dispatcher = host(request).dispatcher
+    if wanted.stream:
+        return await unless_disconnected(request, forward_stream(dispatcher, wanted))
+    return await _answer(request, forwarding.answer(wanted, dispatcher.forward_once))
 
 
 async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:

@@ -1,9 +1,10 @@
-"""Server-sent events for a completion as it is decoded."""
+"""Server-sent events: for a completion as it is decoded, or passed on from a server as they come."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import msgspec
 from fastapi import Response
@@ -11,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import Completion, EngineError, Request
+from gristmill.engines.protocol import Completion, EngineError, ForwardedAnswer, ForwardRequest, Request
 from gristmill.inference.failures import api_error
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
@@ -37,11 +38,35 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     if request.logprobs:
         raise ApiError(400, "'logprobs' cannot be streamed here.", param="logprobs", code="unsupported_parameter")
     queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
+    put = queue.put_nowait
+    return await _streamed(
+        lambda: dispatcher.complete_once(request, lambda index, text: put(TextPiece(index, text))),
+        queue,
+        lambda first: _events(first, queue, chunks),
+    )
+
+
+async def forward_stream(dispatcher: Dispatcher, request: ForwardRequest) -> Response:
+    """The same with a server's own events. What fails after the first of them ends the stream with an error event."""
+    queue: asyncio.Queue[bytes | ForwardedAnswer | EngineError] = asyncio.Queue()
+    return await _streamed(
+        lambda: dispatcher.forward_once(request, queue.put_nowait),
+        queue,
+        lambda first: _forwarded_events(first, queue),
+    )
+
+
+async def _streamed(
+    work: Callable[[], Coroutine[Any, Any, Any]],
+    queue: asyncio.Queue[Any],
+    events: Callable[[Any], AsyncIterator[bytes]],
+) -> Response:
+    """``work`` puts what there is to say into ``queue``, where its result or error follows; ``events`` says it from the
+    first of it on."""
 
     async def ask() -> None:
         try:
-            put = queue.put_nowait
-            put(await dispatcher.complete_once(request, lambda index, text: put(TextPiece(index, text))))
+            queue.put_nowait(await work())
         except EngineError as error:
             queue.put_nowait(error)
 
@@ -53,7 +78,7 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     except BaseException:
         asking.cancel()
         raise
-    return _EventStream(asking, _events(first, queue, chunks))
+    return _EventStream(asking, events(first))
 
 
 class _EventStream(StreamingResponse):
@@ -84,6 +109,17 @@ async def _events(first: Piece, queue: asyncio.Queue[Piece | EngineError], chunk
     for chunk in chunks(piece):
         yield _event(encode(chunk))
     yield _event(b"[DONE]")
+
+
+async def _forwarded_events(
+    first: bytes | ForwardedAnswer, queue: asyncio.Queue[bytes | ForwardedAnswer | EngineError]
+) -> AsyncIterator[bytes]:
+    event: bytes | ForwardedAnswer | EngineError = first
+    while isinstance(event, bytes):
+        yield event
+        event = await queue.get()
+    if isinstance(event, EngineError):
+        yield _event(encode(api_error(event).response()))
 
 
 def _event(data: bytes) -> bytes:

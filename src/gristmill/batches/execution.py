@@ -66,6 +66,9 @@ class Execution:
         ask = Backend(
             lambda request: self._dispatcher.complete(request, stop, self.flow),
             lambda request: self._dispatcher.score(request, stop, self.flow),
+            (lambda request: self._dispatcher.forward(request, stop, self.flow))
+            if self._dispatcher.passes_through
+            else None,
         )
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())

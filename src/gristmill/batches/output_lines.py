@@ -10,7 +10,7 @@ from gristmill.inference.answer import Answer
 from gristmill.storage.records import Result
 from gristmill.wire.batch import LineError, LineResponse, OutputLine
 from gristmill.wire.errors import ApiError
-from gristmill.wire.json import encode, encode_ascii
+from gristmill.wire.json import encode, encode_ascii, one_line
 
 EXPIRED = LineError("batch_expired", "This request could not be executed before the completion window expired.")
 CANCELLED = LineError("batch_cancelled", "The batch was cancelled before this request executed.")
@@ -28,7 +28,7 @@ def success(batch_id: str, line: int, custom_id: str, answer: Answer) -> Result:
     return Result(
         line,
         True,
-        _line(batch_id, line, custom_id, LineResponse(200, "", msgspec.Raw(encode(answer.body))), None),
+        _line(batch_id, line, custom_id, LineResponse(200, "", msgspec.Raw(one_line(encode(answer.body)))), None),
         answer.prompt_tokens,
         answer.cached_tokens,
         answer.completion_tokens,

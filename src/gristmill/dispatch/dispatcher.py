@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -23,14 +23,19 @@ from gristmill.engines.protocol import (
     Engine,
     EngineError,
     ErrorKind,
+    ForwardedAnswer,
+    ForwardRequest,
     LabelRequest,
     LabelScorer,
     LabelScores,
+    OnEvent,
     OnText,
+    PassesThrough,
     Request,
     SelfMonitoring,
     TellsWhatItWaitsFor,
     interrupted,
+    prompt_parts,
     unavailable,
     unknown_model,
 )
@@ -40,8 +45,8 @@ from gristmill.wire.completions import CompletionRequest
 
 log = get_logger(__name__)
 
-T = TypeVar("T", Completion, LabelScores)
-R = TypeVar("R", ChatCompletionRequest, CompletionRequest, Request, LabelRequest)
+T = TypeVar("T", Completion, ForwardedAnswer, LabelScores)
+R = TypeVar("R", ChatCompletionRequest, CompletionRequest, Request, ForwardRequest, LabelRequest)
 
 
 class _Attempts:
@@ -110,7 +115,13 @@ class Dispatcher:
         if request.model not in models:
             raise unknown_model(request.model, tuple(models))
         model = models[request.model]
-        return request if model == request.model else msgspec.structs.replace(request, model=model)
+        if model == request.model:
+            return request
+        return (
+            request.renamed(model)
+            if isinstance(request, ForwardRequest)
+            else msgspec.structs.replace(request, model=model)
+        )
 
     @property
     def limit(self) -> int:
@@ -149,6 +160,17 @@ class Dispatcher:
         async with self._interactive_slots.place():
             return await self._attempt(lambda: self.engine.complete(request, on_text, interactive=True))
 
+    @property
+    def passes_through(self) -> bool:
+        """Whether the engine takes requests as they came, by ``forward``."""
+        return isinstance(self.engine, PassesThrough)
+
+    async def forward_once(self, request: ForwardRequest, on_event: OnEvent | None = None) -> ForwardedAnswer:
+        """As ``complete_once``, for an engine that passes through."""
+        request = self.resolved(request)
+        async with self._interactive_slots.place():
+            return await self._attempt(lambda: self._forwarder().forward(request, on_event, interactive=True))
+
     async def score_once(self, request: LabelRequest) -> LabelScores:
         """The same for label scores."""
         request = self.resolved(request)
@@ -161,17 +183,29 @@ class Dispatcher:
         Raises Stopped if ``stop`` is requested while the row is waiting; an attempt under way is left to finish.
         """
         request = self.resolved(request)
-        prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
-        return await self._persist(lambda: self.engine.complete(request), stop, flow, request.model, prompt)
+        return await self._persist(lambda: self.engine.complete(request), stop, flow, self._prefix(request))
+
+    async def forward(self, request: ForwardRequest, stop: Stop, flow: Flow = INTERACTIVE) -> ForwardedAnswer:
+        """The same for an engine that passes through."""
+        request = self.resolved(request)
+        return await self._persist(lambda: self._forwarder().forward(request), stop, flow, self._prefix(request))
 
     async def score(self, request: LabelRequest, stop: Stop, flow: Flow = INTERACTIVE) -> LabelScores:
         """The same for label scores."""
         request = self.resolved(request)
-        return await self._persist(lambda: self._scorer().score(request), stop, flow, request.model, request.prompt)
+        return await self._persist(lambda: self._scorer().score(request), stop, flow, self._prefix(request))
 
     def forget(self, flow: str) -> None:
         """No more requests of this flow will come."""
         self._slots.forget(flow)
+
+    def _prefix(self, request: Request | ForwardRequest | LabelRequest) -> int | None:
+        """What the row waits for a leader of, if for anything."""
+        return None if self._leaders is None else shared_prefix(request.model, prompt_parts(request))
+
+    def _forwarder(self) -> PassesThrough:
+        assert isinstance(self.engine, PassesThrough)
+        return self.engine
 
     def _scorer(self) -> LabelScorer:
         if not isinstance(self.engine, LabelScorer):
@@ -226,10 +260,8 @@ class Dispatcher:
         ask: Callable[[], Awaitable[T]],
         stop: Stop,
         flow: Flow,
-        model: str,
-        prompt: str | list[Any],
+        prefix: int | None,
     ) -> T:
-        prefix = shared_prefix(model, prompt) if self._leaders is not None else None
         attempts = _Attempts()
         try:
             while True:
@@ -324,7 +356,7 @@ def _with_count(error: EngineError, attempts: _Attempts) -> EngineError:
     return EngineError(error.kind, message, status=error.status, crashed=error.crashed)
 
 
-def _cost(answer: Completion | LabelScores) -> float:
-    """Tokens that the engine has computed."""
-    decoded = answer.completion_tokens if isinstance(answer, Completion) else 0
-    return float(answer.prompt_tokens - (answer.cached_tokens or 0) + decoded)
+def _cost(answer: Completion | ForwardedAnswer | LabelScores) -> float:
+    """Tokens that the engine has computed; where a server does not report them, an answer counts as one."""
+    decoded = 0 if isinstance(answer, LabelScores) else answer.completion_tokens or 0
+    return max(1.0, float((answer.prompt_tokens or 0) - (answer.cached_tokens or 0) + decoded))

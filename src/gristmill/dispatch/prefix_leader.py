@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 
-from gristmill.wire.chat import Message
-
-#: Characters, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
+#: Bytes, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
 _WORTH_WAITING = 2048
 #: Prefixes remembered as computed; one that is forgotten costs one more leader.
 _REMEMBERED = 4096
 
 
-def shared_prefix(model: str, prompt: str | list[Message] | list[int]) -> int | None:
+def shared_prefix(model: str, parts: Sequence[bytes]) -> int | None:
     """A hash of what the row probably shares with others; None where that is too short to wait for.
 
-    All messages but the last, which is the usual place of a row's own part. Where they are short, as in a prompt that
-    is one text, its beginning: rows that differ in there share too little to matter.
+    All parts of the prompt but the last, which is the usual place of a row's own part. Where they are short, as in a
+    prompt that is one text, its beginning: rows that differ in there share too little to matter.
     """
-    if isinstance(prompt, str):
-        return hash((model, prompt[:_WORTH_WAITING])) if len(prompt) > _WORTH_WAITING else None
-    before = [_text(each) for each in prompt[:-1]]
+    before = parts[:-1]
     if sum(map(len, before)) >= _WORTH_WAITING:
         return hash((model, *before))
-    whole = "\0".join((*before, *map(_text, prompt[-1:])))
+    whole = b"\0".join(parts)
     return hash((model, whole[:_WORTH_WAITING])) if len(whole) > _WORTH_WAITING else None
-
-
-def _text(part: Message | int) -> str:
-    return f"{part.role}:{part.text()}" if isinstance(part, Message) else f"{part} "
 
 
 class PrefixLeaders:

@@ -11,12 +11,15 @@ from gristmill.user_error import UserError
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def parse_options(kind: type[T], options: dict[str, str], engine: str) -> T:
-    """``kind`` lists the options with their types and defaults; text is converted ("0.5", "true", "8")."""
+def parse_options(kind: type[T], options: dict[str, str], engine: str, others: tuple[str, ...] = ()) -> T:
+    """``kind`` lists the options with their types and defaults; text is converted ("0.5", "true", "8"). ``others`` are
+    named besides where an option is not known."""
     known = kind.__struct_fields__
     for key in options:
         if key not in known:
-            raise UserError(f"The {engine} engine has no option '{key}'. Its options are: {', '.join(known)}.")
+            raise UserError(
+                f"The {engine} engine has no option '{key}'. Its options are: {', '.join((*known, *others))}."
+            )
     for name, hint in get_type_hints(kind).items():
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         if choices and name in options and options[name] not in choices:

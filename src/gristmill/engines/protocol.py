@@ -23,6 +23,9 @@ Request = ChatCompletionRequest | CompletionRequest
 #: Called with a choice's index and the text just decoded for it, in order; for streaming.
 OnText = Callable[[int, str], None]
 
+#: Called with each server-sent event of a stream as it came, with the blank line that ends it.
+OnEvent = Callable[[bytes], None]
+
 
 _LISTED_MODELS = 20
 
@@ -124,6 +127,41 @@ class Completion(msgspec.Struct, frozen=True):
     forced_tokens: int = 0
 
 
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class ForwardRequest(msgspec.Struct, frozen=True):
+    """A request to be passed on as it came: ``body`` is what the client sent, and ``path`` where.
+
+    ``prompt`` are the pieces of the body that the prompt is made of (JSON), in the order of its tokens; the last of
+    them is the usual place of a row's own part.
+    """
+
+    path: str
+    model: str
+    body: bytes
+    prompt: tuple[msgspec.Raw, ...] = ()
+    stream: bool = False
+
+    def renamed(self, model: str) -> ForwardRequest:
+        """Asking for another model; every other field of the body stays as it is."""
+        fields = _fields_decoder.decode(self.body)
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        return msgspec.structs.replace(self, model=model, body=msgspec.json.encode(fields))
+
+
+class ForwardedAnswer(msgspec.Struct, frozen=True):
+    """What a server answered, as it came; ``body`` is empty where it was streamed. It is JSON in valid UTF-8.
+
+    Tokens are None where the server does not report them.
+    """
+
+    body: bytes
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
 class LabelRequest(msgspec.Struct, frozen=True):
     """How probable is each label after ``prompt`` (chat messages, or text)? Labels are texts, or single token ids.
 
@@ -205,6 +243,17 @@ class LabelScorer(Protocol):
 
 
 @runtime_checkable
+class PassesThrough(Protocol):
+    """What an engine is besides, if it can pass a request on to a server as it came, whatever is in it."""
+
+    async def forward(
+        self, request: ForwardRequest, on_event: OnEvent | None = None, *, interactive: bool = False
+    ) -> ForwardedAnswer:
+        """As ``Engine.complete``; ``on_event`` is called for a request that asks for a stream."""
+        ...
+
+
+@runtime_checkable
 class SelfMonitoring(Protocol):
     """What an engine is besides, if it knows without being asked anything whether it can answer."""
 
@@ -222,6 +271,19 @@ class TellsWhatItWaitsFor(Protocol):
     def waiting_for(self) -> str | None:
         """In words, as the end of "waiting for"; None while nothing unusual is waited for."""
         ...
+
+
+def prompt_parts(request: Request | ForwardRequest | LabelRequest) -> list[bytes]:
+    """The prompt in pieces, in the order of its tokens: messages, or one text. Rows that share the beginning of their
+    prompt share the first of them."""
+    if isinstance(request, ForwardRequest):
+        return [bytes(part) for part in request.prompt]
+    prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], Message):
+        texts = [f"{message.role}:{message.text()}" for message in prompt]
+    else:
+        texts = [prompt if isinstance(prompt, str) else " ".join(map(str, prompt))]
+    return [text.encode("utf-8", "replace") for text in texts]
 
 
 #: What every engine may take: the request itself, and what asks for nothing.

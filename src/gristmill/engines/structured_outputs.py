@@ -26,17 +26,26 @@ class Constraint(NamedTuple):
 
 def constraint_of(request: Request) -> Constraint | None:
     """None where the answer is free text. Raises EngineError (invalid_request) for what cannot be understood."""
+    response_format = request.response_format if isinstance(request, ChatCompletionRequest) else None
     if request.structured_outputs is not None:
-        name, value = _read_constraint(request)
-        param = f"structured_outputs.{name}"
-        if name == "json":
-            value = _read_schema(value)
-        elif name == "choice":
-            value = _read_choices(value)
-        elif name == "regex" and not (isinstance(value, str) and value):
-            raise invalid(param, "must be a regular expression (a text that is not empty)")
-        return Constraint(name, value, param)
-    return _response_format(request.response_format if isinstance(request, ChatCompletionRequest) else None)
+        return structured_outputs(request.structured_outputs, response_format)
+    return _response_format(response_format)
+
+
+def structured_outputs(wanted: Any, response_format: Any) -> Constraint:
+    """The constraint of a request that has ``structured_outputs``. Raises EngineError (invalid_request) when it holds
+    none or several, or ``response_format`` asks for something too."""
+    if response_format not in (None, {"type": "text"}):
+        raise invalid("structured_outputs", "cannot be combined with 'response_format'")
+    name, value = _read_constraint(wanted)
+    param = f"structured_outputs.{name}"
+    if name == "json":
+        value = _read_schema(value)
+    elif name == "choice":
+        value = _read_choices(value)
+    elif name == "regex" and not (isinstance(value, str) and value):
+        raise invalid(param, "must be a regular expression (a text that is not empty)")
+    return Constraint(name, value, param)
 
 
 def _response_format(wanted: Any) -> Constraint | None:
@@ -57,14 +66,8 @@ def _response_format(wanted: Any) -> Constraint | None:
     raise invalid("response_format.type", "must be one of 'text', 'json_object', 'json_schema'")
 
 
-def _read_constraint(request: Request) -> tuple[str, Any]:
-    """Name and value of the one constraint of a request that has ``structured_outputs``.
-
-    Raises EngineError (invalid_request) when there is none or several, or ``response_format`` asks for something too.
-    """
-    if isinstance(request, ChatCompletionRequest) and request.response_format not in (None, {"type": "text"}):
-        raise invalid("structured_outputs", "cannot be combined with 'response_format'")
-    wanted: Any = request.structured_outputs
+def _read_constraint(wanted: Any) -> tuple[str, Any]:
+    """Name and value of the one constraint in ``structured_outputs``."""
     if not isinstance(wanted, dict):
         raise invalid("structured_outputs", "must be an object")
     given = [(name, value) for name, value in wanted.items() if value is not None and value is not False]

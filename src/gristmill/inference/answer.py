@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, Request
+from gristmill.engines.protocol import (
+    Completion,
+    ForwardedAnswer,
+    ForwardRequest,
+    LabelRequest,
+    LabelScores,
+    Request,
+)
 from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from gristmill.wire.errors import ApiError
 
@@ -21,10 +28,14 @@ MAX_PROMPTS = 2048
 
 
 class Backend(NamedTuple):
-    """What computes: an engine, through whatever dispatching and retrying the caller wants."""
+    """What computes: an engine, through whatever dispatching and retrying the caller wants.
+
+    ``forward`` is there where the engine takes requests as they came; then it is preferred to ``complete``.
+    """
 
     complete: Callable[[Request], Coroutine[Any, Any, Completion]]
     score: Callable[[LabelRequest], Coroutine[Any, Any, LabelScores]]
+    forward: Callable[[ForwardRequest], Coroutine[Any, Any, ForwardedAnswer]] | None = None
 
 
 class Answer(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
+from gristmill.inference import forwarding
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
 from gristmill.wire.chat import (
     AssistantMessage,
@@ -15,6 +16,8 @@ from gristmill.wire.chat import (
 )
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import decode
+
+PATH = "/v1/chat/completions"
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 
@@ -37,6 +40,8 @@ def parse(body: bytes) -> ChatCompletionRequest:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
+    if backend.forward is not None:
+        return await forwarding.answer(forwarding.chat_request(PATH, body), backend.forward)
     completion = await backend.complete(parse(body))
     tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
     return Answer(chat_completion(completion), *tokens)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
+from gristmill.inference import forwarding
 from gristmill.inference.answer import MAX_PROMPTS, Answer, Backend, all_of, new_id, now, too_many, usage
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
@@ -17,6 +18,8 @@ from gristmill.wire.completions import (
 )
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import decode
+
+PATH = "/v1/completions"
 
 _decoder = msgspec.json.Decoder(CompletionRequest)
 
@@ -33,6 +36,8 @@ def parse(body: bytes) -> list[CompletionRequest]:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
+    if backend.forward is not None:
+        return await forwarding.answer(forwarding.text_request(PATH, body), backend.forward)
     requests = parse(body)
     if len(requests) == 1:
         completions = [await backend.complete(requests[0])]

@@ -21,8 +21,8 @@ class Endpoint(NamedTuple):
 ENDPOINTS = {
     endpoint.path: endpoint
     for endpoint in (
-        Endpoint("/v1/chat/completions", "Chat Completions", "messages", chat.answer),
-        Endpoint("/v1/completions", "Completions", "prompt", completions.answer),
+        Endpoint(chat.PATH, "Chat Completions", "messages", chat.answer),
+        Endpoint(completions.PATH, "Completions", "prompt", completions.answer),
         Endpoint("/v1/score", "Score", None, score.answer),
     )
 }

@@ -32,7 +32,7 @@ class RowKey(NamedTuple):
     output_limit: int
 
 
-class _Message(msgspec.Struct, omit_defaults=True):
+class _Message(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     role: str
     name: str | None = None
     content: Any = None
@@ -50,6 +50,7 @@ class _Limits(msgspec.Struct):
 
 _raw_messages_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _message_decoder = msgspec.json.Decoder(_Message)
+_any_message_decoder = msgspec.json.Decoder(dict[str, Any])
 _limits_decoder = msgspec.json.Decoder(_Limits)
 _encoder = msgspec.json.Encoder(order="sorted")
 _message_encoder = msgspec.json.Encoder()
@@ -119,7 +120,7 @@ def _messages(value: msgspec.Raw) -> list[bytes]:
     try:
         messages = _raw_messages_decoder.decode(value)
         first = [_leading.part(bytes(message)) for message in messages[:1]]
-        return first + [_message(_message_decoder.decode(message)) for message in messages[1:]]
+        return first + [_message(bytes(message)) for message in messages[1:]]
     except msgspec.ValidationError:
         return [_encode(_decoded(value))]
 
@@ -132,13 +133,13 @@ class _LeadingMessages:
 
     def part(self, raw: bytes) -> bytes:
         if len(raw) > _LONGEST_LEADING:
-            return _message(_message_decoder.decode(raw))
+            return _message(raw)
         # Hashing all of a message would take as long as decoding it; comparing does not.
         middle = len(raw) // 2
         place = len(raw), raw[middle : middle + _SAMPLE], raw[-_SAMPLE:]
         known, part = self._known.get(place, (b"", b""))
         if raw != known:
-            part = _message(_message_decoder.decode(raw))
+            part = _message(raw)
             if len(self._known) >= _MOST_LEADING:
                 self._known.clear()
             self._known[place] = (raw, part)
@@ -148,15 +149,21 @@ class _LeadingMessages:
 _leading = _LeadingMessages()
 
 
-def _message(message: _Message) -> bytes:
-    content = _joined_text(message.content) if isinstance(message.content, list) else message.content
+def _message(raw: bytes) -> bytes:
+    try:
+        message = _message_decoder.decode(raw)
+        role, content = message.role, message.content
+        message.content = None
+        others = _message_encoder.encode(message) if message != _Message(role) else b""
+    except msgspec.ValidationError:
+        # With fields that only some servers know, such as reasoning_content.
+        fields = _any_message_decoder.decode(raw)
+        role, content = fields.pop("role", None), fields.pop("content", None)
+        if not isinstance(role, str):
+            raise
+        others = _encode(fields)
     # A template writes the role before the content.
-    return b"".join((message.role.encode(), _PART, _others(message), _PART, _content(content), _PART))
-
-
-def _others(message: _Message) -> bytes:
-    message.content = None
-    return _message_encoder.encode(message) if message != _Message(message.role) else b""
+    return b"".join((role.encode(), _PART, others, _PART, _content(_text_of(content)), _PART))
 
 
 def _content(content: Any) -> bytes:
@@ -169,11 +176,13 @@ def _content(content: Any) -> bytes:
     return text.encode()
 
 
-def _joined_text(parts: list[Any]) -> Any:
-    """Parts that are all text are one text to a model."""
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    strings = [text for text in texts if isinstance(text, str)]
-    return "".join(strings) if len(strings) == len(parts) else parts
+def _text_of(content: Any) -> Any:
+    """A single part that is text is that text to every model. Of several, servers make one in ways of their own."""
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        part: dict[str, Any] = content[0]
+        if part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str):
+            return part["text"]
+    return content
 
 
 def _decoded(value: msgspec.Raw) -> Any:

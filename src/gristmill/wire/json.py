@@ -44,6 +44,14 @@ def encode_ascii(value: Any) -> bytes:
     return data.decode("utf-8").encode("ascii", "gristmill.json")
 
 
+_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def one_line(data: bytes) -> bytes:
+    """Valid JSON without line ends: they only stand between its tokens, as strings hold them escaped."""
+    return data.translate(_LINE_ENDS) if b"\n" in data or b"\r" in data else data
+
+
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.+?)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>.+?)`")
 _WRONG_TYPE = re.compile(r"Expected `(?P<want>.+?)`, got `(?P<got>.+?)`")

@@ -75,6 +75,7 @@ class StandIn:
         #: How long an answer to a row takes.
         self.seconds = 0.0
         self.headers: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
         self.models = play(recording("models"))
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -105,7 +106,8 @@ class StandIn:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
-        before, answer = self.asked, self._answer(request.path, await request.read())
+        self.bodies.append(await request.read())
+        before, answer = self.asked, self._answer(request.path, self.bodies[-1])
         if self.asked > before:
             await asyncio.sleep(self.seconds)
         if answer.cut is None:

@@ -4,25 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+import aiohttp
 
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.openai_compatible.answers import ChunkCollector
+from gristmill.engines.openai_compatible.body_fields import BodyField, with_fields
 from gristmill.engines.openai_compatible.failures import failure
+from gristmill.engines.openai_compatible.forwarding import (
+    MAX_ANSWER_BYTES,
+    ForwardedEvents,
+    answer_too_large,
+    events,
+    read_answer,
+)
 from gristmill.engines.openai_compatible.health import Health, after_failure, after_push_back, usable
 from gristmill.engines.openai_compatible.probe import ServerFacts, probe
-from gristmill.engines.openai_compatible.translation import ServerKind, body, path_of
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind, OnText, Request
+from gristmill.engines.openai_compatible.translation import ServerKind, body, forwarded_body, path_of
+from gristmill.engines.protocol import (
+    Completion,
+    EngineError,
+    ErrorKind,
+    ForwardedAnswer,
+    ForwardRequest,
+    OnEvent,
+    OnText,
+    Request,
+)
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
+
 
 class PoolServer:
-    """Make it inside a running event loop; ``close`` it. ``facts`` are None until it was first reached."""
+    """Make it inside a running event loop; ``close`` it. ``facts`` are None until it was first reached.
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    ``body_fields`` are set in every request.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str], body_fields: Sequence[BodyField] = ()) -> None:
         self._http = HttpClient("the server", url, headers)
+        self._body_fields = body_fields
         #: The address for messages.
         self.url = self._http.url
         self.facts: ServerFacts | None = None
@@ -62,9 +89,17 @@ class PoolServer:
     async def complete(self, request: Request, on_text: OnText | None) -> Completion:
         """Raises EngineError. Whatever comes of it changes the endpoint's health."""
         assert self.facts is not None
+        return await self._watched(self._ask(request, self.facts.kind, on_text))
+
+    async def forward(self, request: ForwardRequest, on_event: OnEvent | None) -> ForwardedAnswer:
+        """As ``complete``."""
+        assert self.facts is not None
+        return await self._watched(self._pass_on(request, self.facts.kind, on_event))
+
+    async def _watched(self, asked: Awaitable[T]) -> T:
         self.in_flight += 1
         try:
-            completion = await self._ask(request, self.facts.kind, on_text)
+            answer = await asked
         except EngineError as error:
             self._note(error)
             raise
@@ -75,11 +110,24 @@ class PoolServer:
         finally:
             self.in_flight -= 1
         self._answered()
-        return completion
+        return answer
+
+    async def _pass_on(self, request: ForwardRequest, kind: ServerKind, on_event: OnEvent | None) -> ForwardedAnswer:
+        data = with_fields(forwarded_body(request, kind), self._body_fields)
+        async with self._http.exchange(request.path, data) as response:
+            if response.status != 200:
+                raise failure(response.status, await _whole(response), response.headers.get("Retry-After"))
+            if not request.stream or on_event is None:
+                return read_answer(request.path, await _whole(response))
+            reader = ForwardedEvents()
+            async for event in events(response.content.iter_any()):
+                reader.read(event)
+                on_event(event)
+            return reader.finish()
 
     async def _ask(self, request: Request, kind: ServerKind, on_text: OnText | None = None) -> Completion:
         collector = ChunkCollector(request, on_text)
-        data = body(request, kind, stream=on_text is not None)
+        data = with_fields(body(request, kind, stream=on_text is not None), self._body_fields)
         async with self._http.exchange(path_of(request), data) as response:
             if response.status != 200:
                 raise failure(response.status, await response.read(), response.headers.get("Retry-After"))
@@ -108,3 +156,15 @@ class PoolServer:
         before, self._health = self._health, after_failure(self._health, gone, time.monotonic())
         if self._health.trips > before.trips == 0:
             log.warning("server is left alone for a while", server=self.url, reason=reason)
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body, unless it is far larger than answers are."""
+    if (response.content_length or 0) <= MAX_ANSWER_BYTES and "Content-Length" in response.headers:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise answer_too_large()
+    return bytes(body)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gristmill.engines.openai_compatible.endpoint import PoolServer
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
@@ -20,6 +22,9 @@ from gristmill.engines.protocol import (
     Completion,
     EngineError,
     ErrorKind,
+    ForwardedAnswer,
+    ForwardRequest,
+    OnEvent,
     OnText,
     Request,
     check_parameters,
@@ -32,6 +37,8 @@ from gristmill.user_error import UserError
 __all__ = ["OpenAICompatibleEngine", "OpenAICompatibleOptions"]
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 #: The most requests in flight to a server that does not tell its slots: vLLM's own default limit.
 _MOST_IN_FLIGHT = 256
@@ -65,7 +72,7 @@ class OpenAICompatibleEngine:
         Raises UserError saying what to do.
         """
         headers = self._options.headers()
-        self._endpoints = [PoolServer(url, headers) for url in self._urls]
+        self._endpoints = [PoolServer(url, headers, self._options.body_fields) for url in self._urls]
         reach = (each.reach(self._model, self._options.start_timeout) for each in self._endpoints)
         try:
             results = await asyncio.gather(*reach, return_exceptions=True)
@@ -82,20 +89,36 @@ class OpenAICompatibleEngine:
     async def complete(
         self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
     ) -> Completion:
+        self._check_model(request.model)
+        check_parameters(request, self.capabilities, self.name)
+        said = _Said(on_text) if on_text is not None else None
+        return await self._asked(request, lambda endpoint: endpoint.complete(request, said), said)
+
+    async def forward(
+        self, request: ForwardRequest, on_event: OnEvent | None = None, *, interactive: bool = False
+    ) -> ForwardedAnswer:
+        self._check_model(request.model)
+        said = _Said(on_event) if on_event is not None else None
+        return await self._asked(request, lambda endpoint: endpoint.forward(request, said), said)
+
+    def _check_model(self, model: str) -> None:
         if not self._endpoints:
             raise unavailable("The openai_compatible engine is not running.")
-        if request.model not in self.models:
-            raise unknown_model(request.model, self.models)
-        check_parameters(request, self.capabilities, self.name)
+        if model not in self.models:
+            raise unknown_model(model, self.models)
+
+    async def _asked(
+        self, request: Request | ForwardRequest, ask: Callable[[PoolServer], Awaitable[T]], said: _Said | None
+    ) -> T:
+        """The answer of one server, or of the next where that one cannot."""
         failed: dict[PoolServer, EngineError] = {}
-        said = _Said(on_text) if on_text is not None else None
         while True:
             endpoint = self._choose(request, failed)
             if endpoint is None:
                 raise _none_left(failed)
             try:
                 await endpoint.reach(self._model, _REACH_AGAIN)
-                return await endpoint.complete(request, said)
+                return await ask(endpoint)
             except UserError as error:
                 failed[endpoint] = unavailable(str(error))
             except EngineError as error:
@@ -104,7 +127,7 @@ class OpenAICompatibleEngine:
                     raise
                 failed[endpoint] = error
 
-    def _choose(self, request: Request, failed: dict[PoolServer, EngineError]) -> PoolServer | None:
+    def _choose(self, request: Request | ForwardRequest, failed: dict[PoolServer, EngineError]) -> PoolServer | None:
         """The endpoint to ask next; None when all have failed this request."""
         left = [each for each in self._endpoints if each not in failed and each.serves(request.model)]
         # Where none is to be asked, all the same one by one: the caller has waited, and decides how long.
@@ -144,15 +167,15 @@ class OpenAICompatibleEngine:
 
 
 class _Said:
-    """Passes text on, and remembers that there was some."""
+    """Passes text or events on, and remembers that there were some."""
 
-    def __init__(self, on_text: OnText) -> None:
-        self._on_text = on_text
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
         self.anything = False
 
-    def __call__(self, index: int, text: str) -> None:
+    def __call__(self, *what: object) -> None:
         self.anything = True
-        self._on_text(index, text)
+        self._tell(*what)
 
 
 def _models(found: list[ServerFacts], model: str | None) -> tuple[str, ...]:

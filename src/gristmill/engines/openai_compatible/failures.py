@@ -20,7 +20,10 @@ _TOO_LONG_TYPE = "exceed_context_size_error"
 #: llama.cpp while it loads; another Gristmill while its engine is away.
 _AWAY = re.compile(r"loading model|engine_unavailable", re.I)
 #: Older llama.cpp (b7950 and before) answers 500 to messages that the model's chat template refuses; newer ones 400.
-_CALLER = re.compile(r"jinja exception|raise_exception|roles must alternate", re.I)
+#: Images and sound for a model without eyes or ears are a 500 in newer ones, too, and so are tools without --jinja.
+_CALLER = re.compile(
+    r"jinja exception|raise_exception|roles must alternate|input is not supported|requires --jinja", re.I
+)
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gristmill.engines.http import shown
+from gristmill.engines.openai_compatible.body_fields import BodyField, body_field, is_body_option
 from gristmill.engines.options import parse_options
 from gristmill.user_error import UserError
 
 _EXAMPLE = "http://127.0.0.1:8000"
 
 
-class OpenAICompatibleOptions(msgspec.Struct, frozen=True):
+class _PlainOptions(msgspec.Struct, frozen=True):
     #: Name of the environment variable that holds the servers' bearer key. The key itself is never an option: options
     #: stand in process lists and configuration files.
     api_key_env: str = ""
@@ -24,9 +25,17 @@ class OpenAICompatibleOptions(msgspec.Struct, frozen=True):
     #: Seconds a server may take to load its model before the first row.
     start_timeout: Annotated[float, msgspec.Meta(gt=0)] = 600.0
 
+
+class OpenAICompatibleOptions(_PlainOptions, frozen=True):
+    #: What every request's body gets, see ``body_fields``.
+    body_fields: tuple[BodyField, ...] = ()
+
     @staticmethod
     def parse(options: dict[str, str]) -> OpenAICompatibleOptions:
-        return parse_options(OpenAICompatibleOptions, options, "openai_compatible")
+        fields = tuple(body_field(name, value) for name, value in options.items() if is_body_option(name))
+        others = {name: value for name, value in options.items() if not is_body_option(name)}
+        plain = parse_options(_PlainOptions, others, "openai_compatible", ("body.NAME", "default_body.NAME"))
+        return OpenAICompatibleOptions(plain.api_key_env, plain.parallel, plain.start_timeout, fields)
 
     def headers(self) -> dict[str, str]:
         """Raises UserError where the environment does not hold the key."""

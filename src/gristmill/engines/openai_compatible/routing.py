@@ -13,8 +13,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gristmill.engines.protocol import Request
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.engines.protocol import ForwardRequest, Request, prompt_parts
 
 #: Of a prompt without leading messages (bytes): enough to tell rubrics apart.
 _TEXT_PREFIX = 1024
@@ -45,16 +44,10 @@ class Prefix(NamedTuple):
     size: int  # bytes
 
 
-def prefix_of(request: Request) -> Prefix:
+def prefix_of(request: Request | ForwardRequest) -> Prefix:
     """What a request is likely to share with others: its messages but for the last."""
-    if isinstance(request, ChatCompletionRequest):
-        leading = request.messages[:-1]
-        text = "\0".join(message.text() for message in leading or request.messages)
-    else:
-        leading, text = [], request.prompt if isinstance(request.prompt, str) else repr(request.prompt)
-    data = text.encode("utf-8", "replace")
-    if not leading:
-        data = data[:_TEXT_PREFIX]
+    parts = prompt_parts(request)
+    data = b"\0".join(parts[:-1]) if len(parts) > 1 else b"".join(parts)[:_TEXT_PREFIX]
     return Prefix(hashlib.blake2b(data, digest_size=16).digest(), len(data))
 
 

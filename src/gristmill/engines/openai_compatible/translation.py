@@ -1,7 +1,7 @@
 """From a request to the body sent, where servers differ from OpenAI's API. Pure.
 
-Most requests are passed on as they are. Sources of the differences: vLLM's ``entrypoints/openai`` (0.32), llama.cpp's
-``tools/server`` (b11434).
+Requests are passed on as they are, but for vLLM's ``structured_outputs``, which other servers would ignore. Sources of
+the differences: vLLM's ``entrypoints/openai`` (0.32), llama.cpp's ``tools/server`` (b11434).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.protocol import Request, unsupported_parameter
-from gristmill.engines.structured_outputs import Constraint, constraint_of
+from gristmill.engines.protocol import ForwardRequest, Request, unsupported_parameter
+from gristmill.engines.structured_outputs import Constraint, invalid, structured_outputs
 from gristmill.wire.chat import ChatCompletionRequest, StreamOptions
 
 #: Parameters that every such server is passed; ``check_parameters`` refuses the others by name.
@@ -23,6 +23,9 @@ PARAMETERS = frozenset(
 #: Those for which a probe must have shown that the server honours them.
 LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 STRUCTURE = frozenset({"response_format", "structured_outputs"})
+
+_CHAT = "/v1/chat/completions"
+_STRUCTURED_OUTPUTS = b'"structured_outputs"'
 
 
 class ServerKind(enum.StrEnum):
@@ -35,6 +38,18 @@ class ServerKind(enum.StrEnum):
     OTHER = "other"
 
 
+_KNOW_STRUCTURED_OUTPUTS = frozenset({ServerKind.VLLM, ServerKind.GRISTMILL})
+
+
+class _Structure(msgspec.Struct):
+    structured_outputs: Any = None
+    response_format: Any = None
+
+
+_structure_decoder = msgspec.json.Decoder(_Structure)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
 def kind_of(owned_by: str | None) -> ServerKind:
     try:
         return ServerKind(owned_by or "")
@@ -43,7 +58,23 @@ def kind_of(owned_by: str | None) -> ServerKind:
 
 
 def path_of(request: Request) -> str:
-    return "/v1/chat/completions" if isinstance(request, ChatCompletionRequest) else "/v1/completions"
+    return _CHAT if isinstance(request, ChatCompletionRequest) else "/v1/completions"
+
+
+def forwarded_body(request: ForwardRequest, kind: ServerKind) -> bytes:
+    """Byte for byte what came, but for ``structured_outputs`` that the server does not know."""
+    if kind in _KNOW_STRUCTURED_OUTPUTS or _STRUCTURED_OUTPUTS not in request.body:
+        return request.body
+    try:
+        asked = _structure_decoder.decode(request.body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid("structured_outputs", f"cannot be read ({error})") from None
+    if asked.structured_outputs is None:
+        return request.body
+    constraint = structured_outputs(asked.structured_outputs, asked.response_format)
+    fields: dict[str, Any] = _fields_decoder.decode(request.body)
+    del fields["structured_outputs"]
+    return msgspec.json.encode(fields | _structure(request.path == _CHAT, constraint, kind))
 
 
 def body(request: Request, kind: ServerKind, stream: bool) -> bytes:
@@ -51,10 +82,10 @@ def body(request: Request, kind: ServerKind, stream: bool) -> bytes:
     options = StreamOptions(include_usage=True) if stream else None
     request = msgspec.structs.replace(request, stream=stream or None, stream_options=options)
     extra: dict[str, Any] = {}
-    if request.structured_outputs is not None and kind not in (ServerKind.VLLM, ServerKind.GRISTMILL):
-        constraint = constraint_of(request)
-        assert constraint is not None
-        extra = _structure(request, constraint, kind)
+    if request.structured_outputs is not None and kind not in _KNOW_STRUCTURED_OUTPUTS:
+        response_format = request.response_format if isinstance(request, ChatCompletionRequest) else None
+        constraint = structured_outputs(request.structured_outputs, response_format)
+        extra = _structure(isinstance(request, ChatCompletionRequest), constraint, kind)
         request = msgspec.structs.replace(request, structured_outputs=None)
     if kind is ServerKind.LLAMA_CPP:
         request = _for_llama_cpp(request)
@@ -76,13 +107,13 @@ def _for_llama_cpp(request: Request) -> Request:
     return request
 
 
-def _structure(request: Request, constraint: Constraint, kind: ServerKind) -> dict[str, Any]:
+def _structure(chat: bool, constraint: Constraint, kind: ServerKind) -> dict[str, Any]:
     """vLLM's ``structured_outputs`` in the terms of a server that does not know it."""
     if constraint.kind in ("json", "json_object"):
         schema = constraint.value if constraint.kind == "json" else {"type": "object"}
         if kind is ServerKind.LLAMA_CPP:
             return {"json_schema": schema}
-        if isinstance(request, ChatCompletionRequest):
+        if chat:
             if constraint.kind == "json_object":
                 return {"response_format": {"type": "json_object"}}
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}

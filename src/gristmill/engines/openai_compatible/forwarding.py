@@ -1,0 +1,127 @@
+"""A server's answer that is passed on as it came: what is read of it, and whether it is whole. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.openai_compatible.failures import stream_failure
+from gristmill.engines.protocol import EngineError, ErrorKind, ForwardedAnswer, interrupted
+
+#: Of one answer, or one event of a stream.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: With these reasons, a server says that it gave up on the answer.
+_GIVEN_UP = frozenset({"abort", "error"})
+_GENERATED = frozenset({"/v1/chat/completions", "/v1/completions"})
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+_LONGEST_END = 4
+
+
+class _ChoiceEnd(msgspec.Struct, frozen=True):
+    finish_reason: str | None = None
+
+
+class _CachedTokens(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _ReportedUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _CachedTokens | None = None
+
+
+class _AnswerHead(msgspec.Struct, frozen=True):
+    choices: list[_ChoiceEnd] | None = None
+    usage: _ReportedUsage | None = None
+    error: Any = None
+
+
+_NO_USAGE = _ReportedUsage()
+
+_decoder = msgspec.json.Decoder(_AnswerHead)
+
+
+def read_answer(path: str, body: bytes) -> ForwardedAnswer:
+    """A whole answer with status 200. Raises EngineError for what is none."""
+    head = _head(body)
+    if path in _GENERATED:
+        if not head.choices:
+            raise interrupted("The server's answer has no choices.")
+        for choice in head.choices:
+            if choice.finish_reason is None:
+                raise interrupted("The server ended the answer in the middle (finish_reason: None).")
+    return _forwarded(body, head.usage)
+
+
+class ForwardedEvents:
+    """``read`` every event of one stream; ``finish`` at its end."""
+
+    def __init__(self) -> None:
+        self._usage: _ReportedUsage | None = None
+        self._ended = False
+
+    def read(self, event: bytes) -> None:
+        """Raises EngineError for what is not to be passed on: an error, and what cannot be read."""
+        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        if not data:
+            # A comment, by which servers keep connections open.
+            return
+        if data == b"[DONE]":
+            self._ended = True
+            return
+        head = _head(data)
+        self._usage = head.usage or self._usage
+        self._ended |= any(choice.finish_reason is not None for choice in head.choices or ())
+
+    def finish(self) -> ForwardedAnswer:
+        if not self._ended:
+            raise interrupted("The server ended the answer in the middle.")
+        return _forwarded(b"", self._usage)
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The events of a stream as they came, each with the blank line that ends it, however it is cut into chunks."""
+    rest, searched = b"", 0
+    async for chunk in chunks:
+        rest += chunk
+        start = 0
+        while (end := _EVENT_END.search(rest, max(searched, start))) is not None:
+            yield rest[start : end.end()]
+            start = end.end()
+        rest = rest[start:]
+        searched = max(0, len(rest) - _LONGEST_END)
+        if len(rest) > MAX_ANSWER_BYTES:
+            raise answer_too_large()
+    if rest.strip():
+        yield rest
+
+
+def answer_too_large() -> EngineError:
+    message = f"The server's answer is larger than the maximum of {MAX_ANSWER_BYTES:,} bytes."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, status=502, code="answer_too_large")
+
+
+def _head(data: bytes) -> _AnswerHead:
+    try:
+        head = _decoder.decode(data)
+        if not data.isascii():
+            # The decoder skips what it does not look into, and does not see its encoding.
+            data.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise interrupted(f"The server's answer cannot be read: {error}.") from None
+    if head.error is not None:
+        raise stream_failure(head.error)
+    for choice in head.choices or ():
+        if choice.finish_reason in _GIVEN_UP:
+            raise interrupted(f"The server gave the answer up (finish_reason: '{choice.finish_reason}').")
+    return head
+
+
+def _forwarded(body: bytes, usage: _ReportedUsage | None) -> ForwardedAnswer:
+    usage = usage or _NO_USAGE
+    cached = None if usage.prompt_tokens_details is None else usage.prompt_tokens_details.cached_tokens
+    return ForwardedAnswer(body, usage.prompt_tokens, usage.completion_tokens, cached)

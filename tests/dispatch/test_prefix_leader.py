@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 
+import msgspec
 import pytest
 
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -19,6 +20,7 @@ from gristmill.engines.protocol import (
     Completion,
     EngineError,
     ErrorKind,
+    ForwardedAnswer,
     ForwardRequest,
     prompt_parts,
 )
@@ -60,6 +62,12 @@ class SharedCache:
             return ANSWER
         finally:
             self.in_flight -= 1
+
+
+class PassingOn(SharedCache):
+    async def forward(self, request, on_event=None, *, interactive=False) -> ForwardedAnswer:
+        await self.complete(msgspec.json.decode(request.body, type=ChatCompletionRequest))
+        return ForwardedAnswer(request.body, 1, 1)
 
 
 def row(number: int, rubric: str = RUBRIC) -> ChatCompletionRequest:
@@ -204,3 +212,13 @@ def test_what_is_passed_on_as_it_came_has_the_same_leaders():
     assert of(forwarded("Be brief.", "1")) is None
     # Templates write tools before the messages.
     assert of(forwarded(RUBRIC, "1", tools=[{"type": "function"}])) not in (same, None)
+
+
+async def test_rows_that_are_passed_on_wait_for_their_leader_and_are_tried_again():
+    engine = PassingOn()
+    engine.fail_next = [ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED]
+    dispatcher, never = dispatcher_of(engine), Stop()
+    rows = [forwarded(RUBRIC, f"Candidate {n}") for n in range(40)]
+    answers = await asyncio.gather(*(dispatcher.forward(each, never) for each in rows))
+    assert [answer.body for answer in answers] == [each.body for each in rows]
+    assert engine.computed == {RUBRIC: 3}

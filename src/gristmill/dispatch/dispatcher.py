@@ -117,11 +117,9 @@ class Dispatcher:
         model = models[request.model]
         if model == request.model:
             return request
-        return (
-            request.renamed(model)
-            if isinstance(request, ForwardRequest)
-            else msgspec.structs.replace(request, model=model)
-        )
+        if isinstance(request, ForwardRequest):
+            return request.renamed(model)
+        return msgspec.structs.replace(request, model=model)
 
     @property
     def limit(self) -> int:

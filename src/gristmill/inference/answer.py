@@ -74,6 +74,14 @@ def too_many(param: str, things: str, number: int) -> ApiError:
     return ApiError(400, message, param=param, code="array_above_max_length")
 
 
+def cannot_store() -> ApiError:
+    message = (
+        "This server keeps no chat completions to look up later, so it cannot honour 'store': true. Leave 'store' "
+        "out; the answers of a batch are kept in its output file."
+    )
+    return ApiError(400, message, param="store", code="unsupported_parameter")
+
+
 def new_id(prefix: str) -> str:
     # Unique, not secret: one system call a row for real entropy would cost more than the rest of the answer.
     return f"{prefix}{random.getrandbits(112):028x}"

@@ -6,7 +6,7 @@ import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
 from gristmill.inference import forwarding
-from gristmill.inference.answer import Answer, Backend, new_id, now, usage
+from gristmill.inference.answer import Answer, Backend, cannot_store, new_id, now, usage
 from gristmill.wire.chat import (
     AssistantMessage,
     ChatChoice,
@@ -31,11 +31,7 @@ def parse(body: bytes) -> ChatCompletionRequest:
             param="top_logprobs",
         )
     if request.store:
-        message = (
-            "This server keeps no chat completions to look up later, so it cannot honour 'store': true. Leave 'store' "
-            "out; the answers of a batch are kept in its output file."
-        )
-        raise ApiError(400, message, param="store", code="unsupported_parameter")
+        raise cannot_store()
     return request
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.protocol import ForwardedAnswer, ForwardRequest
-from gristmill.inference.answer import Answer
+from gristmill.inference.answer import Answer, cannot_store
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import decode
 
@@ -24,6 +24,7 @@ class _ChatHead(msgspec.Struct):
     model: str
     messages: list[msgspec.Raw]
     stream: bool | None = None
+    store: bool | None = None
     # Chat templates put them before the messages.
     tools: msgspec.Raw = _ABSENT
 
@@ -39,8 +40,11 @@ _text_decoder = msgspec.json.Decoder(_TextHead)
 
 
 def chat_request(path: str, body: bytes) -> ForwardRequest:
-    """Raises the 400 for what is no JSON object with a model and a list of messages."""
+    """Raises the 400 for what is no JSON object with a model and a list of messages, and for ``store``, which is this
+    server's own affair."""
     head = decode(_chat_decoder, _checked(body))
+    if head.store:
+        raise cannot_store()
     before = () if head.tools == _ABSENT else (head.tools,)
     return ForwardRequest(path, head.model, body, (*before, *head.messages), head.stream is True)
 

@@ -314,11 +314,23 @@ def test_the_api_passes_bodies_and_streams_through(server):
         asked = behind.asked
         for wrong in (b"{", b"[]", b'{"model":"smollm2"}', b'{"model":1,"messages":[]}', b'{"messages":[]}',
                       b'{"model":"smollm2","messages":"x"}', b'{"model":"smollm2","messages":[],"x":"\xff"}',
+                      b'{"model":"smollm2","messages":[],"store":true}',
                       b'{"model":"smollm2","messages":[],"stream":"yes"}', b'{"model":"other","messages":[]}',
                       b'{"model":"smollm2","messages":' + b"[" * 100_000 + b"}"):  # fmt: skip
             answered = http.post("/chat/completions", content=wrong)
             assert 400 <= answered.status_code < 500, wrong[:60]
         assert behind.asked == asked
+
+
+def test_a_model_asked_for_by_an_alias_is_asked_for_by_its_own_name(tmp_path):
+    hi = [{"role": "user", "content": "Hi"}]
+    with StandIn(lambda _: Play(200, ANSWER)) as behind:
+        options = ("--engine", "openai_compatible", "--url", behind.url, "--alias", "gpt-4o=smollm2")
+        with ServerProcess(tmp_path / "data", *options) as front, front.client() as client:
+            client.chat.completions.create(model="gpt-4o", messages=hi, extra_body={"k": 1})
+            with pytest.raises(openai.NotFoundError, match="gpt-4o"):
+                client.chat.completions.create(model="other", messages=hi)
+        assert json.loads(behind.bodies[-1]) == {"model": "smollm2", "messages": hi, "k": 1}
 
 
 def test_the_official_client_gets_tool_calls_and_reasoning_also_streamed(server):

@@ -97,12 +97,13 @@ main()
 """
 
 
-@pytest.mark.parametrize("job", ["run", "score"])
+@pytest.mark.parametrize("job", ["run", "score", "bench"])
 def test_an_engine_that_never_starts_is_waited_for_in_words_and_given_up(folder: Path, job: str) -> None:
     (folder / "table.csv").write_text("id,name\n1,Miller\n")
     (folder / "rubric.md").write_text("Score the miller.\n")
     words = {
         "run": ["run", "in.jsonl", "-o", "out.jsonl"],
+        "bench": ["bench", "in.jsonl", "-o", "bench"],
         "score": ["score", "table.csv", "--rubric", "rubric.md", "--id", "id", "--scale", "0..10", "-o", "out.csv"],
     }[job]
     process = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -224,3 +225,45 @@ def test_another_rubric_is_not_resumed(folder):
     (folder / "rubric.md").write_text("Score the baker.\n")
     done = score(folder, *options)
     assert done.returncode == 2 and "The rubric, scale or examples changed since this run was started" in done.stderr
+
+
+def piped(folder: Path, *arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    text = (given if given is not None else (folder / "table.csv").read_bytes()).decode()
+    words = command(*arguments)
+    return subprocess.run(words, cwd=folder, input=text, capture_output=True, text=True, env=environment(folder))
+
+
+def test_a_piped_table_comes_out_with_scores_in_its_own_format(folder):
+    done = piped(folder, "-", *RUBRIC, "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert score(folder, "table.csv", *RUBRIC, "-o", "out.csv").returncode == 0
+    assert done.stdout == (folder / "out.csv").read_text()
+    assert "50 of 50 scores: standard output" in done.stderr
+    rows = b'{"id": "1", "name": "Miller"}\n{"id": "2", "name": "Baker"}\n'
+    lines = piped(folder, "-", *RUBRIC, "-o", "-", given=rows).stdout.splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["Miller", "Baker"]
+    tabs = piped(folder, "-", *RUBRIC, "-o", "-", given=b"id\tname\n1\tMiller\n").stdout
+    assert tabs.startswith("id\tname\tscore\t")
+    assert not list((folder / ".local/share/gristmill/piped").iterdir())
+
+
+def test_what_came_of_it_as_json(folder):
+    done = score(folder, "table.csv", *RUBRIC, "-o", "out.csv", "--truth", "years", "--json")
+    told = json.loads(done.stdout)
+    assert (told["output"], told["report"], told["rows"]) == ("out.csv", None, 50)
+    (only,) = told["scores"]
+    assert (only["name"], only["scored"], only["missing"]) == ("score", 50, 0)
+    assert only["agreement"]["rows"] == 50 and only["agreement"]["measures"][0]["name"]
+    assert len(json.loads(score(folder, "table.csv", *RUBRIC, "--audit", "5", "--json").stdout)) > 1
+
+
+def test_an_audit_needs_no_temporary_folder_of_the_system(folder):
+    scratch = folder / ".cache" / "gristmill" / "scoring"
+    left = scratch / "left"
+    left.mkdir(parents=True)
+    (left / "held").touch()
+    words = command("table.csv", *RUBRIC, "--audit", "5")
+    none = environment(folder) | {"TMPDIR": str(folder / "none"), "XDG_CACHE_HOME": "", "GRISTMILL_CACHE": ""}
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=none)
+    assert done.returncode == 0, done.stderr
+    assert not list(scratch.iterdir())  # What a killed audit left behind is gone, too.

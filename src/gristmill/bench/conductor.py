@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 import gristmill
+from gristmill.batches.waiting import start_waits_for, while_told
 from gristmill.bench.advice import advise
 from gristmill.bench.measure import OnTurn, Schedule, measure
 from gristmill.bench.page import bench_page, write_png
@@ -22,6 +23,7 @@ from gristmill.bench.strategies import STRATEGIES, Strategy
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.http import shown
 from gristmill.engines.registry import EngineSettings, create_measured_engine
+from gristmill.scoring.backend import MakeView, NoView
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 
@@ -43,6 +45,8 @@ class BenchSettings(NamedTuple):
     job_rows: int = 170_000
     concurrency: int | None = None
     request_timeout: float = 600.0
+    #: Seconds for which the engine may take to start.
+    start_wait: float = 1800.0
 
 
 class Bench:
@@ -57,11 +61,13 @@ class Bench:
         if len(self._rows) < 2:
             raise UserError(f"{input_file} has one row: a bench needs two at least, and 100 or more to say much.")
 
-    async def run(self, on_turn: OnTurn) -> BenchReceipt:
-        """``on_turn`` is told about every turn that has ended. Raises UserError where the engine cannot start."""
+    async def run(self, on_turn: OnTurn, make_view: MakeView = NoView) -> BenchReceipt:
+        """``on_turn`` is told about every turn that has ended, a view, while the engine starts, what it waits for.
+        Raises UserError where the engine cannot start, or takes too long."""
         settings, rows = self._settings, self._rows
         engine = create_measured_engine(settings.engine)
-        await engine.start()
+        with make_view() as view:
+            await while_told(engine.start(), lambda: start_waits_for(engine), view.waiting, settings.start_wait)
         try:
             dispatcher = Dispatcher(engine, window=settings.concurrency, timeout=settings.request_timeout)
             capabilities = engine.capabilities

@@ -10,8 +10,10 @@ import typer
 from rich.table import Table
 
 from gristmill.cli import config, jsonl, show
+from gristmill.cli.progress_view import ProgressView
 from gristmill.printable import printable
 from gristmill.telemetry import log
+from gristmill.wire.batch import Batch
 
 if TYPE_CHECKING:
     from gristmill.bench.receipt import BenchReceipt
@@ -31,6 +33,7 @@ def bench(
     job_rows: Annotated[int, typer.Option("--for", min=1, help="How many rows to forecast the time of.")] = 170_000,
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
+    wait: config.Wait = "30m",
     log_level: config.LogLevel = "error",
 ) -> None:
     """Measure the ways to send rows, side by side, on your engine and your rows."""
@@ -47,10 +50,11 @@ def bench(
         job_rows,
         concurrency,
         request_timeout,
+        config.wait_seconds(wait, "--wait"),
     )
     conductor = Bench(input_file, settings)
     folder = BenchFolder(output)
-    receipt = asyncio.run(conductor.run(_print_turn))
+    receipt = asyncio.run(conductor.run(_print_turn, _StartView))
     written = folder.write(receipt)
     _print(receipt)
     console = show.out()
@@ -58,6 +62,13 @@ def bench(
     console.print(f"Written to {output}: {', '.join(written)}")
     if "bench.png" not in written:
         console.print("No bench.png: pip install 'gristmill[bench]' for the plot.")
+
+
+class _StartView(ProgressView):
+    """Of an engine's start; no batch follows."""
+
+    def ended(self, batch: Batch) -> None:
+        pass
 
 
 def _print_turn(strategy: str, number: int, rows: int, seconds: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.cli import config, show, show_score
+from gristmill.cli import config, show, show_score, stdio
 from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
+from gristmill.scratch import scratch_folder
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 def score(
     context: typer.Context,
-    table: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet; a folder or a pattern of them.")],
+    table: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet; a folder or a pattern; - for stdin.")],
     rubric: Annotated[Path, typer.Option(help="The rubric, a text file; the same for all rows.")],
     id_column: Annotated[str, typer.Option("--id", metavar="COLUMN", help="The column that names each row.")],
     scale: Annotated[str, typer.Option(help="0..10, or names from worst to best: no,maybe,yes.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the scores go: .csv, .tsv, .jsonl or .parquet.")
+        Path | None,
+        typer.Option("--output", "-o", help="Where the scores go: .csv, .tsv, .jsonl, .parquet; - for stdout."),
     ] = None,
     row: Annotated[
         str | None, typer.Option(metavar="FILE|TEMPLATE", help="What is sent of a row, in Jinja2; all columns.")
@@ -80,6 +81,7 @@ def score(
     ] = False,
     wait: config.Wait = "30m",
     overwrite: Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
     log_level: config.LogLevel = "warning",
 ) -> None:
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
@@ -87,11 +89,13 @@ def score(
     from gristmill.batches.job_folder import Ending, JobFolder
     from gristmill.planning.token_bill import Prices
     from gristmill.scoring.conductor import ScoreOptions, Scoring
+    from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, write_table
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
+    stdio.check_json(as_json, output)
     options = ScoreOptions(
         id_column=id_column,
         row=_text(Path(row), "row template") if row is not None and "{" not in row else row,
@@ -113,7 +117,8 @@ def score(
     )
     second = _second(host, escalate, when, escalate_engine, escalate_url)
     escalation = _escalation(second, when, server, reuse_answers)
-    frame = read_table(table)
+    piped = context.with_resource(stdio.readable_table(table))
+    frame = read_table(piped.source)
     scoring = Scoring(
         frame, _text(rubric, "rubric"), parse_scale(scale), options, _backend(server, host, reuse_answers), escalation
     )
@@ -121,34 +126,47 @@ def score(
         show_score.print_prompts(scoring.prompts(show_rows))
         return
     if audit is not None:
-        with _stops(), tempfile.TemporaryDirectory(prefix="gristmill-audit-") as work:
-            show_score.print_differences(scoring.audit(audit, Path(work)))
+        with _stops(resumable=False), scratch_folder(scoring_scratch()) as work:
+            found = scoring.audit(audit, work)
+        if as_json:
+            show.print_json([each._asdict() for each in found])
+        else:
+            show_score.print_differences(found)
         return
     if output is None:
         raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
-    check_target(output, frame)
-    for what, path in (("output", output), ("report", report)):
+    target = context.with_resource(stdio.resting_place(output, _suffix(piped.source)))
+    check_target(target, frame)
+    for what, path in (("output", target), ("report", report)):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")
-    folder, identity = JobFolder(output), config.arguments(context, Path(table), rubric)
+    folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
+    if piped.digest is not None:
+        identity["table"] = piped.digest
     with folder.held():
         ending = folder.ending(identity)
         if ending is None:
             folder.check_output(overwrite)
             folder.begin(identity)
-            with _stops():
+            with _stops(resumable=not stdio.is_dash(output)):
                 scored = scoring.run(folder.path)
-            write_table(scored.table, output, keep_formulas)
+            write_table(scored.table, target, keep_formulas)
             if report is not None:
                 page = scoring.page(Path(table).name, scored, Prices(prompt_price, output_price, currency))
                 show.write_page(report, page)
-            failed, lines = show_score.score_lines(scored.reports, output)
-            ending = Ending(identity, [*lines, *show_score.agreement_lines(scored.reports)], failed)
+            named = "standard output" if stdio.is_dash(output) else str(output)
+            failed, lines = show_score.score_lines(scored.reports, named)
+            told = show_score.score_facts(scored.reports, str(output), str(report) if report is not None else None)
+            ending = Ending(identity, [*lines, *show_score.agreement_lines(scored.reports)], failed, told)
             folder.end(ending)
         else:
             show.console.print("This was finished before; nothing is asked again.")
+        if stdio.is_dash(output):
+            stdio.write_files(target)
         for line in ending.lines:
             show.console.print(line)
+        if as_json:
+            show.print_json(ending.report)
     if ending.failed:
         raise typer.Exit(1)
 
@@ -161,7 +179,7 @@ class _PassView(ProgressView):
 
 
 @contextmanager
-def _stops() -> Iterator[None]:
+def _stops(resumable: bool) -> Iterator[None]:
     """A signal ends the command, with a word on how to go on."""
     from gristmill.scoring.backend import Interrupted
 
@@ -171,7 +189,10 @@ def _stops() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        show.console.print(f"Stopped. What is done is kept in {stop.folder}; the same command goes on from there.")
+        if resumable:
+            show.console.print(f"Stopped. What is done is kept in {stop.folder}; the same command goes on from there.")
+        else:
+            show.console.print("Stopped. Nothing is kept to go on from: name a file with -o to be able to resume.")
         raise typer.Exit(130) from None
 
 
@@ -209,6 +230,12 @@ def _backend(server: str | None, host: HostSettings, reuse_answers: bool) -> Sco
     from gristmill.scoring.remote import RemoteBackend
 
     return RemoteBackend(Client(server), host.engine.model, reuse_answers, _PassView)
+
+
+def _suffix(source: str) -> str:
+    """Of a table that goes to standard output: as it came, where that can be read as text."""
+    suffix = Path(source).suffix.lower().replace("ndjson", "jsonl")
+    return suffix if suffix in (".csv", ".tsv", ".jsonl") else ".csv"
 
 
 def _text(path: Path, what: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -36,7 +35,7 @@ def print_differences(found: Sequence[Difference]) -> None:
     show.print_table(table)
 
 
-def score_lines(reports: Sequence[ScoreReport], output: Path) -> tuple[int, list[str]]:
+def score_lines(reports: Sequence[ScoreReport], output: str) -> tuple[int, list[str]]:
     """How many scores are missing, and what to say of what came out."""
     failed = [
         (report.ids[row], report.name, report.outcomes[row].error)
@@ -52,6 +51,29 @@ def score_lines(reports: Sequence[ScoreReport], output: Path) -> tuple[int, list
         column = printable(reports[0].name)
         lines.append(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {column}_error")
     return len(failed), lines
+
+
+def score_facts(reports: Sequence[ScoreReport], output: str, page: str | None) -> dict[str, Any]:
+    """What ``--json`` prints. Measures of agreement are null where they are undefined."""
+    return {
+        "output": output,
+        "report": page,
+        "rows": len(reports[0].outcomes),
+        "scores": [
+            {
+                "name": report.name,
+                "scored": sum(outcome.score is not None for outcome in report.outcomes),
+                "missing": sum(outcome.score is None for outcome in report.outcomes),
+                "agreement": None
+                if report.agreement is None
+                else {
+                    "rows": report.agreement.rows,
+                    "measures": [measure._asdict() for measure in report.agreement.measures],
+                },
+            }
+            for report in reports
+        ],
+    }
 
 
 def agreement_lines(reports: Sequence[ScoreReport]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import typer
 
@@ -19,6 +20,7 @@ from gristmill.scratch import scratch_folder
 from gristmill.user_error import UserError
 
 DASH = "-"
+_HEADING_BYTES = 1024 * 1024
 
 
 def is_dash(path: Path | str | None) -> bool:
@@ -76,14 +78,48 @@ class Output:
             raise typer.Exit from None
 
 
+class PipedTable(NamedTuple):
+    """``digest`` tells what came on standard input from other tables; None for a table that is not piped in."""
+
+    source: str
+    digest: str | None = None
+
+
 @contextmanager
-def resting_place(output: Path) -> Iterator[Path]:
+def readable_table(table: str) -> Iterator[PipedTable]:
+    """A table's name, or where standard input is kept for the time of the command, under the ending of what it is."""
+    if not is_dash(table):
+        yield PipedTable(table)
+        return
+    with scratch_folder(config.default_data_folder() / "piped") as folder:
+        kept = folder / "stdin"
+        with kept.open("wb+") as file:
+            shutil.copyfileobj(standard_input(), file)
+            if not file.tell():
+                raise UserError("Nothing came on standard input: pipe a table in.")
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            suffix = _table_suffix(file.readline(_HEADING_BYTES))
+        yield PipedTable(str(kept.rename(kept.with_suffix(suffix))), digest)
+
+
+def _table_suffix(heading: bytes) -> str:
+    if heading.startswith(b"PAR1"):
+        return ".parquet"
+    if heading.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return ".jsonl"
+    return ".tsv" if b"\t" in heading and b"," not in heading else ".csv"
+
+
+@contextmanager
+def resting_place(output: Path, suffix: str = ".jsonl") -> Iterator[Path]:
     """Where an output is made: in its place, or, for standard output, in a folder for the time of the command."""
     if not is_dash(output):
         yield output
         return
     with scratch_folder(config.default_data_folder() / "piped") as folder:
-        yield folder / "output.jsonl"
+        yield folder / f"output{suffix}"
 
 
 def write_files(*paths: Path) -> None:
@@ -104,4 +140,4 @@ def write_downloads(client: Client, file_ids: Sequence[str]) -> None:
 def check_json(as_json: bool, output: Path | str | None) -> None:
     """Raises UserError where two things would be written to standard output."""
     if as_json and is_dash(output):
-        raise UserError("With -o -, standard output holds the answers: leave out --json, or name a file with -o.")
+        raise UserError("With -o -, standard output holds what is made: leave out --json, or name a file with -o.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,12 +10,14 @@ import polars as pl
 from gristmill.batches.host import HostSettings
 from gristmill.client import Client
 from gristmill.engines.registry import EngineSettings
+from gristmill.models.cache import cache_folder
 from gristmill.scoring.audit import Difference
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
+from gristmill.scratch import scratch_folder
 from gristmill.storage.open import StorageSettings
 
 Frame = TypeVar("Frame")
@@ -57,8 +58,8 @@ def score(
     scoring = _scoring(table, rubric, scale, options, on, better)
     if resume is not None:
         return _like(frame, table, scoring.run(Path(resume)).table)
-    with tempfile.TemporaryDirectory(prefix="gristmill-score-") as folder:
-        return _like(frame, table, scoring.run(Path(folder)).table)
+    with scratch_folder(scoring_scratch()) as folder:
+        return _like(frame, table, scoring.run(folder).table)
 
 
 def audit(
@@ -73,8 +74,14 @@ def audit(
     """How far ``rows`` scores, spread over the frame, differ under changes that should not matter. Raises
     ``UserError``."""
     scoring = _scoring(_polars(frame), rubric, scale, options, on, None)
-    with tempfile.TemporaryDirectory(prefix="gristmill-audit-") as folder:
-        return scoring.audit(rows, Path(folder))
+    with scratch_folder(scoring_scratch()) as folder:
+        return scoring.audit(rows, folder)
+
+
+def scoring_scratch() -> Path:
+    """Where scorings that nobody resumes keep their work: not among the system's temporary files, which may be in
+    memory, or be tidied away while they run."""
+    return cache_folder() / "scoring"
 
 
 def _scoring(

@@ -49,7 +49,7 @@ def ask(
     body: dict[str, Any] = {"messages": _messages(system, _whole(question))}
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
-    out = _Answer(silent=as_json)
+    out = _PrintedAnswer(silent=as_json)
     try:
         if server is not None:
             finish_reason = _ask_server(server, model, body, out, as_json)
@@ -65,7 +65,7 @@ def ask(
         show.console.print(f"The answer was cut off: {limit}.")
 
 
-class _Answer:
+class _PrintedAnswer:
     """Text to standard output, piece by piece."""
 
     def __init__(self, silent: bool) -> None:
@@ -85,7 +85,7 @@ class _Answer:
             self.write("\n")
 
 
-def _ask_server(server: str, model: str | None, body: dict[str, Any], out: _Answer, as_json: bool) -> str | None:
+def _ask_server(server: str, model: str | None, body: dict[str, Any], out: _PrintedAnswer, as_json: bool) -> str | None:
     from gristmill.client import Client
 
     client = Client(server)
@@ -97,7 +97,7 @@ def _ask_server(server: str, model: str | None, body: dict[str, Any], out: _Answ
 
 
 async def _ask_engine(
-    settings: EngineSettings, body: dict[str, Any], out: _Answer, as_json: bool, timeout: float, wait: float
+    settings: EngineSettings, body: dict[str, Any], out: _PrintedAnswer, as_json: bool, timeout: float, wait: float
 ) -> str | None:
     import msgspec
 

@@ -20,7 +20,7 @@ from gristmill.engines.openai_compatible.forwarding import (
     events,
     read_answer,
 )
-from gristmill.engines.openai_compatible.health import Health, after_failure, after_push_back, usable
+from gristmill.engines.openai_compatible.health import ServerHealth, after_failure, after_push_back, usable
 from gristmill.engines.openai_compatible.probe import ServerFacts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, forwarded_body, path_of
 from gristmill.engines.protocol import (
@@ -54,7 +54,7 @@ class PoolServer:
         self.url = self._http.url
         self.facts: ServerFacts | None = None
         self.in_flight = 0
-        self._health = Health()
+        self._health = ServerHealth()
 
     async def close(self) -> None:
         await self._http.close()
@@ -150,7 +150,7 @@ class PoolServer:
     def _answered(self) -> None:
         if self._health.trips:
             log.info("server answers again", server=self.url)
-        self._health = Health()
+        self._health = ServerHealth()
 
     def _failed(self, reason: str, gone: bool) -> None:
         before, self._health = self._health, after_failure(self._health, gone, time.monotonic())

@@ -26,8 +26,8 @@ _CALLER = re.compile(
 )
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What an error answer said, in whichever of the usual shapes."""
+class ErrorBody(msgspec.Struct, frozen=True):
+    """What an error answer says, in whichever of the usual shapes."""
 
     message: str
     type: str = ""
@@ -43,18 +43,18 @@ def failure(status: int, body: bytes, retry_after: str | None) -> EngineError:
 def stream_failure(error: Any) -> EngineError:
     """What an error means that came after the first byte of a stream; vLLM and llama.cpp put the status in it."""
     code = error.get("code") if isinstance(error, dict) else None
-    return _failure(code if isinstance(code, int) and code >= 400 else 500, _said(error), None)
+    return _failure(code if isinstance(code, int) and code >= 400 else 500, _error_body(error), None)
 
 
-def _failure(status: int, said: Said, pause: float | None) -> EngineError:
-    text = said.message
-    if said.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)):
+def _failure(status: int, body: ErrorBody, pause: float | None) -> EngineError:
+    text = body.message
+    if body.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)):
         return EngineError(ErrorKind.INVALID_REQUEST, text, param="messages", code="context_length_exceeded")
     if status in (401, 403):
         return unavailable(f"The server refuses the key (status {status}): {text}")
-    if status == 404 and (said.param == "model" or "model" in text.lower()):
+    if status == 404 and (body.param == "model" or "model" in text.lower()):
         return EngineError(ErrorKind.INVALID_REQUEST, text, status=404, param="model", code="model_not_found")
-    if status in (404, 502) or status < 400 or (status == 503 and _AWAY.search(f"{text} {said.code}")):
+    if status in (404, 502) or status < 400 or (status == 503 and _AWAY.search(f"{text} {body.code}")):
         return unavailable(f"The server says {status}: {text}", crashed="the server")
     if status in (408, 429, 503):
         return EngineError(ErrorKind.OVERLOADED, f"The server is busy: {text}", status=429, retry_after=pause)
@@ -64,25 +64,25 @@ def _failure(status: int, said: Said, pause: float | None) -> EngineError:
         status = 400
     if status >= 500 and status != 501:
         return interrupted(f"The server failed (status {status}): {text}")
-    return EngineError(ErrorKind.INVALID_REQUEST, text, status=status, param=said.param, code=said.code)
+    return EngineError(ErrorKind.INVALID_REQUEST, text, status=status, param=body.param, code=body.code)
 
 
-def _read(body: bytes) -> Said:
+def _read(body: bytes) -> ErrorBody:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Said(body[:300].decode("utf-8", "replace").strip() or "nothing")
+        return ErrorBody(body[:300].decode("utf-8", "replace").strip() or "nothing")
     if isinstance(answer, dict):
         # SGLang has the fields at the top, FastAPI's own answers have "detail".
-        return _said(answer.get("error") or (answer if "message" in answer else answer.get("detail", answer)))
-    return _said(answer)
+        return _error_body(answer.get("error") or (answer if "message" in answer else answer.get("detail", answer)))
+    return _error_body(answer)
 
 
-def _said(error: Any) -> Said:
+def _error_body(error: Any) -> ErrorBody:
     if not isinstance(error, dict):
-        return Said(str(error))
+        return ErrorBody(str(error))
     param, code = error.get("param"), error.get("code")
-    return Said(
+    return ErrorBody(
         message=str(error.get("message", error)),
         type=str(error.get("type", "")),
         param=param if isinstance(param, str) else None,

@@ -16,7 +16,7 @@ _LONGEST_REST = 30.0
 _BUSY_REST = 1.0
 
 
-class Health(NamedTuple):
+class ServerHealth(NamedTuple):
     """``failures`` in a row; ``trips`` counts how often the circuit opened since the last success."""
 
     failures: int = 0
@@ -24,13 +24,13 @@ class Health(NamedTuple):
     rest_until: float = 0.0
 
 
-def usable(health: Health, in_flight: int, now: float) -> bool:
+def usable(health: ServerHealth, in_flight: int, now: float) -> bool:
     if now < health.rest_until:
         return False
     return health.trips == 0 or in_flight == 0
 
 
-def after_failure(health: Health, gone: bool, now: float) -> Health:
+def after_failure(health: ServerHealth, gone: bool, now: float) -> ServerHealth:
     """``gone``: there was no connection, or no server behind it. Requests that fail together count as one trip."""
     failures = health.failures + 1
     if not gone and failures < _TOLERATED:
@@ -38,9 +38,9 @@ def after_failure(health: Health, gone: bool, now: float) -> Health:
     if now < health.rest_until:
         return health._replace(failures=failures)
     rest = min(_FIRST_REST * 2.0 ** min(health.trips, 16), _LONGEST_REST)
-    return Health(failures, health.trips + 1, now + rest)
+    return ServerHealth(failures, health.trips + 1, now + rest)
 
 
-def after_push_back(health: Health, retry_after: float | None, now: float) -> Health:
+def after_push_back(health: ServerHealth, retry_after: float | None, now: float) -> ServerHealth:
     rest = _BUSY_REST if retry_after is None else min(retry_after, _LONGEST_REST)
     return health._replace(rest_until=max(health.rest_until, now + rest))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import ask, batches, bench, doctor, files, models, plan, run, score, serve
+from gristmill.cli import ask, batches, bench, completion, doctor, files, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
 from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
@@ -18,6 +18,8 @@ from gristmill.user_error import UserError
 app = typer.Typer(
     help="Huge batches of LLM requests that share most of their prompt, on machines you own.",
     no_args_is_help=True,
+    # Our own is right in each shell: see ``completion``.
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -28,6 +30,7 @@ app.command()(ask.ask)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(plan.plan)
+app.command()(completion.completion)
 app.add_typer(batches.app, name="batches")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")

@@ -194,6 +194,8 @@ class World:
     """What outlives a process, and what is known of all that happened."""
 
     def __init__(self, seed: int, folder: Path, template: Path) -> None:
+        #: The store that was opened last.
+        self.opened: SqlMetadataStore | None = None
         self.chance = random.Random(seed)
         self.folder = folder
         shutil.copy(template, folder / "test.db")
@@ -251,7 +253,7 @@ class World:
 
     def store(self) -> Storage:
         """The storage, with an eye on what is asked of it."""
-        metadata = SqlMetadataStore(f"sqlite:///{self.folder / 'test.db'}")
+        metadata = self.opened = SqlMetadataStore(f"sqlite:///{self.folder / 'test.db'}")
         self._watch(metadata)
         for methods in metadata.files, metadata.blob_writes, metadata.batches, metadata.rows:
             for name in sorted(vars(type(methods))):

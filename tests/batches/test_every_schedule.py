@@ -73,7 +73,10 @@ def live_through(seed: int, folder: Path, template: Path, patch: pytest.MonkeyPa
             async with asyncio.timeout(5 * 86_400):
                 await process.run(story)
 
-        now, _ = live(main, world.chance, now, kill_at)
+        now, killed = live(main, world.chance, now, kill_at)
+        if killed and world.opened is not None:
+            # The kernel would close what a killed process has open.
+            world.opened._database._engine.dispose()
         now += 0.01
     return world
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -107,11 +108,12 @@ def _words(shown: str) -> set[str]:
 
 
 def _read_until(terminal: int, enough: Callable[[str], bool]) -> str:
-    import select
-
+    # Not ``select.select``: it takes no descriptor beyond 1023, and a long test run may have some.
+    ready = select.poll()
+    ready.register(terminal, select.POLLIN)
     shown, end = b"", time.monotonic() + 60
     while time.monotonic() < end and not enough(shown.decode(errors="replace")):
-        if select.select([terminal], [], [], 0.2)[0]:
+        if ready.poll(200):
             try:
                 shown += os.read(terminal, 65536)
             except OSError:

@@ -17,17 +17,8 @@ from gristmill.batches.service import BatchService
 from gristmill.batches.supervisor import HEARTBEAT_SECONDS, Supervisor
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
-from gristmill.engines.protocol import (
-    Capabilities,
-    Choice,
-    Completion,
-    EngineError,
-    ErrorKind,
-    LabelRequest,
-    LabelScores,
-    OnText,
-    Request,
-)
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Capabilities, Choice, Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.housekeeping import tidy
 from gristmill.storage.new_blobs import AnnouncedBlobs
@@ -140,7 +131,7 @@ class FickleEngine:
         await asyncio.sleep(self._chance.choice((0, 0.01, 0.5)))
         return "weights"
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
         assert isinstance(request, ChatCompletionRequest)
         row = await self._answer(request.messages[-1].text())
         return Completion("simulated", (Choice(row, "stop"),), 10, 1, 0)

@@ -28,11 +28,11 @@ class Batching(Watched):
         self._mean, self._varied = mean, varied
         self._places = asyncio.Semaphore(most)
 
-    async def complete(self, request, on_text=None, *, interactive=False):
+    async def complete(self, request, on_delta=None, *, interactive=False):
         async with self._places:
             share = hashlib.blake2b(request.messages[-1].text().encode()).digest()[0] / 127.5 if self._varied else 1.0
             await asyncio.sleep(self._mean * share)
-            return await super().complete(request, on_text)
+            return await super().complete(request, on_delta)
 
 
 async def bench(engine: SimulatedEngine, strategy: Strategy, count: int, job_rows: int) -> StrategyRecord:

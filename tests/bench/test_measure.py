@@ -11,7 +11,7 @@ from gristmill.bench.measure import Schedule, measure
 from gristmill.bench.receipt import StrategyRecord
 from gristmill.bench.strategies import STRATEGIES
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import ErrorKind
+from gristmill.engines.errors import ErrorKind
 
 LABELS = ["0", "5", "10"]
 

@@ -20,7 +20,8 @@ from gristmill.bench.strategies import (
     expected_value,
 )
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import ErrorKind, LabelScores
+from gristmill.engines.errors import ErrorKind
+from gristmill.engines.protocol import LabelScores
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 from gristmill.wire.chat import ChatCompletionRequest
 
@@ -35,12 +36,12 @@ class Watched(SimulatedEngine):
         self.sent: list[ChatCompletionRequest] = []
         self.at_once = self.most_at_once = 0
 
-    async def complete(self, request, on_text=None, *, interactive=False):
+    async def complete(self, request, on_delta=None, *, interactive=False):
         self.sent.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            return await super().complete(request, on_text)
+            return await super().complete(request, on_delta)
         finally:
             self.at_once -= 1
 

@@ -9,7 +9,8 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.protocol import Capabilities, Choice, Completion, EngineError, ErrorKind, OnText, Request
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Capabilities, Choice, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 FAST = RetryPolicy(max_attempts=3, first_delay=0.001, max_delay=0.002)
@@ -32,7 +33,7 @@ class ScriptedEngine:
     async def stop(self) -> None: ...
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         self.calls += 1
         self.in_flight += 1

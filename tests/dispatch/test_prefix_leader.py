@@ -14,16 +14,8 @@ from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.protocol import (
-    Capabilities,
-    Choice,
-    Completion,
-    EngineError,
-    ErrorKind,
-    ForwardedAnswer,
-    ForwardRequest,
-    prompt_parts,
-)
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Capabilities, Choice, Completion, ForwardedAnswer, ForwardRequest, prompt_parts
 from gristmill.inference.forwarding import chat_request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
@@ -48,7 +40,7 @@ class SharedCache:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
-    async def complete(self, request, on_text=None, *, interactive=False) -> Completion:
+    async def complete(self, request, on_delta=None, *, interactive=False) -> Completion:
         rubric = request.messages[0].text()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

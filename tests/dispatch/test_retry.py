@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import Retry, RetryPolicy, decide
-from gristmill.engines.protocol import ErrorKind
+from gristmill.engines.errors import ErrorKind
 
 policies = st.builds(
     RetryPolicy, max_attempts=st.integers(1, 9), first_delay=st.floats(0.01, 5), max_delay=st.floats(5, 60)

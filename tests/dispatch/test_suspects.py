@@ -12,17 +12,8 @@ from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.protocol import (
-    Capabilities,
-    Choice,
-    Completion,
-    EngineError,
-    ErrorKind,
-    OnText,
-    Request,
-    crashed,
-    unavailable,
-)
+from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
+from gristmill.engines.protocol import Capabilities, Choice, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 POLICY = RetryPolicy(max_attempts=4, first_delay=0.001, max_delay=0.002)
@@ -51,7 +42,7 @@ class MortalEngine:
     async def stop(self) -> None: ...
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         assert isinstance(request, ChatCompletionRequest)
         text = request.messages[-1].text().rpartition("|")[2]
@@ -121,10 +112,10 @@ async def test_a_suspect_is_asked_with_nothing_else_in_flight_and_the_newest_fir
     order: list[str] = []
     ask_engine = engine.complete
 
-    async def watched(request: Request, on_text: OnText | None = None) -> Completion:
+    async def watched(request: Request, on_delta: OnDelta | None = None) -> Completion:
         if engine.crashes:
             order.append(f"{len(engine._in_flight)} {request.messages[-1].text()}")  # type: ignore[union-attr]
-        return await ask_engine(request, on_text)
+        return await ask_engine(request, on_delta)
 
     engine.complete = watched  # type: ignore[method-assign]
     dispatcher = dispatcher_of(engine)
@@ -185,7 +176,7 @@ async def test_an_engine_that_hangs_on_one_row_is_not_held_against_the_others() 
 
     class Hanging(MortalEngine):
         async def complete(
-            self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+            self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
         ) -> Completion:
             text = request.messages[-1].text()  # type: ignore[union-attr]
             self.asked[text] += 1

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from aiohttp import web
 
-from gristmill.engines.protocol import EngineError, ErrorKind, LabelRequest
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import LabelRequest
 from gristmill.wire.completions import CompletionRequest
 
 PAGE = (Path(__file__).parents[2] / "docs/contributing/engine.md").read_text()

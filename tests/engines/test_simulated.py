@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.common_prefix import common_prefix
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Completion
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions, _PromptCache
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 
 from gristmill.api.exchange import reply
 from gristmill.api.idempotency import first_answer
-from gristmill.engines.protocol import EngineError
+from gristmill.engines.errors import EngineError
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import BlobLost, KeyUsed, StorageError, UnknownCursor

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import EVENTS, Chunks, Piece, TextPiece, forward_stream, stream
+from gristmill.api.streaming import EVENTS, Chunks, Piece, forward_stream, stream
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import ForwardRequest
+from gristmill.engines.protocol import ChoiceDelta, ForwardRequest
 from gristmill.inference import chat, completions, forwarding, score
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
 from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
@@ -95,7 +95,7 @@ def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
     def chunks(piece: Piece | None) -> list[msgspec.Struct]:
         if piece is None:
             return [chunk(ChunkChoice(i, Delta(role="assistant", content=""))) for i in range(request.n or 1)]
-        if isinstance(piece, TextPiece):
+        if isinstance(piece, ChoiceDelta):
             return [chunk(ChunkChoice(piece.index, Delta(content=piece.text)))]
         ends = [chunk(ChunkChoice(i, Delta(), choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:
@@ -115,7 +115,7 @@ def _text_chunks(request: CompletionRequest) -> Chunks:
     def chunks(piece: Piece | None) -> list[msgspec.Struct]:
         if piece is None:
             return []
-        if isinstance(piece, TextPiece):
+        if isinstance(piece, ChoiceDelta):
             return [chunk(CompletionChoice(piece.index, piece.text, None))]
         ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:

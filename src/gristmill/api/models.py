@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.api.description import described
 from gristmill.api.exchange import host, reply
-from gristmill.engines.protocol import unknown_model
+from gristmill.engines.errors import unknown_model
 from gristmill.wire.models import Model, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

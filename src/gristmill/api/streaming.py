@@ -12,7 +12,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import Completion, EngineError, ForwardedAnswer, ForwardRequest, Request
+from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import ChoiceDelta, Completion, ForwardedAnswer, ForwardRequest, Request
 from gristmill.inference.failures import api_error
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
@@ -21,14 +22,7 @@ from gristmill.wire.json import encode
 EVENTS = "text/event-stream"
 
 
-class TextPiece(msgspec.Struct, frozen=True):
-    """A piece of one choice's text."""
-
-    index: int
-    text: str
-
-
-Piece = TextPiece | Completion
+Piece = ChoiceDelta | Completion
 #: Turns what the engine said into the chunks of one endpoint; None comes first.
 Chunks = Callable[[Piece | None], list[msgspec.Struct]]
 
@@ -40,7 +34,7 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
     put = queue.put_nowait
     return await _streamed(
-        lambda: dispatcher.complete_once(request, lambda index, text: put(TextPiece(index, text))),
+        lambda: dispatcher.complete_once(request, put),
         queue,
         lambda first: _events(first, queue, chunks),
     )
@@ -99,7 +93,7 @@ async def _events(first: Piece, queue: asyncio.Queue[Piece | EngineError], chunk
     for chunk in chunks(None):
         yield _event(encode(chunk))
     piece: Piece | EngineError = first
-    while isinstance(piece, TextPiece):
+    while isinstance(piece, ChoiceDelta):
         for chunk in chunks(piece):
             yield _event(encode(chunk))
         piece = await queue.get()

@@ -15,7 +15,7 @@ from gristmill.batches.row_feed import Input, RowFeed
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow, weight
 from gristmill.dispatch.stop import Stop, Stopped
-from gristmill.engines.protocol import EngineError
+from gristmill.engines.errors import EngineError
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error

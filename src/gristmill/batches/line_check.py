@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.protocol import unknown_model
+from gristmill.engines.errors import unknown_model
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS, Endpoint
 from gristmill.wire.batch import BatchError
 from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type

@@ -15,7 +15,7 @@ from gristmill.batches.lines import lines_of
 from gristmill.batches.waiting import Tell, silently, start_waits_for, while_told
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
-from gristmill.engines.protocol import EngineError
+from gristmill.engines.errors import EngineError
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.inference.answer import Backend
 from gristmill.inference.endpoints import ENDPOINTS

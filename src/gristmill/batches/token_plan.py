@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gristmill.batches.lines import lines_of
-from gristmill.engines.protocol import Choice, Completion, EngineError, LabelRequest, LabelScores, Request
+from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import Choice, Completion, LabelRequest, LabelScores, Request
 from gristmill.inference.answer import Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.planning.job_plan import JobPlan

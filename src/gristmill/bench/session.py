@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
-from gristmill.engines.protocol import Completion, EngineError, LabelRequest, LabelScores
+from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import Completion, LabelRequest, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest
 
 _NUMBER = re.compile(r"(?:(?<![\w])-)?\d+(?:\.\d+)?")

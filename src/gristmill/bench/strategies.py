@@ -11,7 +11,8 @@ import msgspec
 
 from gristmill.bench.rows import marked, with_messages
 from gristmill.bench.session import KeepsContext, Turn, Unloads
-from gristmill.engines.protocol import Engine, EngineError, LabelRequest, LabelScorer, LabelScores
+from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import Engine, LabelRequest, LabelScorer, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 Rows = list[ChatCompletionRequest]

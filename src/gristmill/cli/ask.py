@@ -103,7 +103,7 @@ async def _ask_engine(
 
     from gristmill.batches.waiting import start_waits_for, while_told
     from gristmill.dispatch.dispatcher import Dispatcher
-    from gristmill.engines.protocol import EngineError
+    from gristmill.engines.errors import EngineError
     from gristmill.engines.registry import create_engine
     from gristmill.inference.chat import chat_completion
     from gristmill.wire.chat import ChatCompletionRequest

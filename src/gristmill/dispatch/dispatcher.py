@@ -18,26 +18,22 @@ from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspect, Suspects
 from gristmill.dispatch.tuner import Tuner
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable, unknown_model
 from gristmill.engines.protocol import (
     Completion,
     Engine,
-    EngineError,
-    ErrorKind,
     ForwardedAnswer,
     ForwardRequest,
     LabelRequest,
     LabelScorer,
     LabelScores,
+    OnDelta,
     OnEvent,
-    OnText,
     PassesThrough,
     Request,
     SelfMonitoring,
     TellsWhatItWaitsFor,
-    interrupted,
     prompt_parts,
-    unavailable,
-    unknown_model,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
@@ -152,11 +148,11 @@ class Dispatcher:
         beside = 0 if self._interactive_slots is self._slots else self._interactive_slots.in_flight
         return self._slots.in_flight + beside
 
-    async def complete_once(self, request: Request, on_text: OnText | None = None) -> Completion:
+    async def complete_once(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
         """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
         request = self.resolved(request)
         async with self._interactive_slots.place():
-            return await self._attempt(lambda: self.engine.complete(request, on_text, interactive=True))
+            return await self._attempt(lambda: self.engine.complete(request, on_delta, interactive=True))
 
     @property
     def passes_through(self) -> bool:

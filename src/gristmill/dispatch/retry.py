@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gristmill.engines.protocol import ErrorKind
+from gristmill.engines.errors import ErrorKind
 
 
 class RetryPolicy(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from gristmill.engines.protocol import EngineError, ErrorKind, crashed, interrupted, unavailable
+from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
 from gristmill.http_values import seconds as seconds
 from gristmill.http_values import shown as shown
 

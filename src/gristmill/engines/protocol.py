@@ -6,111 +6,44 @@ untouched, so that an engine can honour, translate or refuse each parameter by n
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from gristmill.wire.chat import ChatCompletionRequest, Message, TokenLogprob
-from gristmill.wire.common import INERT_PARAMETERS
 from gristmill.wire.completions import CompletionRequest
-from gristmill.wire.errors import clip
+from gristmill.wire.tools import ToolCall, ToolCallDelta
 
 #: A text prompt here is one string or one list of token ids, never several prompts.
 Request = ChatCompletionRequest | CompletionRequest
-
-#: Called with a choice's index and the text just decoded for it, in order; for streaming.
-OnText = Callable[[int, str], None]
 
 #: Called with each server-sent event of a stream as it came, with the blank line that ends it.
 OnEvent = Callable[[bytes], None]
 
 
-_LISTED_MODELS = 20
-
-
-class ErrorKind(enum.StrEnum):
-    #: The request itself cannot be answered; never retried.
-    INVALID_REQUEST = "invalid_request"
-    #: The engine asks for a pause; retried, and not counted as an attempt.
-    OVERLOADED = "overloaded"
-    #: The engine cannot be reached, and has not begun with this request; pauses everything that uses it.
-    UNAVAILABLE = "unavailable"
-    #: This request took too long; retried a few times.
-    TIMEOUT = "timeout"
-    #: This request was cut off while it was being answered; retried a few times.
-    INTERRUPTED = "interrupted"
-
-
-class EngineError(Exception):
-    """Why there is no completion. ``status``, ``param`` and ``code`` are what the caller is answered.
-
-    ``crashed`` with INTERRUPTED: the server or worker that ended, or closed the connection, while it was answering this
-    request. Whatever else it was answering may be the cause as well. With UNAVAILABLE: the server that had the request
-    and answered that what stands behind it is away, be it because of this request.
-    """
-
-    def __init__(
-        self,
-        kind: ErrorKind,
-        message: str,
-        *,
-        status: int = 400,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
-        crashed: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.status = status
-        self.param = param
-        self.code = code
-        self.retry_after = retry_after
-        self.crashed = crashed
-
-
-def interrupted(message: str) -> EngineError:
-    return EngineError(ErrorKind.INTERRUPTED, message, status=500)
-
-
-def crashed(server: str, message: str) -> EngineError:
-    """``server`` ended, or closed the connection, while it was answering the request."""
-    return EngineError(ErrorKind.INTERRUPTED, message, status=500, crashed=server)
-
-
-def unavailable(message: str, crashed: str | None = None) -> EngineError:
-    return EngineError(ErrorKind.UNAVAILABLE, message, status=503, crashed=crashed)
-
-
-def unsupported_parameter(name: str, engine: str) -> EngineError:
-    message = f"Unsupported parameter: '{name}' is not supported by the {engine} engine."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=name, code="unsupported_parameter")
-
-
-def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
-    more = len(served) - _LISTED_MODELS
-    listed = ", ".join(served[:_LISTED_MODELS]) + (f", and {more:,} more" if more > 0 else "")
-    message = f"The model '{clip(model)}' does not exist here. This server has: {listed or 'none'}."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
-
-
-def context_length_exceeded(
-    prompt_tokens: int, output_tokens: int, context_length: int, output: str = "the completion"
-) -> EngineError:
-    message = (
-        f"This model's maximum context length is {context_length} tokens. However, you requested "
-        f"{prompt_tokens + output_tokens} tokens ({prompt_tokens} in the prompt, {output_tokens} in {output})."
-    )
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="context_length_exceeded")
-
-
 class Choice(msgspec.Struct, frozen=True):
+    """``text`` is what the model says to the user; tool calls and reasoning, where it has any, stand beside it."""
+
     text: str
     finish_reason: str
     logprobs: list[TokenLogprob] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+
+
+class ChoiceDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was just decoded of choice ``index``: all deltas of a choice, put together, are the Choice."""
+
+    index: int
+    text: str = ""
+    logprobs: list[TokenLogprob] | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    reasoning: str = ""
+
+
+#: Called with each piece of an answer as it is decoded, in order within a choice; for streaming.
+OnDelta = Callable[[ChoiceDelta], None]
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -225,7 +158,7 @@ class Engine(Protocol):
         ...
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         """Answer one request, or raise EngineError. Cancelling the task frees what the request holds.
 
@@ -284,38 +217,3 @@ def prompt_parts(request: Request | ForwardRequest | LabelRequest) -> list[bytes
     else:
         texts = [prompt if isinstance(prompt, str) else " ".join(map(str, prompt))]
     return [text.encode("utf-8", "replace") for text in texts]
-
-
-#: What every engine may take: the request itself, and what asks for nothing.
-_TAKEN = INERT_PARAMETERS | {"messages", "prompt", "model", "parallel_tool_calls"}
-
-#: Values that ask for what happens anyway.
-_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "n": (1,), "best_of": (1,), "frequency_penalty": (0.0,), "presence_penalty": (0.0,), "logprobs": (False,),
-    "top_logprobs": (0,), "echo": (False,), "response_format": ({"type": "text"},), "tools": ([],),
-    "tool_choice": ("none", "auto"), "functions": ([],), "logit_bias": ({},), "modalities": (["text"],),
-    "stop": ([],), "top_p": (1.0,), "add_generation_prompt": (True,), "continue_final_message": (False,),
-}  # fmt: skip
-
-
-def check_parameters(request: Request, capabilities: Capabilities, engine: str) -> None:
-    """Refuse, by name, a parameter the engine cannot honour: asking for it is never silently dropped."""
-    for name in request.__struct_fields__:
-        value = getattr(request, name)
-        if value is None or name in _TAKEN or name in capabilities.parameters:
-            continue
-        if value not in _NEUTRAL.get(name, ()):
-            raise unsupported_parameter(name, engine)
-    if isinstance(request, ChatCompletionRequest):
-        _check_text_only(request, engine)
-
-
-def _check_text_only(request: ChatCompletionRequest, engine: str) -> None:
-    for index, message in enumerate(request.messages):
-        for name in ("tool_calls", "function_call", "audio"):
-            if getattr(message, name):
-                raise unsupported_parameter(f"messages[{index}].{name}", engine)
-        if isinstance(message.content, list):
-            for part in message.content:
-                if part.type != "text":
-                    raise unsupported_parameter(f"messages[{index}].content ({part.type})", engine)

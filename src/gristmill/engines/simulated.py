@@ -19,20 +19,18 @@ from pathlib import Path
 import msgspec
 
 from gristmill.common_prefix import common_prefix
+from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unknown_model
 from gristmill.engines.options import parse_options
+from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
     Capabilities,
     Choice,
+    ChoiceDelta,
     Completion,
-    EngineError,
-    ErrorKind,
     LabelRequest,
     LabelScores,
-    OnText,
+    OnDelta,
     Request,
-    check_parameters,
-    context_length_exceeded,
-    unknown_model,
 )
 from gristmill.engines.simulated_json import instance
 from gristmill.engines.structured_outputs import Constraint, constraint_of
@@ -102,7 +100,7 @@ class SimulatedEngine:
             self._journal = -1
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         if request.model != self._model:
             raise unknown_model(request.model, self.models)
@@ -120,7 +118,7 @@ class SimulatedEngine:
         else:
             choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
         completion_tokens = sum(len(choice.text.split()) for choice in choices)
-        await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_text)
+        await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_delta)
         self._note_answered(prompt)
         return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens)
 
@@ -144,14 +142,14 @@ class SimulatedEngine:
 
     def _fail_on_demand(self, prompt: str) -> None:
         options = self._options
-        on_text = bool(options.fail_on) and options.fail_on in prompt
-        if on_text or (options.failure_rate and random.random() < options.failure_rate):
+        marked = bool(options.fail_on) and options.fail_on in prompt
+        if marked or (options.failure_rate and random.random() < options.failure_rate):
             kind = options.failure_kind
             code = "simulated_failure" if kind is ErrorKind.INVALID_REQUEST else None
             raise EngineError(kind, f"A simulated failure ({kind.value}).", code=code)
 
     async def _pass_time(
-        self, new_tokens: int, completion_tokens: int, choices: tuple[Choice, ...], on_text: OnText | None
+        self, new_tokens: int, completion_tokens: int, choices: tuple[Choice, ...], on_delta: OnDelta | None
     ) -> None:
         options = self._options
         prefill, decode = options.latency, 0.0
@@ -159,7 +157,7 @@ class SimulatedEngine:
             prefill += new_tokens / options.prefill_speed
         if options.decode_speed:
             decode += completion_tokens / options.decode_speed
-        if on_text is None:
+        if on_delta is None:
             if prefill + decode > 0:
                 await asyncio.sleep(prefill + decode)
             return
@@ -168,7 +166,7 @@ class SimulatedEngine:
             words = choice.text.split(" ")
             for position, word in enumerate(words):
                 await asyncio.sleep(decode / len(words) / len(choices))
-                on_text(index, word if position == 0 else " " + word)
+                on_delta(ChoiceDelta(index, word if position == 0 else " " + word))
 
 
 class _PromptCache:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.protocol import EngineError, ErrorKind, Request
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Request
 from gristmill.wire.chat import ChatCompletionRequest
 
 

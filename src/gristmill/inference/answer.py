@@ -10,14 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gristmill.engines.protocol import (
-    Completion,
-    ForwardedAnswer,
-    ForwardRequest,
-    LabelRequest,
-    LabelScores,
-    Request,
-)
+from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, LabelRequest, LabelScores, Request
 from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from gristmill.wire.errors import ApiError
 

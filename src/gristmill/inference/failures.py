@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.wire.errors import ApiError, server_error
 
 

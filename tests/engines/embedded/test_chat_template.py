@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gristmill.engines.embedded.prompt import ChatTemplate
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ContentPart, Message
 

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import ChoiceDelta, Completion
 from gristmill.engines.registry import open_tokenizer
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
@@ -100,10 +101,10 @@ def texts(answers: list[Completion]) -> list[str]:
 async def test_streamed_text_is_the_answer_in_order(engine):
     pieces: dict[int, str] = {}
 
-    def on_text(choice: int, text: str) -> None:
-        pieces[choice] = pieces.get(choice, "") + text
+    def on_delta(delta: ChoiceDelta) -> None:
+        pieces[delta.index] = pieces.get(delta.index, "") + delta.text
 
-    answer = await engine.complete(chat("Name a river.", n=2, temperature=1, seed=4), on_text)
+    answer = await engine.complete(chat("Name a river.", n=2, temperature=1, seed=4), on_delta)
     assert [pieces[i] for i in range(2)] == texts([answer])
     assert pieces[0] != pieces[1]
 

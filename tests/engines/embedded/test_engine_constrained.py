@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import Completion
 from gristmill.telemetry.metrics import REGISTRY
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
@@ -186,7 +187,7 @@ async def test_an_answer_that_is_forced_whole_needs_no_step(engine):
 async def test_forced_text_is_streamed(engine):
     pieces: list[str] = []
     request = chat("Loaf?", response_format=schema(SCORE))
-    completion: Completion = await engine.complete(request, lambda choice, text: pieces.append(text))
+    completion: Completion = await engine.complete(request, lambda delta: pieces.append(delta.text))
     assert "".join(pieces) == completion.choices[0].text
     assert pieces[0].startswith('{"score"')
 

@@ -17,7 +17,8 @@ import pytest_asyncio
 from gristmill.engines.embedded.grammar import MOST_BYTES, MOST_CHOICES, MOST_REMAINDERS
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.embedded.preparation import MOST_LABEL_BYTES, MOST_LABEL_TOKENS
-from gristmill.engines.protocol import EngineError, ErrorKind, LabelRequest
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import LabelRequest
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
@@ -155,7 +156,7 @@ async def test_other_rows_go_on_while_a_request_is_prepared(engine):
     came: list[float] = []
     slow = 0
     story = chat("Tell a very long story.", max_tokens=4000, logit_bias={"2": -100})
-    telling = asyncio.create_task(engine.complete(story, lambda choice, text: came.append(time.monotonic())))
+    telling = asyncio.create_task(engine.complete(story, lambda delta: came.append(time.monotonic())))
     for request in requests:
         seen = len(came)
         while len(came) < seen + 6:

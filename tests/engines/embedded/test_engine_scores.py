@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.protocol import EngineError, LabelRequest
+from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import LabelRequest
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 

@@ -8,7 +8,7 @@ import threading
 from gristmill.engines.embedded.frames import Failed, Submit
 from gristmill.engines.embedded.generation import GenerationRequest
 from gristmill.engines.embedded.preparation import Preparation, Prepared
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
 
 SECONDS = 30
 

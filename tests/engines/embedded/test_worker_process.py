@@ -22,7 +22,8 @@ from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.embedded.process import Heartbeat
-from gristmill.engines.protocol import EngineError, ErrorKind, LabelRequest
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import LabelRequest
 from gristmill.models.locate import locate
 from gristmill.telemetry.metrics import REGISTRY
 from gristmill.wire.chat import ChatCompletionRequest

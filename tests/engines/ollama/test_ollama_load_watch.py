@@ -11,10 +11,11 @@ from ollama_requests import chat
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
 from gristmill.engines.ollama.load_watch import LoadWatch, waiting_for
 from gristmill.engines.ollama.wire import RunningModel
-from gristmill.engines.protocol import EngineError, ErrorKind, TellsWhatItWaitsFor
+from gristmill.engines.protocol import TellsWhatItWaitsFor
 from gristmill.user_error import UserError
 
 FOREVER = "2319-03-05T05:46:15.23489605Z"

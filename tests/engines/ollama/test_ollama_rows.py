@@ -8,7 +8,7 @@ import pytest
 from ollama_replay import MODEL, NAMES, recording
 from ollama_requests import SCHEMA, asking_for, chat, complete
 
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
 
 pytestmark = pytest.mark.asyncio
 

@@ -13,7 +13,7 @@ from ollama_requests import chat
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
-from gristmill.engines.protocol import EngineError
+from gristmill.engines.errors import EngineError
 
 ROWS = 20
 

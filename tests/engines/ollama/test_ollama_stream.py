@@ -8,7 +8,7 @@ import pytest
 from ollama_replay import Recording, recording
 from ollama_requests import asking_for, chat
 
-from gristmill.engines.protocol import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, ErrorKind
 
 pytestmark = pytest.mark.asyncio
 
@@ -19,7 +19,7 @@ def lines(stream: Recording) -> list[bytes]:
 
 async def failure(engine) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        await engine.complete(chat(), lambda index, text: None)
+        await engine.complete(chat(), lambda delta: None)
     return caught.value
 
 
@@ -27,7 +27,8 @@ async def test_the_text_comes_as_it_was_streamed_and_adds_up(server, engine):
     stream = recording("chat_stream")
     server.play(stream)
     pieces: list[tuple[int, str]] = []
-    completion = await engine.complete(asking_for("chat_stream"), lambda index, text: pieces.append((index, text)))
+    asked = asking_for("chat_stream")
+    completion = await engine.complete(asked, lambda delta: pieces.append((delta.index, delta.text)))
     recorded = [json.loads(line) for line in lines(stream)]
     assert [text for _, text in pieces] == [each["message"]["content"] for each in recorded if not each["done"]]
     assert completion.choices[0].text == "".join(text for _, text in pieces)
@@ -67,5 +68,5 @@ async def test_a_streamed_choice_comes_once_and_without_quotes(server, engine):
     server.play(stream._replace(body=b"".join(json.dumps(each).encode() + b"\n" for each in (first, last))))
     pieces: list[str] = []
     wanted = chat(structured_outputs={"choice": ["yes", "no"]})
-    await engine.complete(wanted, lambda index, text: pieces.append(text))
+    await engine.complete(wanted, lambda delta: pieces.append(delta.text))
     assert pieces == ["no"]

@@ -7,10 +7,11 @@ import pytest
 from ollama_replay import MODEL, recording
 from ollama_requests import SCHEMA, chat, complete
 
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.ollama.engine import OllamaEngine, OllamaOptions
 from gristmill.engines.ollama.translation import Frozen, translate
 from gristmill.engines.ollama.wire import Options
-from gristmill.engines.protocol import EngineError, ErrorKind, check_parameters
+from gristmill.engines.parameters import check_parameters
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 FROZEN = Frozen("m", Options(num_ctx=4096), 4096, stops=("<|im_end|>",), default_num_predict=100)

@@ -7,17 +7,18 @@ import json
 import pytest
 from openai_stand_in import RECORDINGS, chat, complete, recording
 
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.openai_compatible.answers import ChunkCollector
 from gristmill.engines.openai_compatible.failures import failure, stream_failure
 from gristmill.engines.openai_compatible.probe import cache_tokens
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.engines.protocol import Completion
 
 SERVERS = ["llama.cpp", "vLLM"]
 
 
 def collected(body: bytes, request=None, stream: bool = False) -> tuple[Completion, list[tuple[int, str]]]:
     said: list[tuple[int, str]] = []
-    collector = ChunkCollector(request or chat(), lambda index, text: said.append((index, text)))
+    collector = ChunkCollector(request or chat(), lambda delta: said.append((delta.index, delta.text)))
     if stream:
         for line in body.splitlines():
             collector.add_line(line)

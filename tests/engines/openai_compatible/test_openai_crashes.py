@@ -18,8 +18,9 @@ from gristmill.dispatch.fair_share import Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind
+from gristmill.engines.protocol import Completion
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from requests_jsonl import chat_line, jsonl
 

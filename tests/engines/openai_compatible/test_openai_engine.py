@@ -12,9 +12,9 @@ from openai_stand_in import Play, StandIn, chat, play, recording
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
 from gristmill.engines.openai_compatible.options import base_urls
-from gristmill.engines.protocol import EngineError, ErrorKind
 from gristmill.user_error import UserError
 
 ROW = chat("Rate candidate 7.")
@@ -163,7 +163,7 @@ async def test_a_stream_that_is_cut_is_not_begun_again():
     with StandIn(rows) as server:
         async with started(server) as engine:
             with pytest.raises(EngineError) as caught:
-                await engine.complete(ROW, lambda _, text: said.append(text))
+                await engine.complete(ROW, lambda delta: said.append(delta.text))
         assert caught.value.kind is ErrorKind.INTERRUPTED
         assert said and server.asked == 1
 

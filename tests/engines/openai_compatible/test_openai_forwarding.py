@@ -19,9 +19,10 @@ from openai_stand_in import Play, StandIn, recording
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
 from gristmill.engines.openai_compatible.forwarding import MAX_ANSWER_BYTES, events, read_answer
-from gristmill.engines.protocol import EngineError, ErrorKind, ForwardRequest, OnEvent
+from gristmill.engines.protocol import ForwardRequest, OnEvent
 from gristmill.inference.forwarding import chat_request
 from gristmill.user_error import UserError
 from requests_jsonl import jsonl

@@ -17,8 +17,9 @@ import pytest
 from openai_real_server import CONTEXT, KEY, RealServer, llama_cpp, vllm
 
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.openai_compatible.engine import OpenAICompatibleEngine, OpenAICompatibleOptions
-from gristmill.engines.protocol import EngineError, ErrorKind, Request
+from gristmill.engines.protocol import Request
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
@@ -83,7 +84,7 @@ async def test_the_shared_prefix_is_computed_once_and_its_tokens_are_counted(ser
 async def test_what_is_streamed_is_what_is_answered(server):
     said: list[str] = []
     async with started(server) as engine:
-        answer = await engine.complete(chat(server, "Who?", max_tokens=6), lambda _, text: said.append(text))
+        answer = await engine.complete(chat(server, "Who?", max_tokens=6), lambda delta: said.append(delta.text))
     assert "".join(said) == answer.choices[0].text != ""
     assert answer.choices[0].finish_reason == "length" and answer.completion_tokens == 6
 

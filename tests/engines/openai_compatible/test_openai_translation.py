@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from openai_stand_in import chat, complete
 
+from gristmill.engines.errors import EngineError
 from gristmill.engines.openai_compatible.translation import ServerKind, body, kind_of, path_of
-from gristmill.engines.protocol import EngineError, Request
+from gristmill.engines.protocol import Request
 
 ALL = {
     "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "n": 2, "seed": 7, "stop": ["x"],

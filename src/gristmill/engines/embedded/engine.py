@@ -11,16 +11,9 @@ from gristmill.engines.embedded.frames import Load, Ready
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
 from gristmill.engines.embedded.supervision import WorkerSupervisor
-from gristmill.engines.protocol import (
-    Capabilities,
-    Completion,
-    LabelRequest,
-    LabelScores,
-    OnText,
-    Request,
-    check_parameters,
-    unknown_model,
-)
+from gristmill.engines.errors import unknown_model
+from gristmill.engines.parameters import check_parameters
+from gristmill.engines.protocol import Capabilities, Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
 
@@ -79,13 +72,13 @@ class EmbeddedEngine(ABC):
         await self._supervisor.stop()
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
         worker = await self._supervisor.worker()
-        completion = await worker.complete(request, on_text, interactive)
+        completion = await worker.complete(request, on_delta, interactive)
         FORCED_TOKENS.inc(completion.forced_tokens)
         return completion
 

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 
-from gristmill.engines.embedded.frames import Done, Failed, FromWorker, Scored, TextDelta, failed_by
+from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Scored, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
@@ -14,7 +14,7 @@ from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
 from gristmill.engines.embedded.scheduler import Chunk, Scheduler, StepLimits
 from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.protocol import Completion
+from gristmill.engines.protocol import ChoiceDelta, Completion
 
 #: What a step should take at most while people ask: what they wait for, at worst, before their own first step.
 STEP_SECONDS = 0.4
@@ -214,7 +214,7 @@ class EngineLoop:
     def _release(self, request: GenerationRequest, generation: Generation, text: str) -> None:
         """Pass on the text that has become certain, and what ends with it."""
         if text and request.stream:
-            self._emit(TextDelta(request.id, generation.choice, text))
+            self._emit(Decoded(request.id, ChoiceDelta(generation.choice, text)))
         if generation.finish_reason is None:
             return
         del self._generations[generation.sequence]

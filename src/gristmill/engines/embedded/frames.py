@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind, LabelScores
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import ChoiceDelta, Completion, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
@@ -27,7 +28,7 @@ class Load(msgspec.Struct, tag=True, frozen=True):
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
-    """Exactly one of ``chat`` and ``text`` is set. ``stream``: send TextDelta frames as text becomes certain.
+    """Exactly one of ``chat`` and ``text`` is set. ``stream``: send Decoded frames as text becomes certain.
     ``interactive``: somebody is waiting for the answer, so it goes before the rows of batches."""
 
     id: int
@@ -79,10 +80,9 @@ class LoadFailed(msgspec.Struct, tag=True, frozen=True):
     user_error: bool
 
 
-class TextDelta(msgspec.Struct, tag=True, frozen=True):
+class Decoded(msgspec.Struct, tag=True, frozen=True):
     id: int
-    choice: int
-    text: str
+    delta: ChoiceDelta
 
 
 class Done(msgspec.Struct, tag=True, frozen=True):
@@ -105,7 +105,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker = Load | Submit | SubmitScore | Cancel | Ping
-FromWorker = Ready | LoadFailed | TextDelta | Done | Scored | Failed | Pong
+FromWorker = Ready | LoadFailed | Decoded | Done | Scored | Failed | Pong
 
 
 class Header(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.tokenizer import TextCache
-from gristmill.engines.protocol import EngineError, ErrorKind, unsupported_parameter
+from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
 from gristmill.engines.structured_outputs import Constraint, invalid
 from gristmill.extras import require
 

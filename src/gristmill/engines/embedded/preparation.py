@@ -23,7 +23,8 @@ from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
-from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
+from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import constraint_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gristmill.engines.embedded import frames
 from gristmill.engines.embedded.frames import (
     Cancel,
+    Decoded,
     Done,
     Failed,
     FromWorker,
@@ -22,20 +23,10 @@ from gristmill.engines.embedded.frames import (
     Scored,
     Submit,
     SubmitScore,
-    TextDelta,
 )
 from gristmill.engines.embedded.worker_exit import describe_death, is_stopped, out_of_memory_kills
-from gristmill.engines.protocol import (
-    Completion,
-    EngineError,
-    ErrorKind,
-    LabelRequest,
-    LabelScores,
-    OnText,
-    Request,
-    crashed,
-    unavailable,
-)
+from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
+from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
@@ -69,7 +60,7 @@ class WorkerProcess:
         self._process = process
         self._heartbeat = heartbeat
         self._ids = itertools.count(1)
-        self._waiting: dict[int, tuple[asyncio.Future[Any], OnText | None]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], OnDelta | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._printed = b""
         self._killed_before = out_of_memory_kills()
@@ -113,14 +104,14 @@ class WorkerProcess:
         silent = (self._missed or 0) * self._heartbeat.interval
         return silent if silent >= self._heartbeat.silence else 0.0
 
-    async def complete(self, request: Request, on_text: OnText | None, interactive: bool) -> Completion:
+    async def complete(self, request: Request, on_delta: OnDelta | None, interactive: bool) -> Completion:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        number, stream = next(self._ids), on_text is not None
+        number, stream = next(self._ids), on_delta is not None
         if isinstance(request, ChatCompletionRequest):
             frame = Submit(number, chat=request, stream=stream, interactive=interactive)
         else:
             frame = Submit(number, text=request, stream=stream, interactive=interactive)
-        answer: Completion = await self._ask(frame, on_text)
+        answer: Completion = await self._ask(frame, on_delta)
         return answer
 
     async def score(self, request: LabelRequest, interactive: bool) -> LabelScores:
@@ -136,7 +127,7 @@ class WorkerProcess:
         answer: LabelScores = await self._ask(frame, None)
         return answer
 
-    async def _ask(self, frame: Submit | SubmitScore, on_text: OnText | None) -> Any:
+    async def _ask(self, frame: Submit | SubmitScore, on_delta: OnDelta | None) -> Any:
         try:
             data = frames.encode(frame)
         except (ValueError, OverflowError, RecursionError) as error:
@@ -146,7 +137,7 @@ class WorkerProcess:
             raise unavailable("The embedded engine's process has just ended.")
         number = frame.id
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = (future, on_text)
+        self._waiting[number] = (future, on_delta)
         try:
             self._write(data)
             return await future
@@ -206,8 +197,8 @@ class WorkerProcess:
             else:
                 self._ready.set_exception(_load_error(frame))
         elif frame.id in self._waiting:
-            self.answered += not isinstance(frame, TextDelta)
-            future, on_text = self._waiting[frame.id]
+            self.answered += not isinstance(frame, Decoded)
+            future, on_delta = self._waiting[frame.id]
             if future.done():
                 return
             if isinstance(frame, Done):
@@ -218,8 +209,8 @@ class WorkerProcess:
                 future.set_exception(
                     EngineError(frame.kind, frame.message, status=frame.status, param=frame.param, code=frame.code)
                 )
-            elif on_text is not None:
-                _call(on_text, frame, future)
+            elif on_delta is not None:
+                _call(on_delta, frame, future)
 
     async def _ping(self) -> None:
         while True:
@@ -270,9 +261,9 @@ class WorkerProcess:
             log.debug("embedded engine printed", text=data.decode("utf-8", "replace").rstrip())
 
 
-def _call(on_text: OnText, frame: TextDelta, future: asyncio.Future[Any]) -> None:
+def _call(on_delta: OnDelta, frame: Decoded, future: asyncio.Future[Any]) -> None:
     try:
-        on_text(frame.choice, frame.text)
+        on_delta(frame.delta)
     except Exception as error:
         # The caller's own fault: hand it back to the caller, not to the reader of everybody's frames.
         future.set_exception(error)

@@ -14,7 +14,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from gristmill.engines.embedded.tokenizer import TextEncoder
-from gristmill.engines.protocol import EngineError, ErrorKind, Request, context_length_exceeded
+from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
+from gristmill.engines.protocol import Request
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 

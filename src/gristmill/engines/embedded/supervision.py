@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from gristmill.engines.embedded.frames import Ready
 from gristmill.engines.embedded.process import WorkerDied, WorkerProcess
-from gristmill.engines.protocol import unavailable
+from gristmill.engines.errors import unavailable
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ENGINE_RESTARTS
 from gristmill.user_error import UserError

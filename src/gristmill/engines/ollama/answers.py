@@ -6,15 +6,15 @@ for a prompt whose beginning it has thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.ollama.failures import stream_failure
 from gristmill.engines.ollama.translation import Asked
 from gristmill.engines.ollama.wire import AnswerPart, Logprob
-from gristmill.engines.protocol import Choice, Completion, EngineError, ErrorKind, interrupted
+from gristmill.engines.protocol import Choice, ChoiceDelta, Completion, OnDelta
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 _NANOSECONDS = 1e9
@@ -35,8 +35,8 @@ class Answered(NamedTuple):
 class PartCollector:
     """The parts of one answer: a single one, or the lines of a stream, given on as they come."""
 
-    def __init__(self, on_text: Callable[[str], None] | None = None) -> None:
-        self._on_text = on_text
+    def __init__(self, on_delta: OnDelta | None = None) -> None:
+        self._on_delta = on_delta
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._last: AnswerPart | None = None
@@ -51,8 +51,8 @@ class PartCollector:
             raise stream_failure(part.error)
         if part.text:
             self._text.append(part.text)
-            if self._on_text is not None:
-                self._on_text(part.text)
+            if self._on_delta is not None:
+                self._on_delta(ChoiceDelta(0, part.text))
         self._logprobs += map(_token, part.logprobs or ())
         self._last = part
 

@@ -6,11 +6,11 @@ from typing import TypeVar
 
 import msgspec
 
+from gristmill.engines.errors import interrupted
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.failures import failure
 from gristmill.engines.ollama.translation import Asked
-from gristmill.engines.protocol import interrupted
 
 T = TypeVar("T")
 

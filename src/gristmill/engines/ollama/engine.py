@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, unavailable, unknown_model
 from gristmill.engines.http import Unreachable, shown
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import PartCollector
@@ -38,16 +39,8 @@ from gristmill.engines.ollama.wire import (
     Tags,
     Version,
 )
-from gristmill.engines.protocol import (
-    Capabilities,
-    Completion,
-    EngineError,
-    OnText,
-    Request,
-    check_parameters,
-    unavailable,
-    unknown_model,
-)
+from gristmill.engines.parameters import check_parameters
+from gristmill.engines.protocol import Capabilities, ChoiceDelta, Completion, OnDelta, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
@@ -128,7 +121,7 @@ class OllamaEngine:
             await running.client.close()
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         running = self._running
         if running is None:
@@ -136,19 +129,19 @@ class OllamaEngine:
         if request.model not in self.models:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
-        asked = translate(request, running.frozen, stream=on_text is not None)
+        asked = translate(request, running.frozen, stream=on_delta is not None)
         await self._warm_prefix(running, asked)
         if running.watch.should_look():
             await _look(running)
         collector = PartCollector()
-        if on_text is not None and not asked.structure.choice:
-            collector = PartCollector(lambda text: on_text(0, text))
+        if on_delta is not None and not asked.structure.choice:
+            collector = PartCollector(on_delta)
         sent_at = time.monotonic()
         async with running.loading.request():
             await running.client.answer(asked, collector, self.models)
         answered = collector.finish(request.model, asked, running.frozen.num_ctx)
-        if on_text is not None and asked.structure.choice:
-            on_text(0, answered.completion.choices[0].text)
+        if on_delta is not None and asked.structure.choice:
+            on_delta(ChoiceDelta(0, answered.completion.choices[0].text))
         if running.watch.row(answered.load_seconds, sent_at, time.monotonic()):
             await self._reloaded(running, answered.load_seconds)
         return answered.completion

@@ -10,9 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.http import seconds
-from gristmill.engines.ollama.translation import Asked
-from gristmill.engines.protocol import (
+from gristmill.engines.errors import (
     EngineError,
     ErrorKind,
     context_length_exceeded,
@@ -21,6 +19,8 @@ from gristmill.engines.protocol import (
     unavailable,
     unknown_model,
 )
+from gristmill.engines.http import seconds
+from gristmill.engines.ollama.translation import Asked
 
 #: What a caller did wrong, by what Ollama says about it, with the parameter's name in OpenAI's terms.
 _CALLER = (

@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gristmill.engines.errors import EngineError
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.facts import full_name, stays_forever
 from gristmill.engines.ollama.wire import RunningModel, RunningModels
-from gristmill.engines.protocol import EngineError
 
 #: Seconds without an answer after which the loaded models are looked at, and seconds between looks.
 _PATIENCE = 10.0

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
+from gristmill.engines.errors import unavailable
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.engine import OllamaEngine
 from gristmill.engines.ollama.translation import Frozen, load_body, translate
 from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Options
-from gristmill.engines.protocol import Completion, unavailable
+from gristmill.engines.protocol import Completion
 from gristmill.wire.chat import ChatCompletionRequest
 
 #: Seconds for one answer.

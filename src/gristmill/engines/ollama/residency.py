@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+from gristmill.engines.errors import EngineError
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.facts import find_running, stays_forever
 from gristmill.engines.ollama.translation import Frozen, load_body
 from gristmill.engines.ollama.wire import FOREVER, AnswerPart, RunningModel, RunningModels
-from gristmill.engines.protocol import EngineError
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gristmill.engines.protocol import Request, unsupported_parameter
+from gristmill.engines.errors import unsupported_parameter
+from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import constraint_of
 
 

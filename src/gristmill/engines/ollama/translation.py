@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
 from gristmill.engines.ollama.structured import Structure, structure
 from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options, RenderedPrompt
-from gristmill.engines.protocol import EngineError, ErrorKind, Request, unsupported_parameter
+from gristmill.engines.protocol import Request
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
 

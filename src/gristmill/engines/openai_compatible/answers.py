@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from gristmill.engines.errors import interrupted, unsupported_parameter
 from gristmill.engines.openai_compatible import wire
 from gristmill.engines.openai_compatible.failures import stream_failure
-from gristmill.engines.protocol import Choice, Completion, OnText, Request, interrupted, unsupported_parameter
+from gristmill.engines.protocol import Choice, ChoiceDelta, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob, TopLogprob
 
 #: The reasons that end a text; any other ("abort", "error") means that the server gave up on it.
@@ -18,9 +19,9 @@ _decoder = msgspec.json.Decoder(wire.AnswerBody)
 class ChunkCollector:
     """The parts of one answer: a whole one, or the events of a stream, given on as they come."""
 
-    def __init__(self, request: Request, on_text: OnText | None = None) -> None:
+    def __init__(self, request: Request, on_delta: OnDelta | None = None) -> None:
         self._request = request
-        self._on_text = on_text
+        self._on_delta = on_delta
         count = request.n or 1
         self._texts: list[list[str]] = [[] for _ in range(count)]
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(count)]
@@ -52,8 +53,8 @@ class ChunkCollector:
         text = choice.content()
         if text:
             self._texts[choice.index].append(text)
-            if self._on_text is not None:
-                self._on_text(choice.index, text)
+            if self._on_delta is not None:
+                self._on_delta(ChoiceDelta(choice.index, text))
         if choice.logprobs is not None:
             self._logprobs[choice.index] += _tokens(choice.logprobs, _top(self._request))
         self._reasons[choice.index] = choice.finish_reason or self._reasons[choice.index]

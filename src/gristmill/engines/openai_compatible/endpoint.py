@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.openai_compatible.answers import ChunkCollector
 from gristmill.engines.openai_compatible.body_fields import BodyField, with_fields
@@ -23,16 +24,7 @@ from gristmill.engines.openai_compatible.forwarding import (
 from gristmill.engines.openai_compatible.health import ServerHealth, after_failure, after_push_back, usable
 from gristmill.engines.openai_compatible.probe import ServerFacts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, forwarded_body, path_of
-from gristmill.engines.protocol import (
-    Completion,
-    EngineError,
-    ErrorKind,
-    ForwardedAnswer,
-    ForwardRequest,
-    OnEvent,
-    OnText,
-    Request,
-)
+from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, OnDelta, OnEvent, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
@@ -86,10 +78,10 @@ class PoolServer:
                 self.in_flight -= 1
         return self.facts
 
-    async def complete(self, request: Request, on_text: OnText | None) -> Completion:
+    async def complete(self, request: Request, on_delta: OnDelta | None) -> Completion:
         """Raises EngineError. Whatever comes of it changes the endpoint's health."""
         assert self.facts is not None
-        return await self._watched(self._ask(request, self.facts.kind, on_text))
+        return await self._watched(self._ask(request, self.facts.kind, on_delta))
 
     async def forward(self, request: ForwardRequest, on_event: OnEvent | None) -> ForwardedAnswer:
         """As ``complete``."""
@@ -125,13 +117,13 @@ class PoolServer:
                 on_event(event)
             return reader.finish()
 
-    async def _ask(self, request: Request, kind: ServerKind, on_text: OnText | None = None) -> Completion:
-        collector = ChunkCollector(request, on_text)
-        data = with_fields(body(request, kind, stream=on_text is not None), self._body_fields)
+    async def _ask(self, request: Request, kind: ServerKind, on_delta: OnDelta | None = None) -> Completion:
+        collector = ChunkCollector(request, on_delta)
+        data = with_fields(body(request, kind, stream=on_delta is not None), self._body_fields)
         async with self._http.exchange(path_of(request), data) as response:
             if response.status != 200:
                 raise failure(response.status, await response.read(), response.headers.get("Retry-After"))
-            if on_text is None:
+            if on_delta is None:
                 collector.add(await response.read())
             else:
                 async for line in lines(response.content.iter_any()):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gristmill.engines.errors import EngineError, ErrorKind, unavailable, unknown_model
 from gristmill.engines.openai_compatible.endpoint import PoolServer
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
 from gristmill.engines.openai_compatible.probe import ServerFacts
@@ -17,19 +18,15 @@ from gristmill.engines.openai_compatible.routing import (
     prefix_of,
 )
 from gristmill.engines.openai_compatible.translation import PARAMETERS, ServerKind
+from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
     Capabilities,
     Completion,
-    EngineError,
-    ErrorKind,
     ForwardedAnswer,
     ForwardRequest,
+    OnDelta,
     OnEvent,
-    OnText,
     Request,
-    check_parameters,
-    unavailable,
-    unknown_model,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -87,11 +84,11 @@ class OpenAICompatibleEngine:
             await endpoint.close()
 
     async def complete(
-        self, request: Request, on_text: OnText | None = None, *, interactive: bool = False
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
     ) -> Completion:
         self._check_model(request.model)
         check_parameters(request, self.capabilities, self.name)
-        said = _Said(on_text) if on_text is not None else None
+        said = _Said(on_delta) if on_delta is not None else None
         return await self._asked(request, lambda endpoint: endpoint.complete(request, said), said)
 
     async def forward(

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.http import seconds
-from gristmill.engines.protocol import EngineError, ErrorKind, interrupted, unavailable
 
 #: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
 _TOO_LONG = re.compile(r"context (length|size|window)", re.I)

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.openai_compatible.failures import stream_failure
-from gristmill.engines.protocol import EngineError, ErrorKind, ForwardedAnswer, interrupted
+from gristmill.engines.protocol import ForwardedAnswer
 
 #: Of one answer, or one event of a stream.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from gristmill.engines.errors import EngineError, ErrorKind, unavailable
 from gristmill.engines.http import HttpClient
 from gristmill.engines.openai_compatible.failures import failure
 from gristmill.engines.openai_compatible.routing import Holds
@@ -21,7 +22,7 @@ from gristmill.engines.openai_compatible.translation import (
     kind_of,
 )
 from gristmill.engines.openai_compatible.wire import ModelCard, ModelCards, Props
-from gristmill.engines.protocol import Completion, EngineError, ErrorKind, Request, unavailable
+from gristmill.engines.protocol import Completion, Request
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest

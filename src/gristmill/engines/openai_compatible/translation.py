@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.protocol import ForwardRequest, Request, unsupported_parameter
+from gristmill.engines.errors import unsupported_parameter
+from gristmill.engines.protocol import ForwardRequest, Request
 from gristmill.engines.structured_outputs import Constraint, invalid, structured_outputs
 from gristmill.wire.chat import ChatCompletionRequest, StreamOptions
 

@@ -20,9 +20,10 @@ from gristmill.dispatch.retry import RetryPolicy
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Capabilities, Choice, Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.storage.answers import AnswerStore
+from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.housekeeping import tidy
 from gristmill.storage.new_blobs import AnnouncedBlobs
-from gristmill.storage.protocol import BlobLost, Storage, StorageError
+from gristmill.storage.protocol import Storage
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, FileRecord, Stage, file_blob
 from gristmill.storage.sql.schema import batches
 from gristmill.storage.sql.store import SqlMetadataStore
@@ -266,8 +267,8 @@ class World:
     def _watch(self, metadata: SqlMetadataStore) -> None:
         change, commit, claim = metadata.batches.change, metadata.rows.commit, metadata.batches.claim
 
-        async def watched_change(batch_id: str, changes: dict[str, Any], *, expected: str, files: Any = ()) -> bool:
-            done = await change(batch_id, changes, expected=expected, files=files)
+        async def watched_change(batch_id: str, changes: dict[str, Any], *, expected: str, **options: Any) -> bool:
+            done = await change(batch_id, changes, expected=expected, **options)
             step = expected, changes.get("status", expected)
             allowed = TRANSITIONS | ({("in_progress", "failed")} if self.lost else set())
             if done and step[0] != step[1] and step not in allowed:

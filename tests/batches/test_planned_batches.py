@@ -13,7 +13,7 @@ import pytest
 from test_supervisor import add_file, end, lines, reach, submit, tell
 
 from gristmill.batches.host import BatchHost
-from gristmill.storage.protocol import StorageError
+from gristmill.storage.errors import StorageError
 from gristmill.wire.batch import CreateBatchRequest
 from requests_jsonl import CHAT, chat_line, jsonl
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gristmill.batches import row_feed
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import RowFeed
-from gristmill.storage.protocol import LeaseLost, Storage
+from gristmill.storage.errors import LeaseLost
+from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, PendingRow, Result, Row
 
 BATCH = BatchRecord(1, "batch_1", "/v1/chat/completions", "file-1", "24h", "in_progress", 1, 2)

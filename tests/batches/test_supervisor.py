@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.input_reader import Limits
+from gristmill.batches.runner import Runner
 from gristmill.dispatch.stop import Why
 from gristmill.engines.registry import EngineSettings
 from gristmill.storage.answers import AnswerStore
+from gristmill.storage.errors import StorageError
+from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.open import StorageSettings
-from gristmill.storage.protocol import StorageError
-from gristmill.storage.records import FileRecord, file_blob
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import FileRecord, Stage, file_blob
+from gristmill.storage.sql.schema import batches as batches_table
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from requests_jsonl import CHAT, chat_file, chat_line, jsonl
 
@@ -233,13 +238,13 @@ def test_a_batch_that_is_forgotten_as_soon_as_it_has_ended_is_no_failure(
 ) -> None:
     async def story(host: BatchHost) -> None:
         rows: Any = host.storage.metadata.rows
-        clear, failures = rows.clear, []
+        clear, failures = rows.clear_ended, []
 
         async def clear_and_forget(batch_seq: int) -> None:
             await clear(batch_seq)
             await host.storage.metadata.batches.prune(2**40)
 
-        monkeypatch.setattr(rows, "clear", clear_and_forget)
+        monkeypatch.setattr(rows, "clear_ended", clear_and_forget)
         monkeypatch.setattr(supervising.log, "error", lambda message, **_: failures.append(message))
         first = await submit(host, chat_file(3))
         # The newest batch is never forgotten.
@@ -247,6 +252,49 @@ def test_a_batch_that_is_forgotten_as_soon_as_it_has_ended_is_no_failure(
         while host.supervisor._active:
             await asyncio.sleep(0.01)
         assert await host.storage.metadata.batches.get(first.id) is None and failures == []
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["being ended by another", "ended by another"])
+def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done: bool) -> None:
+    """Not with half of its answers, and not over the files that the other has written."""
+
+    async def story(host: BatchHost) -> None:
+        rows: Any = host.storage.metadata.rows
+        succeeded, reached, released = rows.succeeded, asyncio.Event(), asyncio.Event()
+
+        async def held_up(*arguments: Any) -> Any:
+            rows.succeeded = succeeded
+            reached.set()
+            await released.wait()
+            return await succeeded(*arguments)
+
+        rows.succeeded = held_up
+        batch = await submit(host, chat_file(20))
+        await reached.wait()
+        owned = batches_table.c.id == batch.id
+        taken = update(batches_table).where(owned).values(lease_owner="another", lease_until=2**40)
+        await rows._database.write(lambda connection: connection.execute(taken))
+        record = await host.storage.metadata.batches.get(batch.id)
+        assert record is not None and record.status == "finalizing"
+        if done:
+            other = Storage(
+                host.storage.metadata, host.storage.blobs, AnnouncedBlobs(host.storage.metadata, host.storage.blobs)
+            )
+            workplace = host.supervisor._workplace._replace(storage=other, owner="another")
+            await Runner(workplace, record, Stage.ENDING).run()
+        released.set()
+        while host.supervisor._active:
+            await asyncio.sleep(0.01)
+        if not done:
+            assert (await host.batches.get(batch.id)).status == "finalizing"
+            await host.storage.metadata.batches.release(batch.id, "another")
+        ended = await end(host, batch.id)
+        assert ended.status == "completed"
+        assert len(await lines(host, ended.output_file_id)) == 20
+        stored = [path for path in (tmp_path / "blobs" / "files").iterdir() if path.name != "file-1"]
+        assert len(stored) == 1
 
     tell(tmp_path, story)
 

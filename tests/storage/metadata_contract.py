@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from gristmill.storage.protocol import KeyUsed, LeaseLost, MetadataStore, UnknownCursor
+from gristmill.storage.errors import KeyUsed, LeaseLost, UnknownCursor
+from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord, UsedKey
 
 LEASE = 60.0
@@ -41,12 +42,24 @@ def rows(count: int) -> list[Row]:
     return [Row(line, f"row-{line}", 100 * line, 99) for line in range(1, count + 1)]
 
 
-async def owned_batch(store: MetadataStore, count: int = 10, owner: str = "me") -> BatchRecord:
-    await store.batches.add(batch())
+async def owned_batch(
+    store: MetadataStore, count: int = 10, owner: str = "me", name: str = "batch_1", priority: int = 0
+) -> BatchRecord:
+    await store.batches.add(batch(name, priority=priority))
     claimed = await store.batches.claim(owner, 0, LEASE, Stage.EXECUTION)
     assert claimed is not None
-    await store.rows.add(claimed.seq, rows(count))
+    await store.rows.add(claimed.seq, owner, rows(count))
     return claimed
+
+
+async def everything(store: MetadataStore, seq: int) -> list[object]:
+    """What is stored of the only batch."""
+    files = await store.files.page(after=None, limit=100, newest_first=True, purpose=None)
+    lines = list(range(1, 100))
+    return [
+        await store.batches.get("batch_1"), await store.rows.pending(seq, 0, 100), files.records,
+        await store.rows.succeeded(seq, 0, 100), await store.rows.followers(seq, lines),
+    ]  # fmt: skip
 
 
 async def counts(store: MetadataStore) -> tuple[int, int]:
@@ -108,9 +121,9 @@ class MetadataContract:
     def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_cleared(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             seq = (await owned_batch(store, 6)).seq
-            await store.rows.arrange(seq, 1, [5, 1])
-            await store.rows.arrange(seq, 3, [6, 3])
-            await store.rows.follow(seq, [(2, 1), (4, 1)])
+            await store.rows.arrange(seq, "me", 1, [5, 1])
+            await store.rows.arrange(seq, "me", 3, [6, 3])
+            await store.rows.follow(seq, "me", [(2, 1), (4, 1)])
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 3)] == [(1, 5), (2, 1), (3, 6)]
             await store.rows.commit(seq, "me", [Result(5, True, b"five")])
             assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
@@ -118,8 +131,8 @@ class MetadataContract:
             assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
             await store.rows.commit(seq, "me", [Result(2, True, b"two")])
             assert await store.rows.followers(seq, [1, 5]) == {1: [(4, "row-4")]}
-            await store.rows.clear(seq)
-            await store.rows.add(seq, rows(3))
+            await store.rows.clear(seq, "me")
+            await store.rows.add(seq, "me", rows(3))
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]
 
         self.tell(tmp_path, story)
@@ -127,13 +140,13 @@ class MetadataContract:
     def test_rows_whose_adding_was_given_up_are_cleared_as_well(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             seq = (await owned_batch(store, 0)).seq
-            adding = asyncio.create_task(store.rows.add(seq, rows(20_000)))
+            adding = asyncio.create_task(store.rows.add(seq, "me", rows(20_000)))
             # What has been begun may go on, wherever it is done.
             await asyncio.sleep(0.02)
             adding.cancel()
-            await store.rows.clear(seq)
+            await store.rows.clear(seq, "me")
             assert await store.rows.pending(seq, 0, 1) == []
-            await store.rows.add(seq, rows(3))
+            await store.rows.add(seq, "me", rows(3))
 
         self.tell(tmp_path, story)
 
@@ -152,7 +165,7 @@ class MetadataContract:
     def test_followers_are_never_pending_also_in_the_order_of_the_lines(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             seq = (await owned_batch(store, 4)).seq
-            await store.rows.follow(seq, [(3, 1)])
+            await store.rows.follow(seq, "me", [(3, 1)])
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (4, 4)]
             assert [row.line for row in await store.rows.not_succeeded(seq, 0, 9)] == [1, 2, 3, 4]
 
@@ -173,11 +186,23 @@ class MetadataContract:
         async def story(store: MetadataStore) -> None:
             claimed = await owned_batch(store)
             assert await store.batches.claim("other", LEASE + 1, LEASE, Stage.EXECUTION) == claimed
-            with pytest.raises(LeaseLost):
-                await store.rows.commit(claimed.seq, "me", [Result(1, True, b"one")])
-            assert await counts(store) == (0, 0)
-            assert len(await store.rows.pending(claimed.seq, 0, 100)) == 10
-            await store.rows.commit(claimed.seq, "other", [Result(1, True, b"one")])
+            ending = {"status": "completed", "output_file_id": "file-out"}
+            for attempt in (
+                lambda owner: store.rows.commit(claimed.seq, owner, [Result(1, True, b"one")]),
+                lambda owner: store.rows.add(claimed.seq, owner, [Row(11, "row-11", 0, 0)]),
+                lambda owner: store.rows.arrange(claimed.seq, owner, 1, list(range(11, 0, -1))),
+                lambda owner: store.rows.follow(claimed.seq, owner, [(2, 1)]),
+                lambda owner: store.batches.change(
+                    "batch_1", ending, expected="in_progress", owner=owner, files=[file("file-out")]
+                ),
+                lambda owner: store.rows.clear(claimed.seq, owner),
+            ):
+                before = await everything(store, claimed.seq)
+                with pytest.raises(LeaseLost):
+                    await attempt("me")
+                assert await everything(store, claimed.seq) == before
+                await attempt("other")
+                assert await everything(store, claimed.seq) != before
 
         self.tell(tmp_path, story)
 
@@ -249,8 +274,8 @@ class MetadataContract:
         self, tmp_path_factory: pytest.TempPathFactory, names: list[str], limit: int
     ) -> None:
         async def story(store: MetadataStore) -> None:
-            await store.rows.add(1, [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
-            await store.rows.add(2, [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
+            for seq in [(await owned_batch(store, 0, name=name)).seq for name in ("batch_1", "batch_2")]:
+                await store.rows.add(seq, "me", [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
             expected = [(line, name) for line, name in enumerate(names, start=1) if name in names[: line - 1]]
             assert await store.rows.duplicates(1, limit) == expected[:limit]
 
@@ -280,14 +305,15 @@ class MetadataContract:
 
         self.tell(tmp_path_factory.mktemp("db"), story)
 
-    def test_clear_drops_the_rows_of_one_batch_only_however_many(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("again", [True, False])
+    def test_clear_drops_the_rows_of_one_batch_only_however_many(self, tmp_path: Path, again: bool) -> None:
         async def story(store: MetadataStore) -> None:
             seq = (await owned_batch(store, 45_000)).seq
             await store.rows.commit(seq, "me", [Result(n, True, b"x") for n in (1, 20_000, 20_001, 45_000)])
-            await store.rows.add(seq + 1, rows(3))
-            await store.rows.clear(seq)
+            other = (await owned_batch(store, 3, name="batch_2")).seq
+            await (store.rows.clear(seq, "me") if again else store.rows.clear_ended(seq))
             assert await store.rows.pending(seq, 0, 10) == [] == await store.rows.succeeded(seq, 0, 10)
-            assert [row for _, row in await store.rows.pending(seq + 1, 0, 10)] == rows(3)
+            assert [row for _, row in await store.rows.pending(other, 0, 10)] == rows(3)
 
         self.tell(tmp_path, story)
 
@@ -297,7 +323,7 @@ class MetadataContract:
             assert await store.rows.leftovers() == []
             await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
             assert await store.rows.leftovers() == [seq]
-            await store.rows.clear(seq)
+            await store.rows.clear_ended(seq)
             assert await store.rows.leftovers() == []
 
         self.tell(tmp_path, story)
@@ -448,12 +474,14 @@ class MetadataContract:
                 "failed": {"status": "failed", "failed_at": 9},
                 "recent": {"status": "completed", "completed_at": 10},
                 "running": {"status": "in_progress"},
-                "with rows": {"status": "cancelled", "cancelled_at": 9},
+                "with rows": {},
                 "newest": {"status": "expired", "expired_at": 9},
             }.items():
-                added = await store.batches.add(batch(name, **fields))
                 if name == "with rows":
-                    await store.rows.add(added.seq, rows(1))
+                    await owned_batch(store, 1, name=name, priority=1)
+                    await store.batches.change(name, {"status": "cancelled", "cancelled_at": 9}, expected="in_progress")
+                else:
+                    await store.batches.add(batch(name, **fields))
             assert await store.batches.prune(10) == 2
             assert await store.batches.prune(10) == 0
             page = await store.batches.page(after=None, limit=10)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.storage.blobs import CHUNK_BYTES, LocalBlobStore
+from gristmill.storage.errors import BlobLost
 from gristmill.storage.lock import folder_lock
-from gristmill.storage.protocol import BlobLost
 from gristmill.user_error import UserError
 
 

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from dying_process import run_until_statement
 from sqlalchemy import Connection
 
-from gristmill.storage.protocol import StorageError
+from gristmill.storage.errors import StorageError
 from gristmill.storage.sql import database as sql_database
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import metadata

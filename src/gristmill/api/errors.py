@@ -10,7 +10,7 @@ from gristmill.api.idempotency import first_answer
 from gristmill.engines.errors import EngineError
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
-from gristmill.storage.protocol import BlobLost, KeyUsed, StorageError, UnknownCursor
+from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, clip, server_error
 

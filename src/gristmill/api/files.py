@@ -18,8 +18,8 @@ from gristmill.api.exchange import host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
 from gristmill.api.incoming import IncomingFile, expiry
 from gristmill.api.multipart import read_form
+from gristmill.storage.errors import StorageError
 from gristmill.storage.housekeeping import erase_deleted
-from gristmill.storage.protocol import StorageError
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.common import ListPage

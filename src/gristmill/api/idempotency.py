@@ -10,7 +10,7 @@ import time
 
 from fastapi import Request, Response
 
-from gristmill.storage.protocol import KeyUsed
+from gristmill.storage.errors import KeyUsed
 from gristmill.storage.records import UsedKey
 from gristmill.wire.errors import ApiError
 

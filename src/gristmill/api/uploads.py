@@ -17,8 +17,9 @@ from gristmill.api.files import present as present_file
 from gristmill.api.idempotency import used_key
 from gristmill.api.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry
 from gristmill.api.multipart import read_form
+from gristmill.storage.errors import BlobLost
 from gristmill.storage.housekeeping import drop_parts
-from gristmill.storage.protocol import BlobLost, Storage
+from gristmill.storage.protocol import Storage
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, file_blob, part_blob
 from gristmill.wire.errors import ApiError, clip, not_found, too_large
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart

@@ -23,16 +23,17 @@ _WHY_NEVER_RUN = {
 
 
 async def finalize(
-    storage: Storage, batch: BatchRecord, status: str, now: int, errors: list[BatchError] | None = None
+    storage: Storage, batch: BatchRecord, owner: str, status: str, now: int, errors: list[BatchError] | None = None
 ) -> bool:
     """End the batch as ``status``: every row goes into exactly one of its two files. ``errors`` say why it failed.
+    Raises LeaseLost where ``owner`` does not hold the batch any more.
 
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
     """
     unrun = _WHY_NEVER_RUN.get(status, output_lines.EXPIRED)
     async with (
-        _new_file(storage, batch, "output", now) as write_output,
-        _new_file(storage, batch, "error", now) as write_error,
+        _new_file(storage, batch, owner, "output", now) as write_output,
+        _new_file(storage, batch, owner, "error", now) as write_error,
     ):
         output = await write_output(_output_lines(storage, batch))
         error = await write_error(_error_lines(storage, batch, unrun))
@@ -40,18 +41,23 @@ async def finalize(
         changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
         if errors:
             changes["errors"] = errors
-        if not await storage.metadata.batches.change(batch.id, changes, expected=batch.status, files=files):
+        batches = storage.metadata.batches
+        if not await batches.change(batch.id, changes, expected=batch.status, owner=owner, files=files):
             return False
-    await storage.metadata.rows.clear(batch.seq)
+    await storage.metadata.rows.clear_ended(batch.seq)
     return True
 
 
 @contextlib.asynccontextmanager
 async def _new_file(
-    storage: Storage, batch: BatchRecord, kind: str, now: int
+    storage: Storage, batch: BatchRecord, owner: str, kind: str, now: int
 ) -> AsyncIterator[Callable[[AsyncIterator[bytes]], Awaitable[FileRecord | None]]]:
-    """Writes lines as one result file, under an id that is the same at every try; None if there is no line."""
-    file_id = output_lines.stable_id("file-", batch.id, kind)
+    """Writes lines as one result file; None if there is no line.
+
+    Its id is the same at every try of one owner, and another's for another owner: who has lost the batch and does not
+    know it yet cannot write over, or free, the bytes of whoever ended it.
+    """
+    file_id = output_lines.stable_id("file-", batch.id, kind, owner)
     lifetime = batch.output_file_lifetime or FILE_LIFETIME
     async with storage.new_blobs.begin(file_blob(file_id)) as write_blob:
 

@@ -18,7 +18,8 @@ from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.storage.answers import AnswerStore
-from gristmill.storage.protocol import BlobLost, Storage
+from gristmill.storage.errors import BlobLost
+from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
@@ -128,14 +129,14 @@ class Runner:
         log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
 
     async def _read_input(self, plan: bool) -> Validation:
-        place = self._workplace
-        return await validate(
-            self._storage, self.batch, self._dispatcher.models, place.limits, place.scratch if plan else None
-        )
+        place, models = self._workplace, self._dispatcher.models
+        scratch = place.scratch if plan else None
+        return await validate(self._storage, self.batch, place.owner, models, place.limits, scratch)
 
     async def _reject(self, errors: list[BatchError]) -> None:
-        await self._change(lifecycle.rejected(errors, _now()))
-        await self._storage.metadata.rows.clear(self.batch.seq)
+        if not await self._change(lifecycle.rejected(errors, _now())):
+            return
+        await self._storage.metadata.rows.clear_ended(self.batch.seq)
         log.info("batch rejected", batch=self.batch.id, errors=len(errors))
 
     async def _fail(self, reason: str) -> None:
@@ -144,8 +145,7 @@ class Runner:
         errors = [BatchError("input_file_lost", f"The input file cannot be read any more. {reason}", param="file_id")]
         if self.batch.in_progress_at is None:
             await self._reject(errors)
-        elif self.batch.status == lifecycle.IN_PROGRESS:
-            await finalize(self._storage, self.batch, lifecycle.FAILED, _now(), errors)
+        elif self.batch.status == lifecycle.IN_PROGRESS and await self._finalize(lifecycle.FAILED, errors):
             log.error("batch failed", batch=self.batch.id, reason=reason)
 
     async def _execute(self) -> None:
@@ -173,13 +173,16 @@ class Runner:
         if self.batch.status == lifecycle.IN_PROGRESS and status == lifecycle.COMPLETED:
             await self._change(lifecycle.all_rows_done(_now()))
             return
-        if await finalize(self._storage, self.batch, status, _now()):
+        if await self._finalize(status):
             counts = {
                 "completed": self.batch.completed,
                 "failed": self.batch.failed,
                 "total": self.batch.total,
             }
             log.info("batch ended", batch=self.batch.id, status=status, **counts)
+
+    async def _finalize(self, status: str, errors: list[BatchError] | None = None) -> bool:
+        return await finalize(self._storage, self.batch, self._workplace.owner, status, _now(), errors)
 
     async def _learn_rows(self) -> bool:
         """The batch ends before its validation: every line still has to be in a file, so find out what they are."""
@@ -193,7 +196,11 @@ class Runner:
         return known
 
     async def _change(self, changes: dict[str, object]) -> bool:
-        return await self._storage.metadata.batches.change(self.batch.id, changes, expected=self.batch.status)
+        """False where the status has changed meanwhile."""
+        batch = self.batch
+        return await self._storage.metadata.batches.change(
+            batch.id, changes, expected=batch.status, owner=self._workplace.owner
+        )
 
     async def _reload(self) -> bool:
         """False where the batch has ended and been forgotten since."""

@@ -19,7 +19,8 @@ from gristmill.batches.runner import Runner, Workplace
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
-from gristmill.storage.protocol import LeaseLost, Storage, StorageError
+from gristmill.storage.errors import LeaseLost, StorageError
+from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger

@@ -41,11 +41,11 @@ class Validation(NamedTuple):
 
 
 async def validate(
-    storage: Storage, batch: BatchRecord, models: dict[str, str], limits: Limits, scratch: Path | None
+    storage: Storage, batch: BatchRecord, owner: str, models: dict[str, str], limits: Limits, scratch: Path | None
 ) -> Validation:
     """Index the batch's rows, find its errors, and store the order to run in. Repeatable: what an earlier try stored is
     dropped first. ``models`` are the names that lines may ask for, each with the model's own. ``scratch`` is a folder
-    for planning; None: nothing is planned."""
+    for planning; None: nothing is planned. Raises LeaseLost where ``owner`` does not hold the batch any more."""
     refusal, size = await _look_at_file(storage, batch)
     if refusal is not None:
         return Validation(0, None, [refusal])
@@ -61,18 +61,18 @@ async def validate(
             except OSError as error:
                 failure = f"There is no folder for planning: {error}"
         try:
-            found = await _index(storage, batch, source)
+            found = await _index(storage, batch, owner, source)
         except ReaderDied as died:
             # Once more without planning, and in this process: whatever killed it, memory most likely, is not repeated.
             failure = str(died)
             log.error("input is read again", batch=batch.id, reason=failure)
             source.folder = None
-            found = await _index(storage, batch, source)
+            found = await _index(storage, batch, owner, source)
         if found.errors:
             return Validation(found.total, found.model, found.errors)
         if scratch is None:
             return Validation(found.total, found.model, [])
-        plan = await _store_plan(storage, batch, found.plan, failure or found.plan_failure)
+        plan = await _store_plan(storage, batch, owner, found.plan, failure or found.plan_failure)
     return Validation(found.total, found.model, [], plan)
 
 
@@ -91,15 +91,15 @@ async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchErro
     return None, file.bytes
 
 
-async def _index(storage: Storage, batch: BatchRecord, source: InputToRead) -> InputRead:
+async def _index(storage: Storage, batch: BatchRecord, owner: str, source: InputToRead) -> InputRead:
     rows = storage.metadata.rows
-    await rows.clear(batch.seq)
+    await rows.clear(batch.seq, owner)
     async with contextlib.aclosing(read_input(source, storage.blobs)) as frames:
         async for frame in frames:
             match frame:
                 case Indexed(added):
                     for start in range(0, len(added), _GROUP):
-                        await rows.add(batch.seq, added[start : start + _GROUP])
+                        await rows.add(batch.seq, owner, added[start : start + _GROUP])
                 case InputRead():
                     await _complete_errors(storage, batch, source.limits, frame)
                     return frame
@@ -119,17 +119,19 @@ async def _complete_errors(storage: Storage, batch: BatchRecord, limits: Limits,
         found.errors.append(BatchError("invalid_request", message))
 
 
-async def _store_plan(storage: Storage, batch: BatchRecord, plan: PlanFiles | None, failure: str | None) -> BatchPlan:
+async def _store_plan(
+    storage: Storage, batch: BatchRecord, owner: str, plan: PlanFiles | None, failure: str | None
+) -> BatchPlan:
     """Nothing but ``rows.clear`` undoes it."""
     if plan is None:
         log.error("rows run in the order of their lines", batch=batch.id, reason=failure)
         return BatchPlan(failure=failure)
     place = 1
     async for lines in _numbers(plan.order):
-        await storage.metadata.rows.arrange(batch.seq, place, lines)
+        await storage.metadata.rows.arrange(batch.seq, owner, place, lines)
         place += len(lines)
     async for pairs in _numbers(plan.duplicates):
-        await storage.metadata.rows.follow(batch.seq, list(zip(pairs[::2], pairs[1::2], strict=True)))
+        await storage.metadata.rows.follow(batch.seq, owner, list(zip(pairs[::2], pairs[1::2], strict=True)))
     return plan.summary
 
 

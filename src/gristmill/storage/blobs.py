@@ -14,9 +14,9 @@ from typing import Any
 import obstore
 from obstore.store import LocalStore
 
+from gristmill.storage.errors import BlobLost, DiskFull
 from gristmill.storage.pressure import UnderPressure, is_pressure, patiently
 from gristmill.storage.private import make_private, private_folder
-from gristmill.storage.protocol import BlobLost, DiskFull
 
 #: Bytes held at a time while a blob is streamed.
 CHUNK_BYTES = 4 * 1024 * 1024

@@ -32,7 +32,7 @@ async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int |
 
 async def tidy(storage: Storage, now: int) -> None:
     for batch_seq in await storage.metadata.rows.leftovers():
-        await storage.metadata.rows.clear(batch_seq)
+        await storage.metadata.rows.clear_ended(batch_seq)
     for upload_id in await storage.metadata.uploads.overdue(now):
         if await storage.metadata.uploads.end(upload_id, "expired"):
             await drop_parts(storage, upload_id)

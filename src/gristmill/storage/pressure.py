@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gristmill.storage.protocol import StorageError
+from gristmill.storage.errors import StorageError
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@
 2. A row has at most one result, and is counted once.
 3. No result means that running the row again is safe: nothing has been counted for it.
 4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who lost it stores nothing.
+   Whatever takes an ``owner`` checks the lease in the step that stores, and raises LeaseLost.
 5. Everything after the last result is a pure function of what is stored: files may be written again, and are the same.
 
 Every method happens whole or not at all. What frees space or changes a batch's status (delete, erase, end, change,
@@ -31,35 +32,6 @@ from gristmill.storage.records import (
     UploadRecord,
     UsedKey,
 )
-
-
-class LeaseLost(Exception):
-    """Another runner owns the batch now; what was about to be stored was not."""
-
-
-class StorageError(Exception):
-    """The disk or the database refuses; the message says what to do."""
-
-
-class DiskFull(StorageError):
-    """There is no room for what was to be written."""
-
-
-class BlobLost(StorageError):
-    """Bytes that a record names are gone, or there are fewer than it says. No retry brings them back."""
-
-
-class UnknownCursor(Exception):
-    """``after`` names nothing in the list."""
-
-
-class KeyUsed(Exception):
-    """The idempotency key ``given`` was used in the last 24 hours, as ``first`` says; nothing was stored now."""
-
-    def __init__(self, given: UsedKey, first: UsedKey) -> None:
-        super().__init__(given.key)
-        self.given = given
-        self.first = first
 
 
 class IdempotencyKeys(Protocol):
@@ -133,8 +105,17 @@ class Batches(Protocol):
         """Newest first, without their ``defaults``."""
         ...
 
-    async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
-        """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False."""
+    async def change(
+        self,
+        batch_id: str,
+        changes: Changes,
+        *,
+        expected: str,
+        owner: str | None = None,
+        files: Sequence[FileRecord] = (),
+    ) -> bool:
+        """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False. Without an
+        ``owner`` for whoever may change a batch that another works on."""
         ...
 
     async def prune(self, ended_before: int) -> int:
@@ -165,25 +146,29 @@ class Batches(Protocol):
 
 
 class Rows(Protocol):
-    async def add(self, batch_seq: int, rows: Sequence[Row]) -> None: ...
+    async def add(self, batch_seq: int, owner: str, rows: Sequence[Row]) -> None: ...
     async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
         """Line and custom_id of every row whose custom_id an earlier row has, in line order."""
         ...
 
-    async def clear(self, batch_seq: int) -> None:
-        """Drop rows and results: validation starts again, or the batch has ended and its files are written."""
+    async def clear(self, batch_seq: int, owner: str) -> None:
+        """Drop rows and results: validation starts again."""
+        ...
+
+    async def clear_ended(self, batch_seq: int) -> None:
+        """Drop rows and results of a batch that has ended, whoever owns it: its files are written."""
         ...
 
     async def leftovers(self) -> list[int]:
-        """Ended batches that still have rows: a kill came between their end and ``clear``."""
+        """Ended batches that still have rows: a kill came between their end and ``clear_ended``."""
         ...
 
-    async def arrange(self, batch_seq: int, place: int, lines: Sequence[int]) -> None:
+    async def arrange(self, batch_seq: int, owner: str, place: int, lines: Sequence[int]) -> None:
         """``lines`` run at the places from ``place`` on, counted from 1. Where no line of a batch has a place, rows run
         in the order of their lines; else every line but the followers needs one. Once only after ``clear``."""
         ...
 
-    async def follow(self, batch_seq: int, followers: Sequence[tuple[int, int]]) -> None:
+    async def follow(self, batch_seq: int, owner: str, followers: Sequence[tuple[int, int]]) -> None:
         """Pairs of a line and the one whose answer it gets. Once only after ``clear``."""
         ...
 
@@ -196,7 +181,7 @@ class Rows(Protocol):
         ...
 
     async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:
-        """Store results and count them, in one step. Raises LeaseLost, storing nothing."""
+        """Store results and count them, in one step."""
         ...
 
     async def succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[tuple[int, bytes]]: ...

@@ -29,6 +29,7 @@ from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, F
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
+from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, rows
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
@@ -111,11 +112,21 @@ class SqlBatches:
         )
         return RecordPage([_record(row) for row in found], more)
 
-    async def change(self, batch_id: str, changes: Changes, *, expected: str, files: Sequence[FileRecord] = ()) -> bool:
+    async def change(
+        self,
+        batch_id: str,
+        changes: Changes,
+        *,
+        expected: str,
+        owner: str | None = None,
+        files: Sequence[FileRecord] = (),
+    ) -> bool:
         values = msgspec.to_builtins(changes)
         statement = update(batches).where(batches.c.id == batch_id, batches.c.status == expected).values(**values)
 
         def work(connection: Connection) -> bool:
+            if owner is not None:
+                require_lease(connection, batches.c.id == batch_id, owner)
             if connection.execute(statement).rowcount == 0:
                 return False
             for file in files:

@@ -17,8 +17,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from gristmill.storage.errors import DiskFull, StorageError
 from gristmill.storage.pressure import UnderPressure, patiently
-from gristmill.storage.protocol import DiskFull, StorageError
 from gristmill.storage.reserve import Reserve
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 
-from gristmill.storage.protocol import UnknownCursor
+from gristmill.storage.errors import UnknownCursor
 from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, UsedKey, file_blob
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database

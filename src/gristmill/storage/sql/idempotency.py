@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select
 
-from gristmill.storage.protocol import KeyUsed
+from gristmill.storage.errors import KeyUsed
 from gristmill.storage.records import KEY_LIFETIME_SECONDS, UsedKey
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import idempotency_keys

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
 
-from gristmill.storage.protocol import LeaseLost
 from gristmill.storage.records import TERMINAL_STATUSES, ErrorRow, Follower, PendingRow, Result, Row
 from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, results, rows, run_order
 
 #: Rows dropped in one transaction: other writers get their turn in between.
@@ -89,42 +90,45 @@ class SqlRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, batch_seq: int, new: Sequence[Row]) -> None:
+    async def add(self, batch_seq: int, owner: str, new: Sequence[Row]) -> None:
         values = [
             {"batch": batch_seq, "line": row.line, "custom_id": row.custom_id, "offset": row.offset,
              "length": row.length}
             for row in new
         ]  # fmt: skip
-        if values:
-            await self._database.write(lambda connection: connection.execute(insert(rows), values))
+        await self._store(batch_seq, owner, insert(rows), values)
 
     async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
         values = {"batch": batch_seq, "limit": limit}
         found = await self._database.read(lambda connection: connection.execute(_DUPLICATES, values).all())
         return [(line, custom_id) for line, custom_id in found]
 
-    async def clear(self, batch_seq: int) -> None:
+    async def clear(self, batch_seq: int, owner: str) -> None:
+        await self._clear(batch_seq, owner)
+
+    async def clear_ended(self, batch_seq: int) -> None:
+        await self._clear(batch_seq, None)
+
+    async def _clear(self, batch_seq: int, owner: str | None) -> None:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
         # As a write, so that it comes after rows that are being added, though their caller no longer waits for them.
         last_line = await self._database.write(lambda connection: connection.scalar(last)) or 0
         # At most as many places as lines.
         for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
-            await self._database.write(functools.partial(_clear, batch_seq, upto))
+            await self._database.write(functools.partial(_clear, batch_seq, owner, upto))
 
     async def leftovers(self) -> list[int]:
         some_row = exists().where(rows.c.batch == batches.c.seq)
         query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def arrange(self, batch_seq: int, place: int, lines: Sequence[int]) -> None:
+    async def arrange(self, batch_seq: int, owner: str, place: int, lines: Sequence[int]) -> None:
         places = [{"batch": batch_seq, "place": i, "line": line} for i, line in enumerate(lines, place)]
-        if places:
-            await self._database.write(functools.partial(_execute, insert(run_order), places))
+        await self._store(batch_seq, owner, insert(run_order), places)
 
-    async def follow(self, batch_seq: int, followers: Sequence[tuple[int, int]]) -> None:
+    async def follow(self, batch_seq: int, owner: str, followers: Sequence[tuple[int, int]]) -> None:
         values = [{"of": batch_seq, "at": line, "first": original} for line, original in followers]
-        if values:
-            await self._database.write(functools.partial(_execute, _FOLLOW, values))
+        await self._store(batch_seq, owner, _FOLLOW, values)
 
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
         values = {"batch": batch_seq, "after": after_place, "limit": limit}
@@ -161,7 +165,7 @@ class SqlRows:
         succeeded = sum(result.succeeded for result in new)
         count = (
             update(batches)
-            .where(batches.c.seq == batch_seq, batches.c.lease_owner == owner)
+            .where(batches.c.seq == batch_seq)
             .values(
                 completed=batches.c.completed + succeeded,
                 failed=batches.c.failed + len(new) - succeeded,
@@ -174,8 +178,8 @@ class SqlRows:
         )
 
         def work(connection: Connection) -> None:
-            if connection.execute(count).rowcount == 0:
-                raise LeaseLost(owner)
+            require_lease(connection, batches.c.seq == batch_seq, owner)
+            connection.execute(count)
             connection.execute(insert(results), values)
 
         await self._database.write(work)
@@ -190,12 +194,18 @@ class SqlRows:
         found = await self._database.read(lambda connection: connection.execute(_NOT_SUCCEEDED, values).all())
         return [ErrorRow(*row) for row in found]
 
+    async def _store(self, batch_seq: int, owner: str, statement: Executable, values: list[dict[str, Any]]) -> None:
+        def work(connection: Connection) -> None:
+            require_lease(connection, batches.c.seq == batch_seq, owner)
+            connection.execute(statement, values)
 
-def _execute(statement: Executable, values: list[dict[str, int]], connection: Connection) -> None:
-    connection.execute(statement, values)
+        if values:
+            await self._database.write(work)
 
 
-def _clear(batch_seq: int, upto_line: int, connection: Connection) -> None:
+def _clear(batch_seq: int, owner: str | None, upto_line: int, connection: Connection) -> None:
+    if owner is not None:
+        require_lease(connection, batches.c.seq == batch_seq, owner)
     connection.execute(delete(run_order).where(run_order.c.batch == batch_seq, run_order.c.place <= upto_line))
     for table in (results, rows):
         connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))

@@ -1,0 +1,34 @@
+"""What storage raises. Those that a person can mend say how."""
+
+from __future__ import annotations
+
+from gristmill.storage.records import UsedKey
+
+
+class LeaseLost(Exception):
+    """Another runner owns the batch now; what was about to be stored was not."""
+
+
+class StorageError(Exception):
+    """The disk or the database refuses; the message says what to do."""
+
+
+class DiskFull(StorageError):
+    """There is no room for what was to be written."""
+
+
+class BlobLost(StorageError):
+    """Bytes that a record names are gone, or there are fewer than it says. No retry brings them back."""
+
+
+class UnknownCursor(Exception):
+    """``after`` names nothing in the list."""
+
+
+class KeyUsed(Exception):
+    """The idempotency key ``given`` was used in the last 24 hours, as ``first`` says; nothing was stored now."""
+
+    def __init__(self, given: UsedKey, first: UsedKey) -> None:
+        super().__init__(given.key)
+        self.given = given
+        self.first = first

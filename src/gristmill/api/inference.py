@@ -88,6 +88,7 @@ def _backend(dispatcher: Dispatcher) -> Backend:
 
 def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
     blank = ChatCompletionChunk(id=new_id("chatcmpl-"), created=now(), model=request.model, choices=[])
+    legacy = chat.asks_for_functions(request)
 
     def chunk(*choices: ChunkChoice) -> msgspec.Struct:
         return msgspec.structs.replace(blank, choices=list(choices))
@@ -96,8 +97,10 @@ def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
         if piece is None:
             return [chunk(ChunkChoice(i, Delta(role="assistant", content=""))) for i in range(request.n or 1)]
         if isinstance(piece, ChoiceDelta):
-            return [chunk(ChunkChoice(piece.index, Delta(content=piece.text)))]
-        ends = [chunk(ChunkChoice(i, Delta(), choice.finish_reason)) for i, choice in enumerate(piece.choices)]
+            said = chat.delta(piece, legacy=legacy)
+            return [chunk(ChunkChoice(piece.index, said, logprobs=chat.delta_logprobs(piece)))]
+        reasons = [chat.finish_reason(choice, legacy=legacy) for choice in piece.choices]
+        ends = [chunk(ChunkChoice(i, Delta(), reason)) for i, reason in enumerate(reasons)]
         if request.stream_options and request.stream_options.include_usage:
             totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)
             ends.append(msgspec.structs.replace(blank, usage=totals))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gristmill.engines.protocol import Choice, Completion
+from gristmill.engines.protocol import Choice, ChoiceDelta, Completion
 from gristmill.inference import forwarding
 from gristmill.inference.answer import Answer, Backend, cannot_store, new_id, now, usage
 from gristmill.wire.chat import (
@@ -13,6 +13,7 @@ from gristmill.wire.chat import (
     ChatCompletion,
     ChatCompletionRequest,
     ChoiceLogprobs,
+    Delta,
 )
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import decode
@@ -38,27 +39,59 @@ def parse(body: bytes) -> ChatCompletionRequest:
 async def answer(body: bytes, backend: Backend) -> Answer:
     if backend.forward is not None:
         return await forwarding.answer(forwarding.chat_request(PATH, body), backend.forward)
-    completion = await backend.complete(parse(body))
+    request = parse(body)
+    completion = await backend.complete(request)
     tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
-    return Answer(chat_completion(completion), *tokens)
+    return Answer(chat_completion(completion, legacy=asks_for_functions(request)), *tokens)
 
 
-def chat_completion(completion: Completion) -> ChatCompletion:
+def asks_for_functions(request: ChatCompletionRequest) -> bool:
+    """Whether the answer's calls are wanted under the deprecated name, ``function_call``."""
+    return bool(request.functions)
+
+
+def chat_completion(completion: Completion, *, legacy: bool = False) -> ChatCompletion:
+    """``legacy``: a call is a ``function_call``; see ``asks_for_functions``."""
     return ChatCompletion(
         id=new_id("chatcmpl-"),
         created=now(),
         model=completion.model,
-        choices=[_choice(index, choice) for index, choice in enumerate(completion.choices)],
+        choices=[_choice(index, choice, legacy) for index, choice in enumerate(completion.choices)],
         usage=usage(
             completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens, completion.forced_tokens
         ),
     )
 
 
-def _choice(index: int, choice: Choice) -> ChatChoice:
+def _choice(index: int, choice: Choice, legacy: bool) -> ChatChoice:
+    message = AssistantMessage(content=choice.text if choice.text or not choice.tool_calls else None)
+    if choice.tool_calls and legacy:
+        message.function_call = choice.tool_calls[0].function
+    elif choice.tool_calls:
+        message.tool_calls = list(choice.tool_calls)
+    if choice.reasoning is not None:
+        message.reasoning_content = choice.reasoning
     return ChatChoice(
         index=index,
-        message=AssistantMessage(content=choice.text),
-        finish_reason=choice.finish_reason,
+        message=message,
+        finish_reason=finish_reason(choice, legacy=legacy),
         logprobs=None if choice.logprobs is None else ChoiceLogprobs(content=choice.logprobs),
     )
+
+
+def finish_reason(choice: Choice, *, legacy: bool) -> str:
+    return "function_call" if legacy and choice.finish_reason == "tool_calls" else choice.finish_reason
+
+
+def delta(piece: ChoiceDelta, *, legacy: bool) -> Delta:
+    """What a stream's chunk says of a piece of one choice."""
+    found = Delta(content=piece.text or None, reasoning_content=piece.reasoning or None)
+    if piece.tool_calls and legacy:
+        found.function_call = piece.tool_calls[0].function
+    elif piece.tool_calls:
+        found.tool_calls = list(piece.tool_calls)
+    return found
+
+
+def delta_logprobs(piece: ChoiceDelta) -> ChoiceLogprobs | None:
+    return None if piece.logprobs is None else ChoiceLogprobs(content=piece.logprobs)

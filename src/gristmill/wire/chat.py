@@ -7,6 +7,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gristmill.wire.common import CompletionUsage
+from gristmill.wire.tools import (
+    FunctionCall,
+    FunctionCallDelta,
+    FunctionChoice,
+    FunctionDefinition,
+    FunctionTool,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoice,
+)
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 TopP = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -37,11 +47,13 @@ class Message(msgspec.Struct, omit_defaults=True):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
-    function_call: Any = None
+    function_call: FunctionCall | None = None
     refusal: str | None = None
     audio: Any = None
+    # What the model thought before this answer; the field is DeepSeek's, and vLLM's.
+    reasoning_content: str | None = None
 
     def text(self) -> str:
         """The text of the message; parts that are not text are the engine's to refuse."""
@@ -74,11 +86,11 @@ class ChatCompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_def
     # vLLM's and transformers' names: may the prompt open an answer, or does it continue the last message?
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[Any] | None = None
-    function_call: Any = None
+    functions: list[FunctionDefinition] | None = None
+    function_call: FunctionChoice | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
     modalities: list[str] | None = None
@@ -119,9 +131,14 @@ class ChoiceLogprobs(msgspec.Struct):
 
 
 class AssistantMessage(msgspec.Struct):
+    """``content`` is null where the model only calls tools. ``function_call`` answers the deprecated ``functions``."""
+
     content: str | None
     refusal: str | None = None
     role: str = "assistant"
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: FunctionCall | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct):
@@ -144,6 +161,9 @@ class ChatCompletion(msgspec.Struct):
 class Delta(msgspec.Struct, omit_defaults=True):
     role: str | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionCallDelta | None = None
+    reasoning_content: str | None = None
 
 
 class ChunkChoice(msgspec.Struct):

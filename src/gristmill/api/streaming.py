@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +14,10 @@ from starlette.types import Receive, Scope, Send
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import ChoiceDelta, Completion, ForwardedAnswer, ForwardRequest, Request
+from gristmill.inference.bridge import Translator, in_words_of
+from gristmill.inference.chat_reading import StreamReader
 from gristmill.inference.failures import api_error
+from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
 
@@ -48,6 +51,31 @@ async def forward_stream(dispatcher: Dispatcher, request: ForwardRequest) -> Res
         queue,
         lambda first: _forwarded_events(first, queue),
     )
+
+
+async def bridged_stream(
+    dispatcher: Dispatcher,
+    asked: ChatCompletionRequest | ForwardRequest,
+    translator: Translator,
+    names: Mapping[str, str],
+) -> Response:
+    """Answer with the events of another dialect than OpenAI's chat completions, see ``inference/bridge.py``."""
+    queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
+
+    async def work() -> Completion:
+        with in_words_of(names):
+            if not isinstance(asked, ForwardRequest):
+                return await dispatcher.complete_once(asked, queue.put_nowait)
+            reader = StreamReader(asked.model)
+
+            def read(event: bytes) -> None:
+                for delta in reader.read(event):
+                    queue.put_nowait(delta)
+
+            await dispatcher.forward_once(asked, read)
+            return reader.completion()
+
+    return await _streamed(work, queue, lambda first: _translated(first, queue, translator))
 
 
 async def _streamed(
@@ -114,6 +142,25 @@ async def _forwarded_events(
         event = await queue.get()
     if isinstance(event, EngineError):
         yield _event(encode(api_error(event).response()))
+
+
+async def _translated(
+    first: Piece, queue: asyncio.Queue[Piece | EngineError], translator: Translator
+) -> AsyncIterator[bytes]:
+    for event in translator.begin():
+        yield _named_event(event)
+    piece: Piece | EngineError = first
+    while isinstance(piece, ChoiceDelta):
+        for event in translator.delta(piece):
+            yield _named_event(event)
+        piece = await queue.get()
+    last = translator.failed(api_error(piece)) if isinstance(piece, EngineError) else translator.finish(piece)
+    for event in last:
+        yield _named_event(event)
+
+
+def _named_event(event: msgspec.Struct) -> bytes:
+    return b"event: " + str(event.__struct_config__.tag).encode() + b"\n" + _event(encode(event))
 
 
 def _event(data: bytes) -> bytes:

@@ -30,6 +30,8 @@ class Choice(msgspec.Struct, frozen=True):
     logprobs: list[TokenLogprob] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
+    #: What the model says instead of an answer that it refuses to give; only servers tell it from other text.
+    refusal: str | None = None
 
 
 class ChoiceDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,6 +42,7 @@ class ChoiceDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: list[TokenLogprob] | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
     reasoning: str = ""
+    refusal: str = ""
 
 
 #: Called with each piece of an answer as it is decoded, in order within a choice; for streaming.
@@ -49,7 +52,8 @@ OnDelta = Callable[[ChoiceDelta], None]
 class Completion(msgspec.Struct, frozen=True):
     """``cached_tokens`` counts the prompt tokens whose KV state was reused; None where it is not reported.
 
-    ``forced_tokens`` counts the completion tokens that a grammar left no choice about, so that they were not decoded.
+    ``forced_tokens`` counts the completion tokens that a grammar left no choice about, so that they were not decoded;
+    ``reasoning_tokens`` those of the reasoning, where it is reported.
     """
 
     model: str
@@ -58,6 +62,7 @@ class Completion(msgspec.Struct, frozen=True):
     completion_tokens: int
     cached_tokens: int | None = None
     forced_tokens: int = 0
+    reasoning_tokens: int | None = None
 
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])

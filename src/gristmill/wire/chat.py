@@ -115,14 +115,14 @@ class ChatCompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_def
 class TopLogprob(msgspec.Struct):
     token: str
     logprob: float
-    bytes: list[int] | None
+    bytes: list[int] | None = None
 
 
 class TokenLogprob(msgspec.Struct):
     token: str
     logprob: float
-    bytes: list[int] | None
-    top_logprobs: list[TopLogprob]
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = []
 
 
 class ChoiceLogprobs(msgspec.Struct):

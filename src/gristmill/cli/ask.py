@@ -17,6 +17,7 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: a server is asked without an engine.
+    from gristmill.dispatch.dispatcher import Dispatcher
     from gristmill.engines.protocol import Completion
     from gristmill.engines.registry import EngineSettings
     from gristmill.wire.chat import ChatCompletionRequest
@@ -124,14 +125,13 @@ async def _ask_engine(
     return completion.choices[0].finish_reason
 
 
-async def _streamed(dispatcher: Any, request: ChatCompletionRequest, write: Callable[[str], None]) -> Completion:
+async def _streamed(dispatcher: Dispatcher, request: ChatCompletionRequest, write: Callable[[str], None]) -> Completion:
     """Whatever ``write`` raises ends the request, not the engine that decodes."""
     pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def answer() -> Completion:
         try:
-            found: Completion = await dispatcher.complete_once(request, lambda _, text: pieces.put_nowait(text))
-            return found
+            return await dispatcher.complete_once(request, lambda delta: pieces.put_nowait(delta.text))
         finally:
             pieces.put_nowait(None)
 

@@ -138,7 +138,7 @@ def test_a_cell_no_model_can_read_is_the_error_of_its_row(folder):
         (("table.csv", *RUBRIC, "-o", "out.xlsx"), "name a file that ends in .csv"),
         (("table.csv", *RUBRIC), "-o OUTPUT"),
         (("table.csv", *RUBRIC, "-o", "no/out.csv"), "There is no folder no"),
-        (("table.csv", *RUBRIC, "-o", "table.csv"), "table.csv exists already"),
+        (("table.csv", *RUBRIC, "-o", "table.csv"), "would be written over what is read"),
         (("table.csv", *RUBRIC, "-o", "out.csv", "--name", "years"), "a column 'years' already"),
         (("table.csv", *RUBRIC, "-o", "out.csv", "--method", "guess"), "labels or generate"),
         (("table.csv", *RUBRIC, "-o", "out.csv", "--row", "{{ age }}"), "the column 'age'"),

@@ -44,6 +44,8 @@ class JobFolder:
         self._lock = -1
         #: Whether the folder is there, and ours: once it is removed, the next one of this name is somebody else's.
         self._ours = False
+        #: Whether the same job has been done before, and only its output is no longer there.
+        self._taken_away = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -62,10 +64,13 @@ class JobFolder:
     def begun(self) -> bool:
         return (self.path / NOTE).exists()
 
-    def check_output(self, overwrite: bool) -> None:
-        """Raises UserError where the output exists and is no part of this job."""
-        if self._output.exists() and not self.begun() and not overwrite:
-            raise UserError(f"{self._output} exists already: choose another name, or replace it with --overwrite.")
+    def check_output(self, overwrite: bool, *beside: Path) -> None:
+        """Raises UserError where the output, or what is written ``beside`` it, exists and is no part of this job."""
+        if overwrite or self._taken_away or self.begun():
+            return
+        for path in (self._output, *beside):
+            if path.exists():
+                raise UserError(f"{path} exists already: choose another name, or replace it with --overwrite.")
 
     def keep_input(self, stream: BinaryIO | None) -> tuple[Path, str]:
         """An input that can be read only once, kept for as long as there is something to go on from; and its SHA-256.
@@ -103,8 +108,10 @@ class JobFolder:
         found = self._read_ending()
         if found is None:
             return None
-        if found.identity == msgspec.to_builtins(identity) and self._output.exists():
-            return found
+        if found.identity == msgspec.to_builtins(identity):
+            if self._output.exists():
+                return found
+            self._taken_away = True
         self._remove_ended(_INPUT)
         self._acquire()
         return None

@@ -11,6 +11,7 @@ import typer
 
 from gristmill.cli import config, jsonl, show, show_plan
 from gristmill.cli.progress_view import ProgressView
+from gristmill.cli.targets import check_targets
 from gristmill.planning.token_arithmetic import JobSize, bills
 from gristmill.scratch import scratch_folder
 from gristmill.user_error import UserError
@@ -71,8 +72,7 @@ def plan(
     from gristmill.planning.token_bill import Prices
 
     jsonl.check_readable(input_file)
-    if html is not None and not html.parent.is_dir():
-        raise UserError(f"There is no folder {html.parent} for the page: create it first.")
+    check_targets({"page": html}, [input_file, defaults])
     endpoint, read_defaults = jsonl.first_endpoint(input_file), jsonl.read_defaults(defaults)
     read_tokenizer = _tokenizer(tokenizer)
     found = _plan_file(input_file, endpoint, read_defaults)

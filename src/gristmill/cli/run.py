@@ -15,6 +15,7 @@ import typer
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.cli import config, jsonl, show, stdio
 from gristmill.cli.progress_view import ProgressView
+from gristmill.cli.targets import check_targets
 from gristmill.engines.registry import EngineSettings
 from gristmill.printable import printable
 from gristmill.telemetry import log
@@ -67,6 +68,7 @@ def run(
     read_defaults = jsonl.read_defaults(defaults)
     engine_settings = config.engine_settings(engine, model, url, engine_option)
     with stdio.resting_place(output) as target:
+        check_targets({"output": target, "file of failed rows": errors_file(target)}, [input_file, defaults])
         folder = JobFolder(target)
         host_settings = HostSettings(
             StorageSettings(folder.path),
@@ -84,7 +86,7 @@ def run(
                 identity["alias"] = sorted(alias)
             ending = folder.ending(identity)
             if ending is None:
-                folder.check_output(overwrite)
+                folder.check_output(overwrite, errors_file(target))
                 job = Job(source, jsonl.first_endpoint(source), identity, read_defaults, reuse_answers)
                 row_tokens = _row_tokens(source, read_defaults)
                 host_settings = host_settings._replace(engine=engine_settings._replace(row_tokens=row_tokens))

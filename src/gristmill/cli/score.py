@@ -13,6 +13,7 @@ import typer
 
 from gristmill.cli import config, show, show_score, stdio
 from gristmill.cli.progress_view import ProgressView
+from gristmill.cli.targets import check_targets
 from gristmill.engines.registry import EngineSettings
 from gristmill.scratch import scratch_folder
 from gristmill.telemetry import log
@@ -91,14 +92,15 @@ def score(
     from gristmill.scoring.conductor import ScoreOptions, Scoring
     from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.scale import parse_scale
-    from gristmill.scoring.table import check_target, read_table, write_table
+    from gristmill.scoring.table import check_target, read_table, table_files, write_table
     from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level))
     stdio.check_json(as_json, output)
+    row_file = Path(row) if row is not None and "{" not in row else None
     options = ScoreOptions(
         id_column=id_column,
-        row=_text(Path(row), "row template") if row is not None and "{" not in row else row,
+        row=_text(row_file, "row template") if row_file is not None else row,
         examples=read_table(examples) if examples is not None else None,
         criteria=[each.strip() for each in (criteria or "").split(",") if each.strip()],
         method=method,
@@ -137,9 +139,8 @@ def score(
         raise UserError("Say where the scores go, with -o OUTPUT; or look at prompts first, with --show 3.")
     target = context.with_resource(stdio.resting_place(output, _suffix(piped.source)))
     check_target(target, frame)
-    for what, path in (("output", target), ("report", report)):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"There is no folder {path.parent} for the {what}: create it first.")
+    read = [rubric, row_file, *(file for tables in (piped.source, examples) if tables for file in table_files(tables))]
+    check_targets({"output": target, "report": report}, read)
     folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
     if piped.digest is not None:
         identity["table"] = piped.digest

@@ -20,7 +20,7 @@ _TEXT_LIKE = (pl.Categorical, pl.Enum)
 
 def read_table(source: str) -> pl.DataFrame:
     """A file, a folder of files or a pattern. What is in CSV and TSV stays text: "007" is not 7. Raises UserError."""
-    files = _files(source)
+    files = table_files(source)
     frames = [_read(file) for file in files]
     for file, frame in zip(files, frames, strict=True):
         if frame.schema != frames[0].schema:
@@ -110,7 +110,8 @@ _WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
 }
 
 
-def _files(source: str) -> list[Path]:
+def table_files(source: str) -> list[Path]:
+    """Those that ``read_table`` reads. Raises UserError."""
     path = Path(source)
     if path.is_dir():
         found = sorted(each for each in path.iterdir() if each.suffix.lower() in _SUFFIXES and each.is_file())

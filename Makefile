@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-engines lint check-python
+.PHONY: demo test test-engines test-clients lint check-python
 
 demo: .venv/demo
 	@scripts/demo.sh $(BIN)
@@ -16,6 +16,12 @@ test: .venv/dev lint
 test-engines: .venv/dev
 	@scripts/build-test-engines.sh $(BIN)
 	$(BIN)/python -m pytest -m real_engine -rs tests/engines/openai_compatible
+
+# The clients that people use, each in an environment of its own under .clients/; writes docs/reference/clients.md.
+# CLIENT=dspy tries one.
+test-clients: .venv/dev
+	@$(BIN)/gristmill models pull smollm2-135m-instruct > /dev/null
+	@PYTHONPATH=tests $(BIN)/python -m clients.run $(addprefix --client ,$(CLIENT))
 
 lint: .venv/dev
 	$(BIN)/ruff check .

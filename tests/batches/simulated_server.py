@@ -120,8 +120,9 @@ class FickleEngine:
         self._world = world
         self._chance = world.chance
         self.capabilities = Capabilities(
-            3, frozenset(), slots_known=world.chance.random() < 0.7, leader_first=world.shares_prefix
-        )
+            3, frozenset(), slots_known=world.chance.random() < 0.7, leader_first=world.shares_prefix,
+            endpoints=frozenset({CHAT, SCORE}),
+        )  # fmt: skip
         self._away_until = 0.0
         self._crashes = 0
 
@@ -307,7 +308,7 @@ class Process:
         self.dispatcher = Dispatcher(self.engine, policy=RetryPolicy(max_attempts=4, first_delay=0.1, max_delay=5))
         answers = AnswerStore(world.folder / "answers.db")
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, world.folder / "scratch")
-        self.service = BatchService(self.storage, self.supervisor)
+        self.service = BatchService(self.storage, self.supervisor, lambda: frozenset({CHAT, SCORE}))
         world.refuses_until = 0.0
         world.taken_at.clear()
         await self.storage.metadata.batches.release_all()

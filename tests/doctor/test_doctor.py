@@ -29,8 +29,8 @@ def test_a_healthy_server_has_no_problem_and_reuses_prefixes(server: ServerProce
     code, findings = run_doctor(server.base_url)
     assert code == 0
     assert {check: finding["verdict"] for check, finding in findings.items()} == {
-        "address": "note", "connection": "ok", "models": "ok", "engine": "ok", "prefix reuse": "ok", "context": "ok",
-        "disk": "ok",
+        "address": "note", "connection": "ok", "models": "ok", "endpoints": "ok", "engine": "ok", "prefix reuse": "ok",
+        "context": "ok", "disk": "ok",
     }  # fmt: skip
 
 

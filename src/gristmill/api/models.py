@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.description import described
 from gristmill.api.exchange import host, reply
 from gristmill.engines.errors import unknown_model
-from gristmill.wire.models import Model, ModelList
+from gristmill.inference.endpoints import offered
+from gristmill.wire.models import Model, ModelList, ModelOffer
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -33,4 +34,5 @@ def _present(request: Request, name: str) -> Model:
         created=request.app.state.started_at,
         max_model_len=dispatcher.engine.capabilities.context_length,
         root=dispatcher.models[name],
+        gristmill=ModelOffer(list(offered(dispatcher.endpoints))),
     )

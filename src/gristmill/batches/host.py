@@ -78,7 +78,7 @@ class BatchHost:
         # This process is alone here: what there is was left behind by a kill.
         shutil.rmtree(scratch, ignore_errors=True)
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits)
-        self.batches = BatchService(self.storage, self.supervisor)
+        self.batches = BatchService(self.storage, self.supervisor, lambda: self.dispatcher.endpoints)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
             supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
 import msgspec
 
 from gristmill.batches import lifecycle
-from gristmill.inference.endpoints import ENDPOINTS
+from gristmill.inference.endpoints import offered
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, UsedKey
 from gristmill.wire.batch import (
@@ -46,9 +47,12 @@ class Work(Protocol):
 
 
 class BatchService:
-    def __init__(self, storage: Storage, work: Work) -> None:
+    """``served`` tells which endpoints the engine answers."""
+
+    def __init__(self, storage: Storage, work: Work, served: Callable[[], Set[str]]) -> None:
         self._batches = storage.metadata.batches
         self._work = work
+        self._served = served
 
     async def create(self, request: CreateBatchRequest, key: UsedKey | None = None) -> Batch:
         """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong, KeyUsed
@@ -57,7 +61,7 @@ class BatchService:
         record = BatchRecord(
             seq=0,
             id="batch_" + secrets.token_hex(16),
-            endpoint=_endpoint(request.endpoint),
+            endpoint=_endpoint(request.endpoint, offered(self._served())),
             input_file_id=request.input_file_id,
             completion_window=request.completion_window,
             status=lifecycle.VALIDATING,
@@ -143,9 +147,9 @@ def _usage(record: BatchRecord) -> BatchUsage | None:
     )
 
 
-def _endpoint(endpoint: str) -> str:
-    if endpoint not in ENDPOINTS:
-        raise invalid_value("endpoint", endpoint, ", ".join(f"'{path}'" for path in ENDPOINTS))
+def _endpoint(endpoint: str, paths: Sequence[str]) -> str:
+    if endpoint not in paths:
+        raise invalid_value("endpoint", endpoint, ", ".join(f"'{path}'" for path in paths))
     return endpoint
 
 

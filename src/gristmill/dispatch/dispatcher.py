@@ -155,6 +155,14 @@ class Dispatcher:
             return await self._attempt(lambda: self.engine.complete(request, on_delta, interactive=True))
 
     @property
+    def endpoints(self) -> frozenset[str]:
+        """The paths of the endpoints whose requests the engine answers itself."""
+        return self.engine.capabilities.endpoints
+
+    def engine_serves(self, path: str) -> bool:
+        return path in self.endpoints
+
+    @property
     def passes_through(self) -> bool:
         """Whether the engine takes requests as they came, by ``forward``."""
         return isinstance(self.engine, PassesThrough)

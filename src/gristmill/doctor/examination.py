@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import time
@@ -20,17 +21,21 @@ from gristmill.doctor.judgement import (
     judge_connection,
     judge_context,
     judge_disk,
+    judge_endpoints,
     judge_models,
     judge_reuse,
 )
 from gristmill.doctor.ollama import examine_ollama, ollama_version
+from gristmill.engines.openai_compatible.served_paths import PATHS, is_served, question
 from gristmill.http_values import api_base, shown
 from gristmill.user_error import UserError
+from gristmill.wire.paths import CHAT
 
 _CONNECT_SECONDS = 5.0
 #: The first answer may have to wait for the model to be loaded.
 _ANSWER_SECONDS = 600.0
 _ROUND_TRIPS = 5
+_JSON = {"Content-Type": "application/json"}
 
 
 def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
@@ -73,17 +78,34 @@ def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | N
         yield Finding("models", "problem", f"The server does not speak the OpenAI API ({error}).", advice)
         return
     yield judge_models(models)
+    endpoints = _endpoints(client, listed[0])
+    yield judge_endpoints(endpoints)
     if not models:
         return
     ready = _readiness(client)
     if ready is not None and ready.get("status") != "ready":
         yield Finding("engine", "problem", f"Not ready: {ready.get('reason')}", "See the server's log.")
         return
-    yield from _examine_engine(client, models[0])
+    if CHAT in endpoints:
+        yield from _examine_engine(client, models[0])
     length = listed[0].get("max_model_len")
     yield judge_context(length if isinstance(length, int) else None, longest)
     if ready is not None and isinstance(ready.get("disk_free_bytes"), int):
         yield judge_disk(ready["disk_free_bytes"], input_file.stat().st_size if input_file else None)
+
+
+def _endpoints(client: httpx.Client, model: dict[str, Any]) -> list[str]:
+    """What can be asked: as Gristmill says of its models, or as another server shows when it is asked."""
+    said = model.get("gristmill")
+    if isinstance(said, dict) and isinstance(said.get("endpoints"), list):
+        return [str(path) for path in said["endpoints"]]
+    found = []
+    for path in PATHS:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = client.post(path.removeprefix("/v1"), content=question(path, model["id"]), headers=_JSON)
+            if is_served(answer.status_code, answer.content):
+                found.append(path)
+    return found
 
 
 def _examine_engine(client: httpx.Client, model: str) -> Iterator[Finding]:

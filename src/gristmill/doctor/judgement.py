@@ -55,6 +55,13 @@ def judge_models(models: list[str]) -> Finding:
     return Finding("models", "ok", ", ".join(models[:8]) + (" ..." if len(models) > 8 else ""))
 
 
+def judge_endpoints(paths: list[str]) -> Finding:
+    """What can be asked of the server, directly and in batches."""
+    if paths:
+        return Finding("endpoints", "ok", ", ".join(paths))
+    return Finding("endpoints", "problem", "The server answers no requests.", "Check the URL: it usually ends in /v1.")
+
+
 def judge_reuse(first: CompletionProbe, second: CompletionProbe) -> Finding:
     """Two prompts with the same long beginning, one after the other."""
     if second.cached_tokens is None:

@@ -6,6 +6,7 @@ The kind alone decides what happens next (``dispatch/retry.py``).
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 from gristmill.wire.errors import clip
 
@@ -77,6 +78,12 @@ def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
     listed = ", ".join(served[:_LISTED_MODELS]) + (f", and {more:,} more" if more > 0 else "")
     message = f"The model '{clip(model)}' does not exist here. This server has: {listed or 'none'}."
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, param="model", code="model_not_found")
+
+
+def unsupported_endpoint(path: str, engine: str, served: Iterable[str]) -> EngineError:
+    """``served``: the endpoints that can be asked of it."""
+    message = f"The {engine} engine cannot answer {path} with the models it has here. It answers: {', '.join(served)}."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, code="unsupported_endpoint")
 
 
 def context_length_exceeded(

@@ -13,6 +13,7 @@ import msgspec
 
 from gristmill.wire.chat import ChatCompletionRequest, Message, TokenLogprob
 from gristmill.wire.completions import CompletionRequest
+from gristmill.wire.paths import CHAT, COMPLETIONS
 from gristmill.wire.tools import ToolCall, ToolCallDelta
 
 #: A text prompt here is one string or one list of token ids, never several prompts.
@@ -128,7 +129,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay. ``leader_first``:
     one prefix cache serves all slots, and the first row of a prefix should fill it before its siblings come.
     ``interactive_slots``: so many interactive requests come besides, as the engine puts them first; with 0 it makes no
-    difference between requests, and they take places among the others.
+    difference between requests, and they take places among the others. ``endpoints`` are paths of the API
+    (``wire/paths.py``) whose requests it answers, by whichever of the protocols below, with the models that it has.
     """
 
     slots: int
@@ -137,6 +139,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     slots_known: bool = True
     leader_first: bool = False
     interactive_slots: int = 0
+    endpoints: frozenset[str] = frozenset({CHAT, COMPLETIONS})
 
 
 class Engine(Protocol):

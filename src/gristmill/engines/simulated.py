@@ -35,6 +35,7 @@ from gristmill.engines.protocol import (
 from gristmill.engines.simulated_json import instance
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
 
 #: Characters a token, a fair average for English.
 _TOKEN_CHARS = 4
@@ -84,6 +85,7 @@ class SimulatedEngine:
             slots=options.slots,
             parameters=_PARAMETERS,
             context_length=options.context_length,
+            endpoints=frozenset({CHAT, COMPLETIONS, SCORE}),
         )
 
     async def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import NamedTuple
 
 from gristmill.inference import chat, completions, score
@@ -10,12 +10,17 @@ from gristmill.inference.answer import Answer, Backend
 
 
 class Endpoint(NamedTuple):
-    """``required`` is the body field (besides model) that a batch's validation insists on; None where there is none."""
+    """``required`` is the body field (besides model) that a batch's validation insists on; None where there is none.
+
+    ``through`` is another endpoint, by which engines answer it that do not have it themselves; None where that cannot
+    be.
+    """
 
     path: str
     title: str
     required: str | None
     answer: Callable[[bytes, Backend], Awaitable[Answer]]
+    through: str | None = None
 
 
 ENDPOINTS = {
@@ -26,6 +31,12 @@ ENDPOINTS = {
         Endpoint("/v1/score", "Score", None, score.answer),
     )
 }
+
+
+def offered(served: Set[str]) -> tuple[str, ...]:
+    """What can be asked, in batches and directly, where the engine answers ``served``."""
+    return tuple(path for path, each in ENDPOINTS.items() if path in served or each.through in served)
+
 
 #: Endpoints the OpenAI Batch API has and this server has not: they get an answer that says so.
 UNAVAILABLE_ENDPOINTS = (

@@ -5,6 +5,12 @@ from __future__ import annotations
 import msgspec
 
 
+class ModelOffer(msgspec.Struct):
+    """Gristmill's own addition: the paths of the endpoints that can be asked of a model, in batches and directly."""
+
+    endpoints: list[str]
+
+
 class Model(msgspec.Struct):
     id: str
     created: int
@@ -13,6 +19,7 @@ class Model(msgspec.Struct):
     max_model_len: int | None = None
     #: The model's own name, where ``id`` may be an alias; vLLM's name for it. Null where a server does not say.
     root: str | None = None
+    gristmill: ModelOffer | None = None
     object: str = "model"
 
 

@@ -71,6 +71,8 @@ class StandIn:
 
     def __init__(self, rows: Callable[[int], Play] | None = None) -> None:
         self.rows = rows or (lambda _: play(recording("chat")))
+        #: The endpoints it has.
+        self.paths: tuple[str, ...] = ("/v1/chat/completions", "/v1/completions")
         self.asked = 0
         #: How long an answer to a row takes.
         self.seconds = 0.0
@@ -122,6 +124,12 @@ class StandIn:
     def _answer(self, path: str, data: bytes) -> Play:
         if path == "/v1/models":
             return self.models
+        if data and path not in self.paths:
+            return play(recording("no_path"))
+        if data and path == "/v1/embeddings" and b'"water"' in data:
+            return play(recording("embeddings"))
+        if data and not any(field in data for field in (b'"messages"', b'"prompt"', b'"input"')):
+            return play(recording("nothing-asked"))
         if path == "/props":
             return Play(200, json.dumps({"total_slots": 2}).encode())
         if b"water wet" in data and (probe := _probe(data)) is not None:

@@ -16,6 +16,7 @@ from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import Capabilities, Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
+from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
 
 log = get_logger(__name__)
 
@@ -106,4 +107,5 @@ def _capabilities(options: EmbeddedOptions, context_length: int | None) -> Capab
         parameters=_PARAMETERS,
         context_length=context_length,
         interactive_slots=options.max_rows,
+        endpoints=frozenset({CHAT, COMPLETIONS, SCORE}),
     )

@@ -192,6 +192,7 @@ def _capabilities(found: list[ServerFacts], endpoints: int, parallel: int) -> Ca
         context_length=min(lengths) if len(lengths) == len(found) else None,
         slots_known=known,
         leader_first=all(facts.kind in _SHARED_CACHE for facts in found),
+        endpoints=frozenset().union(*(facts.endpoints for facts in found)),
     )
 
 

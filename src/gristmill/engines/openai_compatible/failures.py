@@ -17,6 +17,8 @@ from gristmill.engines.http import seconds
 #: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
 _TOO_LONG = re.compile(r"context (length|size|window)", re.I)
 _TOO_LONG_TYPE = "exceed_context_size_error"
+#: llama.cpp's 500 to an input that it is to embed or rank.
+_TOO_LARGE = re.compile(r"input .*is too large to process", re.I)
 #: llama.cpp while it loads; another Gristmill while its engine is away.
 _AWAY = re.compile(r"loading model|engine_unavailable", re.I)
 #: Older llama.cpp (b7950 and before) answers 500 to messages that the model's chat template refuses; newer ones 400.
@@ -48,7 +50,7 @@ def stream_failure(error: Any) -> EngineError:
 
 def _failure(status: int, body: ErrorBody, pause: float | None) -> EngineError:
     text = body.message
-    if body.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)):
+    if body.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)) or _TOO_LARGE.search(text):
         return EngineError(ErrorKind.INVALID_REQUEST, text, param="messages", code="context_length_exceeded")
     if status in (401, 403):
         return unavailable(f"The server refuses the key (status {status}): {text}")

@@ -14,6 +14,7 @@ from gristmill.engines.errors import EngineError, ErrorKind, unavailable
 from gristmill.engines.http import HttpClient
 from gristmill.engines.openai_compatible.failures import failure
 from gristmill.engines.openai_compatible.routing import Holds
+from gristmill.engines.openai_compatible.served_paths import PATHS, is_served, question
 from gristmill.engines.openai_compatible.translation import (
     LOGPROBS,
     PARAMETERS,
@@ -26,19 +27,24 @@ from gristmill.engines.protocol import Completion, Request
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
+from gristmill.wire.paths import CHAT, COMPLETIONS
 
 T = TypeVar("T")
 Ask = Callable[[Request, ServerKind], Awaitable[Completion]]
 
 _QUICK = 30.0
 _LOOK_AGAIN = 1.0
+_GENERATED = frozenset({CHAT, COMPLETIONS})
 #: vLLM's ``/metrics``: the size of the KV cache, in the labels of a gauge.
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.M)
 _LABEL = re.compile(r'(\w+)="(\d+)"')
 
 
 class ServerFacts(NamedTuple):
-    """``slots`` and ``context_length`` (tokens, prompt and answer together) are None where the server is silent."""
+    """``slots`` and ``context_length`` (tokens, prompt and answer together) are None where the server is silent.
+
+    ``endpoints`` are the paths that it answers.
+    """
 
     kind: ServerKind
     models: tuple[str, ...]
@@ -46,6 +52,7 @@ class ServerFacts(NamedTuple):
     context_length: int | None
     slots: int | None
     holds: Holds
+    endpoints: frozenset[str]
 
 
 async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -> ServerFacts:
@@ -53,7 +60,10 @@ async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -
     cards = await _when_loaded(lambda: _get(http, "/v1/models", ModelCards), timeout)
     card = _choose(cards.data, model, http.url)
     kind = kind_of(card.owned_by)
-    can = await _when_loaded(lambda: _abilities(ask, kind, card.id), timeout)
+    endpoints = await _when_loaded(lambda: _endpoints(http, card), timeout)
+    if not endpoints:
+        raise UserError(f"The server at {http.url} answers none of {', '.join(PATHS)}: check --url.")
+    can = await _when_loaded(lambda: _abilities(ask, kind, card.id, endpoints), timeout)
     slots, holds = None, Holds()
     if kind is ServerKind.LLAMA_CPP:
         slots = await _slots(http)
@@ -67,6 +77,7 @@ async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -
         context_length=card.max_model_len or (card.meta.n_ctx if card.meta is not None else None),
         slots=slots,
         holds=holds,
+        endpoints=endpoints if can.generates else endpoints - _GENERATED,
     )
 
 
@@ -85,24 +96,45 @@ def _choose(cards: list[ModelCard], model: str | None, url: str) -> ModelCard:
     return cards[0]
 
 
+async def _endpoints(http: HttpClient, card: ModelCard) -> frozenset[str]:
+    if card.gristmill is not None:
+        return frozenset(card.gristmill.endpoints)
+    found = set()
+    for path in PATHS:
+        reply = await http.fetch(path, question(path, card.id), _QUICK)
+        if reply.status in (429, 503):
+            raise failure(reply.status, reply.body, reply.retry_after)
+        if is_served(reply.status, reply.body):
+            found.add(path)
+    return frozenset(found)
+
+
 class _Abilities(NamedTuple):
+    generates: bool
     logprobs: bool
     structure: bool
 
 
-async def _abilities(ask: Ask, kind: ServerKind, model: str) -> _Abilities:
+async def _abilities(ask: Ask, kind: ServerKind, model: str, endpoints: frozenset[str]) -> _Abilities:
     """By three short requests: a server may refuse a parameter, or worse, ignore it."""
-    try:
-        await ask(_chat(model), kind)
-        chats = True
-    except EngineError as error:
-        if error.kind is not ErrorKind.INVALID_REQUEST:
-            raise
-        # A base model may have no chat template.
-        await ask(_text(model), kind)
-        chats = False
+    chats = False
+    for path, request in ((CHAT, _chat(model)), (COMPLETIONS, _text(model))):
+        if path not in endpoints:
+            continue
+        try:
+            await ask(request, kind)
+        except EngineError as error:
+            # A base model may have no chat template; a model for embeddings refuses both.
+            if error.kind is not ErrorKind.INVALID_REQUEST or (path == COMPLETIONS and endpoints <= _GENERATED):
+                raise
+        else:
+            chats = path == CHAT
+            break
+    else:
+        return _Abilities(generates=False, logprobs=False, structure=False)
     logprobs = _chat(model, logprobs=True, top_logprobs=1) if chats else _text(model, logprobs=1)
     return _Abilities(
+        generates=True,
         logprobs=await _answer_to(ask, kind, logprobs) is not None,
         structure=await _structures(ask, kind, model, chats),
     )

@@ -10,6 +10,12 @@ from typing import Any
 import msgspec
 
 
+class ServedEndpoints(msgspec.Struct, frozen=True):
+    """Another Gristmill: what it answers with the model."""
+
+    endpoints: list[str]
+
+
 class ModelMeta(msgspec.Struct, frozen=True):
     """llama.cpp: ``n_ctx`` is the context of one slot."""
 
@@ -21,6 +27,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     owned_by: str | None = None
     max_model_len: int | None = None
     meta: ModelMeta | None = None
+    gristmill: ServedEndpoints | None = None
 
 
 class ModelCards(msgspec.Struct, frozen=True):

@@ -1,0 +1,11 @@
+"""The paths of the API's endpoints that engines answer, from a JSON body to a JSON body."""
+
+from __future__ import annotations
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+SCORE = "/v1/score"
+RERANK = "/v1/rerank"
+MODERATIONS = "/v1/moderations"

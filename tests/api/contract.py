@@ -108,6 +108,16 @@ def stream_chunks(text: str) -> list[Any]:
     return [json.loads(event) for event in events[:-1]]
 
 
+def named_events(text: str) -> list[Any]:
+    """Events that are named by the type in their data."""
+    events = [event.split("\n") for event in text.removesuffix("\n\n").split("\n\n")]
+    found = []
+    for name, data in events:
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
+
+
 def checked_client(base_url: str, **options: Any) -> openai.OpenAI:
     """The official client, unchanged, with every answer checked on its way in."""
     http = openai.DefaultHttpxClient(event_hooks={"response": [check_answer]})

@@ -28,6 +28,13 @@ BODIES: dict[str, dict[str, Any]] = {
         "model": "simulated", "prompt": ["Hi", "Ho"], "max_tokens": 1, "temperature": 0.5, "n": 1, "seed": 1,
         "stop": ["x"], "logprobs": 0, "best_of": 1, "echo": False, "suffix": None, "logit_bias": {"1": 1},
     },
+    "/responses": {
+        "model": "simulated", "input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}],
+        "instructions": "i", "tools": [], "tool_choice": "auto", "parallel_tool_calls": True,
+        "text": {"format": {"type": "text"}}, "reasoning": {"effort": None}, "include": [], "max_output_tokens": 1,
+        "temperature": 0.5, "top_p": 0.5, "top_logprobs": 0, "truncation": "disabled", "stream": False, "seed": 1,
+        "metadata": {"a": "b"}, "user": "u", "store": False, "background": False, "previous_response_id": None,
+    },
     "/score": {
         "model": "simulated", "query": "q", "items": ["a", "b"], "labels": ["0", "1"], "apply_softmax": True,
         "item_first": False,

@@ -73,12 +73,10 @@ def test_models_can_be_listed_and_retrieved(client: openai.OpenAI) -> None:
     assert unknown.value.code == "model_not_found"
 
 
-def test_embeddings_and_responses_are_refused_by_name(client: openai.OpenAI) -> None:
+def test_embeddings_are_refused_by_name(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="does not offer /v1/embeddings") as embeddings:
         client.embeddings.create(model="simulated", input="text")
-    with pytest.raises(openai.NotFoundError, match="does not offer /v1/responses") as responses:
-        client.responses.create(model="simulated", input="text")
-    assert embeddings.value.code == responses.value.code == "unsupported_endpoint"
+    assert embeddings.value.code == "unsupported_endpoint"
 
 
 def test_health_ready_and_metrics_answer(server: ServerProcess) -> None:

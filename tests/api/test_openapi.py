@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from contract import stream_chunks
+from contract import named_events, stream_chunks
 from jsonschema import Draft202012Validator
 
 from gristmill.api.access import AccessRules
@@ -26,6 +26,7 @@ OPERATIONS = {f"{method.upper()} {path}": each for path, methods in PATHS.items(
 BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/chat/completions": {"model": "simulated", "messages": [{"role": "user", "content": "Hi"}]},
     "POST /v1/completions": {"model": "simulated", "prompt": "Hi"},
+    "POST /v1/responses": {"model": "simulated", "input": "Hi"},
     "POST /v1/score": {"model": "simulated", "query": "q", "items": ["a"], "labels": ["0", "1"]},
     "POST /v1/batches": {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h"},
     "POST /v1/uploads": {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"},
@@ -81,7 +82,8 @@ class Checked:
         if kind == "application/json":
             values = [response.json()]
         elif kind == "text/event-stream":
-            values = stream_chunks(response.text)
+            read = named_events if response.text.startswith("event: ") else stream_chunks
+            values = read(response.text)
         for value in values:
             errors = [f"{error.json_path}: {error.message}" for error in validator(schema).iter_errors(value)]
             assert not errors, f"{name} answered {value}, not as described: {errors}"
@@ -147,6 +149,12 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
         asked = {key: value for key, value in BODIES[f"POST {path}"].items() if key in ("model", name)}
         ask("POST", path, json=asked | {"n": 2})
         ask("POST", path, json=asked | {"stream": True} | usage)
+    for given in (
+        {},
+        {"stream": True},
+        {"include": ["message.input_image.image_url"], "text": {"verbosity": "medium"}},
+    ):
+        ask("POST", "/v1/responses", json=BODIES["POST /v1/responses"] | given)
     ask("POST", "/v1/score", json=BODIES["POST /v1/score"])
     ask("GET", "/v1/models")
     ask("GET", "/v1/models/simulated")

@@ -7,7 +7,7 @@ import time
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gristmill.api import batches, description, errors, files, health, inference, models, uploads
+from gristmill.api import batches, description, errors, files, health, inference, models, responses, uploads
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
@@ -20,7 +20,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     app.state.host = host
     app.state.started_at = int(time.time())
     errors.install(app)
-    app.state.resources = [each.router for each in (files, uploads, batches, inference, models, health)]
+    app.state.resources = [each.router for each in (files, uploads, batches, inference, responses, models, health)]
     for router in (*app.state.resources, description.router):
         app.include_router(router)
     # The last one added stands outermost.

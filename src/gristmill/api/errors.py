@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from gristmill.api.exchange import reply
 from gristmill.api.idempotency import first_answer
 from gristmill.engines.errors import EngineError
+from gristmill.inference import responses
 from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
@@ -74,6 +75,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and path in UNAVAILABLE_ENDPOINTS:
         message = f"This server does not offer {path}. It offers: {', '.join(ENDPOINTS)}."
         return answer(ApiError(404, message, code="unsupported_endpoint"))
+    if error.status_code == 404 and path.startswith(f"{responses.PATH}/"):
+        return answer(responses.not_kept())
     if error.status_code == 404:
         return answer(ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url"))
     if error.status_code == 405:

@@ -42,7 +42,15 @@ from gristmill.wire.completions import CompletionRequest
 log = get_logger(__name__)
 
 T = TypeVar("T", Completion, ForwardedAnswer, LabelScores)
-R = TypeVar("R", ChatCompletionRequest, CompletionRequest, Request, ForwardRequest, LabelRequest)
+R = TypeVar(
+    "R",
+    ChatCompletionRequest,
+    CompletionRequest,
+    Request,
+    ForwardRequest,
+    LabelRequest,
+    ChatCompletionRequest | ForwardRequest,
+)
 
 
 class _Attempts:

@@ -22,6 +22,7 @@ in a stream first a ``ChoiceDelta`` for each piece of it. A server that requests
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -36,6 +37,9 @@ from gristmill.wire.errors import ApiError
 
 #: Fields of a chat body whose answer is to be streamed.
 STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+_ROOT = re.compile(r"\w+")
 
 
 class Translator(Protocol):
@@ -108,11 +112,16 @@ def _renamed(param: str | None, names: Mapping[str, str]) -> str | None:
     """The dialect's name. Where in a translated value the error is, would mislead: that is left out."""
     if param is None:
         return None
-    root = param.partition("[")[0].partition(".")[0].partition(" ")[0]
-    return names.get(root, param)
+    root = _ROOT.match(param)
+    return names.get(root[0], param) if root else param
 
 
 def _message(message: str, param: str | None, names: Mapping[str, str]) -> str:
-    for old, new in {**({param: _renamed(param, names) or param} if param else {}), **names}.items():
-        message = message.replace(f"'{old}'", f"'{new}'")
+    """``'messages[2].content (image_url)'`` becomes ``'input' (image_url)``."""
+    new = _renamed(param, names)
+    if param is not None and new != param and (rest := param.removeprefix(_ROOT.findall(param)[0])):
+        detail = rest.rpartition(" (")[2].removesuffix(")") if rest.endswith(")") else rest.rpartition(".")[2]
+        message = message.replace(f"'{param}'", f"'{new}' ({detail})")
+    for name, own in names.items():
+        message = message.replace(f"'{name}'", f"'{own}'")
     return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Set
 from typing import NamedTuple
 
-from gristmill.inference import chat, completions, score
+from gristmill.inference import chat, completions, responses, score
 from gristmill.inference.answer import Answer, Backend
 
 
@@ -28,6 +28,7 @@ ENDPOINTS = {
     for endpoint in (
         Endpoint(chat.PATH, "Chat Completions", "messages", chat.answer),
         Endpoint(completions.PATH, "Completions", "prompt", completions.answer),
+        Endpoint(responses.PATH, "Responses", "input", responses.answer, through=chat.PATH),
         Endpoint("/v1/score", "Score", None, score.answer),
     )
 }
@@ -40,7 +41,6 @@ def offered(served: Set[str]) -> tuple[str, ...]:
 
 #: Endpoints the OpenAI Batch API has and this server has not: they get an answer that says so.
 UNAVAILABLE_ENDPOINTS = (
-    "/v1/responses",
     "/v1/embeddings",
     "/v1/moderations",
     "/v1/images/generations",

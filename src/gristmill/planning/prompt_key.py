@@ -20,6 +20,7 @@ _ESCAPED = {"\x1f": "\x1fu", "\x1e": "\x1fe", "\0": "\x1fz"}
 _REPEATABLE, _RANDOM = b"r", b"?"
 #: What chat templates put before the messages.
 _BEFORE_MESSAGES = ("tools", "functions", "reasoning_effort")
+_BEFORE_INPUT = ("tools", "reasoning", "instructions")
 _ABSENT = (b"", b"null")
 #: How many first messages are remembered, how long in bytes, and of which samples of them one is looked up by.
 _MOST_LEADING, _LONGEST_LEADING, _SAMPLE = 64, 256 * 1024, 64
@@ -44,6 +45,7 @@ class _Message(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 class _Limits(msgspec.Struct):
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
+    max_output_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
 
@@ -69,7 +71,8 @@ def row_key(endpoint: str, given: Fields, defaults: Fields) -> RowKey:
     # Label scores are drawn from logits alone, without chance.
     repeatable = endpoint == "/v1/score" or limits.temperature == 0 or limits.seed is not None
     key = b"".join((prompt, _BORDER, _REPEATABLE if repeatable else _RANDOM, settings))
-    return RowKey(key, max(limits.max_completion_tokens or limits.max_tokens or 0, 0))
+    limit = limits.max_completion_tokens or limits.max_tokens or limits.max_output_tokens
+    return RowKey(key, max(limit or 0, 0))
 
 
 def unreadable_key(line: bytes) -> RowKey:
@@ -104,6 +107,14 @@ def _completion(fields: Fields) -> bytes:
     return _encode(_decoded(fields.pop("prompt", msgspec.Raw(b'""'))))
 
 
+def _response(fields: Fields) -> bytes:
+    """As the chat that it is answered by: instructions are its first message, and items are messages."""
+    before = [_encode({name: _decoded(fields.pop(name))}) for name in _BEFORE_INPUT if name in fields]
+    given = fields.pop("input", msgspec.Raw(b"[]"))
+    items = _messages(given) if bytes(given)[:1] == b"[" else [_content(_decoded(given))]
+    return b"".join((*before, *items))
+
+
 def _score(fields: Fields) -> bytes:
     if "messages" in fields:
         return _chat(fields)
@@ -113,7 +124,12 @@ def _score(fields: Fields) -> bytes:
     return b"".join(parts)
 
 
-_PROMPTS = {"/v1/chat/completions": _chat, "/v1/completions": _completion, "/v1/score": _score}
+_PROMPTS = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    "/v1/responses": _response,
+    "/v1/score": _score,
+}
 
 
 def _messages(value: msgspec.Raw) -> list[bytes]:

@@ -1,0 +1,153 @@
+"""``/v1/responses`` by the official client, which checks every answer and event strictly against its own types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from contract import check_error
+from jobs import run
+from openai.types.responses import Response
+from pydantic import BaseModel
+
+from requests_jsonl import jsonl
+from server_process import ServerProcess
+
+
+class Score(BaseModel):
+    score: int
+
+
+@pytest.fixture(scope="module")
+def strict(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.base_url, api_key="unused", _strict_response_validation=True) as checked:
+        yield checked
+
+
+def test_a_response_is_what_a_chat_would_say(strict: openai.OpenAI) -> None:
+    response = strict.responses.create(model="simulated", instructions="Be nice.", input="Hi", metadata={"a": "b"})
+    messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "Hi"}]
+    chat = strict.chat.completions.create(model="simulated", messages=messages)  # type: ignore[arg-type]
+    assert response.output_text == chat.choices[0].message.content
+    assert response.status == "completed" and response.completed_at is not None and response.error is None
+    assert response.usage is not None and chat.usage is not None
+    assert response.usage.input_tokens == chat.usage.prompt_tokens
+    assert response.usage.total_tokens == chat.usage.total_tokens
+    assert response.metadata == {"a": "b"} and response.instructions == "Be nice."
+    assert response.model_extra == {"store": False}
+
+
+def test_cached_tokens_are_told_and_a_cut_answer_is_incomplete(strict: openai.OpenAI) -> None:
+    long = "word " * 400
+    strict.responses.create(model="simulated", input=long)
+    response = strict.responses.create(model="simulated", input=long, max_output_tokens=2)
+    assert response.usage is not None and response.usage.input_tokens_details.cached_tokens > 400
+    assert response.status == "incomplete" and response.completed_at is None
+    assert response.incomplete_details is not None and response.incomplete_details.reason == "max_output_tokens"
+    assert response.output[-1].status == "incomplete" and len(response.output_text.split()) == 2  # type: ignore[union-attr]
+
+
+def test_a_stream_says_the_same(strict: openai.OpenAI) -> None:
+    asked = {"model": "simulated", "input": [{"role": "user", "content": "Hi"}]}
+    whole = strict.responses.create(**asked)  # type: ignore[call-overload]
+    events = list(strict.responses.create(**asked, stream=True))  # type: ignore[call-overload]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    names = [event.type.removeprefix("response.") for event in events]
+    assert names[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
+    assert names[-4:] == ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    assert set(names[4:-4]) == {"output_text.delta"} and len(names) > 10
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].response.output_text == whole.output_text
+    assert events[-1].response.usage.output_tokens == whole.usage.output_tokens
+    with strict.responses.stream(**asked) as stream:
+        assert stream.get_final_response().output_text == whole.output_text
+
+
+def test_structured_answers_are_parsed(strict: openai.OpenAI) -> None:
+    parsed = strict.responses.parse(model="simulated", input="Rate it", text_format=Score)
+    assert isinstance(parsed.output_parsed, Score)
+    with strict.responses.stream(model="simulated", input="Rate it", text_format=Score) as stream:
+        assert stream.get_final_response().output_parsed == parsed.output_parsed
+
+
+def test_responses_are_not_kept(strict: openai.OpenAI) -> None:
+    response = strict.responses.create(model="simulated", input="Hi")
+    for call in (strict.responses.retrieve, strict.responses.delete, strict.responses.cancel):
+        with pytest.raises(openai.NotFoundError, match="keeps no responses") as refused:
+            call(response.id)
+        assert refused.value.code == "response_not_found"
+    with pytest.raises(openai.BadRequestError, match="send the earlier items again") as continued:
+        strict.responses.create(model="simulated", input="Hi", previous_response_id=response.id)
+    assert continued.value.param == "previous_response_id"
+
+
+def test_errors_name_what_the_client_sent(strict: openai.OpenAI) -> None:
+    image = {"type": "input_image", "image_url": "data:,x", "detail": "auto"}
+    for given, param in (
+        ({"input": "word " * 600_000}, "input"),
+        ({"input": [{"role": "user", "content": [image]}]}, "input"),
+        ({"input": "x", "reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
+        ({"input": "x", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "x", "text": {"verbosity": "high"}}, "text.verbosity"),
+    ):
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as refused:
+                strict.responses.create(model="simulated", stream=stream, **given)  # type: ignore[call-overload]
+            assert refused.value.param == param, refused.value
+            assert f"'{param}'" in refused.value.message or refused.value.code == "context_length_exceeded"
+    with pytest.raises(openai.NotFoundError, match="This server has: simulated"):
+        strict.responses.create(model="nobody", input="x", stream=True)
+
+
+def test_a_body_that_nests_too_deeply_is_refused(server: ServerProcess) -> None:
+    headers = {"content-type": "application/json"}
+    for depth in (300, 10_000, 100_000):
+        item = '{"role": "user", "content": ' + "[" * depth + "]" * depth + "}"
+        body = f'{{"model": "simulated", "input": [{item}]}}'
+        answer = httpx.post(f"{server.base_url}/responses", content=body, headers=headers)
+        assert answer.status_code == 400
+        check_error(answer.json())
+
+
+def test_an_engine_that_fails_is_an_ordinary_error(tmp_path: Path) -> None:
+    options = ("--engine-option", "fail_on=bad", "--engine-option", "failure_kind=overloaded")
+    with ServerProcess(tmp_path / "data", *options) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key="unused", max_retries=0)
+        for stream in (False, True):
+            with pytest.raises(openai.RateLimitError):
+                client.responses.create(model="simulated", input="bad", stream=stream)
+
+
+def test_the_same_request_as_lines_of_a_batch(strict: openai.OpenAI) -> None:
+    rubric = "Rate the candidate. " * 50
+    bodies = [{"model": "simulated", "instructions": rubric, "input": f"candidate {i % 9}", "temperature": 0}
+              for i in range(10)]  # fmt: skip
+    bodies.append({"model": "simulated", "input": "x", "previous_response_id": "resp_1"})
+    lines = [
+        {"custom_id": str(i), "method": "POST", "url": "/v1/responses", "body": body} for i, body in enumerate(bodies)
+    ]
+    batch = run(strict, jsonl(lines), endpoint="/v1/responses")
+    assert batch.status == "completed" and batch.output_file_id is not None and batch.error_file_id is not None
+    plan = batch.model_extra["gristmill"] if batch.model_extra else None
+    assert batch.usage is not None and batch.usage.input_tokens_details.cached_tokens > 8 * 200, plan
+    answered = [json.loads(line) for line in strict.files.content(batch.output_file_id).text.splitlines()]
+    assert len(answered) == 10
+    for line, body in zip(answered, bodies, strict=False):
+        response = Response.model_validate(line["response"]["body"], strict=False)
+        assert response.output_text == strict.responses.create(**body).output_text  # type: ignore[call-overload]
+    # The tenth asks what the first asks.
+    assert answered[0]["response"]["body"] == answered[9]["response"]["body"]
+    (failed,) = [json.loads(line) for line in strict.files.content(batch.error_file_id).text.splitlines()]
+    assert failed["response"]["body"]["error"]["param"] == "previous_response_id"
+
+
+def test_a_line_without_input_is_refused_before_anything_runs(strict: openai.OpenAI) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "simulated"}}
+    batch = run(strict, jsonl([line]), endpoint="/v1/responses")
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert batch.errors.data[0].param == "body.input"

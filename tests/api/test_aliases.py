@@ -13,6 +13,8 @@ from gristmill.batches.input_reader import InputReader, Limits
 from gristmill.client import Client
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
+from gristmill.scoring.remote import RemoteBackend
+from gristmill.user_error import UserError
 from requests_jsonl import chat_line, jsonl
 from server_process import ServerProcess
 
@@ -34,6 +36,10 @@ def test_models_are_listed_with_their_aliases(server: ServerProcess) -> None:
     ]  # fmt: skip
     assert client.models.retrieve(ALIAS).root == "simulated"  # type: ignore[attr-defined]
     assert Client(server.base_url).only_model() == "simulated"
+    assert RemoteBackend(Client(server.base_url), None).model == "simulated"
+    assert RemoteBackend(Client(server.base_url), ALIAS).model == ALIAS
+    with pytest.raises(UserError, match="no model 'nobody'. It has: simulated"):
+        assert RemoteBackend(Client(server.base_url), "nobody").model
 
 
 def test_an_alias_is_answered_as_the_model_under_its_own_name(server: ServerProcess) -> None:

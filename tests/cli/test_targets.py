@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from forked_command import Done, run_forked
 
-from requests_jsonl import chat_file
+from gristmill.client import Client
+from requests_jsonl import CHAT, chat_file
+from server_process import ServerProcess
 
 ENGINE = ("--engine", "simulated")
 SCORE = ("score", "table.csv", "--rubric", "rubric.md", "--id", "id", "--scale", "0..10", *ENGINE)
@@ -72,3 +74,25 @@ def test_a_file_of_failed_rows_that_another_run_left_is_not_removed_unasked(fold
     assert command(folder, *RUN, "-o", "out.jsonl", "--overwrite").returncode == 0
     # It would be taken for this run's.
     assert not (folder / "out.errors.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def ended(server: ServerProcess) -> tuple[str, str]:
+    """A batch that has ended, and the id of its output file."""
+    client = server.client()
+    file = client.files.create(file=("in.jsonl", chat_file(3)), purpose="batch")
+    batch_id = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h").id
+    batch = Client(server.base_url).wait(Client(server.base_url).get(batch_id))
+    assert batch.output_file_id is not None
+    return batch_id, batch.output_file_id
+
+
+@pytest.mark.parametrize("target", ["folder", "nowhere/out.jsonl", "pipe"])
+def test_what_cannot_be_written_is_not_downloaded(
+    server: ServerProcess, ended: tuple[str, str], folder: Path, target: str
+) -> None:
+    before = contents(folder)
+    for what, name in (("batches", "download"), ("files", "get")):
+        done = command(folder, what, name, ended[what == "files"], "-o", target, "--server", server.base_url)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert contents(folder) == before

@@ -112,6 +112,16 @@ def test_scores_killed_between_their_last_steps_end_as_they_would_have(
     assert "exists already" in again(folder, SCORE).stderr
 
 
+def test_how_an_ended_scoring_is_told_of_is_no_part_of_what_it_was(folder: Path) -> None:
+    ended = ("gristmill.batches.job_folder", "JobFolder.end", "1")
+    command(folder, sys.executable, "-c", KILLED, *ended, *SCORE)
+    asked = (folder / "journal").read_bytes()
+    done = again(folder, (*SCORE, "--json", "--log-level", "error", "--concurrency", "2", "--wait", "5m"))
+    assert done.returncode == 1 and "finished before" in done.stderr, done.stderr
+    assert json.loads(done.stdout)["output"] == "out.csv"
+    assert (folder / "journal").read_bytes() == asked
+
+
 def test_what_an_ended_run_left_is_not_taken_for_another(folder: Path) -> None:
     ended = ("gristmill.batches.job_folder", "JobFolder.end", "1")
     command(folder, sys.executable, "-c", KILLED, *ended, *RUN)

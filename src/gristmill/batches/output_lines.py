@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import msgspec
 
@@ -16,6 +17,11 @@ EXPIRED = LineError("batch_expired", "This request could not be executed before 
 CANCELLED = LineError("batch_cancelled", "The batch was cancelled before this request executed.")
 INPUT_LOST = LineError("input_file_lost", "The batch's input file was lost before this request executed.")
 TIMED_OUT = LineError("request_timeout", "The underlying call to the model timed out.")
+
+
+def errors_beside(output: Path) -> Path:
+    """Where the failed rows go of a batch whose answers go to ``output``."""
+    return output.with_name(f"{output.stem}.errors{output.suffix}")
 
 
 def stable_id(prefix: str, *parts: object) -> str:

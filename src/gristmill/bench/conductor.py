@@ -21,8 +21,8 @@ from gristmill.bench.receipt import BenchReceipt, Machine
 from gristmill.bench.rows import read_rows
 from gristmill.bench.strategies import STRATEGIES, Strategy
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.http import shown
 from gristmill.engines.registry import EngineSettings, create_measured_engine
+from gristmill.http_values import shown
 from gristmill.scoring.backend import MakeView, NoView
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.batches.output_lines import errors_beside
 from gristmill.cli import config, jsonl, show, stdio
 from gristmill.cli.progress_view import DownloadView, ProgressView
+from gristmill.cli.targets import check_targets
 from gristmill.client import Client
 from gristmill.printable import printable
 from gristmill.user_error import UserError
@@ -114,6 +116,8 @@ def download_batch(
 ) -> None:
     """Download the answers, and failed rows to OUTPUT.errors.jsonl. Resumes where an earlier try stopped."""
     client = Client(server)
+    if not stdio.is_dash(output):
+        check_targets({"output": output, "file of failed rows": errors_beside(output)}, [])
     batch = client.get(batch_id)
     if not is_terminal(batch.status):
         raise UserError(

@@ -199,7 +199,8 @@ def completion(
     """
     shell = shell or Path(os.environ.get("SHELL", "")).name
     if shell not in SCRIPTS:
-        raise UserError(f"There is no completion for '{shell}'. Name one of: {', '.join(SCRIPTS)}.")
+        what = f"There is no completion for '{shell}'. Name" if shell else "Name your shell,"
+        raise UserError(f"{what} one of: {', '.join(SCRIPTS)}.")
     root = context.find_root().command
     if line is not None:
         before, current = split_line(line)

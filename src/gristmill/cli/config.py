@@ -166,9 +166,14 @@ def alias_settings(given: list[str] | None) -> dict[str, str]:
     return aliases
 
 
+#: What changes how long a job takes, and how it is told of, but nothing that comes of it.
+_NO_PART_OF_A_JOB = frozenset(("as_json", "concurrency", "log_level", "request_timeout", "wait"))
+
+
 def arguments(context: typer.Context, *inputs: Path) -> dict[str, Any]:
-    """All that the running command was given, and which ``inputs`` it read: the same again is the same job."""
-    given = {name: str(value) for name, value in context.params.items()}
+    """What the running command was given that matters to what comes of it, and which ``inputs`` it read: the same again
+    is the same job."""
+    given = {name: str(value) for name, value in context.params.items() if name not in _NO_PART_OF_A_JOB}
     for path in inputs:
         if path.is_file():
             status = path.stat()

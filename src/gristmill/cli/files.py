@@ -10,6 +10,7 @@ import typer
 from gristmill.cli import show, stdio
 from gristmill.cli.batches import DEFAULT_SERVER, AsJson, Server
 from gristmill.cli.progress_view import DownloadView
+from gristmill.cli.targets import check_targets
 from gristmill.client import Client
 from gristmill.printable import printable
 
@@ -52,6 +53,7 @@ def get_file(
     if output == stdio.DASH:
         stdio.write_downloads(client, [file_id])
         return
+    check_targets({"file": Path(output)}, [])
     with DownloadView() as view:
         client.download(file_id, Path(output), view.update)
     show.print_text(output)

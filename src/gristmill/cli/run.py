@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.batches.output_lines import errors_beside
 from gristmill.cli import config, jsonl, show, stdio
 from gristmill.cli.progress_view import ProgressView
 from gristmill.cli.targets import check_targets
@@ -68,7 +69,7 @@ def run(
     read_defaults = jsonl.read_defaults(defaults)
     engine_settings = config.engine_settings(engine, model, url, engine_option)
     with stdio.resting_place(output) as target:
-        check_targets({"output": target, "file of failed rows": errors_file(target)}, [input_file, defaults])
+        check_targets({"output": target, "file of failed rows": errors_beside(target)}, [input_file, defaults])
         folder = JobFolder(target)
         host_settings = HostSettings(
             StorageSettings(folder.path),
@@ -86,7 +87,7 @@ def run(
                 identity["alias"] = sorted(alias)
             ending = folder.ending(identity)
             if ending is None:
-                folder.check_output(overwrite, errors_file(target))
+                folder.check_output(overwrite, errors_beside(target))
                 job = Job(source, jsonl.first_endpoint(source), identity, read_defaults, reuse_answers)
                 row_tokens = _row_tokens(source, read_defaults)
                 host_settings = host_settings._replace(engine=engine_settings._replace(row_tokens=row_tokens))
@@ -95,17 +96,13 @@ def run(
             else:
                 show.console.print("This was finished before; nothing is run again.")
             if stdio.is_dash(output):
-                stdio.write_files(target, errors_file(target))
+                stdio.write_files(target, errors_beside(target))
             for line in ending.lines:
                 show.console.print(line)
             if as_json:
                 show.print_json(ending.report)
     if ending.failed:
         raise typer.Exit(1)
-
-
-def errors_file(output: Path) -> Path:
-    return output.with_name(f"{output.stem}.errors{output.suffix}")
 
 
 def _source(input_file: Path, folder: JobFolder) -> tuple[Path, list[str | int]]:
@@ -132,10 +129,10 @@ def _run_and_deliver(local: LocalRun, settings: HostSettings, folder: JobFolder,
         folder.discard()
         errors = batch.errors.data if batch.errors else []
         raise UserError(f"{source} was rejected, nothing ran:\n{show.errors_text(errors)}")
-    local.deliver(batch.error_file_id, errors_file(target), even_if_empty=False)
+    local.deliver(batch.error_file_id, errors_beside(target), even_if_empty=False)
     local.deliver(batch.output_file_id, target, even_if_empty=True)
     lines = [" ".join(filter(None, (show.summary(batch), speed)))]
-    errors_path = str(errors_file(output)) if batch.error_file_id else None
+    errors_path = str(errors_beside(output)) if batch.error_file_id else None
     if not piped:
         lines.append(f"Answers: {output}" + (f"   Errors: {errors_path}" if errors_path else ""))
     report = {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.batches.output_lines import errors_beside
 from gristmill.client.chat import stream_chat
 from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
 from gristmill.client.download import OnBytes, download_whole, stream_whole
@@ -133,9 +134,8 @@ class Client:
         """Write the answers of an ended batch to ``output``, and failed rows, if any, to ``OUTPUT.errors`` beside it.
         Goes on where an earlier try stopped. The files that were written: none where no row ran."""
         target = Path(output)
-        errors = target.with_name(f"{target.stem}.errors{target.suffix}")
         written = []
-        for file_id, path in ((batch.output_file_id, target), (batch.error_file_id, errors)):
+        for file_id, path in ((batch.output_file_id, target), (batch.error_file_id, errors_beside(target))):
             if file_id is not None:
                 self.download(file_id, path, on_bytes)
                 written.append(path)

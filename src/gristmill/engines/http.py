@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -10,8 +11,7 @@ from typing import NamedTuple
 import aiohttp
 
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
-from gristmill.http_values import seconds as seconds
-from gristmill.http_values import shown as shown
+from gristmill.http_values import shown
 
 #: Well below the two seconds (gunicorn) or five (uvicorn, cpp-httplib) after which servers close an idle connection, so
 #: that no request is sent into one that is just being closed: that looks like a crash.
@@ -25,8 +25,7 @@ class Unreachable(EngineError):
     """No connection, or none that a request could be sent on: refused, name unknown, closed beforehand."""
 
     def __init__(self, server: str, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        super().__init__(ErrorKind.UNAVAILABLE, f"{server} does not answer: {reason}.", status=503)
+        super().__init__(ErrorKind.UNAVAILABLE, f"{server} does not answer: {_reason(error)}.", status=503)
 
 
 class Reply(NamedTuple):
@@ -143,3 +142,10 @@ async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 yield line
     if rest.strip():
         yield rest
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words, where it was the system; aiohttp's own repeat the address and the state of TLS."""
+    if isinstance(error, aiohttp.ClientConnectorError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
+    return str(error) or type(error).__name__

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from gristmill.batches.job_folder import write_whole
 from gristmill.client import Client
-from gristmill.engines.http import shown
+from gristmill.http_values import shown
+from gristmill.printable import printable
 from gristmill.scoring.backend import MakeView, NoView, PassFiles
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.user_error import UserError
@@ -46,7 +48,14 @@ class RemoteBackend:
 
     @functools.cached_property
     def model(self) -> str:
-        return _only_model(self._client, self._given_model)
+        if self._given_model is None:
+            return self._client.only_model()
+        names = self._client.models()
+        if self._given_model not in names:
+            raise UserError(
+                f"The server has no model '{self._given_model}'. It has: {', '.join(map(printable, names)) or 'none'}."
+            )
+        return self._given_model
 
     @property
     def begins_answers(self) -> bool:
@@ -73,9 +82,7 @@ class RemoteBackend:
             batch = self._client.get(begun.batch_id)
         else:
             batch = self._find_or_create(folder, input_file, endpoint, shared)
-            partial = note.with_suffix(".part")
-            partial.write_bytes(msgspec.json.encode(_Note(batch.id, identity)))
-            partial.replace(note)
+            write_whole(note, msgspec.json.encode(_Note(batch.id, identity)))
         with self._make_view() as view:
             batch = self._client.wait(batch, view.update, view.no_answer)
         view.ended(batch)
@@ -99,17 +106,7 @@ class RemoteBackend:
                 if (batch.metadata or {}).get(_NAME) == known:
                     return batch
         else:
-            name.write_text(secrets.token_hex(16))
+            write_whole(name, secrets.token_hex(16).encode())
         file = self._client.upload(input_file)
         request = CreateBatchRequest(file.id, endpoint, _WINDOW, defaults=shared, reuse_answers=self._reuse_answers)
         return self._client.create(request, {_NAME: name.read_text()})
-
-
-def _only_model(client: Client, model: str | None) -> str:
-    """The model's name, or that of the server's only one. Raises UserError."""
-    names = client.models()
-    if model is None and len(names) != 1:
-        raise UserError(f"Say which model shall score, with --model. The server has: {', '.join(names) or 'none'}.")
-    if model is not None and model not in names:
-        raise UserError(f"The server has no model '{model}'. It has: {', '.join(names) or 'none'}.")
-    return model or names[0]

@@ -72,6 +72,7 @@ async def test_nobody_at_the_address_is_one_sentence_with_what_to_do(server):
     server.stop()
     text = await told(server)
     assert server.url in text and "ollama serve" in text and "OLLAMA_HOST=0.0.0.0" in text
+    assert "does not answer: Connection refused." in text and "ssl" not in text
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.engines.errors import EngineError, unavailable, unknown_model
-from gristmill.engines.http import Unreachable, shown
+from gristmill.engines.http import Unreachable
 from gristmill.engines.ollama import facts
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
@@ -41,6 +41,7 @@ from gristmill.engines.ollama.wire import (
 )
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import Capabilities, ChoiceDelta, Completion, OnDelta, Request
+from gristmill.http_values import shown
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 

@@ -19,8 +19,8 @@ from gristmill.engines.errors import (
     unavailable,
     unknown_model,
 )
-from gristmill.engines.http import seconds
 from gristmill.engines.ollama.translation import Asked
+from gristmill.http_values import seconds
 
 #: What a caller did wrong, by what Ollama says about it, with the parameter's name in OpenAI's terms.
 _CALLER = (

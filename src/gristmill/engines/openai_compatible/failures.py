@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
-from gristmill.engines.http import seconds
+from gristmill.http_values import seconds
 
 #: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
 _TOO_LONG = re.compile(r"context (length|size|window)", re.I)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gristmill.engines.http import shown
 from gristmill.engines.openai_compatible.body_fields import BodyField, body_field, is_body_option
 from gristmill.engines.options import parse_options
+from gristmill.http_values import shown
 from gristmill.user_error import UserError
 
 _EXAMPLE = "http://127.0.0.1:8000"

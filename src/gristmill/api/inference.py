@@ -111,6 +111,7 @@ def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
 
 def _text_chunks(request: CompletionRequest) -> Chunks:
     blank = TextCompletion(id=new_id("cmpl-"), created=now(), model=request.model, choices=[], usage=None)
+    positions = [0] * (request.n or 1)
 
     def chunk(*choices: CompletionChoice) -> msgspec.Struct:
         return msgspec.structs.replace(blank, choices=list(choices))
@@ -119,7 +120,11 @@ def _text_chunks(request: CompletionRequest) -> Chunks:
         if piece is None:
             return []
         if isinstance(piece, ChoiceDelta):
-            return [chunk(CompletionChoice(piece.index, piece.text, None))]
+            found = None
+            if piece.logprobs is not None:
+                found = completions.logprobs_from(piece.logprobs, positions[piece.index])
+                positions[piece.index] += sum(map(len, found.tokens))
+            return [chunk(CompletionChoice(piece.index, piece.text, None, found))]
         ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
         if request.stream_options and request.stream_options.include_usage:
             totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)

@@ -18,7 +18,6 @@ from gristmill.inference.bridge import Translator, in_words_of
 from gristmill.inference.chat_reading import StreamReader
 from gristmill.inference.failures import api_error
 from gristmill.wire.chat import ChatCompletionRequest
-from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode
 
 #: The media type; each event is a chunk, the last is ``[DONE]``.
@@ -32,8 +31,6 @@ Chunks = Callable[[Piece | None], list[msgspec.Struct]]
 
 async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Response:
     """Answer with events. An error before the first piece of text is an ordinary HTTP error."""
-    if request.logprobs:
-        raise ApiError(400, "'logprobs' cannot be streamed here.", param="logprobs", code="unsupported_parameter")
     queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
     put = queue.put_nowait
     return await _streamed(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gristmill.engines.closed_schema import closed
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Request
 from gristmill.wire.chat import ChatCompletionRequest
@@ -18,11 +19,13 @@ from gristmill.wire.chat import ChatCompletionRequest
 
 class Constraint(NamedTuple):
     """``kind`` is vLLM's name: json_object, json (``value``: a schema), choice (texts), regex (a text), or another,
-    with whatever was sent. ``param`` is where it came from, for errors about it."""
+    with whatever was sent. ``param`` is where it came from, for errors about it. Schemas are ``closed``. ``lenient``:
+    keywords of a schema that cannot be enforced are left out, instead of refusing it."""
 
     kind: str
     value: Any
     param: str
+    lenient: bool = False
 
 
 def constraint_of(request: Request) -> Constraint | None:
@@ -63,7 +66,7 @@ def _response_format(wanted: Any) -> Constraint | None:
         param = "response_format.json_schema.schema"
         if not isinstance(schema, dict):
             raise invalid(param, "must be a JSON schema (an object)")
-        return Constraint("json", schema, param)
+        return Constraint("json", closed_schema(schema, param), param, lenient=inner.get("strict") is not True)
     raise invalid("response_format.type", "must be one of 'text', 'json_object', 'json_schema'")
 
 
@@ -86,7 +89,18 @@ def _read_schema(wanted: Any) -> dict[str, Any]:
             wanted = None
     if not isinstance(wanted, dict):
         raise invalid("structured_outputs.json", "must be a JSON schema (an object, or its text)")
-    return wanted
+    found: dict[str, Any] = closed_schema(wanted, "structured_outputs.json")
+    return found
+
+
+def closed_schema(schema: Any, param: str) -> Any:
+    """The schema to decode by; see ``closed_schema.py``. Raises EngineError for one that no engine can take."""
+    try:
+        return closed(schema)
+    except RecursionError:
+        raise invalid(param, "is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise invalid(param, "holds half of a surrogate pair, which is no character") from None
 
 
 def _read_choices(wanted: Any) -> list[str]:

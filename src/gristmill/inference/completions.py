@@ -21,18 +21,22 @@ from gristmill.wire.json import decode
 
 PATH = "/v1/completions"
 
+#: OpenAI's: the tokens of an answer that sets no limit.
+DEFAULT_MAX_TOKENS = 16
+
 _decoder = msgspec.json.Decoder(CompletionRequest)
 
 
 def parse(body: bytes) -> list[CompletionRequest]:
-    """One request a prompt."""
+    """One request a prompt, each with a limit."""
     request = decode(_decoder, body)
     prompts = _prompts(request.prompt)
     if len(prompts) > MAX_PROMPTS:
         raise too_many("prompt", "prompts", len(prompts))
     if request.stream and len(prompts) > 1:
         raise ApiError(400, "Streaming takes one prompt at a time.", param="stream", code="invalid_value")
-    return [msgspec.structs.replace(request, prompt=prompt) for prompt in prompts]
+    limit = request.max_tokens or DEFAULT_MAX_TOKENS
+    return [msgspec.structs.replace(request, prompt=prompt, max_tokens=limit) for prompt in prompts]
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
@@ -65,19 +69,23 @@ def text_completion(completions: list[Completion]) -> TextCompletion:
 
 
 def _choice(index: int, choice: Choice) -> CompletionChoice:
-    logprobs = None if choice.logprobs is None else _logprobs(choice.logprobs)
+    logprobs = None if choice.logprobs is None else logprobs_from(choice.logprobs)
     return CompletionChoice(index, choice.text, choice.finish_reason, logprobs)
 
 
-def _logprobs(tokens: list[TokenLogprob]) -> CompletionLogprobs:
-    offsets, position = [], 0
+def logprobs_from(tokens: list[TokenLogprob], position: int = 0) -> CompletionLogprobs:
+    """``position``: characters of the tokens before these."""
+    offsets = []
     for token in tokens:
         offsets.append(position)
         position += len(token.token)
     return CompletionLogprobs(
         tokens=[token.token for token in tokens],
         token_logprobs=[token.logprob for token in tokens],
-        top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in tokens],
+        # The sampled token is always among them, so that there may be one more than was asked for.
+        top_logprobs=[
+            {top.token: top.logprob for top in token.top_logprobs} | {token.token: token.logprob} for token in tokens
+        ],
         text_offset=offsets,
     )
 

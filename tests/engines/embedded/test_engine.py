@@ -147,9 +147,19 @@ async def test_a_prompt_over_the_context_names_both_numbers(engine):
     assert "9000 in the completion" in error.message
 
 
+async def test_streamed_log_probabilities_are_those_of_the_answer(engine):
+    for request in (complete("The capital of France is", max_tokens=6, logprobs=2),
+                    chat("Name a city.", max_tokens=6, logprobs=True, top_logprobs=2)):  # fmt: skip
+        pieces: list[ChoiceDelta] = []
+        whole = await engine.complete(request, pieces.append)
+        streamed = [token for piece in pieces for token in piece.logprobs or ()]
+        assert len(streamed) >= 2 and streamed == whole.choices[0].logprobs
+        assert "".join(piece.text for piece in pieces) == whole.choices[0].text
+
+
 async def test_what_it_cannot_do_is_refused_by_name(engine):
     assert (await refused(engine, chat("x", model="gpt-4o"))).status == 404
-    assert (await refused(engine, chat("x", tools=[{"type": "function"}]))).param == "tools"
+    assert (await refused(engine, chat("x", prediction={"type": "content"}))).param == "prediction"
     assert (await refused(engine, chat("x", top_logprobs=3))).param == "top_logprobs"
     assert (await refused(engine, complete("x", logit_bias={"Paris": 1}))).param == "logit_bias"
     assert (await refused(engine, complete([1, 10**9]))).param == "prompt"

@@ -228,3 +228,26 @@ async def test_a_grammar_that_cannot_be_followed_fails_its_row_alone(engine):
     assert isinstance(results[1], EngineError)
     assert results[1].param == "structured_outputs.regex"
     assert results[1].code == "grammar_too_complex"
+
+
+async def test_a_schema_that_leaves_properties_open_is_closed_and_ends_at_once(engine):
+    open_score = {name: value for name, value in SCORE.items() if name != "additionalProperties"}
+    for wanted in (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": open_score}}},
+        {"structured_outputs": {"json": open_score}},
+    ):
+        completions = await asyncio.gather(
+            *(engine.complete(chat(f"Loaf {i}?", seed=i, temperature=1, **wanted)) for i in range(5))
+        )
+        for completion in completions:
+            (choice,) = completion.choices
+            assert choice.finish_reason == "stop" and completion.completion_tokens <= 8
+            assert json.loads(choice.text).keys() == {"score"}
+
+
+async def test_what_cannot_be_enforced_is_refused_only_where_strict_is_asked_for(engine):
+    unique = {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "maxItems": 2}
+    loose = {"type": "json_schema", "json_schema": {"name": "s", "schema": unique}}
+    jsonschema.validate(json.loads(await only_text(engine, chat("x", response_format=loose))), {"type": "array"})
+    error = await refused(engine, response_format=schema(unique))
+    assert error.param == "response_format.json_schema.schema" and "uniqueItems" in error.message

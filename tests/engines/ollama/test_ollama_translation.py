@@ -88,7 +88,7 @@ def test_structure_is_asked_for_with_format(wanted, form):
     [
         ({"n": 2}, "n"),
         ({"logit_bias": {"5": 1.0}}, "logit_bias"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"prediction": {"type": "content"}}, "prediction"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"structured_outputs": {"regex": "[0-9]"}}, "structured_outputs.regex"),
         ({"structured_outputs": {"grammar": "root ::= x"}}, "structured_outputs.grammar"),

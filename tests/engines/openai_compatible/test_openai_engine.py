@@ -112,8 +112,8 @@ async def test_a_parameter_the_server_does_not_honour_is_refused_by_name():
     with StandIn(rows) as server:
         async with started(server) as engine:
             with pytest.raises(EngineError) as caught:
-                await engine.complete(chat("x", tools=[{"type": "function"}]))
-            assert caught.value.param == "tools" and server.asked == 0
+                await engine.complete(chat("x", prediction={"type": "content"}))
+            assert caught.value.param == "prediction" and server.asked == 0
 
 
 @pytest.mark.parametrize("name", ["long", "badschema", "template", "grammar"])

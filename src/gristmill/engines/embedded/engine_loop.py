@@ -14,7 +14,7 @@ from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
 from gristmill.engines.embedded.scheduler import Chunk, Scheduler, StepLimits
 from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.protocol import ChoiceDelta, Completion
+from gristmill.engines.protocol import Completion
 
 #: What a step should take at most while people ask: what they wait for, at worst, before their own first step.
 STEP_SECONDS = 0.4
@@ -104,7 +104,7 @@ class EngineLoop:
             self._generations[generation.sequence] = (request, generation)
         for generation in request.generations:
             # What a grammar forces at the beginning is there already; it may be all.
-            self._release(request, generation, generation.text)
+            self._release(request, generation)
             if generation.finish_reason is None:
                 self.scheduler.add(generation.sequence)
 
@@ -209,12 +209,14 @@ class EngineLoop:
     def _accept(self, request: GenerationRequest, generation: Generation, token: Sampled | Exception) -> None:
         if isinstance(token, Exception):
             raise token
-        self._release(request, generation, generation.accept(token, self._vocabulary, self._ends))
+        generation.accept(token, self._vocabulary, self._ends)
+        self._release(request, generation)
 
-    def _release(self, request: GenerationRequest, generation: Generation, text: str) -> None:
-        """Pass on the text that has become certain, and what ends with it."""
-        if text and request.stream:
-            self._emit(Decoded(request.id, ChoiceDelta(generation.choice, text)))
+    def _release(self, request: GenerationRequest, generation: Generation) -> None:
+        """Pass on what has become certain, and what ends with it."""
+        news = generation.news() if request.stream else None
+        if news is not None:
+            self._emit(Decoded(request.id, news))
         if generation.finish_reason is None:
             return
         del self._generations[generation.sequence]

@@ -12,7 +12,7 @@ from gristmill.engines.embedded.grammar import Matcher
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.sampler import GenerationState, Sampled, Sampling
 from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.protocol import Choice
+from gristmill.engines.protocol import Choice, ChoiceDelta
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 
 
@@ -85,6 +85,8 @@ class Generation:
         self._max_tokens = max_tokens
         self._stream = TextStream(stops)
         self._logprobs: list[TokenLogprob] = []
+        self._told_text = 0
+        self._told_logprobs = 0
         self._matcher = matcher
         self._allowed: NDArray[np.bool_] | None = None
 
@@ -93,63 +95,68 @@ class Generation:
         """Which of the request's choices it is."""
         return self._sampling.choice
 
-    @property
-    def text(self) -> str:
-        """What has been released so far."""
-        return self._stream.text
+    def news(self) -> ChoiceDelta | None:
+        """What has become certain since it was last asked; None where nothing has."""
+        text = self._stream.text[self._told_text :]
+        logprobs = self._logprobs[self._told_logprobs :]
+        if not text and not logprobs:
+            return None
+        self._told_text += len(text)
+        self._told_logprobs += len(logprobs)
+        return ChoiceDelta(self.choice, text, logprobs or None)
 
     def state(self) -> GenerationState:
         return GenerationState(self._sampling, self.generated, self._allowed)
 
-    def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> str:
-        """Enter the sampled token; returns the text it released. Raises EngineError where its grammar fails."""
+    def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> None:
+        """Enter the sampled token. Raises EngineError where its grammar fails."""
         if sampled.token in ends:
             self.generated.append(sampled.token)
-            return self._end()
+            self._end()
+            return
         if sampled.logprob is not None:
             self._logprobs.append(_token_logprob(sampled, vocabulary))
-        return self._enter(sampled.token, vocabulary) + self.jump_forward(vocabulary)
+        self._enter(sampled.token, vocabulary)
+        self.jump_forward(vocabulary)
 
-    def jump_forward(self, vocabulary: Vocabulary) -> str:
-        """Enter the tokens that the grammar leaves no choice about, to be computed together in the next step; returns
-        the text they release. The answer ends when nothing can follow. Raises EngineError where the grammar fails.
+    def jump_forward(self, vocabulary: Vocabulary) -> None:
+        """Enter the tokens that the grammar leaves no choice about, to be computed together in the next step. The
+        answer ends when nothing can follow. Raises EngineError where the grammar fails.
 
         The idea is SGLang's (https://lmsys.org/blog/2024-02-05-compressed-fsm/). Where log-probabilities are wanted it
         goes token by token, because then every token needs logits.
         """
-        released = ""
         if self._matcher is None:
-            return released
+            return
         if self._sampling.top_logprobs is None:
             for token in self._matcher.forced():
                 if self.finish_reason is None:
-                    released += self._enter(token, vocabulary)
+                    self._enter(token, vocabulary)
                     self.forced_tokens += 1
         if self.finish_reason is None:
             if self._matcher.finished:
-                return released + self._end()
-            self._allowed = self._matcher.allowed()
-        return released
+                self._end()
+            else:
+                self._allowed = self._matcher.allowed()
 
-    def _enter(self, token: int, vocabulary: Vocabulary) -> str:
+    def _enter(self, token: int, vocabulary: Vocabulary) -> None:
         self.generated.append(token)
         if self._matcher is not None:
             self._matcher.accept(token)
-        released = self._stream.push(vocabulary.token_bytes[token])
+        self._stream.push(vocabulary.token_bytes[token])
         if self._stream.stopped:
             self.finish_reason = "stop"
         elif len(self.generated) >= self._max_tokens:
-            released += self._stream.finish()
+            self._stream.finish()
             # The last allowed token may have completed a stop string's text, or the grammar's, only now.
             complete = self._stream.stopped or (self._matcher is not None and self._matcher.finished)
             self.finish_reason = "stop" if complete else "length"
         else:
             self.sequence.tokens.append(token)
-        return released
 
-    def _end(self) -> str:
+    def _end(self) -> None:
         self.finish_reason = "stop"
-        return self._stream.finish()
+        self._stream.finish()
 
     def result(self) -> Choice:
         wanted = self._sampling.top_logprobs is not None

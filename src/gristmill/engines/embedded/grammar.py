@@ -121,8 +121,9 @@ class Grammars:
         text: str
         match constraint.kind:
             case "json":
+                defaults = _COMPACT | {"lenient": True} if constraint.lenient else _COMPACT
                 text = matcher.grammar_from_json_schema(
-                    msgspec.json.encode(constraint.value).decode(), defaults=_COMPACT
+                    msgspec.json.encode(constraint.value).decode(), defaults=defaults
                 )
             case "json_object":
                 text = matcher.grammar_from_json_schema({"type": "object"}, defaults=_COMPACT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -274,7 +275,7 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
         batch = await submit(host, chat_file(20))
         await reached.wait()
         owned = batches_table.c.id == batch.id
-        taken = update(batches_table).where(owned).values(lease_owner="another", lease_until=2**40)
+        taken = update(batches_table).where(owned).values(lease_owner="another", lease_until=time.time() + 30)
         await rows._database.write(lambda connection: connection.execute(taken))
         record = await host.storage.metadata.batches.get(batch.id)
         assert record is not None and record.status == "finalizing"

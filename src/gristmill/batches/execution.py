@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 from gristmill.batches import output_lines
 from gristmill.batches.result_log import ResultLog
@@ -20,9 +19,8 @@ from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Follower, Result
+from gristmill.storage.records import BatchRecord, Result
 from gristmill.telemetry.log import get_logger
-from gristmill.telemetry.metrics import ROWS, TOKENS
 from gristmill.telemetry.progress import Counts
 from gristmill.wire.errors import ApiError, server_error
 from gristmill.wire.line_body import completed_body, default_fields
@@ -99,31 +97,35 @@ class Execution:
     async def _work(self, ask: Backend, stop: Stop) -> None:
         while not stop.requested and (row := await self._feed.next()) is not None:
             try:
-                async with contextlib.aclosing(self._results(row, ask)) as groups:
-                    async for results in groups:
-                        for result in results:
-                            self._count(result)
-                        await self._log.add(results)
+                outcome = await self._outcome(row, ask)
+                if row.followers:
+                    await self._share(row, outcome, ask)
+                await self._store([self._result(row.line, row.custom_id, outcome)])
             except Stopped:
                 return
 
-    async def _results(self, row: Input, ask: Backend) -> AsyncGenerator[list[Result]]:
-        """The results of the rows that are answered with the row's answer, some at a time as there may be millions,
-        and then its own: a row that has a result has left no follower behind."""
-        outcome = await self._outcome(row, ask)
-        own = self._result(Follower(row.line, row.custom_id), outcome)
+    async def _share(self, row: Input, outcome: Answer | ApiError, ask: Backend) -> None:
+        """Store the results of the rows that are answered with the row's answer, some at a time as there may be
+        millions, and before its own: a row that has a result has left no follower behind."""
         waiting = deque(row.followers)
         while waiting and isinstance(outcome, ApiError) and _worth_asking_again(outcome):
             outcome = await self._outcome(row, ask)
-            yield [self._result(waiting.popleft(), outcome)]
+            follower = waiting.popleft()
+            await self._store([self._result(follower.line, follower.custom_id, outcome)])
         copied = outcome.without_tokens() if isinstance(outcome, Answer) else outcome
         while waiting:
-            yield [self._result(waiting.popleft(), copied) for _ in range(min(len(waiting), _FOLLOWERS_AT_ONCE))]
-        yield [own]
+            some = [waiting.popleft() for _ in range(min(len(waiting), _FOLLOWERS_AT_ONCE))]
+            await self._store([self._result(each.line, each.custom_id, copied) for each in some])
 
-    def _result(self, row: Follower, outcome: Answer | ApiError) -> Result:
-        make = output_lines.success if isinstance(outcome, Answer) else output_lines.failure
-        return make(self._batch.id, row.line, row.custom_id, outcome)  # type: ignore[arg-type]
+    async def _store(self, results: list[Result]) -> None:
+        for result in results:
+            self._count(result)
+        await self._log.add(results)
+
+    def _result(self, line: int, custom_id: str, outcome: Answer | ApiError) -> Result:
+        if isinstance(outcome, Answer):
+            return output_lines.success(self._batch.id, line, custom_id, outcome)
+        return output_lines.failure(self._batch.id, line, custom_id, outcome)
 
     async def _outcome(self, row: Input, ask: Backend) -> Answer | ApiError:
         if row.reusable.body is not None:
@@ -162,10 +164,6 @@ class Execution:
             cached,
             counts.completion_tokens + result.completion_tokens,
         )
-        ROWS["succeeded" if result.succeeded else "failed"].inc()
-        TOKENS["prompt"].inc(result.prompt_tokens)
-        TOKENS["cached"].inc(result.cached_tokens or 0)
-        TOKENS["completion"].inc(result.completion_tokens)
 
 
 def _worth_asking_again(error: ApiError) -> bool:

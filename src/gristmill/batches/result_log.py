@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gristmill.storage.protocol import Rows
 from gristmill.storage.records import Result
+from gristmill.telemetry.metrics import ROWS, TOKENS
 
 _GROUP_ROWS = 512
 _GROUP_BYTES = 4 * 1024 * 1024
@@ -58,3 +59,13 @@ class ResultLog:
             self._room.set()
             if group:
                 await self._rows.commit(self._batch_seq, self._owner, group)
+                _measure(group)
+
+
+def _measure(stored: Sequence[Result]) -> None:
+    succeeded = sum(result.succeeded for result in stored)
+    ROWS["succeeded"].inc(succeeded)
+    ROWS["failed"].inc(len(stored) - succeeded)
+    TOKENS["prompt"].inc(sum(result.prompt_tokens for result in stored))
+    TOKENS["cached"].inc(sum(result.cached_tokens or 0 for result in stored))
+    TOKENS["completion"].inc(sum(result.completion_tokens for result in stored))

@@ -23,6 +23,8 @@ SEVERAL = {"model": "simulated", "prompt": ["one", "two", "three"]}
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/chat/completions", CHAT),
     "a stream before its first text": ("/chat/completions", CHAT | {"stream": True}),
+    "a response": ("/responses", {"model": "simulated", "input": "Hi"}),
+    "a response's stream": ("/responses", {"model": "simulated", "input": "Hi", "stream": True}),
     "several prompts": ("/completions", SEVERAL),
     "a text stream": ("/completions", SEVERAL | {"prompt": "one", "stream": True}),
     "scores": ("/score", {"model": "simulated", "query": "q", "items": ["a", "b", "c"], "labels": ["0", "1"]}),

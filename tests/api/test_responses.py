@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,28 @@ def test_an_engine_that_fails_is_an_ordinary_error(tmp_path: Path) -> None:
         for stream in (False, True):
             with pytest.raises(openai.RateLimitError):
                 client.responses.create(model="simulated", input="bad", stream=stream)
+
+
+def test_a_client_that_leaves_in_the_middle_frees_the_engine(tmp_path: Path) -> None:
+    journal = tmp_path / "answered"
+    options = (
+        "--engine-option",
+        "slots=1",
+        "--engine-option",
+        "decode_speed=8",
+        "--engine-option",
+        f"journal={journal}",
+    )
+    with ServerProcess(tmp_path / "data", *options) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key="unused", max_retries=0)
+        stream = client.responses.create(model="simulated", input="the one", stream=True)
+        assert next(iter(stream)).type == "response.created"
+        stream.close()
+        # The request would have taken one second; one that is begun after it takes as long.
+        client.responses.create(model="simulated", input="the other")
+        time.sleep(0.2)
+        assert journal.read_text().splitlines() == ["user: the other"]
+        assert not any("Traceback" in line or "unexpectedly" in line for line in server.log)
 
 
 def test_the_same_request_as_lines_of_a_batch(strict: openai.OpenAI) -> None:

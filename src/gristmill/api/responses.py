@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import EVENTS, bridged_stream
-from gristmill.inference import bridge, responses
+from gristmill.api.streaming import EVENTS, bridged_stream, forward_stream
+from gristmill.engines.protocol import ForwardRequest
+from gristmill.inference import bridge, forwarding, responses
 from gristmill.inference.answer import Backend
 from gristmill.inference.responses_stream import ResponseStream
 from gristmill.wire.response_events import ResponseEvent
@@ -25,9 +26,11 @@ router = APIRouter(prefix="/v1", tags=["responses"])
     ),
 )
 async def create_response(request: Request) -> Response:
-    """Stateless: nothing is kept to be looked up or continued."""
+    """Nothing is kept to be looked up or continued, but by a server that it passes through to."""
     dispatcher = host(request).dispatcher
     body = await read_body(request)
+    if dispatcher.passes_through and dispatcher.engine_serves(responses.PATH):
+        return await _forward(request, forwarding.response_request(responses.PATH, body))
     wanted = responses.parse(body)
     if wanted.stream:
         chat_body = responses.chat_body(wanted, body, dispatcher.passes_through)
@@ -38,3 +41,10 @@ async def create_response(request: Request) -> Response:
     forward = dispatcher.forward_once if dispatcher.passes_through else None
     backend = Backend(dispatcher.complete_once, dispatcher.score_once, forward)
     return reply((await unless_disconnected(request, responses.answer(body, backend))).body)
+
+
+async def _forward(request: Request, wanted: ForwardRequest) -> Response:
+    dispatcher = host(request).dispatcher
+    if wanted.stream:
+        return await unless_disconnected(request, forward_stream(dispatcher, wanted))
+    return reply((await unless_disconnected(request, forwarding.answer(wanted, dispatcher.forward_once))).body)

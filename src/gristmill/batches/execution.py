@@ -67,6 +67,7 @@ class Execution:
             (lambda request: self._dispatcher.forward(request, stop, self.flow))
             if self._dispatcher.passes_through
             else None,
+            self._dispatcher.endpoints,
         )
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())

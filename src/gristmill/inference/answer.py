@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Set
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -24,11 +24,13 @@ class Backend(NamedTuple):
     """What computes: an engine, through whatever dispatching and retrying the caller wants.
 
     ``forward`` is there where the engine takes requests as they came; then it is preferred to ``complete``.
+    ``endpoints`` are the paths that the engine answers itself.
     """
 
     complete: Callable[[Request], Coroutine[Any, Any, Completion]]
     score: Callable[[LabelRequest], Coroutine[Any, Any, LabelScores]]
     forward: Callable[[ForwardRequest], Coroutine[Any, Any, ForwardedAnswer]] | None = None
+    endpoints: Set[str] = frozenset()
 
 
 class Answer(NamedTuple):

@@ -29,6 +29,14 @@ class _ChatHead(msgspec.Struct):
     tools: msgspec.Raw = _ABSENT
 
 
+class _ResponseHead(msgspec.Struct):
+    model: str
+    input: msgspec.Raw = _ABSENT
+    instructions: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    stream: bool | None = None
+
+
 class _TextHead(msgspec.Struct):
     model: str
     prompt: msgspec.Raw = _ABSENT
@@ -36,6 +44,8 @@ class _TextHead(msgspec.Struct):
 
 
 _chat_decoder = msgspec.json.Decoder(_ChatHead)
+_response_decoder = msgspec.json.Decoder(_ResponseHead)
+_items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _text_decoder = msgspec.json.Decoder(_TextHead)
 
 
@@ -47,6 +57,14 @@ def chat_request(path: str, body: bytes) -> ForwardRequest:
         raise cannot_store()
     before = () if head.tools == _ABSENT else (head.tools,)
     return ForwardRequest(path, head.model, body, (*before, *head.messages), head.stream is True)
+
+
+def response_request(path: str, body: bytes) -> ForwardRequest:
+    """What is kept of a response, and whether there are earlier ones, is the server's to say as well."""
+    head = decode(_response_decoder, _checked(body))
+    items = _items_decoder.decode(head.input) if bytes(head.input)[:1] == b"[" else [head.input]
+    before = [part for part in (head.tools, head.instructions) if part != _ABSENT]
+    return ForwardRequest(path, head.model, body, (*before, *items), head.stream is True)
 
 
 def text_request(path: str, body: bytes) -> ForwardRequest:

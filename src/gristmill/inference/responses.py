@@ -1,4 +1,5 @@
-"""``/v1/responses``, stateless: what comes in is translated to a chat completion, and the answer back.
+"""``/v1/responses``: passed through to a server that has it; else what comes in is translated to a chat completion, and
+the answer back, without keeping anything.
 
 ``responses_input.py`` translates the input, ``responses_stream.py`` the answer, whole or as it comes.
 """
@@ -11,16 +12,17 @@ from typing import Any
 
 import msgspec
 
-from gristmill.inference import bridge
+from gristmill.inference import bridge, forwarding
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.responses_input import chat_messages
 from gristmill.inference.responses_stream import response_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter
 from gristmill.wire.json import decode
+from gristmill.wire.paths import RESPONSES
 from gristmill.wire.responses import ResponseRequest, ResponseTool, TextFormat
 
-PATH = "/v1/responses"
+PATH = RESPONSES
 #: What parameters of chat completions are called here.
 NAMES = {
     "messages": "input",
@@ -101,6 +103,8 @@ def not_kept() -> ApiError:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
+    if backend.forward is not None and PATH in backend.endpoints:
+        return await forwarding.answer(forwarding.response_request(PATH, body), backend.forward)
     request = parse(body)
     asked = chat_body(request, body, backend.forward is not None)
     completion = await bridge.complete(asked, backend, NAMES)

@@ -58,9 +58,10 @@ class PoolServer:
     def load(self) -> int:
         return self.in_flight + self._health.failures
 
-    def serves(self, model: str) -> bool:
+    def serves(self, request: Request | ForwardRequest) -> bool:
         """Whether it may; of one that was never reached that is not known."""
-        return self.facts is None or model in self.facts.models
+        path = request.path if isinstance(request, ForwardRequest) else path_of(request)
+        return self.facts is None or (request.model in self.facts.models and path in self.facts.endpoints)
 
     async def reach(self, model: str | None, timeout: float) -> ServerFacts:
         """Find out what the server is, unless that is known."""

@@ -126,7 +126,7 @@ class OpenAICompatibleEngine:
 
     def _choose(self, request: Request | ForwardRequest, failed: dict[PoolServer, EngineError]) -> PoolServer | None:
         """The endpoint to ask next; None when all have failed this request."""
-        left = [each for each in self._endpoints if each not in failed and each.serves(request.model)]
+        left = [each for each in self._endpoints if each not in failed and each.serves(request)]
         # Where none is to be asked, all the same one by one: the caller has waited, and decides how long.
         left = [each for each in left if each.usable()] or left[:1]
         if len(left) < 2:

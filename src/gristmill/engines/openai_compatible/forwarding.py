@@ -17,6 +17,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: With these reasons, a server says that it gave up on the answer.
 _GIVEN_UP = frozenset({"abort", "error"})
 _GENERATED = frozenset({"/v1/chat/completions", "/v1/completions"})
+#: Events that end the stream of a response. The last two say why it failed, in that API's own way.
+_RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _LONGEST_END = 4
 
@@ -30,20 +32,32 @@ class _CachedTokens(msgspec.Struct, frozen=True):
 
 
 class _ReportedUsage(msgspec.Struct, frozen=True):
+    """``input`` and ``output`` are what responses call them."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _CachedTokens | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _CachedTokens | None = None
+
+
+class _ResponseEnd(msgspec.Struct, frozen=True):
+    usage: _ReportedUsage | None = None
 
 
 class _AnswerHead(msgspec.Struct, frozen=True):
     choices: list[_ChoiceEnd] | None = None
     usage: _ReportedUsage | None = None
     error: Any = None
+    type: Any = None
+    response: msgspec.Raw = msgspec.Raw()
 
 
 _NO_USAGE = _ReportedUsage()
 
 _decoder = msgspec.json.Decoder(_AnswerHead)
+_response_decoder = msgspec.json.Decoder(_ResponseEnd)
 
 
 def read_answer(path: str, body: bytes) -> ForwardedAnswer:
@@ -76,6 +90,9 @@ class ForwardedEvents:
             return
         head = _head(data)
         self._usage = head.usage or self._usage
+        if isinstance(head.type, str) and head.type in _RESPONSE_ENDS:
+            self._ended = True
+            self._usage = _usage_of_response(head.response) or self._usage
         self._ended |= any(choice.finish_reason is not None for choice in head.choices or ())
 
     def finish(self) -> ForwardedAnswer:
@@ -122,7 +139,17 @@ def _head(data: bytes) -> _AnswerHead:
     return head
 
 
+def _usage_of_response(response: msgspec.Raw) -> _ReportedUsage | None:
+    try:
+        return _response_decoder.decode(response).usage
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 def _forwarded(body: bytes, usage: _ReportedUsage | None) -> ForwardedAnswer:
     usage = usage or _NO_USAGE
-    cached = None if usage.prompt_tokens_details is None else usage.prompt_tokens_details.cached_tokens
-    return ForwardedAnswer(body, usage.prompt_tokens, usage.completion_tokens, cached)
+    details = usage.prompt_tokens_details or usage.input_tokens_details
+    cached = None if details is None else details.cached_tokens
+    prompt = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    completion = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
+    return ForwardedAnswer(body, prompt, completion, cached)

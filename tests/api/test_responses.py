@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -84,6 +85,27 @@ def test_responses_are_not_kept(strict: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="send the earlier items again") as continued:
         strict.responses.create(model="simulated", input="Hi", previous_response_id=response.id)
     assert continued.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_last_items_can_be_referred_to(strict: openai.OpenAI, streamed: bool) -> None:
+    def respond(items: list[Any], **given: Any) -> Response:
+        asked: dict[str, Any] = {"model": "simulated", "input": items} | given
+        if not streamed:
+            return strict.responses.create(**asked)
+        return list(strict.responses.create(**asked, stream=True))[-1].response
+
+    question, further = {"role": "user", "content": "Hi"}, {"role": "user", "content": "Go on"}
+    first = respond([question])
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    whole = respond([question, first.output[0].model_dump(), further])
+    for form in (reference, {"id": reference["id"]}):
+        assert respond([question, form, further]).output_text == whole.output_text
+    assert respond([question, further]).output_text != whole.output_text
+    private = respond([question], store=False)
+    with pytest.raises(openai.NotFoundError, match="Send the item itself") as unknown:
+        respond([question, {"type": "item_reference", "id": private.output[0].id}])
+    assert (unknown.value.code, unknown.value.param) == ("item_not_found", "input[1]")
 
 
 def test_errors_name_what_the_client_sent(strict: openai.OpenAI) -> None:

@@ -23,7 +23,7 @@ def asked(passes_through: bool = False, **given: Any) -> dict[str, Any]:
 def refused(passes_through: bool = False, **given: Any) -> tuple[str | None, str]:
     with pytest.raises(ApiError) as caught:
         asked(passes_through, **given)
-    assert caught.value.status == 400
+    assert caught.value.status == (404 if caught.value.body.code == "item_not_found" else 400)
     return caught.value.body.param, str(caught.value)
 
 

@@ -11,6 +11,7 @@ from gristmill.api import batches, description, errors, files, health, inference
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
+from gristmill.inference.recent_items import RecentItems
 
 
 def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
@@ -18,6 +19,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     # FastAPI's own description knows no struct, and its pages load scripts from elsewhere.
     app = FastAPI(openapi_url=None)
     app.state.host = host
+    app.state.recent_items = RecentItems()
     app.state.started_at = int(time.time())
     errors.install(app)
     app.state.resources = [each.router for each in (files, uploads, batches, inference, responses, models, health)]

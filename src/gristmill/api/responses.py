@@ -11,6 +11,7 @@ from gristmill.api.streaming import EVENTS, bridged_stream, forward_stream
 from gristmill.engines.protocol import ForwardRequest
 from gristmill.inference import bridge, forwarding, responses
 from gristmill.inference.answer import Backend
+from gristmill.inference.recent_items import RecentItems
 from gristmill.inference.responses_stream import ResponseStream
 from gristmill.wire.response_events import ResponseEvent
 from gristmill.wire.responses import ResponseObject, ResponseRequest
@@ -31,16 +32,17 @@ async def create_response(request: Request) -> Response:
     body = await read_body(request)
     if dispatcher.passes_through and dispatcher.engine_serves(responses.PATH):
         return await _forward(request, forwarding.response_request(responses.PATH, body))
-    wanted = responses.parse(body)
+    recent: RecentItems = request.app.state.recent_items
+    wanted = responses.parse(body, recent)
     if wanted.stream:
         chat_body = responses.chat_body(wanted, body, dispatcher.passes_through)
         asked = dispatcher.resolved(bridge.request(chat_body, dispatcher.passes_through, responses.NAMES))
         wanted.model = asked.model
-        translator = ResponseStream(wanted)
+        translator = ResponseStream(wanted) if wanted.store is False else ResponseStream(wanted, recent.remember)
         return await unless_disconnected(request, bridged_stream(dispatcher, asked, translator, responses.NAMES))
     forward = dispatcher.forward_once if dispatcher.passes_through else None
     backend = Backend(dispatcher.complete_once, dispatcher.score_once, forward)
-    return reply((await unless_disconnected(request, responses.answer(body, backend))).body)
+    return reply((await unless_disconnected(request, responses.answer(body, backend, recent))).body)
 
 
 async def _forward(request: Request, wanted: ForwardRequest) -> Response:

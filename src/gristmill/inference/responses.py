@@ -14,6 +14,7 @@ import msgspec
 
 from gristmill.inference import bridge, forwarding
 from gristmill.inference.answer import Answer, Backend
+from gristmill.inference.recent_items import RecentItems
 from gristmill.inference.responses_input import chat_messages
 from gristmill.inference.responses_stream import response_of
 from gristmill.wire.chat import ChatCompletionRequest
@@ -59,9 +60,11 @@ _decoder = msgspec.json.Decoder(ResponseRequest)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def parse(body: bytes) -> ResponseRequest:
-    """Raises ApiError for what no engine could answer."""
+def parse(body: bytes, recent: RecentItems | None = None) -> ResponseRequest:
+    """With ``recent`` items in place of references to them. Raises ApiError for what no engine could answer."""
     request = decode(_decoder, body)
+    if recent is not None and isinstance(request.input, list):
+        request.input = recent.resolved(request.input)
     for name, why in _REFUSED.items():
         if getattr(request, name):
             raise ApiError(400, why, param=name, code="unsupported_parameter")
@@ -102,13 +105,17 @@ def not_kept() -> ApiError:
     return ApiError(404, message, code="response_not_found")
 
 
-async def answer(body: bytes, backend: Backend) -> Answer:
+async def answer(body: bytes, backend: Backend, recent: RecentItems | None = None) -> Answer:
+    """``recent`` are the items that the request may refer to, and to which its own are added."""
     if backend.forward is not None and PATH in backend.endpoints:
         return await forwarding.answer(forwarding.response_request(PATH, body), backend.forward)
-    request = parse(body)
+    request = parse(body, recent)
     asked = chat_body(request, body, backend.forward is not None)
     completion = await bridge.complete(asked, backend, NAMES)
-    return Answer(response_of(request, completion), *bridge.tokens(completion))
+    response = response_of(request, completion)
+    if recent is not None and request.store is not False:
+        recent.remember(response)
+    return Answer(response, *bridge.tokens(completion))
 
 
 def _others(body: bytes, passes_through: bool) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class _Messages:
         return self._messages
 
     def add_item(self, item: InputItem, path: str) -> None:
-        kind = item.type or ("message" if item.role is not None else "item_reference")
+        kind = "item_reference" if item.is_reference() else item.type or "message"
         if kind not in _ITEMS:
             raise _unsupported(f"{path}.type", kind, "items", _ITEMS)
         _ITEMS[kind](self, item, path)
@@ -95,10 +95,10 @@ class _Messages:
 
     def _reference(self, item: InputItem, path: str) -> None:
         message = (
-            f"Item with id '{clip(item.id or '')}' not found: this server keeps no items. Send the item itself; the AI "
-            "SDK does so with store: false."
+            f"Item with id '{clip(item.id or '')}' not found: this server remembers the items of its last responses "
+            "only, and not for batches. Send the item itself; the AI SDK does so with store: false."
         )
-        raise ApiError(400, message, param=path, code="item_not_found")
+        raise ApiError(404, message, param=path, code="item_not_found")
 
     def _assistant(self, *not_yet: str) -> ChatMessage:
         """The assistant's message that is being put together, or another where that has one of these already."""

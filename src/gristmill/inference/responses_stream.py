@@ -6,6 +6,7 @@ A whole one is translated as a stream of one piece: so both say the same.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import msgspec
 
@@ -50,10 +51,14 @@ def response_of(request: ResponseRequest, completion: Completion) -> ResponseObj
 class ResponseStream:
     """A ``bridge.Translator``. ``response`` is the response as it stands.
 
-    Reasoning and message end where something else begins; calls stay open to the end, as servers may mix them."""
+    Reasoning and message end where something else begins; calls stay open to the end, as servers may mix them.
+    ``finished`` is told of the response at its end, unless it fails."""
 
-    def __init__(self, request: ResponseRequest) -> None:
+    def __init__(
+        self, request: ResponseRequest, finished: Callable[[ResponseObject], None] = lambda response: None
+    ) -> None:
         self.response = _blank(request)
+        self._finished = finished
         self._as_summary = self.response.reasoning.summary is not None
         self._number = itertools.count().__next__
         self._closed: dict[int, OutputItem] = {}
@@ -101,6 +106,7 @@ class ResponseStream:
             completed_at=now() if incomplete is None else None,
             incomplete_details=incomplete,
         )
+        self._finished(self.response)
         if incomplete is not None:
             return [*events, ResponseIncomplete(sequence_number=self._number(), response=self.response)]
         return [*events, ResponseCompleted(sequence_number=self._number(), response=self.response)]

@@ -48,6 +48,10 @@ class InputItem(msgspec.Struct):
     summary: list[InputPart] | None = None
     encrypted_content: str | None = None
 
+    def is_reference(self) -> bool:
+        """Whether it only names an item of an earlier response."""
+        return self.type == "item_reference" or (self.type is None and self.role is None)
+
 
 class ResponseTool(msgspec.Struct):
     """``name`` and what follows belongs to functions; other tools are hosted by OpenAI."""

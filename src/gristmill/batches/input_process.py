@@ -39,14 +39,15 @@ _frame_size = struct.Struct("<I")
 
 
 class InputToRead(msgspec.Struct):
-    """The blob ``path``, ``size`` bytes long, of the store at ``blobs``. ``folder`` is an empty one, for what planning
-    cannot keep in memory and for what it finds; None: nothing is planned."""
+    """The blob ``path``, ``size`` bytes long, of the store at ``blobs``. ``pinned``: see ``JobPlanner``. ``folder`` is
+    an empty one, for what planning cannot keep in memory and for what it finds; None: nothing is planned."""
 
     blobs: str
     path: str
     size: int
     endpoint: str
     defaults: dict[str, Any] | None
+    pinned: dict[str, Any]
     models: dict[str, str]
     limits: Limits
     folder: str | None
@@ -138,7 +139,9 @@ class _Planning:
     def __init__(self, source: InputToRead) -> None:
         self.failure: str | None = None
         self._folder = Path(source.folder) if source.folder is not None else None
-        self._planner = JobPlanner(source.endpoint, source.defaults, self._folder) if self._folder is not None else None
+        self._planner: JobPlanner | None = None
+        if self._folder is not None:
+            self._planner = JobPlanner(source.endpoint, source.defaults, self._folder, source.pinned)
 
     def add(self, lines: Iterable[tuple[int, bytes, Fields | None]]) -> None:
         for number, data, fields in lines:

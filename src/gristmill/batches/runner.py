@@ -139,7 +139,8 @@ class Runner:
     async def _read_input(self, plan: bool) -> Validation:
         place, models = self._workplace, self._dispatcher.models
         scratch = place.scratch if plan else None
-        return await validate(self._storage, self.batch, place.owner, models, place.limits, scratch)
+        pinned = self._dispatcher.engine.capabilities.pinned
+        return await validate(self._storage, self.batch, place.owner, models, place.limits, scratch, pinned)
 
     async def _reject(self, errors: list[BatchError]) -> None:
         if not await self._change(lifecycle.rejected(errors, _now())):

@@ -7,7 +7,7 @@ import contextlib
 from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gristmill.batches import line_check
 from gristmill.batches.input_process import (
@@ -41,17 +41,24 @@ class Validation(NamedTuple):
 
 
 async def validate(
-    storage: Storage, batch: BatchRecord, owner: str, models: dict[str, str], limits: Limits, scratch: Path | None
+    storage: Storage,
+    batch: BatchRecord,
+    owner: str,
+    models: dict[str, str],
+    limits: Limits,
+    scratch: Path | None,
+    pinned: dict[str, Any],
 ) -> Validation:
     """Index the batch's rows, find its errors, and store the order to run in. Repeatable: what an earlier try stored is
     dropped first. ``models`` are the names that lines may ask for, each with the model's own. ``scratch`` is a folder
-    for planning; None: nothing is planned. Raises LeaseLost where ``owner`` does not hold the batch any more."""
+    for planning; None: nothing is planned; ``pinned`` are fields that the engine sets. Raises LeaseLost
+    where ``owner`` does not hold the batch any more."""
     refusal, size = await _look_at_file(storage, batch)
     if refusal is not None:
         return Validation(0, None, [refusal])
     source = InputToRead(
         storage.blobs.location, file_blob(batch.input_file_id), size,
-        batch.endpoint, batch.defaults, models, limits, None,
+        batch.endpoint, batch.defaults, pinned, models, limits, None,
     )  # fmt: skip
     with contextlib.ExitStack() as cleanup:
         failure = None

@@ -7,7 +7,7 @@ untouched, so that an engine can honour, translate or refuse each parameter by n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -131,6 +131,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     ``interactive_slots``: so many interactive requests come besides, as the engine puts them first; with 0 it makes no
     difference between requests, and they take places among the others. ``endpoints`` are paths of the API
     (``wire/paths.py``) whose requests it answers, by whichever of the protocols below, with the models that it has.
+    ``pinned`` are fields that every request's body gets, whatever it says itself.
     """
 
     slots: int
@@ -140,6 +141,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     leader_first: bool = False
     interactive_slots: int = 0
     endpoints: frozenset[str] = frozenset({CHAT, COMPLETIONS})
+    pinned: dict[str, Any] = {}
 
 
 class Engine(Protocol):

@@ -52,11 +52,15 @@ class JobPlan(NamedTuple):
 
 
 class JobPlanner:
-    """``add`` every row, then ``plan``. ``folder`` is an empty one, for what does not fit into memory."""
+    """``add`` every row, then ``plan``. ``folder`` is an empty one, for what does not fit into memory. ``pinned`` are
+    fields that the engine sets in every body: they may bring chance into answers, or take it out."""
 
-    def __init__(self, endpoint: str, defaults: dict[str, Any] | None, folder: Path) -> None:
+    def __init__(
+        self, endpoint: str, defaults: dict[str, Any] | None, folder: Path, pinned: dict[str, Any] | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._defaults = default_fields(defaults)
+        self._pinned = default_fields(pinned)
         self._keys = SortedKeys(folder)
         self._prompt_size = 0
 
@@ -64,7 +68,10 @@ class JobPlanner:
         """``data`` is a line of the input that has been checked, ``fields`` those of its body, None where they cannot
         be taken apart; ``line`` counts from 1."""
         try:
-            key, limit = unreadable_key(data) if fields is None else row_key(self._endpoint, fields, self._defaults)
+            if fields is None:
+                key, limit = unreadable_key(data)
+            else:
+                key, limit = row_key(self._endpoint, fields | self._pinned, self._defaults)
         except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
             # Whatever is odd about a row is for the row to fail with, never for the whole job.
             key, limit = unreadable_key(data)

@@ -376,6 +376,22 @@ def test_the_lines_of_a_batch_pass_through_and_stay_lines(tmp_path):
     assert b'"predicted_ms": 1.5' in data
 
 
+@pytest.mark.parametrize(
+    ("pinned", "asked"), [((), 1), (("-O", "body.temperature=1"), 4), (("-O", "body.temperature=0"), 1)]
+)
+def test_a_pinned_temperature_decides_whether_rows_that_ask_the_same_are_asked_once(tmp_path, pinned, asked):
+    own = {"temperature": 1} if "body.temperature=0" in pinned else {"temperature": 0}
+    body = {"model": "smollm2", "messages": [{"role": "user", "content": "A river?"}], **own}
+    wanted, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    wanted.write_bytes(jsonl([{"custom_id": f"r{n}", "method": "POST", "url": CHAT, "body": body} for n in range(4)]))
+    with StandIn(lambda _: Play(200, ANSWER)) as server:
+        command = [sys.executable, "-m", "gristmill", "run", str(wanted), "-o", str(output), "--url", server.url]
+        command += ["--engine", "openai_compatible", "-O", "parallel=1", *pinned]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert len(output.read_bytes().splitlines()) == 4, done.stderr
+        assert sum(b"A river?" in each for each in server.bodies) == asked
+
+
 @pytest.mark.parametrize("server", ["llama.cpp", "vLLM"])
 def test_the_recorded_answers_of_real_servers_pass(server):
     for name in ("chat", "schema"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,13 @@ def body_field(name: str, value: str) -> BodyField:
             f"-O '{name}=\"text\"'."
         ) from None
     return BodyField(path, _raw_decoder.decode(data), name.startswith(_PINNED))
+
+
+def pinned_values(fields: Sequence[BodyField]) -> dict[str, Any]:
+    """The values of whole fields that are pinned, by name."""
+    return {
+        field.path[0]: msgspec.json.decode(field.value) for field in fields if field.pinned and len(field.path) == 1
+    }
 
 
 def with_fields(body: bytes, fields: Sequence[BodyField]) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gristmill.engines.errors import EngineError, ErrorKind, unavailable, unknown_model
+from gristmill.engines.openai_compatible.body_fields import pinned_values
 from gristmill.engines.openai_compatible.endpoint import PoolServer
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
 from gristmill.engines.openai_compatible.probe import ServerFacts
@@ -155,7 +156,7 @@ class OpenAICompatibleEngine:
                 "listen on 0.0.0.0 and its port must be let through the firewall."
             )
         self.models = _models(found, self._model)
-        self.capabilities = _capabilities(found, len(self._endpoints), self._options.parallel)
+        self.capabilities = _capabilities(found, len(self._endpoints), self._options)
         log.info(
             "servers ready", urls=[each.url for each in self._endpoints if each.facts is not None],
             kinds=sorted({each.kind.value for each in found}), models=self.models,
@@ -181,10 +182,14 @@ def _models(found: list[ServerFacts], model: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for facts in found for name in facts.models))
 
 
-def _capabilities(found: list[ServerFacts], endpoints: int, parallel: int) -> Capabilities:
+def _capabilities(found: list[ServerFacts], endpoints: int, options: OpenAICompatibleOptions) -> Capabilities:
     """What all of the servers can do. How many requests pay is known only if every one of them told."""
     lengths = [facts.context_length for facts in found if facts.context_length is not None]
-    told = [parallel] * endpoints if parallel else [facts.slots for facts in found if facts.slots is not None]
+    told = (
+        [options.parallel] * endpoints
+        if options.parallel
+        else [facts.slots for facts in found if facts.slots is not None]
+    )
     known = len(told) == endpoints
     return Capabilities(
         slots=sum(told) if known else _MOST_IN_FLIGHT * endpoints,
@@ -193,6 +198,7 @@ def _capabilities(found: list[ServerFacts], endpoints: int, parallel: int) -> Ca
         slots_known=known,
         leader_first=all(facts.kind in _SHARED_CACHE for facts in found),
         endpoints=frozenset().union(*(facts.endpoints for facts in found)),
+        pinned=pinned_values(options.body_fields),
     )
 
 

@@ -388,7 +388,8 @@ def test_a_pinned_temperature_decides_whether_rows_that_ask_the_same_are_asked_o
         command = [sys.executable, "-m", "gristmill", "run", str(wanted), "-o", str(output), "--url", server.url]
         command += ["--engine", "openai_compatible", "-O", "parallel=1", *pinned]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert len(output.read_bytes().splitlines()) == 4, done.stderr
+        assert done.returncode == 0, done.stderr
+        assert len(output.read_bytes().splitlines()) == 4
         assert sum(b"A river?" in each for each in server.bodies) == asked
 
 

@@ -11,7 +11,7 @@ from gristmill.engines.protocol import Choice, ChoiceDelta, Completion, OnDelta,
 from gristmill.wire.chat import ChatCompletionRequest, TokenLogprob, TopLogprob
 
 #: The reasons that end a text; any other ("abort", "error") means that the server gave up on it.
-_REASONS = frozenset({"stop", "length", "content_filter"})
+_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls", "function_call"})
 
 _decoder = msgspec.json.Decoder(wire.AnswerBody)
 

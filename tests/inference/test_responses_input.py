@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gristmill.inference import responses
+from gristmill.inference.opaque_reasoning import opaque
 from gristmill.wire.errors import ApiError
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
@@ -186,6 +189,16 @@ def test_other_fields_go_to_a_server_and_are_refused_elsewhere() -> None:
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused_by_name(given: dict[str, Any], param: str) -> None:
     assert refused(**given)[0] == param
+
+
+@given(st.text(min_size=1))
+def test_reasoning_comes_back_by_its_encrypted_content(text: str) -> None:
+    text = text.encode("utf-8", "replace").decode()
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": opaque(text)}
+    (message,) = asked(input=[item])["messages"]
+    assert message == {"role": "assistant", "content": None, "reasoning_content": text}
+    for odd in (opaque(text) + "x", opaque(text)[1:], "gristmill.", "gristmill./w==", "gristmill.é"):
+        assert refused(input=[item | {"encrypted_content": odd}])[0] == "input[0].encrypted_content"
 
 
 def test_a_very_long_input_is_taken() -> None:

@@ -12,6 +12,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gristmill.engines.protocol import Choice, ChoiceDelta, Completion
+from gristmill.inference.opaque_reasoning import text_of
 from gristmill.inference.responses_stream import ResponseStream, response_of
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 from gristmill.wire.errors import ApiError
@@ -85,9 +86,14 @@ def put_together(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert place in open_items
         if kind == "response.output_item.done":
             open_items.remove(place)
-            assert event["item"] == item | {"status": event["item"]["status"]}
+            final = {"status": event["item"]["status"]}
+            if encrypted := event["item"].get("encrypted_content"):
+                (part,) = item["content"] or item["summary"]
+                final["encrypted_content"] = encrypted
+                assert text_of(encrypted) == part["text"]
+            assert event["item"] == item | final
             assert not [part for part in open_parts if part[0] == place]
-            item["status"] = event["item"]["status"]
+            item |= final
             continue
         assert event["item_id"] == item["id"]
         if kind.startswith("response.function_call_arguments"):
@@ -146,7 +152,9 @@ def test_any_order_of_pieces_makes_the_same_response(
     answer: tuple[Completion, list[list[ChoiceDelta]]], summary: bool, data: st.DataObject
 ) -> None:
     completion, parts = answer
-    request = ResponseRequest(model="asked", input="x", reasoning=ReasoningConfig(summary="auto" if summary else None))
+    reasoning = ReasoningConfig(summary="auto" if summary else None)
+    include = ["reasoning.encrypted_content"] if data.draw(st.booleans()) else None
+    request = ResponseRequest(model="asked", input="x", reasoning=reasoning, include=include)
     deltas: list[ChoiceDelta] = []
     queues = [list(part) for part in parts]
     while queues := [queue for queue in queues if queue]:

@@ -16,7 +16,7 @@ from gristmill.inference import bridge, forwarding
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.recent_items import RecentItems
 from gristmill.inference.responses_input import chat_messages
-from gristmill.inference.responses_stream import response_of
+from gristmill.inference.responses_stream import ENCRYPTED, response_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter
 from gristmill.wire.json import decode
@@ -36,7 +36,7 @@ NAMES = {
 LOGPROBS = "message.output_text.logprobs"
 #: The others are of hosted tools, or of what is in the answer anyway.
 _INCLUDABLE = frozenset(
-    {LOGPROBS, "reasoning.encrypted_content", "message.input_image.image_url", "file_search_call.results",
+    {LOGPROBS, ENCRYPTED, "message.input_image.image_url", "file_search_call.results",
      "web_search_call.results", "web_search_call.action.sources", "computer_call_output.output.image_url",
      "code_interpreter_call.outputs"}
 )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gristmill.inference.opaque_reasoning import text_of
 from gristmill.wire.errors import ApiError, clip, invalid_value, missing_parameter
 from gristmill.wire.responses import InputItem, InputPart, ResponseRequest
 
@@ -69,6 +70,8 @@ class _Messages:
         if isinstance(item.content, list) and item.content:
             parts, name = item.content, "content"
         text = "".join(_text(part, f"{path}.{name}[{index}]") for index, part in enumerate(parts))
+        if not text and item.encrypted_content:
+            text = text_of(item.encrypted_content) or ""
         if not text and item.encrypted_content:
             message = (
                 "Reasoning that is encrypted can only be read by who encrypted it. Send it with its text, as this "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gristmill.inference.answer import new_id
+from gristmill.inference.opaque_reasoning import opaque
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.response_events import (
     ArgumentsDelta,
@@ -149,11 +150,13 @@ class OpenMessage(OpenItem):
 
 
 class OpenReasoning(OpenItem):
-    """What the model thinks: one part, of content or, where that was asked for, of summary."""
+    """What the model thinks: one part, of content or, where that was asked for, of summary. ``encrypted``: it is wanted
+    as encrypted content, too."""
 
-    def __init__(self, number: Number, index: int, as_summary: bool) -> None:
+    def __init__(self, number: Number, index: int, *, as_summary: bool, encrypted: bool) -> None:
         super().__init__(number, index, "rs_")
         self._as_summary = as_summary
+        self._encrypted = encrypted
         self._pieces: list[str] = []
 
     def begin(self) -> Events:
@@ -182,9 +185,12 @@ class OpenReasoning(OpenItem):
 
     def item(self, status: ItemStatus) -> ReasoningItem:
         text = "".join(self._pieces)
+        if not text:
+            return ReasoningItem(self.id, [], [], status)
+        encrypted = opaque(text) if self._encrypted else None
         if self._as_summary:
-            return ReasoningItem(self.id, [SummaryText(text)] if text else [], [], status)
-        return ReasoningItem(self.id, [], [ReasoningText(text)] if text else [], status)
+            return ReasoningItem(self.id, [SummaryText(text)], [], status, encrypted)
+        return ReasoningItem(self.id, [], [ReasoningText(text)], status, encrypted)
 
     def _close_parts(self) -> Events:
         text = "".join(self._pieces)

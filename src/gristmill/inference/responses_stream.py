@@ -40,6 +40,8 @@ from gristmill.wire.responses import (
 )
 from gristmill.wire.tools import FunctionCallDelta, ToolCallDelta
 
+ENCRYPTED = "reasoning.encrypted_content"
+
 
 def response_of(request: ResponseRequest, completion: Completion) -> ResponseObject:
     stream = ResponseStream(request)
@@ -60,6 +62,7 @@ class ResponseStream:
         self.response = _blank(request)
         self._finished = finished
         self._as_summary = self.response.reasoning.summary is not None
+        self._encrypted = ENCRYPTED in (request.include or ())
         self._number = itertools.count().__next__
         self._closed: dict[int, OutputItem] = {}
         self._said: OpenMessage | OpenReasoning | None = None
@@ -129,8 +132,10 @@ class ResponseStream:
         if isinstance(self._said, OpenReasoning):
             return self._said.think(text)
         ended = self._end_said()
-        self._said = OpenReasoning(self._number, self._begun(), self._as_summary)
-        return [*ended, *self._said.begin(), *self._said.think(text)]
+        self._said = said = OpenReasoning(
+            self._number, self._begun(), as_summary=self._as_summary, encrypted=self._encrypted
+        )
+        return [*ended, *said.begin(), *said.think(text)]
 
     def _say(self, text: str) -> Events:
         opened, message = self._message()

@@ -2,6 +2,10 @@
 
 A row whose text contains KILL kills the process (SIGKILL) while the rows beside it are being answered; one with BREAK
 has its connection closed. Started again by ``MortalServer`` as a service manager would.
+
+The kernel closes the sockets of a process that was killed one after another, the one it listens at among them, and a
+client may be so quick as to send a request in between. With ``dying`` there are that many seconds between them: the
+killer's connection is closed first.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ _SECONDS = 0.02
 class MortalServer:
     """At ``url`` until the ``with`` block is left; started again ``restart_after`` seconds after each death."""
 
-    def __init__(self, folder: Path, name: str = "server", restart_after: float = 0.05) -> None:
+    def __init__(self, folder: Path, name: str = "server", restart_after: float = 0.05, dying: float = 0.0) -> None:
         self._journal = folder / f"{name}.journal"
         self._restart_after = restart_after
+        self._dying = dying
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -39,7 +44,7 @@ class MortalServer:
         self._keeper = threading.Thread(target=self._keep, daemon=True)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, __file__, str(self._port), str(self._journal)])
+        return subprocess.Popen([sys.executable, __file__, str(self._port), str(self._journal), str(self._dying)])
 
     def __enter__(self) -> MortalServer:
         self._wait_until_ready()
@@ -79,7 +84,7 @@ class MortalServer:
         raise AssertionError("the server did not start")
 
 
-def _serve(port: int, journal: str) -> None:
+def _serve(port: int, journal: str, dying: float) -> None:
     file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     async def models(_: web.Request) -> web.Response:
@@ -91,6 +96,10 @@ def _serve(port: int, journal: str) -> None:
             os.write(file, text.encode() + b"\n")
         await asyncio.sleep(_SECONDS)
         if "KILL" in text:
+            if dying:
+                assert request.transport is not None
+                request.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                time.sleep(dying)
             os.kill(os.getpid(), signal.SIGKILL)
         if "BREAK" in text:
             assert request.transport is not None
@@ -105,4 +114,4 @@ def _serve(port: int, journal: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), sys.argv[2])
+    _serve(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -79,6 +79,7 @@ class StandIn:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
         self.models = play(recording("models"))
+        self.health = Play(200, b'{"status":"ok"}')
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -132,6 +133,8 @@ class StandIn:
             return play(recording("nothing-asked"))
         if path == "/props":
             return Play(200, json.dumps({"total_slots": 2}).encode())
+        if path == "/health":
+            return self.health
         if b"water wet" in data and (probe := _probe(data)) is not None:
             return probe
         self.asked += 1

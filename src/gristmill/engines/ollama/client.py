@@ -22,7 +22,7 @@ class OllamaClient:
     """Make it inside a running event loop; ``close`` it."""
 
     def __init__(self, url: str) -> None:
-        self._http = HttpClient("Ollama", url)
+        self._http = HttpClient("Ollama", url, alive_path="/api/version")
         #: The address for messages.
         self.url = self._http.url
 

@@ -22,7 +22,7 @@ from gristmill.engines.openai_compatible.forwarding import (
     read_answer,
 )
 from gristmill.engines.openai_compatible.health import ServerHealth, after_failure, after_push_back, usable
-from gristmill.engines.openai_compatible.probe import ServerFacts, probe
+from gristmill.engines.openai_compatible.probe import MODELS_PATH, ServerFacts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, forwarded_body, path_of
 from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, OnDelta, OnEvent, Request
 from gristmill.telemetry.log import get_logger
@@ -40,7 +40,7 @@ class PoolServer:
     """
 
     def __init__(self, url: str, headers: dict[str, str], body_fields: Sequence[BodyField] = ()) -> None:
-        self._http = HttpClient("the server", url, headers)
+        self._http = HttpClient("the server", url, headers, MODELS_PATH)
         self._body_fields = body_fields
         #: The address for messages.
         self.url = self._http.url
@@ -69,6 +69,7 @@ class PoolServer:
             self.in_flight += 1
             try:
                 self.facts = await probe(self._http, self._ask, model, timeout)
+                self._http.alive_path = self.facts.alive_path
             except EngineError as error:
                 self._note(error)
                 raise
@@ -132,6 +133,8 @@ class PoolServer:
         return collector.finish()
 
     def _note(self, error: EngineError) -> None:
+        if error.crashed is not None:
+            error.crashed = self.url
         if error.kind is ErrorKind.INVALID_REQUEST:
             self._answered()
         elif error.kind is ErrorKind.OVERLOADED:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
 from gristmill.http_values import seconds
 
 #: vLLM and SGLang: "maximum context length", "longer than the model's context length"; llama.cpp has a type for it.
@@ -21,6 +21,8 @@ _TOO_LONG_TYPE = "exceed_context_size_error"
 _TOO_LARGE = re.compile(r"input .*is too large to process", re.I)
 #: llama.cpp while it loads; another Gristmill while its engine is away.
 _AWAY = re.compile(r"loading model|engine_unavailable", re.I)
+#: vLLM's API server answers so whatever its engine was answering when it died, and ends itself after that.
+_ENGINE_DIED = re.compile(r"EngineCore encountered an issue|EngineDeadError")
 #: Older llama.cpp (b7950 and before) answers 500 to messages that the model's chat template refuses; newer ones 400.
 #: Images and sound for a model without eyes or ears are a 500 in newer ones, too, and so are tools without --jinja.
 _CALLER = re.compile(
@@ -50,6 +52,8 @@ def stream_failure(error: Any) -> EngineError:
 
 def _failure(status: int, body: ErrorBody, pause: float | None) -> EngineError:
     text = body.message
+    if _ENGINE_DIED.search(text):
+        return crashed("the server", f"The server's engine died while it was answering: {text}")
     if body.type == _TOO_LONG_TYPE or (status in (400, 413, 422) and _TOO_LONG.search(text)) or _TOO_LARGE.search(text):
         return EngineError(ErrorKind.INVALID_REQUEST, text, param="messages", code="context_length_exceeded")
     if status in (401, 403):

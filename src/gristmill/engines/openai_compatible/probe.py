@@ -32,7 +32,11 @@ from gristmill.wire.paths import CHAT, COMPLETIONS
 T = TypeVar("T")
 Ask = Callable[[Request, ServerKind], Awaitable[Completion]]
 
+MODELS_PATH = "/v1/models"
+_HEALTH_PATH = "/health"
+
 _QUICK = 30.0
+_HEALTH_TIMEOUT = 5.0
 _LOOK_AGAIN = 1.0
 _GENERATED = frozenset({CHAT, COMPLETIONS})
 #: vLLM's ``/metrics``: the size of the KV cache, in the labels of a gauge.
@@ -43,7 +47,8 @@ _LABEL = re.compile(r'(\w+)="(\d+)"')
 class ServerFacts(NamedTuple):
     """``slots`` and ``context_length`` (tokens, prompt and answer together) are None where the server is silent.
 
-    ``endpoints`` are the paths that it answers.
+    ``endpoints`` are the paths that it answers; ``alive_path`` one that it answers well while it can
+    answer requests.
     """
 
     kind: ServerKind
@@ -53,11 +58,12 @@ class ServerFacts(NamedTuple):
     slots: int | None
     holds: Holds
     endpoints: frozenset[str]
+    alive_path: str
 
 
 async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -> ServerFacts:
     """Raises UserError for what only the user can mend, EngineError for a server that is away."""
-    cards = await _when_loaded(lambda: _get(http, "/v1/models", ModelCards), timeout)
+    cards = await _when_loaded(lambda: _get(http, MODELS_PATH, ModelCards), timeout)
     card = _choose(cards.data, model, http.url)
     kind = kind_of(card.owned_by)
     endpoints = await _when_loaded(lambda: _endpoints(http, card), timeout)
@@ -78,6 +84,7 @@ async def probe(http: HttpClient, ask: Ask, model: str | None, timeout: float) -
         slots=slots,
         holds=holds,
         endpoints=endpoints if can.generates else endpoints - _GENERATED,
+        alive_path=await _alive_path(http),
     )
 
 
@@ -210,6 +217,16 @@ async def _slots(http: HttpClient) -> int | None:
         return (await _get(http, "/props", Props)).total_slots
     except (EngineError, UserError):
         return None
+
+
+async def _alive_path(http: HttpClient) -> str:
+    """vLLM's API server outlives its engine for a moment, and only ``/health`` says so. Not every server has that; and
+    a proxy may lead it nowhere, so it is only believed where it says now that all is well."""
+    try:
+        reply = await http.fetch(_HEALTH_PATH, timeout=_HEALTH_TIMEOUT)
+    except EngineError:
+        return MODELS_PATH
+    return _HEALTH_PATH if reply.status == 200 else MODELS_PATH
 
 
 async def _cache_tokens(http: HttpClient) -> int | None:

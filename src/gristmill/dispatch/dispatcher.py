@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 
+from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
-from gristmill.dispatch.retry import Retry, RetryPolicy, decide
+from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop
-from gristmill.dispatch.suspects import Suspect, Suspects
+from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable, unknown_model
 from gristmill.engines.protocol import (
@@ -51,20 +51,6 @@ R = TypeVar(
     LabelRequest,
     ChatCompletionRequest | ForwardRequest,
 )
-
-
-class _Attempts:
-    """What became of a row so far: ``failures`` are its own, ``pauses`` nobody's."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.pauses = 0
-        #: When it was last sent, on the clock of ``Suspects``.
-        self.sent = 0
-        #: How many answers the engine had given when the row last found it away.
-        self.away_at: int | None = None
-        #: Set while the row is to be asked alone.
-        self.suspect: Suspect | None = None
 
 
 class Dispatcher:
@@ -272,52 +258,23 @@ class Dispatcher:
         flow: Flow,
         prefix: int | None,
     ) -> T:
-        attempts = _Attempts()
+        attempts = Attempts(self._suspects, self._policy)
         try:
             while True:
-                if attempts.suspect is not None:
-                    await stop.unless(attempts.suspect.turn())
-                    if attempts.suspect.cleared:
-                        attempts.suspect = None
+                await attempts.turn(stop)
                 try:
                     if (answer := await self._take_turn(ask, stop, flow, prefix, attempts)) is not None:
                         return answer[0]
                     await stop.unless(self.outage.wait())
                     continue
                 except EngineError as error:
-                    retry = self._judge(error, attempts)
+                    retry = attempts.failed(error, self._answers)
                     if retry is None:
-                        raise _with_count(error, attempts) from error
+                        raise attempts.explained(error) from error
                 if retry.delay > 0:
                     await stop.unless(asyncio.sleep(retry.delay))
         finally:
-            if attempts.suspect is not None:
-                attempts.suspect.leave()
-
-    def _judge(self, error: EngineError, attempts: _Attempts) -> Retry | None:
-        """What to do after a failure, which is noted; None means give up."""
-        kind, crashed = error.kind, error.crashed
-        if kind is ErrorKind.UNAVAILABLE and crashed is not None:
-            # Away, says a proxy in front of a server that crashes, too, and a server with too little memory for the
-            # row. If others have been answered since it said so last, it may well be because of this row.
-            if attempts.away_at is None or attempts.away_at == self._answers:
-                crashed = None
-            else:
-                kind = ErrorKind.INTERRUPTED
-            attempts.away_at = self._answers
-        in_company = crashed is not None and attempts.suspect is None
-        if crashed is not None and attempts.suspect is None:
-            attempts.suspect = self._suspects.crashed(crashed, attempts.sent)
-        elif crashed is not None and attempts.suspect is not None and attempts.suspect.convict():
-            # It has very likely caused the crash in company, too.
-            attempts.failures += 1
-        failures, pauses = attempts.failures + 1, attempts.pauses + 1
-        retry = decide(kind, failures, pauses, error.retry_after, random.random(), self._policy, in_company)
-        if retry is None or retry.counted:
-            attempts.failures = failures
-        else:
-            attempts.pauses = pauses
-        return retry
+            attempts.leave()
 
     async def _take_turn(
         self,
@@ -325,17 +282,18 @@ class Dispatcher:
         stop: Stop,
         flow: Flow,
         prefix: int | None,
-        attempts: _Attempts,
+        attempts: Attempts,
     ) -> tuple[T] | None:
         """One attempt, when it is the row's turn; None where the engine is away, or ``stop`` is requested, by then."""
-        alone = attempts.suspect is not None
-        leads = prefix is not None and not alone and await self._lead(prefix, stop)
+        leads = False
+        if prefix is not None and self._leaders is not None and not attempts.alone:
+            leads = await self._leaders.turn(prefix, stop)
         answer: tuple[T] | None = None
         try:
-            async with self._slots.place(flow, alone, stop) as place:
+            async with self._slots.place(flow, attempts.alone, stop) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
                 if not self.outage.open and not stop.requested:
-                    attempts.sent = self._suspects.sent()
+                    attempts.begin()
                     answer = (await self._attempt(ask),)
                     place.cost = _cost(answer[0])
         finally:
@@ -343,27 +301,11 @@ class Dispatcher:
                 self._leaders.release(prefix, computed=answer is not None)
         return answer
 
-    async def _lead(self, prefix: int, stop: Stop) -> bool:
-        """Wait for the row's leader, if it has one; whether the row is to lead itself."""
-        leaders = self._leaders
-        assert leaders is not None
-        while leaders.busy(prefix):
-            await stop.unless(leaders.wait(prefix))
-        return leaders.claim(prefix)
-
 
 def _is_being_cancelled() -> bool:
     """Else something that this task waited for was cancelled."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-def _with_count(error: EngineError, attempts: _Attempts) -> EngineError:
-    """The error to give a row up with; where the row is to blame for crashes, saying so."""
-    if attempts.suspect is None or not attempts.suspect.convicted:
-        return error
-    message = f"{error.message} That happened {attempts.failures} times, also with no other request in flight."
-    return EngineError(error.kind, message, status=error.status, crashed=error.crashed)
 
 
 def _cost(answer: Completion | ForwardedAnswer | LabelScores) -> float:

@@ -11,6 +11,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from gristmill.dispatch.stop import Stop
+
 #: Bytes, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
 _WORTH_WAITING = 2048
 #: Prefixes remembered as computed; one that is forgotten costs one more leader.
@@ -46,6 +48,12 @@ class PrefixLeaders:
         """Until the leader has ended, well or not. Another sibling may have become leader by then."""
         if event := self._leading.get(prefix):
             await event.wait()
+
+    async def turn(self, prefix: int, stop: Stop) -> bool:
+        """Wait for the row's leader, if it has one; whether the row is to lead itself, as after ``claim``."""
+        while self.busy(prefix):
+            await stop.unless(self.wait(prefix))
+        return self.claim(prefix)
 
     def claim(self, prefix: int) -> bool:
         """Go ahead with a row whose prefix is not ``busy``; True: as its leader, who must ``release`` it."""

@@ -12,6 +12,7 @@ from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop, Stopped, Why
+from gristmill.dispatch.suspects import Suspects
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
 from gristmill.engines.protocol import Capabilities, Choice, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
@@ -23,19 +24,22 @@ ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
 class MortalEngine:
     """Crashes under rows with KILL, and cuts off whatever else is in flight; away for ``down`` steps after that.
 
-    A row with AWAY gets an answer that the engine is away.
+    A row with AWAY gets an answer that the engine is away. With ``lingers`` it breaks off a row with KILL first, and
+    dies of it under whatever it is asked next.
     """
 
     name = "mortal"
     models = ("m",)
     fingerprint = None
 
-    def __init__(self, slots: int = 8, leader_first: bool = False, down: int = 5) -> None:
+    def __init__(self, slots: int = 8, leader_first: bool = False, down: int = 5, lingers: bool = False) -> None:
         self.capabilities = Capabilities(slots, frozenset(), leader_first=leader_first)
         self.asked: Counter[str] = Counter()
         self.crashes = 0
         self._in_flight: set[asyncio.Future[None]] = set()
         self._down_for = down
+        self._lingers = lingers
+        self._doomed = False
         self._down = 0
 
     async def start(self) -> None: ...
@@ -50,6 +54,10 @@ class MortalEngine:
             self._down -= 1
             raise unavailable("refused")
         self.asked[text] += 1
+        if self._doomed:
+            self._doomed = False
+            self._die()
+            raise crashed("mortal", "it died")
         cut = asyncio.get_running_loop().create_future()
         self._in_flight.add(cut)
         try:
@@ -61,12 +69,18 @@ class MortalEngine:
         if "AWAY" in text:
             raise unavailable("502", crashed="mortal")
         if "KILL" in text:
-            self.crashes += 1
-            self._down = self._down_for
-            for other in self._in_flight:
-                other.set_result(None)
+            if self._lingers:
+                self._doomed = True
+            else:
+                self._die()
             raise crashed("mortal", "it died")
         return ANSWER
+
+    def _die(self) -> None:
+        self.crashes += 1
+        self._down = self._down_for
+        for other in self._in_flight:
+            other.set_result(None)
 
 
 def dispatcher_of(engine: MortalEngine, **options: object) -> Dispatcher:
@@ -123,6 +137,44 @@ async def test_a_suspect_is_asked_with_nothing_else_in_flight_and_the_newest_fir
     assert order[0] == "0 KILL" and order.count("0 KILL") == 3
     # The others were cleared by that, and asked once more.
     assert sorted(text[2:] for text in order) == ["KILL"] * 3 + ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("slots", [4, 16])
+async def test_whatever_dies_late_of_a_killer_is_not_held_against_the_rows_that_come_next(slots: int) -> None:
+    """As a server whose engine is a process of its own: that it is gone shows a moment after the killer was cut off."""
+    for seed in range(8):
+        texts = ["KILL 0", "KILL 1", *(f"row {number}" for number in range(40))]
+        random.Random(seed).shuffle(texts)
+        dispatcher = dispatcher_of(MortalEngine(slots=slots, lingers=True))
+        async with asyncio.timeout(60):
+            results = await asyncio.gather(*(ask(dispatcher, text) for text in texts))
+        for text, result in zip(texts, results, strict=True):
+            assert isinstance(result, EngineError) == text.startswith("KILL"), (seed, text)
+
+
+async def test_no_suspect_of_any_crash_has_its_turn_between_the_attempts_of_a_culprit() -> None:
+    suspects = Suspects()
+    culprit, other = suspects.crashed("one", suspects.sent()), suspects.crashed("two", suspects.sent())
+    await culprit.turn()
+    culprit.convict()
+    waiting = asyncio.create_task(other.turn())
+    await culprit.turn()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    culprit.leave()
+    async with asyncio.timeout(10):
+        await waiting
+    other.leave()
+    third = suspects.crashed("two", suspects.sent())
+    async with asyncio.timeout(10):
+        await third.turn()
+    waiting = asyncio.create_task((fourth := suspects.crashed("one", suspects.sent())).turn())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    fourth.leave()
+    third.leave()
+    async with asyncio.timeout(10):
+        await suspects.crashed("three", suspects.sent()).turn()
 
 
 async def test_a_row_that_gets_away_for_an_answer_while_others_are_answered_ends_as_itself() -> None:

@@ -6,6 +6,10 @@ when it begins with them. A request that the server crashes under while it is al
 crash are cleared then and go back among the rest, so that a crash usually costs a few requests asked alone and not a
 whole window of them. A culprit stays alone until its attempts are used up.
 
+Whoever is on trial stays so until it is answered, given up or cleared, and no other suspect has its turn meanwhile. A
+server may die of a request only after it has broken it off: then it dies under the next one. That can happen to a
+suspect once, after the culprit before it, but not at each of its attempts.
+
 Every crash in company leads to a culprit, or to answers for all of its suspects; so it ends.
 """
 
@@ -18,8 +22,10 @@ import itertools
 class Suspect:
     """A request that a crash cut off. ``leave`` when it is answered or given up, or nobody after it gets a turn."""
 
-    def __init__(self, crash: _Crash, sent: int) -> None:
+    def __init__(self, crash: _Crash, sent: int, trial: asyncio.Lock) -> None:
         self._crash = crash
+        self._trial = trial
+        self._on_trial = False
         self.sent = sent
         self.decided = asyncio.Event()
         self.convicted = False
@@ -31,9 +37,11 @@ class Suspect:
 
     async def turn(self) -> None:
         """Wait to be asked alone, or to be cleared."""
-        if not self.convicted:
+        if not self._on_trial:
             self._crash.try_next()
             await self.decided.wait()
+            if not self.cleared:
+                self._on_trial = await self._trial.acquire()
 
     def convict(self) -> bool:
         """The server crashed under it alone; whether that is the first time."""
@@ -43,19 +51,23 @@ class Suspect:
 
     def leave(self) -> None:
         self._crash.leave(self)
+        if self._on_trial:
+            self._on_trial = False
+            self._trial.release()
 
 
 class _Crash:
     """One crash of one server; ``at`` is on the same clock as ``Suspect.sent``."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, trial: asyncio.Lock) -> None:
         self.at = at
+        self._trial = trial
         self.solved = False
         self._suspects: set[Suspect] = set()
         self._on_trial: Suspect | None = None
 
     def add(self, sent: int) -> Suspect:
-        suspect = Suspect(self, sent)
+        suspect = Suspect(self, sent, self._trial)
         if self.solved:
             suspect.decided.set()
         else:
@@ -90,6 +102,7 @@ class Suspects:
     def __init__(self) -> None:
         self._clock = itertools.count()
         self._last: dict[str, _Crash] = {}
+        self._trial = asyncio.Lock()
 
     def sent(self) -> int:
         """When a request is sent: now."""
@@ -99,5 +112,5 @@ class Suspects:
         """``server`` crashed while it was answering a request; all that it was answering at the time share a crash."""
         crash = self._last.get(server)
         if crash is None or sent > crash.at:
-            crash = self._last[server] = _Crash(next(self._clock))
+            crash = self._last[server] = _Crash(next(self._clock), self._trial)
         return crash.add(sent)

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import msgspec
+
+from gristmill.engines.errors import unknown_model
+from gristmill.engines.protocol import ForwardRequest, LabelRequest, Request
 from gristmill.user_error import UserError
+from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.completions import CompletionRequest
+
+R = TypeVar(
+    "R",
+    ChatCompletionRequest,
+    CompletionRequest,
+    Request,
+    ForwardRequest,
+    LabelRequest,
+    ChatCompletionRequest | ForwardRequest,
+)
 
 
 def check_aliases(aliases: Mapping[str, str], models: Sequence[str]) -> None:
@@ -17,3 +34,15 @@ def check_aliases(aliases: Mapping[str, str], models: Sequence[str]) -> None:
             raise UserError(
                 f"The alias '{alias}' stands for '{model}', which the engine does not have. It has: {listed}."
             )
+
+
+def by_own_name(request: R, models: Mapping[str, str]) -> R:
+    """Asking for the model by its own name; ``models`` maps each name that there is to that. Raises EngineError."""
+    if request.model not in models:
+        raise unknown_model(request.model, tuple(models))
+    model = models[request.model]
+    if model == request.model:
+        return request
+    if isinstance(request, ForwardRequest):
+        return request.renamed(model)
+    return msgspec.structs.replace(request, model=model)

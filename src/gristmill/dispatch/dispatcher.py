@@ -7,8 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-import msgspec
-
+from gristmill.dispatch.aliases import R, by_own_name
 from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
@@ -18,7 +17,7 @@ from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
-from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable, unknown_model
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.protocol import (
     Completion,
     Engine,
@@ -36,21 +35,10 @@ from gristmill.engines.protocol import (
     prompt_parts,
 )
 from gristmill.telemetry.log import get_logger
-from gristmill.wire.chat import ChatCompletionRequest
-from gristmill.wire.completions import CompletionRequest
 
 log = get_logger(__name__)
 
 T = TypeVar("T", Completion, ForwardedAnswer, LabelScores)
-R = TypeVar(
-    "R",
-    ChatCompletionRequest,
-    CompletionRequest,
-    Request,
-    ForwardRequest,
-    LabelRequest,
-    ChatCompletionRequest | ForwardRequest,
-)
 
 
 class Dispatcher:
@@ -99,17 +87,8 @@ class Dispatcher:
 
     def resolved(self, request: R) -> R:
         """Asking for the model by its own name. Raises EngineError for a name that is nobody's."""
-        if not self._aliases:
-            return request  # The engine knows its names.
-        models = self.models
-        if request.model not in models:
-            raise unknown_model(request.model, tuple(models))
-        model = models[request.model]
-        if model == request.model:
-            return request
-        if isinstance(request, ForwardRequest):
-            return request.renamed(model)
-        return msgspec.structs.replace(request, model=model)
+        # Without aliases the engine knows its names.
+        return by_own_name(request, self.models) if self._aliases else request
 
     @property
     def limit(self) -> int:

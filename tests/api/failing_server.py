@@ -19,7 +19,9 @@ async def get(self: Any, file_id: str) -> Any:
     return await _get(self, file_id)
 
 
-async def stream(self: Any, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+async def stream(
+    self: Any, path: str, start: int = 0, end: int | None = None, chunk_bytes: int | None = None
+) -> AsyncIterator[bytes]:
     yield b"the beginning"
     secret = "sk-SECRET in a variable"
     raise RuntimeError(f"broken in the middle {len(secret)}")

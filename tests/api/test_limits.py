@@ -299,3 +299,18 @@ def test_bodies_in_memory_are_limited_over_all_requests(server: ServerProcess) -
     ask = json.dumps(ASK | {"user": "x" * 30 * MEGABYTE})
     with httpx.Client(base_url=server.base_url, timeout=60, headers={"content-type": "application/json"}) as http:
         assert [http.post("/chat/completions", content=ask).status_code for _ in range(10)] == [200] * 10
+
+
+def test_downloads_by_slow_readers_hold_little_memory(server: ServerProcess) -> None:
+    file = server.client().files.create(file=("big", b"x" * 32 * MEGABYTE), purpose="user_data")
+    process = psutil.Process(server.pid)
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as readers:
+        for _ in range(60):
+            opened = readers.enter_context(connect(server, head(f"/v1/files/{file.id}/content", method="GET")))
+            # It reads the beginning, and no more.
+            assert opened.recv(1024).startswith(b"HTTP/1.1 200 ")
+        time.sleep(1)
+        grown = process.memory_info().rss - before
+        # A megabyte each; it was ten.
+        assert grown < 150 * MEGABYTE

@@ -90,7 +90,9 @@ class MemoryBlobs:
         whole = await self._whole(path)
         return [whole[start : start + length] for start, length in ranges]
 
-    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, chunk_bytes: int | None = None
+    ) -> AsyncIterator[bytes]:
         data = (await self._whole(path))[start:end]
         for position in range(0, len(data), 700):
             yield data[position : position + 700]

@@ -47,6 +47,10 @@ def test_a_large_blob_is_streamed_in_pieces(tmp_path: Path) -> None:
         pieces = [len(piece) async for piece in blobs.stream("big")]
         assert sum(pieces) == size == 11 * 1_000_003
         assert max(pieces) == CHUNK_BYTES
+        small = [piece async for piece in blobs.stream("big", 5, 2_000_000, 300_000)]
+        assert {len(piece) for piece in small[:-1]} == {300_000} and b"".join(small) == await blobs.read(
+            "big", 5, 1_999_995
+        )
 
     asyncio.run(main())
 

@@ -31,6 +31,7 @@ log = get_logger(__name__)
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
+#: Of a download, held for a client that may be slow; small enough for its progress to be watched.
 _PIECE_BYTES = 256 * 1024
 _FORM = {
     "type": "object",
@@ -133,19 +134,16 @@ async def content(request: Request, file_id: str) -> Response:
         headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{file.bytes}"
     start, end = part or ByteRange(0, file.bytes)
     headers["content-length"] = str(end - start)
-    stream = host(request).storage.blobs.stream(file_blob(file.id), start, end)
+    stream = host(request).storage.blobs.stream(file_blob(file.id), start, end, _PIECE_BYTES)
     # Read before the answer begins, which could not be taken back: bytes that are gone or cut off are an error.
     first = await anext(stream, b"")
     return StreamingResponse(_after(first, stream), status, headers, media_type="application/octet-stream")
 
 
 async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """In pieces of a size whose progress can be watched."""
-    for position in range(0, len(first), _PIECE_BYTES):
-        yield first[position : position + _PIECE_BYTES]
+    yield first
     async for chunk in rest:
-        for position in range(0, len(chunk), _PIECE_BYTES):
-            yield chunk[position : position + _PIECE_BYTES]
+        yield chunk
 
 
 def present(record: FileRecord) -> File:

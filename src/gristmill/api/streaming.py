@@ -12,13 +12,16 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.errors import EngineError
+from gristmill.engines.errors import EngineError, interrupted
 from gristmill.engines.protocol import ChoiceDelta, Completion, ForwardedAnswer, ForwardRequest, Request
 from gristmill.inference.bridge import Translator, in_words_of
 from gristmill.inference.chat_reading import StreamReader
 from gristmill.inference.failures import api_error
+from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.json import encode
+
+log = get_logger(__name__)
 
 #: The media type; each event is a chunk, the last is ``[DONE]``.
 EVENTS = "text/event-stream"
@@ -88,6 +91,10 @@ async def _streamed(
             queue.put_nowait(await work())
         except EngineError as error:
             queue.put_nowait(error)
+        except Exception as error:
+            # Without an end of the queue its reader would wait for ever.
+            log.error("a stream failed unexpectedly", exc_info=error)
+            queue.put_nowait(interrupted("The server had an unexpected error while it was answering."))
 
     asking = asyncio.create_task(ask())
     try:

@@ -104,13 +104,16 @@ class LocalBlobStore:
 
         return await patiently(get)
 
-    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, chunk_bytes: int | None = None
+    ) -> AsyncIterator[bytes]:
+        step = chunk_bytes or CHUNK_BYTES
         size = await self.size(path)
         stop = size if end is None else end
         if size < stop:
             raise _shorter(path, stop, size)
-        for position in range(start, stop, CHUNK_BYTES):
-            yield await self.read(path, position, min(CHUNK_BYTES, stop - position))
+        for position in range(start, stop, step):
+            yield await self.read(path, position, min(step, stop - position))
 
     async def delete(self, path: str) -> None:
         async def remove() -> None:

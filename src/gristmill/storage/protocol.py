@@ -248,9 +248,11 @@ class BlobStore(Protocol):
         """Several (start, length) ranges, neighbours fetched together. Raises BlobLost."""
         ...
 
-    def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Chunks of some megabytes from ``start`` up to, not including, ``end``. Raises BlobLost, where the blob is too
-        short before the first chunk."""
+    def stream(
+        self, path: str, start: int = 0, end: int | None = None, chunk_bytes: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Chunks of some megabytes, or of ``chunk_bytes``, from ``start`` up to, not including, ``end``. Raises
+        BlobLost, where the blob is too short before the first chunk."""
         ...
 
     async def delete(self, path: str) -> None:

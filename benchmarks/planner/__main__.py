@@ -3,11 +3,13 @@
     python benchmarks/planner speed [--rows 10000,100000,170000,1000000] [--row-bytes 10000]
     python benchmarks/planner order
     python benchmarks/planner pilot [--jobs 3] [--pilots 7] [--rows 2000]
+    python benchmarks/planner batch [--rows 10000000] [--duplicates 3000000] [--of 3000000] [--run] [--folder FOLDER]
 
 - ``speed``: ``gristmill plan`` in a process of its own, on rows of ``--row-bytes`` behind 20 prefixes, interleaved at
   random: seconds and peak memory.
 - ``order``: prefill tokens of 20 prefixes that arrive interleaved at random, in that order and as planned, with
   room for four of them: the simulated engine's prefix cache, and the embedded engine for real.
+- ``batch``: see ``batch.py``.
 - ``pilot``: a pilot of 50 rows, several times, each on an embedded engine just started; then the job itself.
 """
 
@@ -30,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "embedded"))
 import receipt
 import workload
+from batch import batch_speed
 
 MODEL = "smollm2-135m-instruct"
 CHAT = "/v1/chat/completions"
@@ -206,13 +209,21 @@ def pilots(jobs: int, count: int, rows: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", choices=("speed", "order", "pilot"))
+    parser.add_argument("part", choices=("speed", "order", "pilot", "batch"))
     parser.add_argument("--rows", default="")
     parser.add_argument("--row-bytes", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=3)
     parser.add_argument("--pilots", type=int, default=7)
+    parser.add_argument("--duplicates", type=int, default=3_000_000)
+    parser.add_argument("--of", type=int, default=3_000_000)
+    parser.add_argument("--run", action="store_true")
+    parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    if options.part == "speed":
+    if options.part == "batch":
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            rows = int(options.rows or 10_000_000)
+            content = batch_speed(rows, options.duplicates, options.of, Path(folder), options.run)
+    elif options.part == "speed":
         sizes = [int(size) for size in (options.rows or "10000,100000,170000,1000000").split(",")]
         content = plan_speed(sizes, options.row_bytes)
     elif options.part == "order":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 
@@ -20,6 +21,7 @@ from gristmill.planning.sorted_keys import SortedKeys
 from gristmill.wire.line_body import default_fields, fields_of, with_defaults
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 
 
 def chat(*texts, **parameters):
@@ -97,6 +99,38 @@ DIFFERENT = [
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_rows_that_ask_something_else_have_another_key(one, other):
     assert key(one) != key(other)
+
+
+def response(given="a", **parameters):
+    return {"model": "m", "input": given, **parameters}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (response(), response("b")),
+        (response("x", instructions="a"), response('{"instructions":"a"}x')),
+        (response("x", instructions="a"), response('\x1fj{"instructions":"a"}x')),
+        (response([{"role": "user", "content": "x"}], instructions="a"),
+         response([{"role": '\x1fj{"instructions":"a"}\x1euser', "content": "x"}])),
+        (response([{"role": "user", "content": "x"}]), response("user\x1e\x1ex\x1e")),
+        (response(), response(tools=[{"type": "function", "name": "f"}])),
+        (response(), response(reasoning={"effort": "low"})),
+        (response(), response(text={"format": {"type": "json_object"}})),
+        (response([{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}]),
+         response([{"type": "function_call", "call_id": "a", "name": "f", "arguments": "[]"}])),
+    ],
+)  # fmt: skip
+def test_responses_that_ask_something_else_have_another_key(one, other):
+    assert key(one, RESPONSES) != key(other, RESPONSES)
+
+
+def test_responses_share_what_their_chats_share():
+    assert key(response("a"), RESPONSES) == key(response([{"role": "user", "content": "a"}]), RESPONSES)
+    assert key(response(metadata={"a": "b"}, store=False), RESPONSES) == key(response(), RESPONSES)
+    assert row_key(RESPONSES, readable(json.dumps(response(max_output_tokens=7)).encode()), {}).output_limit == 7
+    one, other = (prompt(response(f"candidate {i}", instructions="rubric " * 50), RESPONSES) for i in range(2))
+    assert os.path.commonprefix([one, other])[-10:] == b"candidate " and len(one) < 400
 
 
 def test_settings_are_not_part_of_the_prompt():

@@ -6,6 +6,7 @@ of their key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,8 +21,10 @@ _ESCAPED = {"\x1f": "\x1fu", "\x1e": "\x1fe", "\0": "\x1fz"}
 _REPEATABLE, _RANDOM = b"r", b"?"
 #: What chat templates put before the messages.
 _BEFORE_MESSAGES = ("tools", "functions", "reasoning_effort")
-_BEFORE_INPUT = ("tools", "reasoning", "instructions")
+_BEFORE_INPUT = ("tools", "reasoning")
 _ABSENT = (b"", b"null")
+#: As they stand in keys; other roles may be any text.
+_ROLES = {"system": b"system", "user": b"user", "assistant": b"assistant", "tool": b"tool"}
 #: How many first messages are remembered, how long in bytes, and of which samples of them one is looked up by.
 _MOST_LEADING, _LONGEST_LEADING, _SAMPLE = 64, 256 * 1024, 64
 
@@ -99,8 +102,12 @@ def _limits(settings: bytes) -> _Limits:
 
 
 def _chat(fields: Fields) -> bytes:
-    before = [_encode({name: _decoded(fields.pop(name))}) for name in _BEFORE_MESSAGES if name in fields]
+    before = _before(fields, _BEFORE_MESSAGES)
     return b"".join((*before, *_messages(fields.pop("messages", msgspec.Raw(b"[]")))))
+
+
+def _before(fields: Fields, names: Iterable[str]) -> list[bytes]:
+    return [_JSON + _encode({name: _decoded(fields.pop(name))}) + _PART for name in names if name in fields]
 
 
 def _completion(fields: Fields) -> bytes:
@@ -109,9 +116,11 @@ def _completion(fields: Fields) -> bytes:
 
 def _response(fields: Fields) -> bytes:
     """As the chat that it is answered by: instructions are its first message, and items are messages."""
-    before = [_encode({name: _decoded(fields.pop(name))}) for name in _BEFORE_INPUT if name in fields]
+    before = _before(fields, _BEFORE_INPUT)
+    if "instructions" in fields:
+        before.append(_said("system", b"", _decoded(fields.pop("instructions"))))
     given = fields.pop("input", msgspec.Raw(b"[]"))
-    items = _messages(given) if bytes(given)[:1] == b"[" else [_content(_decoded(given))]
+    items = _messages(given) if bytes(given)[:1] == b"[" else [_said("user", b"", _decoded(given))]
     return b"".join((*before, *items))
 
 
@@ -178,8 +187,12 @@ def _message(raw: bytes) -> bytes:
         if not isinstance(role, str):
             raise
         others = _encode(fields)
+    return _said(role, others, content)
+
+
+def _said(role: str, others: bytes, content: Any) -> bytes:
     # A template writes the role before the content.
-    return b"".join((role.encode(), _PART, others, _PART, _content(_text_of(content)), _PART))
+    return b"".join((_ROLES.get(role) or _content(role), _PART, others, _PART, _content(_text_of(content)), _PART))
 
 
 def _content(content: Any) -> bytes:

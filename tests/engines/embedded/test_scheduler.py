@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.embedded.prefix_cache import Node
-from gristmill.engines.embedded.scheduler import STEP_LOGITS, TOKENS_BESIDE, Scheduler, StepLimits
+from gristmill.engines.embedded.scheduler import TOKENS_BESIDE, Scheduler
 from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.step_plan import STEP_LOGITS, StepLimits
 
 SIZE = 4
 
@@ -23,6 +25,16 @@ class PretendCache:
         #: Per block and offset: the whole prefix up to and including that token.
         self.content: dict[int, dict[int, tuple[int, ...]]] = {}
         self.computed = 0
+
+    def abort(self) -> None:
+        """A step that is planned and not computed, but has spoilt all that it was to write."""
+        step = self.scheduler.plan()
+        for source, target in step.copies:
+            self.content[target] = dict(self.content[source])
+        for sequence, start, count, _ in step.chunks:
+            for position in range(start, start + count):
+                self.content.setdefault(sequence.blocks[position // SIZE], {})[position % SIZE] = (-1,)
+        check_blocks(self.scheduler)
 
     def step(self) -> list[Sequence]:
         step = self.scheduler.plan()
@@ -66,11 +78,14 @@ def tree_nodes(root: Node) -> list[Node]:
     return found
 
 
-def run(cache: PretendCache, outputs: dict[Sequence, int]) -> None:
-    """Until every sequence has generated its number of tokens. The next token depends on the tokens before only."""
-    for _ in range(10_000):
+def run(cache: PretendCache, outputs: dict[Sequence, int], aborted: Collection[int] = ()) -> None:
+    """Until every sequence has generated its number of tokens. The next token depends on the tokens before only.
+    ``aborted``: before which steps there is one that is aborted."""
+    for number in range(10_000):
         if not cache.scheduler.running and not cache.scheduler.waiting:
             return
+        if number in aborted:
+            cache.abort()
         for sequence in cache.step():
             extend(cache.scheduler, sequence, outputs)
     raise AssertionError("the scheduler does not come to an end")
@@ -89,6 +104,7 @@ events = st.lists(
         st.tuples(st.just("ask"), prompts, st.integers(1, 9)),
         st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0)),
         st.tuples(st.just("step"), st.just(0), st.just(0)),
+        st.tuples(st.just("abort"), st.just(0), st.just(0)),
     ),
     max_size=60,
 )
@@ -107,7 +123,9 @@ def test_no_block_is_lost_or_shared_by_rows_that_differ(events, blocks, step_tok
         elif kind == "cancel" and value < len(outputs):
             scheduler.remove(list(outputs)[value])
             check_blocks(scheduler)
-        elif scheduler.running or scheduler.waiting:
+        elif kind == "abort" and scheduler.sequences:
+            cache.abort()
+        elif scheduler.sequences:
             for sequence in cache.step():
                 extend(scheduler, sequence, outputs)
     run(cache, outputs)
@@ -116,19 +134,21 @@ def test_no_block_is_lost_or_shared_by_rows_that_differ(events, blocks, step_tok
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(prompts, st.booleans()), min_size=2, max_size=12))
-def test_a_row_gets_the_same_tokens_alone_and_among_others_and_after_preemption(rows):
-    def generate(rows, blocks):
+@given(st.lists(st.tuples(prompts, st.booleans()), min_size=2, max_size=12), st.sets(st.integers(0, 30)))
+def test_a_row_gets_the_same_tokens_alone_and_among_others_and_after_preemption_and_aborts(rows, aborted):
+    def generate(rows, blocks, aborted=frozenset()):
         scheduler = Scheduler(StepLimits(SIZE, blocks, 16, 8))
         sequences = [Sequence(prompt, interactive=asked) for prompt, asked in rows]
         for sequence in sequences:
             scheduler.add(sequence)
-        run(PretendCache(scheduler), dict.fromkeys(sequences, 6))
+        run(PretendCache(scheduler), dict.fromkeys(sequences, 6), aborted)
         return [sequence.tokens for sequence in sequences]
 
     alone = [generate([row], 100)[0] for row in rows]
     assert generate(rows, 100) == alone
     assert generate(rows, 10) == alone
+    assert generate(rows, 100, aborted) == alone
+    assert generate(rows, 10, aborted) == alone
 
 
 def test_preemption_takes_the_youngest_row_and_resumes_it():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Scored, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
@@ -12,52 +13,21 @@ from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
-from gristmill.engines.embedded.scheduler import Chunk, Scheduler, StepLimits
+from gristmill.engines.embedded.scheduler import Scheduler
 from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.step_pace import StepPace
+from gristmill.engines.embedded.step_plan import Chunk, StepLimits, StepPlan
 from gristmill.engines.protocol import Completion
 
-#: What a step should take at most while people ask: what they wait for, at worst, before their own first step.
-STEP_SECONDS = 0.4
-#: For how long after an interactive request the next is expected.
-EXPECTED_SECONDS = 60.0
-#: Steps of fewer tokens are not worth their overhead, and say little about the pace: they are bound by memory.
-FEWEST_TOKENS = 128
-#: How fast the estimate follows the last step.
-_SMOOTHING = 0.2
 
+class RunningStep(NamedTuple):
+    """``begun`` by the monotonic clock; ``interactive``: somebody is waiting for one of its sequences."""
 
-class StepPace:
-    """How many tokens a step may have, so that nobody who comes while it is computed waits long for its end. Pure:
-    times in seconds of any one clock.
-
-    A large step computes a batch fastest, as each step reads the whole model. But an interactive request waits for the
-    end of the step that it finds. So steps are large only as long as nobody has asked for a while.
-    """
-
-    def __init__(self, most_tokens: int) -> None:
-        self._most = most_tokens
-        self._seconds_a_token: float | None = None
-        self._asked: float | None = None
-
-    def asked(self, now: float) -> None:
-        """An interactive request has come, or is being computed."""
-        self._asked = now
-
-    def tokens(self, now: float) -> int:
-        """The limit for the next step."""
-        if self._asked is None or now - self._asked > EXPECTED_SECONDS:
-            return self._most
-        if self._seconds_a_token is None:
-            return min(FEWEST_TOKENS, self._most)
-        return min(max(round(STEP_SECONDS / self._seconds_a_token), FEWEST_TOKENS), self._most)
-
-    def note(self, tokens: int, seconds: float) -> None:
-        """A step has been computed."""
-        if tokens < min(FEWEST_TOKENS, self._most):
-            return
-        found = seconds / tokens
-        known = found if self._seconds_a_token is None else self._seconds_a_token
-        self._seconds_a_token = known + _SMOOTHING * (found - known)
+    abort: StepAbort
+    begun: float
+    tokens: int
+    interactive: bool
 
 
 class EngineLoop:
@@ -76,6 +46,8 @@ class EngineLoop:
         self._ends = ends
         self._emit = emit
         self._pace = StepPace(step_tokens)
+        #: Read by other threads.
+        self._running: RunningStep | None = None
         self._max_rows = max_rows
         self.scheduler = Scheduler(StepLimits(model.block_size, model.blocks, step_tokens, max_rows))
         self._requests: dict[int, GenerationRequest] = {}
@@ -125,30 +97,39 @@ class EngineLoop:
             if self._generations.pop(generation.sequence, None) is not None:
                 self.scheduler.remove(generation.sequence)
 
+    def interrupt(self) -> None:
+        """An interactive request is ready for ``enter``: abort the step that is computed where it would take too long.
+        Safe from any thread. (One that comes just before a step begins waits for it.)"""
+        running = self._running
+        if running is None or running.interactive:
+            return
+        if self._pace.worth_aborting(running.tokens, time.monotonic() - running.begun):
+            running.abort.ask()
+
     def step(self) -> None:
-        """Compute one step and emit what it completes."""
+        """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that what it
+        was to compute is in blocks of its own already."""
         begin = time.monotonic()
-        if self.scheduler.interactive:
+        interactive = self.scheduler.interactive
+        if interactive:
             self._pace.asked(begin)
         # Alone it need not be spared.
         step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
         for source, target in step.copies:
             self._model.copy_block(source, target)
         wanted = [self._wanted(chunk) for chunk in step.chunks]
-        logits = self._model.forward(
-            [
-                Span(
-                    chunk.sequence.tokens[chunk.start : chunk.start + chunk.tokens],
-                    chunk.start,
-                    chunk.sequence.blocks,
-                    offsets,
-                )
-                for chunk, offsets in zip(step.chunks, wanted, strict=True)
-            ]
-        )
+        tokens = sum(chunk.tokens for chunk in step.chunks)
+        self._running = running = RunningStep(StepAbort(), begin, tokens, interactive)
+        try:
+            logits = self._model.forward(_spans(step, wanted), running.abort)
+        except StepAborted:
+            self._pace.aborted()
+            return
+        finally:
+            self._running = None
         self.scheduler.advance(step)
         self._take(step.chunks, wanted, logits)
-        self._pace.note(sum(chunk.tokens for chunk in step.chunks), time.monotonic() - begin)
+        self._pace.computed(tokens, time.monotonic() - begin, interactive)
 
     def _wanted(self, chunk: Chunk) -> tuple[int, ...]:
         """Which of the chunk's tokens have logits that somebody wants."""
@@ -232,6 +213,13 @@ class EngineLoop:
         except BaseException as error:
             self.cancel(request_id)
             self._emit(failed_by(request_id, error))
+
+
+def _spans(step: StepPlan, wanted: list[tuple[int, ...]]) -> list[Span]:
+    return [
+        Span(sequence.tokens[start : start + tokens], start, sequence.blocks, offsets)
+        for (sequence, start, tokens, _), offsets in zip(step.chunks, wanted, strict=True)
+    ]
 
 
 def _completion(request: GenerationRequest) -> Completion:

@@ -172,6 +172,10 @@ class GenerationRequest(NamedTuple):
     stream: bool
     generations: list[Generation]
 
+    @property
+    def interactive(self) -> bool:
+        return self.generations[0].sequence.interactive
+
 
 def _token_logprob(sampled: Sampled, vocabulary: Vocabulary) -> TokenLogprob:
     text, raw = _spell(sampled.token, vocabulary)

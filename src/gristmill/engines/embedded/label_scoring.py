@@ -14,8 +14,8 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.scheduler import Chunk
 from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.step_plan import Chunk
 from gristmill.engines.protocol import LabelScores
 
 #: The node at the end of the prompt; the others are numbered as they come.
@@ -90,7 +90,7 @@ class LabelScoring:
         self._model = model
         self._prompt = prompt
         self._trie = trie
-        self._interactive = interactive
+        self.interactive = interactive
         self._logprobs: dict[int, float] = {}
         self._noted: set[int] = set()
         self._waiting = trie.probes()[::-1]
@@ -102,7 +102,7 @@ class LabelScoring:
         time."""
         if not self._waiting:
             return None
-        probe = LabelProbe(self, self._prompt, self._waiting.pop(), self._trie, self._interactive)
+        probe = LabelProbe(self, self._prompt, self._waiting.pop(), self._trie, self.interactive)
         self._first = self._first or probe.sequence
         self.probes.add(probe)
         return probe

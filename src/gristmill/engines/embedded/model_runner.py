@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
 
 
@@ -64,10 +65,11 @@ class ModelRunner(Protocol):
         """Afterwards ``target`` holds what ``source`` does; the two may be the same."""
         ...
 
-    def forward(self, spans: list[Span]) -> NDArray[np.float32]:
+    def forward(self, spans: list[Span], abort: StepAbort) -> NDArray[np.float32]:
         """Compute a step, writing the spans' keys and values into their blocks; no two spans write to the same block.
         Logits of the wanted positions in the order of the spans, shape (positions, vocabulary), valid until the next
-        call."""
+        call. Raises StepAborted soon after ``abort`` was asked for; a library that cannot stop halfway leaves it alone,
+        and interactive requests wait."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 Continuous batching: every step takes the running sequences first (one token each when decoding, a chunk when in
 prefill), then admits waiting ones in order of arrival, all under one token budget. A step is planned with ``plan`` and,
-once computed, entered with ``advance``.
+once computed, entered with ``advance``. One that was aborted is not entered: its copies have been made, but its tokens
+have no KV state, and the next plan has them again, perhaps after those of others.
 
 Interactive sequences go first. They have places of their own beside the batch's, take KV blocks from batch sequences
 where there are none left, and while there is one, a step computes only a few tokens besides theirs, so that it takes
@@ -14,71 +15,17 @@ from __future__ import annotations
 
 import itertools
 from bisect import insort
-from typing import NamedTuple
 
 from gristmill.engines.embedded.prefix_cache import BlockPool, PrefixCache, common_length
 from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.step_plan import Budget, Chunk, Copy, StepLimits, StepPlan
 
-#: Tokens that a step computes for the batch besides those of interactive sequences. A step of one row is bound by
-#: reading the model; eight more, behind a prefix of 1,700 tokens, make it about 1.5 times as long, sixteen twice.
-TOKENS_BESIDE = 8
+#: Tokens that a step computes for the batch besides those of interactive sequences. Rows of the batch that decode take
+#: part in the one reading of the model that a step of a single row is bound by: eight make it 1.5 times as long,
+#: sixteen 1.75 times, and the more there are, the less the batch loses (benchmarks/embedded/interactive.py).
+TOKENS_BESIDE = 16
 #: Tokens computed for interactive sequences after which a batch sequence has its turn.
 TURN_TOKENS = 2048
-#: Positions of a step whose logits are wanted, which are as many floats each as the vocabulary has tokens.
-STEP_LOGITS = 256
-
-
-class StepLimits(NamedTuple):
-    """Tokens a block, blocks in all, tokens a step, sequences at a time (as many of the batch as interactive)."""
-
-    block_size: int
-    blocks: int
-    step_tokens: int
-    max_rows: int
-
-
-class Chunk(NamedTuple):
-    """Compute ``tokens`` tokens of ``sequence`` from ``start``; ``samples`` when they reach its last token."""
-
-    sequence: Sequence
-    start: int
-    tokens: int
-    samples: bool
-
-
-class Copy(NamedTuple):
-    """Copy a KV block before the step. Copies are made in the order planned: a source may be a later target."""
-
-    source: int
-    target: int
-
-
-class StepPlan(NamedTuple):
-    copies: list[Copy]
-    chunks: list[Chunk]
-
-
-class Budget:
-    """What is left of a step: tokens to compute, and positions whose logits may be wanted."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self._logits = STEP_LOGITS
-
-    def fit(self, sequence: Sequence, computed: int) -> int:
-        """How many tokens of the sequence, ``computed`` of which have KV state, are computed in this step."""
-        count = min(len(sequence.tokens) - computed, self.tokens)
-        if sequence.first_wanted is None:
-            return count
-        return min(count, max(sequence.first_wanted - computed, 0) + self._logits)
-
-    def spend(self, sequence: Sequence, computed: int, count: int) -> None:
-        self.tokens -= count
-        if sequence.first_wanted is not None:
-            self._logits -= max(computed + count - max(sequence.first_wanted, computed), 0)
-
-    def limit(self, tokens: int) -> None:
-        self.tokens = min(self.tokens, tokens)
 
 
 class Scheduler:

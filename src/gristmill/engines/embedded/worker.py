@@ -22,6 +22,7 @@ import msgspec
 from gristmill.engines.embedded import frames
 from gristmill.engines.embedded.frames import (
     Cancel,
+    Failed,
     FromWorker,
     Load,
     LoadFailed,
@@ -150,7 +151,13 @@ def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
     reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
     engine = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
     pipe.write(Ready(context_length, model.notices))
-    return engine, Preparation(reader.read, pipe.inbox.put)
+
+    def deliver(prepared: Prepared) -> None:
+        pipe.inbox.put(prepared)
+        if not isinstance(prepared, Failed) and prepared.interactive:
+            engine.interrupt()
+
+    return engine, Preparation(reader.read, deliver)
 
 
 if __name__ == "__main__":

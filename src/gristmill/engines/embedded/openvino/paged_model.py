@@ -22,6 +22,7 @@ from gristmill.engines.embedded.openvino.kv_cache import KvCache, OpenVinoKvCach
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape
 from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
@@ -102,9 +103,9 @@ class PagedModel:
         if source != target:
             self._cache.copy_block(source, target)
 
-    def forward(self, spans: list[Span]) -> NDArray[np.float32]:
+    def forward(self, spans: list[Span], abort: StepAbort | None = None) -> NDArray[np.float32]:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
-        vocabulary), valid until the next call."""
+        vocabulary), valid until the next call. Raises StepAborted."""
         begins = itertools.accumulate((len(span.tokens) for span in spans), initial=0)
         sampled = [begin + offset for span, begin in zip(spans, begins, strict=False) for offset in span.samples]
         positions = [np.arange(span.past, span.past + len(span.tokens), dtype=np.int64) for span in spans]
@@ -114,9 +115,22 @@ class PagedModel:
             # A step may sample nothing (a chunk of a long prefill), but the graph wants one position.
             "sampled": np.array(sampled or [0], np.int64),
         }
-        self._request.infer({name: value for name, value in inputs.items() if name in self._names}, share_inputs=True)
+        self._infer({name: value for name, value in inputs.items() if name in self._names}, abort or StepAbort())
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
         return logits[: len(sampled)]
+
+    def _infer(self, inputs: dict[str, NDArray[Any]], abort: StepAbort) -> None:
+        """OpenVINO looks between two nodes of the graph whether it has been cancelled; afterwards all is as before."""
+        abort.begin(lambda: self._request.start_async(inputs, share_inputs=True), self._request.cancel)
+        try:
+            self._request.wait()
+        except RuntimeError:
+            # It has no type of its own in Python. What else fails will fail again.
+            if abort.asked:
+                raise StepAborted from None
+            raise
+        finally:
+            abort.end()
 
 
 def gather_sampled(ov: Any, model: Any) -> None:

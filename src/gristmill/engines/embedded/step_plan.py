@@ -1,0 +1,63 @@
+"""A step: which sequences compute which tokens, what is copied before, and what it may hold. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gristmill.engines.embedded.sequence import Sequence
+
+#: Positions of a step whose logits are wanted, which are as many floats each as the vocabulary has tokens.
+STEP_LOGITS = 256
+
+
+class StepLimits(NamedTuple):
+    """Tokens a block, blocks in all, tokens a step, sequences at a time (as many of the batch as interactive)."""
+
+    block_size: int
+    blocks: int
+    step_tokens: int
+    max_rows: int
+
+
+class Chunk(NamedTuple):
+    """Compute ``tokens`` tokens of ``sequence`` from ``start``; ``samples`` when they reach its last token."""
+
+    sequence: Sequence
+    start: int
+    tokens: int
+    samples: bool
+
+
+class Copy(NamedTuple):
+    """Copy a KV block before the step. Copies are made in the order planned: a source may be a later target."""
+
+    source: int
+    target: int
+
+
+class StepPlan(NamedTuple):
+    copies: list[Copy]
+    chunks: list[Chunk]
+
+
+class Budget:
+    """What is left of a step: tokens to compute, and positions whose logits may be wanted."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self._logits = STEP_LOGITS
+
+    def fit(self, sequence: Sequence, computed: int) -> int:
+        """How many tokens of the sequence, ``computed`` of which have KV state, are computed in this step."""
+        count = min(len(sequence.tokens) - computed, self.tokens)
+        if sequence.first_wanted is None:
+            return count
+        return min(count, max(sequence.first_wanted - computed, 0) + self._logits)
+
+    def spend(self, sequence: Sequence, computed: int, count: int) -> None:
+        self.tokens -= count
+        if sequence.first_wanted is not None:
+            self._logits -= max(computed + count - max(sequence.first_wanted, computed), 0)
+
+    def limit(self, tokens: int) -> None:
+        self.tokens = min(self.tokens, tokens)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import takewhile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Completion
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions, _PromptCache
 from gristmill.user_error import UserError
-from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
 
 prompts = st.lists(st.text("ab", max_size=40), max_size=25)
@@ -24,9 +26,8 @@ def shared(one: str, other: str) -> int:
 
 
 def chat(text: str, **parameters: object) -> ChatCompletionRequest:
-    return ChatCompletionRequest(
-        messages=[Message(role="user", content=text)], model="simulated", **parameters  # type: ignore[arg-type]
-    )  # fmt: skip
+    asked = {"messages": [{"role": "user", "content": text}], "model": "simulated"}
+    return msgspec.convert(asked | parameters, ChatCompletionRequest)
 
 
 def complete(*requests: ChatCompletionRequest | CompletionRequest, **options: object) -> list[Completion]:
@@ -137,7 +138,7 @@ def test_failures_by_rate_come_about_as_often_as_asked_for() -> None:
     ("parameters", "param"),
     [
         ({"logprobs": True}, "logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"prediction": {"type": "content"}}, "prediction"),
         ({"logit_bias": {"1": 5.0}}, "logit_bias"),
     ],
 )
@@ -177,3 +178,26 @@ def test_options_are_read_from_text_or_refused_by_name() -> None:
         SimulatedOptions.parse({"speed": "1"})
     with pytest.raises(UserError, match="not valid"):
         SimulatedOptions.parse({"slots": "many"})
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "properties": {"city": {"$ref": "#/$defs/City"}, "days": {"type": "integer", "maximum": 9}},
+    "required": ["city"], "$defs": {"City": {"anyOf": [{"enum": ["Ulm", "Bonn"]}, {"type": "null"}]}}}}}  # fmt: skip
+TREE = {"type": "function", "function": {"name": "tree", "parameters": {
+    "type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}}}  # fmt: skip
+
+
+def test_a_tool_is_called_until_its_result_is_there_and_the_same_request_calls_the_same() -> None:
+    asked = {"tools": [WEATHER, TREE], "tool_choice": {"type": "function", "function": {"name": "weather"}}}
+    one, same, other = complete(*(chat(text, **asked) for text in ("x", "x", "y")))
+    assert one.choices == same.choices != other.choices
+    (call,) = one.choices[0].tool_calls
+    assert (one.choices[0].finish_reason, one.choices[0].text) == ("tool_calls", "")
+    assert call.function.name == "weather" and json.loads(call.function.arguments)["city"] in ("Ulm", "Bonn")
+    (auto, quiet) = complete(chat("x", tools=[TREE]), chat("x", tools=[TREE], tool_choice="none"))
+    assert json.loads(auto.choices[0].tool_calls[0].function.arguments).keys() == {"children"}
+    assert quiet.choices[0].tool_calls == () and quiet.choices[0].text
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [msgspec.to_builtins(call)]},
+               {"role": "tool", "tool_call_id": call.id, "content": "dry"}]  # fmt: skip
+    (answered,) = complete(chat("x", tools=[WEATHER], messages=history))
+    assert answered.choices[0].finish_reason == "stop" and answered.choices[0].text

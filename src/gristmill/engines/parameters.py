@@ -28,15 +28,16 @@ def check_parameters(request: Request, capabilities: Capabilities, engine: str) 
         if value not in _NEUTRAL.get(name, ()):
             raise unsupported_parameter(name, engine)
     if isinstance(request, ChatCompletionRequest):
-        _check_text_only(request, engine)
+        _check_messages(request, capabilities, engine)
 
 
-def _check_text_only(request: ChatCompletionRequest, engine: str) -> None:
+def _check_messages(request: ChatCompletionRequest, capabilities: Capabilities, engine: str) -> None:
+    refused = ("audio",) if "tools" in capabilities.parameters else ("tool_calls", "function_call", "audio")
     for index, message in enumerate(request.messages):
-        for name in ("tool_calls", "function_call", "audio"):
+        for name in refused:
             if getattr(message, name):
                 raise unsupported_parameter(f"messages[{index}].{name}", engine)
         if isinstance(message.content, list):
             for part in message.content:
-                if part.type != "text":
+                if part.type not in capabilities.content_parts:
                     raise unsupported_parameter(f"messages[{index}].content ({part.type})", engine)

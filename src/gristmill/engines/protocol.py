@@ -132,6 +132,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     difference between requests, and they take places among the others. ``endpoints`` are paths of the API
     (``wire/paths.py``) whose requests it answers, by whichever of the protocols below, with the models that it has.
     ``pinned`` are fields that every request's body gets, whatever it says itself.
+    ``content_parts`` are the types of parts that a message may have.
     """
 
     slots: int
@@ -142,6 +143,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     interactive_slots: int = 0
     endpoints: frozenset[str] = frozenset({CHAT, COMPLETIONS})
     pinned: dict[str, Any] = {}
+    content_parts: frozenset[str] = frozenset({"text"})
 
 
 class Engine(Protocol):
@@ -223,7 +225,25 @@ def prompt_parts(request: Request | ForwardRequest | LabelRequest) -> list[bytes
         return [bytes(part) for part in request.prompt]
     prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], Message):
-        texts = [f"{message.role}:{message.text()}" for message in prompt]
+        texts = [_message_text(message) for message in prompt]
     else:
         texts = [prompt if isinstance(prompt, str) else " ".join(map(str, prompt))]
-    return [text.encode("utf-8", "replace") for text in texts]
+    parts = [text.encode("utf-8", "replace") for text in texts]
+    if isinstance(request, ChatCompletionRequest) and (request.tools or request.functions):
+        # Most chat templates put them before the messages.
+        parts.insert(0, _encoded(request.tools or request.functions))
+    return parts
+
+
+def _message_text(message: Message) -> str:
+    calls = message.tool_calls or message.function_call
+    called = _encoded(calls).decode() if calls else ""
+    return f"{message.role}:{message.text()}{called}"
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (RecursionError, UnicodeEncodeError):
+        # Whatever is wrong with it is the engine's to say; it shares with none that differs.
+        return repr(value).encode("utf-8", "replace")

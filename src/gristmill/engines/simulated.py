@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,8 +34,11 @@ from gristmill.engines.protocol import (
 )
 from gristmill.engines.simulated_json import instance
 from gristmill.engines.structured_outputs import Constraint, constraint_of
+from gristmill.engines.tools.conversation import turns
+from gristmill.engines.tools.offer import Offered, offer_of
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
+from gristmill.wire.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
 
 #: Characters a token, a fair average for English.
 _TOKEN_CHARS = 4
@@ -43,7 +47,7 @@ _WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
-     "presence_penalty", "response_format"}
+     "presence_penalty", "response_format", "tools", "tool_choice", "functions", "function_call"}
 )  # fmt: skip
 
 
@@ -114,11 +118,14 @@ class SimulatedEngine:
         self._fail_on_demand(prompt)
         cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
         constraint = constraint_of(request)
-        if constraint is not None:
+        called = _called(request)
+        if called is not None:
+            choices = tuple(_calling_choice(prompt, index, called) for index in range(request.n or 1))
+        elif constraint is not None:
             choices = tuple(_json_choice(prompt, index, limit, constraint) for index in range(request.n or 1))
         else:
             choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
-        completion_tokens = sum(len(choice.text.split()) for choice in choices)
+        completion_tokens = sum(len(_words_of(choice)) for choice in choices)
         await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_delta)
         self._note_answered(prompt)
         return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens)
@@ -164,10 +171,10 @@ class SimulatedEngine:
             return
         await asyncio.sleep(prefill)
         for index, choice in enumerate(choices):
-            words = choice.text.split(" ")
-            for position, word in enumerate(words):
-                await asyncio.sleep(decode / len(words) / len(choices))
-                on_delta(ChoiceDelta(index, word if position == 0 else " " + word))
+            deltas = list(_deltas(index, choice))
+            for delta in deltas:
+                await asyncio.sleep(decode / len(deltas) / len(choices))
+                on_delta(delta)
 
 
 class _PromptCache:
@@ -205,12 +212,53 @@ class _PromptCache:
 
 def _prompt_text(request: Request) -> str:
     if isinstance(request, ChatCompletionRequest):
-        return _chat_text(request.messages)
+        offer = offer_of(request)
+        tools = "" if offer is None else "".join(f"{each.description()}\n" for each in offer.tools)
+        return tools + _chat_text(request.messages)
     return request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt))
 
 
 def _chat_text(messages: list[Message]) -> str:
     return "\n".join(f"{message.role}: {message.text()}" for message in messages)
+
+
+def _called(request: Request) -> Offered | None:
+    """The tool that the answer calls: where a call is forced, and where the last message is not the result of one."""
+    offer = offer_of(request) if isinstance(request, ChatCompletionRequest) else None
+    if offer is None or not isinstance(request, ChatCompletionRequest):
+        return None
+    answered = turns(request.messages)[-1].role == "tool"
+    if answered and not offer.forced:
+        return None
+    return offer.callable[_digest(_chat_text(request.messages))[0] % len(offer.callable)]
+
+
+def _calling_choice(prompt: str, index: int, called: Offered) -> Choice:
+    drawn = _digest(f"{index}\0{prompt}")
+    arguments = json.dumps(instance(called.arguments(), itertools.cycle(drawn)))
+    call = ToolCall(f"call_{drawn.hex()[:24]}", FunctionCall(called.name, arguments))
+    return Choice("", "tool_calls", tool_calls=(call,))
+
+
+def _words_of(choice: Choice) -> list[str]:
+    return choice.text.split() + [word for call in choice.tool_calls for word in call.function.arguments.split()]
+
+
+def _deltas(index: int, choice: Choice) -> Iterator[ChoiceDelta]:
+    """The choice as a stream brings it: word by word."""
+    for call_index, call in enumerate(choice.tool_calls):
+        named = FunctionCallDelta(call.function.name, "")
+        yield ChoiceDelta(index, tool_calls=(ToolCallDelta(call_index, call.id, "function", named),))
+        for piece in _pieces(call.function.arguments):
+            more = ToolCallDelta(call_index, function=FunctionCallDelta(arguments=piece))
+            yield ChoiceDelta(index, tool_calls=(more,))
+    if choice.text or not choice.tool_calls:
+        yield from (ChoiceDelta(index, piece) for piece in _pieces(choice.text))
+
+
+def _pieces(text: str) -> list[str]:
+    first, *more = text.split(" ")
+    return [first, *(f" {word}" for word in more)]
 
 
 def _digest(text: str) -> bytes:

@@ -6,25 +6,60 @@ from collections.abc import Iterator
 from typing import Any
 
 _LARGEST = 100
+#: Levels below which only what is required is there, so that a schema that refers to itself comes to an end.
+_DEEPEST = 6
+#: Levels below which there is nothing, required or not.
+_BOTTOM = 24
 
 
 def instance(schema: Any, draws: Iterator[int]) -> Any:
-    """Of the keywords type, properties, enum, const, minimum, maximum and items; others are not looked at. ``draws``
-    gives numbers from 0 to 255, as many as are asked for."""
-    if not isinstance(schema, dict):
-        return None
-    if "const" in schema:
-        return schema["const"]
-    if choices := schema.get("enum"):
-        return choices[next(draws) % len(choices)]
-    kind = schema.get("type")
-    if kind == "object":
-        return {name: instance(each, draws) for name, each in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [instance(schema.get("items"), draws)]
-    if kind in ("integer", "number"):
-        least = schema.get("minimum", 0)
-        return least + next(draws) % (int(schema.get("maximum", least + _LARGEST) - least) + 1)
-    if kind == "boolean":
-        return next(draws) % 2 == 0
-    return f"simulated {next(draws)}" if kind == "string" else None
+    """Of the keywords type, properties, enum, const, minimum, maximum, items, minItems, $ref (within the schema),
+    anyOf, oneOf and allOf; others are not looked at. ``draws`` gives numbers from 0 to 255, as many as are asked for.
+    """
+    return _Drawing(schema, draws).of(schema, 0)
+
+
+class _Drawing:
+    def __init__(self, root: Any, draws: Iterator[int]) -> None:
+        self._root = root
+        self._draws = draws
+
+    def of(self, schema: Any, level: int) -> Any:
+        if not isinstance(schema, dict) or level > _BOTTOM:
+            return None
+        if "$ref" in schema:
+            return self.of(self._target(schema["$ref"]), level + 1)
+        for name in ("anyOf", "oneOf", "allOf"):
+            if isinstance(schema.get(name), list) and schema[name]:
+                several: list[Any] = schema[name]
+                return self.of(several[-1 if level > _DEEPEST else 0], level + 1)
+        if "const" in schema:
+            return schema["const"]
+        if choices := schema.get("enum"):
+            return choices[next(self._draws) % len(choices)]
+        return self._typed(schema, level)
+
+    def _typed(self, schema: dict[str, Any], level: int) -> Any:
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = kind[0] if kind else None
+        if kind == "object":
+            wanted = schema.get("properties", {})
+            if level > _DEEPEST:
+                wanted = {name: each for name, each in wanted.items() if name in schema.get("required", ())}
+            return {name: self.of(each, level + 1) for name, each in wanted.items()}
+        if kind == "array":
+            count = schema.get("minItems", 0 if level > _DEEPEST else 1)
+            return [self.of(schema.get("items"), level + 1) for _ in range(count)]
+        if kind in ("integer", "number"):
+            least = schema.get("minimum", 0)
+            return least + next(self._draws) % (int(schema.get("maximum", least + _LARGEST) - least) + 1)
+        if kind == "boolean":
+            return next(self._draws) % 2 == 0
+        return f"simulated {next(self._draws)}" if kind == "string" else None
+
+    def _target(self, reference: Any) -> Any:
+        node = self._root
+        for part in filter(None, str(reference).removeprefix("#").split("/")):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node

@@ -12,13 +12,24 @@ from gristmill.engines.embedded.grammar import Matcher
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.sampler import GenerationState, Sampled, Sampling
 from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.tool_reader import CallReader, Spoken
 from gristmill.engines.protocol import Choice, ChoiceDelta
 from gristmill.wire.chat import TokenLogprob, TopLogprob
+from gristmill.wire.tools import ToolCall, ToolCallDelta
+
+
+class ToolReading(NamedTuple):
+    """How the calls in an answer are read. ``marks`` are special tokens that belong to their text, with their bytes."""
+
+    reader: CallReader
+    marks: dict[int, bytes]
 
 
 class TextStream:
     """From token bytes to text as it becomes certain: whole characters, and nothing that may yet be a stop string.
     ``text`` is all that has been released. After ``stopped`` it ends right before the stop string."""
+
+    calls: tuple[ToolCall, ...] = ()
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
@@ -39,6 +50,9 @@ class TextStream:
         rest, self._held = self._held, ""
         self.text += rest
         return released + rest
+
+    def take_calls(self) -> tuple[ToolCallDelta, ...]:
+        return ()
 
     def _release(self, decoded: str) -> str:
         if self.stopped:
@@ -65,6 +79,57 @@ class TextStream:
         return longest
 
 
+class CallingStream:
+    """The same for an answer that may call tools: ``text`` is without the calls. Stop strings are those of the text;
+    they do not cut a call in two."""
+
+    def __init__(self, stops: list[str], reader: CallReader) -> None:
+        self._whole = TextStream([])
+        self._said = TextStream(stops)
+        self._reader = reader
+        self._deltas: list[ToolCallDelta] = []
+
+    @property
+    def text(self) -> str:
+        return self._said.text
+
+    @property
+    def stopped(self) -> bool:
+        return self._said.stopped
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return () if self.stopped else self._reader.calls
+
+    def push(self, piece: bytes) -> str:
+        return self._take(self._reader.push(self._whole.push(piece)))
+
+    def finish(self) -> str:
+        released = self._take(self._reader.push(self._whole.finish())) + self._take(self._reader.finish())
+        return released + self._said.finish()
+
+    def take_calls(self) -> tuple[ToolCallDelta, ...]:
+        """What of the calls has become certain since they were last taken, one delta a call."""
+        taken: dict[int, ToolCallDelta] = {}
+        for delta in self._deltas:
+            if delta.index in taken:
+                first, more = taken[delta.index].function, delta.function
+                assert first is not None and more is not None
+                first.arguments = (first.arguments or "") + (more.arguments or "")
+            else:
+                taken[delta.index] = delta
+        self._deltas = []
+        return tuple(taken.values())
+
+    def _take(self, spoken: Spoken) -> str:
+        released = self._said.push(spoken.text.encode()) if spoken.text else ""
+        if spoken.calls and not self.stopped:
+            # Nothing more is said once calls have begun.
+            released += self._said.finish()
+            self._deltas += spoken.calls
+        return released
+
+
 class Generation:
     """``finish_reason`` is None while it runs. ``generated`` includes the token that ended it."""
 
@@ -75,15 +140,17 @@ class Generation:
         max_tokens: int,
         stops: list[str],
         matcher: Matcher | None,
+        tools: ToolReading | None = None,
     ) -> None:
-        """``matcher`` is None where the answer is free text."""
+        """``matcher`` is None where the answer is free text; ``tools`` is None where it cannot call any."""
         self.sequence = sequence
         self.generated: list[int] = []
         self.finish_reason: str | None = None
         self.forced_tokens = 0
         self._sampling = sampling
         self._max_tokens = max_tokens
-        self._stream = TextStream(stops)
+        self._stream = TextStream(stops) if tools is None else CallingStream(stops, tools.reader)
+        self._marks = {} if tools is None else tools.marks
         self._logprobs: list[TokenLogprob] = []
         self._told_text = 0
         self._told_logprobs = 0
@@ -99,11 +166,12 @@ class Generation:
         """What has become certain since it was last asked; None where nothing has."""
         text = self._stream.text[self._told_text :]
         logprobs = self._logprobs[self._told_logprobs :]
-        if not text and not logprobs:
+        calls = self._stream.take_calls()
+        if not text and not logprobs and not calls:
             return None
         self._told_text += len(text)
         self._told_logprobs += len(logprobs)
-        return ChoiceDelta(self.choice, text, logprobs or None)
+        return ChoiceDelta(self.choice, text, logprobs or None, calls)
 
     def state(self) -> GenerationState:
         return GenerationState(self._sampling, self.generated, self._allowed)
@@ -143,7 +211,7 @@ class Generation:
         self.generated.append(token)
         if self._matcher is not None:
             self._matcher.accept(token)
-        self._stream.push(vocabulary.token_bytes[token])
+        self._stream.push(self._marks.get(token) or vocabulary.token_bytes[token])
         if self._stream.stopped:
             self.finish_reason = "stop"
         elif len(self.generated) >= self._max_tokens:
@@ -160,7 +228,9 @@ class Generation:
 
     def result(self) -> Choice:
         wanted = self._sampling.top_logprobs is not None
-        return Choice(self._stream.text, self.finish_reason or "stop", self._logprobs if wanted else None)
+        calls = self._stream.calls
+        reason = "tool_calls" if calls and self.finish_reason == "stop" else self.finish_reason or "stop"
+        return Choice(self._stream.text, reason, self._logprobs if wanted else None, calls)
 
 
 class GenerationRequest(NamedTuple):

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.tokenizer import TextCache
+from gristmill.engines.embedded.tool_format import ToolFormat
+from gristmill.engines.embedded.tool_grammar import tool_grammar
 from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
 from gristmill.engines.structured_outputs import Constraint, invalid
+from gristmill.engines.tools.offer import Offer
 from gristmill.extras import require
 
 #: Compact JSON, as OpenAI's structured outputs are: where whitespace is free, no byte of it could be forced.
@@ -98,6 +101,9 @@ class Grammars:
         """``ends``: the token ids that may end an answer."""
         self._vocabulary = vocabulary
         self._ends = ends
+        self._special = {
+            vocabulary.special_text(token).decode("utf-8", "replace"): token for token in vocabulary.special
+        }
         self._compiled = TextCache(self._compile, _KEPT_GRAMMARS)
         self._lock = threading.Lock()
         self._made: Any = None
@@ -110,10 +116,43 @@ class Grammars:
         try:
             return Grammar(self._compiled(self._text(constraint)), self._tokenizer.vocab_size, constraint.param)
         except ValueError as error:
-            message = f"Invalid value for '{constraint.param}': it cannot be made into a grammar: {_clip(str(error))}"
-            raise EngineError(
-                ErrorKind.INVALID_REQUEST, message, param=constraint.param, code="invalid_value"
-            ) from None
+            raise _no_grammar(constraint.param, str(error)) from None
+
+    def of_tools(self, offer: Offer, form: ToolFormat, content: Constraint | None) -> Grammar:
+        """Of an answer that may, or must, call the tools of the offer; ``content`` constrains an answer that calls
+        none. Raises EngineError as ``read`` does, about the first tool that no grammar can be made of."""
+        marks = {mark: self._special[mark] for mark in form.marks if mark in self._special}
+        said = None if content is None else self._embedded(content)
+        text = tool_grammar(offer, offer.callable, form, marks, said)
+        if len(text) > MOST_BYTES:
+            raise invalid(offer.param, f"may have {MOST_BYTES:,} bytes as a grammar, not {len(text):,}")
+        for each in offer.callable:
+            _check_remainders(Constraint("json", each.function.parameters, each.param))
+        try:
+            return Grammar(self._compiled(text), self._tokenizer.vocab_size, offer.param)
+        except ValueError as error:
+            reason, param = str(error), offer.param
+        for each in offer.callable:
+            try:
+                self._compiled(tool_grammar(offer._replace(forced=True), [each], form, marks))
+            except ValueError as error:
+                reason, param = str(error), each.param
+                break
+        raise _no_grammar(param, reason)
+
+    def marks(self, form: ToolFormat) -> dict[int, bytes]:
+        """What a format's calls are marked with, where it is special tokens, which are else not seen in the answer."""
+        return {self._special[mark]: mark.encode() for mark in form.marks if mark in self._special}
+
+    def _embedded(self, constraint: Constraint) -> str:
+        """A constraint as a part of a larger grammar."""
+        match constraint.kind:
+            case "json":
+                options = _COMPACT | {"lenient": True} if constraint.lenient else _COMPACT
+                return f"%json {msgspec.json.encode(constraint.value | {'x-guidance': options}).decode()}"
+            case "json_object":
+                return f"%json {msgspec.json.encode({'type': 'object', 'x-guidance': _COMPACT}).decode()}"
+        raise invalid(constraint.param, "cannot be combined with tools that may be called")
 
     def _text(self, constraint: Constraint) -> str:
         """The grammar in llguidance's own notation."""
@@ -155,6 +194,11 @@ class Grammars:
                 wrapper = llguidance.TokenizerWrapper(_Tokenizer(self._vocabulary, self._ends))
                 self._made = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._ends))
             return self._made
+
+
+def _no_grammar(param: str, reason: str) -> EngineError:
+    message = f"Invalid value for '{param}': it cannot be made into a grammar: {_clip(reason)}"
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
 
 
 def _check_size(constraint: Constraint) -> None:

@@ -15,17 +15,19 @@ import time
 from collections.abc import Callable
 
 from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
-from gristmill.engines.embedded.generation import Generation, GenerationRequest
-from gristmill.engines.embedded.grammar import Grammars
+from gristmill.engines.embedded.generation import Generation, GenerationRequest, ToolReading
+from gristmill.engines.embedded.grammar import Grammar, Grammars
 from gristmill.engines.embedded.label_scoring import LabelScoring, LabelTrie
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
+from gristmill.engines.embedded.tool_reader import CallReader
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
 from gristmill.engines.protocol import Request
-from gristmill.engines.structured_outputs import constraint_of
+from gristmill.engines.structured_outputs import Constraint, constraint_of
+from gristmill.engines.tools.offer import Offer, new_call_id, offer_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip
 
@@ -58,7 +60,8 @@ class RequestReader:
         # What is cheap to refuse comes first.
         samplings = self._samplings(request)
         constraint = constraint_of(request)
-        prompt = self._prompts.of_request(request)
+        offer = offer_of(request) if isinstance(request, ChatCompletionRequest) else None
+        prompt = self._prompts.of_request(request, offer)
         limit = request.token_limit()
         room = self._context_length - len(prompt)
         if room < (limit or 1):
@@ -68,14 +71,22 @@ class RequestReader:
             raise error
         stop = request.stop or []
         stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
-        grammar = None if constraint is None else self._grammars.read(constraint)
+        grammar = self._grammar(constraint, offer)
+        marks = {} if offer is None else self._grammars.marks(self._prompts.tool_format)
         generations = []
         for sampling in samplings:
             matcher = None if grammar is None else grammar.matcher()
             sequence = Sequence(prompt, interactive=submit.interactive)
-            generations.append(Generation(sequence, sampling, limit or room, stops, matcher))
+            reader = None if offer is None else CallReader(self._prompts.tool_format, new_call_id)
+            tools = None if reader is None else ToolReading(reader, marks)
+            generations.append(Generation(sequence, sampling, limit or room, stops, matcher, tools))
             generations[-1].jump_forward(self._vocabulary)
         return GenerationRequest(submit.id, request.model, submit.stream, generations)
+
+    def _grammar(self, constraint: Constraint | None, offer: Offer | None) -> Grammar | None:
+        if offer is not None:
+            return self._grammars.of_tools(offer, self._prompts.tool_format, constraint)
+        return None if constraint is None else self._grammars.read(constraint)
 
     def _read_score(self, submit: SubmitScore) -> LabelScoring:
         labels = self._labels(submit)

@@ -14,8 +14,12 @@ import jinja2.parser
 import jinja2.sandbox
 
 from gristmill.engines.embedded.tokenizer import TextEncoder
+from gristmill.engines.embedded.tool_format import HERMES, ToolFormat, format_of
+from gristmill.engines.embedded.tool_prompt import PlainMessage, described_messages, native_messages
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
 from gristmill.engines.protocol import Request
+from gristmill.engines.tools.conversation import turns
+from gristmill.engines.tools.offer import Offer
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -27,6 +31,9 @@ _REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, Attribute
 
 
 class ChatTemplate:
+    """``tool_format`` is how the model writes calls of tools: its template's own, or Hermes' where that has none that
+    is known; then the tools are told in plain text."""
+
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
         """Raises UserError when ``source`` is not a template."""
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -42,12 +49,16 @@ class ChatTemplate:
                 f"The model's chat template is damaged at its line {error.lineno}: {error.message}"
             ) from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        native = format_of(source)
+        self._knows_tools = native is not None
+        self.tool_format: ToolFormat = native or HERMES
 
     def render(
         self,
         messages: list[Message],
         add_generation_prompt: bool | None = None,
         continue_final_message: bool | None = None,
+        offer: Offer | None = None,
     ) -> str:
         """The prompt text. It ends where the assistant's next message begins, or, to continue the last message, within
         that; with ``add_generation_prompt`` false, after the last message. The names are those of transformers and
@@ -60,17 +71,26 @@ class ChatTemplate:
                 "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues "
                 "the last message or opens a new one.",
             )
-        plain = [_plain(message) for message in messages]
+        tools = offer.tools if offer is not None else ()
+        chat = turns(messages)
+        described = []
+        if self._knows_tools:
+            plain = native_messages(chat, short_ids=self.tool_format.trigger == "[TOOL_CALLS]")
+            described = [each.description() for each in tools]
+        elif tools or any(turn.calls for turn in chat):
+            plain = described_messages(chat, tools)
+        else:
+            plain = native_messages(chat, short_ids=False)
         if not continue_final_message:
-            return self._render(plain, add_generation_prompt)
+            return self._render(plain, described, add_generation_prompt)
         plain[-1]["content"] += _END_MARK
-        return _cut(self._render(plain, False), messages[-1].text())
+        return _cut(self._render(plain, described, False), messages[-1].text())
 
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[PlainMessage], tools: list[PlainMessage], add_generation_prompt: bool) -> str:
         try:
             return self._template.render(
                 messages=messages,
-                tools=None,
+                tools=tools or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,
@@ -106,17 +126,6 @@ def _cut(prompt: str, last: str) -> str:
     return kept if prompt.startswith(_END_MARK, place) else kept.rstrip()
 
 
-def _plain(message: Message) -> dict[str, str]:
-    # Templates know "system" only; OpenAI's "developer" is its newer name.
-    role = "system" if message.role == "developer" else message.role
-    plain = {"role": role, "content": message.text()}
-    if message.name:
-        plain["name"] = message.name
-    if message.tool_call_id:
-        plain["tool_call_id"] = message.tool_call_id
-    return plain
-
-
 def _to_json(
     value: Any,
     ensure_ascii: bool = False,
@@ -146,9 +155,16 @@ class PromptTokens:
             ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token) if encoder.chat_template else None
         )
 
-    def of_request(self, request: Request) -> list[int]:
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls of tools."""
+        return self._template.tool_format if self._template is not None else HERMES
+
+    def of_request(self, request: Request, offer: Offer | None = None) -> list[int]:
+        """``offer``: the tools that the model is told of."""
         if isinstance(request, ChatCompletionRequest):
-            return self.of_messages(request.messages, request.add_generation_prompt, request.continue_final_message)
+            ending = request.add_generation_prompt, request.continue_final_message
+            return self.of_messages(request.messages, *ending, offer)
         if isinstance(request.prompt, str):
             return self.of_text(request.prompt, "prompt")
         size = self._encoder.size
@@ -160,7 +176,9 @@ class PromptTokens:
             raise _invalid("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
         return _not_empty(list(request.prompt), "prompt")
 
-    def of_messages(self, messages: list[Message], opening: bool | None, continuing: bool | None) -> list[int]:
+    def of_messages(
+        self, messages: list[Message], opening: bool | None, continuing: bool | None, offer: Offer | None = None
+    ) -> list[int]:
         """``opening`` and ``continuing`` are a request's add_generation_prompt and continue_final_message."""
         if self._template is None:
             raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
@@ -170,7 +188,7 @@ class PromptTokens:
                 f"These are {len(messages):,} messages, of at least a token each.", "messages", self._context_length
             )
         self._check_size((message.text() for message in messages), "messages")
-        text = self._template.render(messages, opening, continuing)
+        text = self._template.render(messages, opening, continuing, offer)
         return self._encode(text, "messages", special_tokens=False)
 
     def of_text(self, text: str, param: str) -> list[int]:

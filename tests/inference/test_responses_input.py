@@ -99,7 +99,7 @@ def test_parameters_are_called_as_in_chats() -> None:
     )  # fmt: skip
     del found["messages"], found["model"]
     assert found == {
-        "max_completion_tokens": 9, "temperature": 0, "top_p": 0.5, "logprobs": True, "top_logprobs": 3,
+        "max_tokens": 9, "temperature": 0, "top_p": 0.5, "logprobs": True, "top_logprobs": 3,
         "reasoning_effort": "low", "verbosity": "low", "user": "u", "seed": 3, "stop": ["x"],
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}},
         "stream": True, "stream_options": {"include_usage": True},

@@ -75,7 +75,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and path in UNAVAILABLE_ENDPOINTS:
         message = f"This server does not offer {path}. It offers: {', '.join(ENDPOINTS)}."
         return answer(ApiError(404, message, code="unsupported_endpoint"))
-    if error.status_code == 404 and path.startswith(f"{responses.PATH}/"):
+    of_one_response = path.startswith(f"{responses.PATH}/") and (method != "POST" or path.endswith("/cancel"))
+    if error.status_code == 404 and of_one_response:
         return answer(responses.not_kept())
     if error.status_code == 404:
         return answer(ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url"))

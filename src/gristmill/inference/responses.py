@@ -27,6 +27,7 @@ PATH = RESPONSES
 #: What parameters of chat completions are called here.
 NAMES = {
     "messages": "input",
+    "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
@@ -85,7 +86,8 @@ def chat_body(request: ResponseRequest, body: bytes, passes_through: bool) -> by
     }
     fields |= {
         "messages": chat_messages(request),
-        "max_completion_tokens": request.max_output_tokens,
+        # The name that every server knows; OpenAI's models that refuse it have responses themselves.
+        "max_tokens": request.max_output_tokens,
         "top_logprobs": request.top_logprobs or None,
         "logprobs": True if request.top_logprobs or LOGPROBS in (request.include or ()) else None,
         "response_format": _response_format(request.text.format if request.text else None),

@@ -1,7 +1,7 @@
 // What the scripts of JavaScript clients share: the same as python/calls.py, told in the same way.
 import { appendFileSync } from "node:fs";
 
-const LIMIT = 120_000;
+const LIMIT = 180_000;
 const calls = [];
 
 /** Marks a function as one row of the table. It gets the server of `engine` and fails by throwing. */

@@ -73,6 +73,7 @@ class Script:
             "HTTPS_PROXY": nowhere,
             "NO_PROXY": "127.0.0.1,localhost",
             "DO_NOT_TRACK": "1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "TIKTOKEN_CACHE_DIR": str(_token_lists()),
             "HF_HUB_OFFLINE": "1",
         }

@@ -31,7 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "reference"
 _SERVED = {"simulated": ("simulated", "simulated"), "embedded": ("openvino", "smollm2-135m-instruct")}
 _ALIASES = ("gpt-4o-mini", "gpt-4.1", "text-embedding-3-small", "claude-haiku-4-5")
 #: Seconds for all calls of a client, from its first import on.
-_LIMIT = 600
+_LIMIT = 900
 _ID = ("batch_", "file-", "upload_", "msgbatch_", "resp_")
 
 
@@ -44,6 +44,7 @@ def main() -> int:
     receipt = results.load(DOCS / "clients.json")
     receipt.runtimes = {"Python": sys.version.split()[0], "Node.js": _node_version()}
     fine = True
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whatever was started is ended, too
     with contextlib.ExitStack() as stack:
         taps = {name: stack.enter_context(_server(name, stack)) for name in _SERVED}
         for script in known:

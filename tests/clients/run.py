@@ -1,6 +1,6 @@
 """Tries the clients that people use against real Gristmill servers; writes docs/reference/clients.json and clients.md.
 
-    PYTHONPATH=tests python -m clients.run [--client NAME]... [CALL]...
+    PYTHONPATH=tests python -m clients.run [--client NAME]... [--docs FOLDER] [CALL]...
 
 Exit code 0: every call passed, or failed for the reason that its script names.
 """
@@ -39,9 +39,10 @@ def main() -> int:
     known = scripts()
     parser = argparse.ArgumentParser(description="Try clients against real Gristmill servers.")
     parser.add_argument("--client", action="append", choices=[each.name for each in known])
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where clients.json and clients.md are written")
     parser.add_argument("call", nargs="*", help="only calls whose name has this in it; nothing is written then")
     chosen = parser.parse_args()
-    receipt = results.load(DOCS / "clients.json")
+    receipt = results.load(chosen.docs / "clients.json")
     receipt.runtimes = {"Python": sys.version.split()[0], "Node.js": _node_version()}
     fine = True
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whatever was started is ended, too
@@ -54,8 +55,8 @@ def main() -> int:
             fine = fine and all(each.outcome != "failed" for each in found.calls)
             if not chosen.call:
                 receipt.clients[script.name] = found
-                results.save(receipt, DOCS / "clients.json")
-                (DOCS / "clients.md").write_text(table.page(receipt))
+                results.save(receipt, chosen.docs / "clients.json")
+                (chosen.docs / "clients.md").write_text(table.page(receipt))
     return 0 if fine else 1
 
 

@@ -22,6 +22,8 @@ from inspect_ai.tool import tool
 
 os.environ |= {"OPENAI_API_KEY": "unused", "ANTHROPIC_API_KEY": "unused", "GRISTMILL_API_KEY": "unused"}
 
+QUESTIONS = ("What is the capital of France?", "Which city is the capital of France?")
+
 
 @tool
 def weather() -> Any:
@@ -38,7 +40,7 @@ def weather() -> Any:
 
 def evaluate(model: Any, *solvers: Any, **config: Any) -> Any:
     task = Task(
-        dataset=[Sample("What is the capital of France?", "Paris"), Sample("Which city is France's capital?", "Paris")],
+        dataset=[Sample(input=each, target="Paris") for each in QUESTIONS],
         solver=[*solvers, generate()],
         scorer=includes(),
         config=GenerateConfig(temperature=0, max_tokens=60, max_retries=0, **config),

@@ -3,8 +3,8 @@
 # ///
 """OpenAI Agents SDK
 
-`OPENAI_BASE_URL=http://127.0.0.1:4080/v1` and `OPENAI_API_KEY`, and `Agent(..., model=MODEL)`; its default is the Responses
-API. `OPENAI_AGENTS_DISABLE_TRACING=1` keeps it from sending traces to OpenAI.
+`OPENAI_BASE_URL=http://127.0.0.1:4080/v1` and `OPENAI_API_KEY`, and `Agent(..., model=MODEL)`; its default is the
+Responses API. `OPENAI_AGENTS_DISABLE_TRACING=1` keeps it from sending traces to OpenAI.
 """
 
 from __future__ import annotations

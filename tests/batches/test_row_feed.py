@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import RowFeed
 from gristmill.storage.errors import LeaseLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, PendingRow, Result, Row
+from gristmill.storage.records import BatchRecord, Follower, PendingRow, Result, Row
+from gristmill.wire.batch import BatchPlan
 
 BATCH = BatchRecord(1, "batch_1", "/v1/chat/completions", "file-1", "24h", "in_progress", 1, 2)
 
@@ -89,6 +91,26 @@ def test_huge_rows_are_read_one_at_a_time_and_keep_their_order() -> None:
     given = asyncio.run(drain(feed_of(memory), 3))
     assert [row[2] for row in given] == lines
     assert memory.largest_read <= 17_000_000
+
+
+def test_of_rows_that_many_others_follow_few_are_read_ahead() -> None:
+    class WithFollowers(Memory):
+        most = 0
+
+        async def count_followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
+            return {line: line * 100 for line in lines if line % 2}
+
+        async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
+            found = {line: [Follower(n, "x") for n in range(line * 100)] for line in lines if line % 2}
+            self.most = max(self.most, sum(map(len, found.values())))
+            return found
+
+    memory = WithFollowers([b"x"] * 99)
+    duplicated = msgspec.structs.replace(BATCH, plan=BatchPlan(deduplicated=1))
+    given = asyncio.run(drain(RowFeed(Storage(memory, memory, memory), duplicated), 3))  # type: ignore[arg-type]
+    assert sorted(row[0] for row in given) == list(range(1, 100))
+    assert [len(row[3]) for row in sorted(given)] == [n * 100 * (n % 2) for n in range(1, 100)]
+    assert memory.most <= 20_000
 
 
 def test_a_closed_feed_gives_nothing_more_and_no_worker_hangs() -> None:

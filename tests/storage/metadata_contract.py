@@ -131,6 +131,7 @@ class MetadataContract:
             assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
             await store.rows.commit(seq, "me", [Result(2, True, b"two")])
             assert await store.rows.followers(seq, [1, 5]) == {1: [(4, "row-4")]}
+            assert await store.rows.count_followers(seq, [1, 5]) == {1: 2}
             await store.rows.clear(seq, "me")
             await store.rows.add(seq, "me", rows(3))
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]

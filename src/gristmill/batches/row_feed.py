@@ -14,6 +14,8 @@ from gristmill.storage.records import BatchRecord, Follower, PendingRow, Row, fi
 
 _ROWS_AHEAD = 512
 _BYTES_AHEAD = 8 * 1024 * 1024
+#: Rows that get another's answer; one row has at most ten thousand (``planning/job_plan.py``).
+_FOLLOWERS_AHEAD = 20_000
 
 
 class Input(NamedTuple):
@@ -33,6 +35,7 @@ class RowFeed:
         self._storage = storage
         self._batch = batch
         self._reusable_answers = reusable_answers
+        self._has_followers = bool(batch.plan and batch.plan.deduplicated)
         self._blob = file_blob(batch.input_file_id)
         self._known: deque[PendingRow] = deque()
         self._ready: deque[Input] = deque()
@@ -66,7 +69,7 @@ class RowFeed:
             pending = await self._storage.metadata.rows.pending(self._batch.seq, self._after, _ROWS_AHEAD)
             self._ended = not pending
             self._known.extend(pending)
-        rows = self._take(_BYTES_AHEAD)
+        rows = self._take(await self._follower_counts())
         if not rows:
             return []
         data = await self._read(rows)
@@ -77,18 +80,28 @@ class RowFeed:
             for row, each, answer in zip(rows, data, known, strict=True)
         ]
 
-    def _take(self, max_bytes: int) -> list[Row]:
-        """The next rows that fit into ``max_bytes``, at least one."""
+    def _take(self, follower_counts: Mapping[int, int]) -> list[Row]:
+        """The next rows that may be held at a time, with all that follow them; at least one."""
         taken: list[Row] = []
-        size = 0
-        while self._known and (not taken or size + self._known[0].row.length <= max_bytes):
-            self._after, row = self._known.popleft()
+        size = followers = 0
+        while self._known:
+            row = self._known[0].row
             size += row.length
+            followers += follower_counts.get(row.line, 0)
+            if taken and (size > _BYTES_AHEAD or followers > _FOLLOWERS_AHEAD):
+                break
+            self._after, _ = self._known.popleft()
             taken.append(row)
         return taken
 
+    async def _follower_counts(self) -> Mapping[int, int]:
+        if not self._has_followers:
+            return {}
+        lines = [known.row.line for known in self._known]
+        return await self._storage.metadata.rows.count_followers(self._batch.seq, lines)
+
     async def _followers(self, lines: list[int]) -> Mapping[int, Sequence[Follower]]:
-        if not self._batch.plan or not self._batch.plan.deduplicated:
+        if not self._has_followers:
             return {}
         return await self._storage.metadata.rows.followers(self._batch.seq, lines)
 

@@ -15,7 +15,7 @@ from gristmill.planning.row_order import RowOrder
 from gristmill.planning.sorted_keys import SortedKeys
 from gristmill.wire.line_body import Fields, default_fields
 
-#: Rows that are answered with one row's answer; all of them are stored in one transaction.
+#: Rows that are answered with one row's answer; all of them are held in memory until they are.
 _MOST_FOLLOWERS = 10_000
 
 

@@ -176,6 +176,10 @@ class Rows(Protocol):
         """Rows without a result, but no followers, in the order to run in."""
         ...
 
+    async def count_followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
+        """How many rows get the answer of each of ``lines``, with a result or without; no entry for none."""
+        ...
+
     async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
         """Those without a result, by the line whose answer they get, in line order."""
         ...

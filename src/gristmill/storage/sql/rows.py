@@ -140,6 +140,15 @@ class SqlRows:
 
         return await self._database.read(work)
 
+    async def count_followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
+        query = (
+            select(rows.c.original, func.count())
+            .where(rows.c.batch == batch_seq, rows.c.original.in_(lines))
+            .group_by(rows.c.original)
+        )
+        found = await self._database.read(lambda it: it.execute(query).all())
+        return {int(line): int(count) for line, count in found}
+
     async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
         query = (
             select(rows.c.original, rows.c.line, rows.c.custom_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from anthropic_client import check_error as check_message_error
 from contract import check_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from requests_jsonl import CHAT, chat_file
 from server_process import ServerProcess
 
+VERSION = {"anthropic-version": "2023-06-01"}
 MESSAGES = [{"role": "user", "content": "Hi"}]
 BODIES: dict[str, dict[str, Any]] = {
     "/chat/completions": {
@@ -39,6 +41,14 @@ BODIES: dict[str, dict[str, Any]] = {
         "model": "simulated", "query": "q", "items": ["a", "b"], "labels": ["0", "1"], "apply_softmax": True,
         "item_first": False,
     },
+    "/messages": {
+        "model": "simulated", "messages": MESSAGES, "max_tokens": 1, "system": "s", "stop_sequences": ["x"],
+        "temperature": 0.5, "top_p": 0.5, "top_k": None, "tools": [], "tool_choice": {"type": "none"}, "stream": False,
+        "thinking": {"type": "adaptive"}, "output_config": {"effort": None}, "metadata": {"user_id": "u"},
+        "cache_control": {"type": "ephemeral"}, "service_tier": "auto", "speed": "standard",
+    },
+    "/messages/count_tokens": {"model": "simulated", "messages": MESSAGES, "system": [{"type": "text", "text": "s"}]},
+    "/messages/batches": {"requests": [{"custom_id": "a", "params": {"model": "simulated"}}]},
     "/batches": {
         "input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h", "metadata": {"a": "b"},
         "output_expires_after": {"anchor": "created_at", "seconds": 3600}, "defaults": {"temperature": 0},
@@ -68,13 +78,21 @@ VALUES = [
 def check(answer: httpx.Response, sent: str) -> None:
     assert answer.status_code < 500, (sent[:300], answer.text[:500])
     if answer.status_code >= 400:
-        check_error(answer.json())
+        check_refusal(answer)
         assert len(answer.content) < 4000, sent[:300]
+
+
+def check_refusal(answer: httpx.Response) -> None:
+    """In the words of the API that the path belongs to."""
+    if answer.request.url.path.startswith("/v1/messages"):
+        check_message_error(answer)
+    else:
+        check_error(answer.json())
 
 
 def post(http: httpx.Client, path: str, text: str) -> httpx.Response:
     data = text.encode("latin-1") if "\xff" in text else text.encode()
-    return http.post(path, content=data, headers={"content-type": "application/json"})
+    return http.post(path, content=data, headers={"content-type": "application/json"} | VERSION)
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -140,19 +158,27 @@ ODD = [
 ]
 PATHS = ["/files/{}", "/files/{}/content", "/batches/{}", "/uploads/{}", "/models/{}", "/{}", "/files?after={}",
          "/files?limit={}", "/files?order={}", "/files?purpose={}", "/batches?after={}", "/batches?limit={}",
-         "/batches?limit=1&limit={}", "/models?{}={}"]  # fmt: skip
+         "/batches?limit=1&limit={}", "/models?{}={}", "/messages/batches/{}", "/messages/batches/{}/results",
+         "/messages/{}",
+         "/messages/batches?after_id={}", "/messages/batches?before_id={}", "/messages/batches?limit={}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD", "PATCH", "OPTIONS"])
 def test_no_path_or_query_is_a_500(http: httpx.Client, method: str) -> None:
     for path in PATHS:
         for odd in [*ODD, str(2**70), "1" * 5000]:
-            answer = http.request(method, path.replace("{}", odd))
+            answer = http.request(method, path.replace("{}", odd), headers=VERSION)
             assert answer.status_code < 500, (path, odd)
             if answer.status_code >= 400 and method != "HEAD":
-                check_error(answer.json())
+                check_refusal(answer)
     for odd in ODD:
-        for path in ("/batches/{}/cancel", "/uploads/{}/cancel", "/uploads/{}/parts", "/uploads/{}/complete"):
+        for path in (
+            "/batches/{}/cancel",
+            "/messages/batches/{}/cancel",
+            "/uploads/{}/cancel",
+            "/uploads/{}/parts",
+            "/uploads/{}/complete",
+        ):
             assert http.post(path.replace("{}", odd), json={"part_ids": []}).status_code < 500, (path, odd)
 
 
@@ -199,8 +225,10 @@ def test_what_was_accepted_can_be_shown_and_ends(http: httpx.Client, server: Ser
     """The batches that the tests before made: none is stuck, none breaks a list."""
     for _ in range(300):
         listed = http.get("/batches", params={"limit": 100}).raise_for_status().json()["data"]
-        if all(batch["status"] == "failed" for batch in listed):
+        if {batch["status"] for batch in listed} <= {"failed", "completed"}:
             break
         time.sleep(0.1)
-    assert {batch["status"] for batch in listed} <= {"failed"}
+    # Completed are those of messages, whose params are their own affair.
+    assert {batch["status"] for batch in listed} <= {"failed", "completed"}
+    assert {batch["endpoint"] for batch in listed if batch["status"] == "completed"} <= {"/v1/messages"}
     assert not any("unexpected" in line for line in server.log)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from anthropic_client import ENTRY, entries, user
 from contract import named_events, stream_chunks
 from jsonschema import Draft202012Validator
 
@@ -28,6 +29,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/completions": {"model": "simulated", "prompt": "Hi"},
     "POST /v1/responses": {"model": "simulated", "input": "Hi"},
     "POST /v1/score": {"model": "simulated", "query": "q", "items": ["a"], "labels": ["0", "1"]},
+    "POST /v1/messages": ENTRY | {"messages": user("Hi")},
+    "POST /v1/messages/count_tokens": {"model": "simulated", "messages": user("Hi")},
+    "POST /v1/messages/batches": {"requests": entries(1)},
     "POST /v1/batches": {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h"},
     "POST /v1/uploads": {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"},
     "POST /v1/uploads/{upload_id}/complete": {"part_ids": []},
@@ -66,7 +70,8 @@ class Checked:
 
     def __init__(self, root: str) -> None:
         self.seen: set[tuple[str, int]] = set()
-        self._http = httpx.Client(base_url=root, timeout=60, event_hooks={"response": [self.check]})
+        headers = {"anthropic-version": "2023-06-01"}
+        self._http = httpx.Client(base_url=root, timeout=60, headers=headers, event_hooks={"response": [self.check]})
 
     def __call__(self, method: str, path: str, **content: Any) -> httpx.Response:
         return self._http.request(method, path, **content)
@@ -84,6 +89,8 @@ class Checked:
         elif kind == "text/event-stream":
             read = named_events if response.text.startswith("event: ") else stream_chunks
             values = read(response.text)
+        elif kind == "application/x-jsonl":
+            values = [json.loads(line) for line in response.text.splitlines()]
         for value in values:
             errors = [f"{error.json_path}: {error.message}" for error in validator(schema).iter_errors(value)]
             assert not errors, f"{name} answered {value}, not as described: {errors}"
@@ -114,7 +121,8 @@ def test_every_call_is_described_with_its_body_answer_and_errors(name: str) -> N
     placed = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
     assert placed == set(re.findall(r"\{(\w+)\}", path))
     assert operation["responses"]["200"]["content"]
-    assert {"403", "500", "503", "default"} <= set(operation["responses"])
+    unavailable = "529" if path.startswith("/v1/messages") else "503"
+    assert {"403", "500", unavailable, "default"} <= set(operation["responses"])
     # A cancel has no body.
     assert ("requestBody" in operation) == (method == "POST" and not path.endswith("/cancel"))
     for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -156,6 +164,18 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     ):
         ask("POST", "/v1/responses", json=BODIES["POST /v1/responses"] | given)
     ask("POST", "/v1/score", json=BODIES["POST /v1/score"])
+    message = BODIES["POST /v1/messages"]
+    ask("POST", "/v1/messages", json=message)
+    ask("POST", "/v1/messages", json=message | {"stream": True})
+    ask("POST", "/v1/messages/count_tokens", json=BODIES["POST /v1/messages/count_tokens"])
+    bad = {"custom_id": "bad", "params": message | {"max_tokens": 0}}
+    messages = ask("POST", "/v1/messages/batches", json={"requests": [*entries(1), bad]}).json()["id"]
+    ask("POST", f"/v1/messages/batches/{messages}/cancel")
+    while ask("GET", f"/v1/messages/batches/{messages}").json()["processing_status"] != "ended":
+        pass
+    ask("GET", "/v1/messages/batches")
+    ask("GET", f"/v1/messages/batches/{messages}/results")
+    ask("DELETE", f"/v1/messages/batches/{messages}")
     ask("GET", "/v1/models")
     ask("GET", "/v1/models/simulated")
     for path in ("/health", "/ready", "/metrics"):
@@ -215,3 +235,4 @@ def test_an_unavailable_engine_is_answered_as_it_is_described(tmp_path: Path) ->
     with ServerProcess(tmp_path / "data", *options) as server:
         ask = Checked(server.base_url.removesuffix("/v1"))
         assert ask("POST", "/v1/chat/completions", json=ASK).status_code == 503
+        assert ask("POST", "/v1/messages", json=BODIES["POST /v1/messages"]).status_code == 529

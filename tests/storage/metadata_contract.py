@@ -367,6 +367,57 @@ class MetadataContract:
 
         self.tell(tmp_path, story)
 
+    def test_pages_of_one_endpoint_go_in_both_directions(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(9):
+                await store.batches.add(batch(f"batch_{number}", endpoint="/odd" if number % 2 else "/even"))
+
+            async def page(**where: str) -> tuple[str, bool]:
+                found = await store.batches.page(**({"after": None} | where), limit=2, endpoint="/even")
+                return "".join(record.id[-1] for record in found.records), found.has_more
+
+            assert await page() == ("86", True)
+            assert await page(after="batch_4") == ("20", False)
+            assert await page(after="batch_3") == ("20", False)
+            assert await page(before="batch_0") == ("42", True)
+            assert await page(before="batch_5") == ("86", False)
+            assert await page(before="batch_8") == ("", False)
+
+        self.tell(tmp_path, story)
+
+    def test_a_batch_is_added_with_its_files_or_not_at_all(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            key = UsedKey.of("k", "POST", b"", 1)
+            await store.batches.add(batch("batch_1"), key, [file("file-1")])
+            assert await store.files.get("file-1") == file("file-1")
+            with pytest.raises(KeyUsed):
+                await store.batches.add(batch("batch_2"), key, [file("file-2")])
+            with pytest.raises(Exception):  # noqa: B017 - whatever the database calls it
+                await store.batches.add(batch("batch_1"), None, [file("file-3")])
+            assert [await store.files.get(f"file-{n}") for n in (2, 3)] == [None, None]
+
+        self.tell(tmp_path, story)
+
+    def test_a_deleted_batch_is_gone_with_its_files_and_still_a_cursor(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(3):
+                await store.batches.add(batch(f"batch_{number}", metadata={"a": "b"}))
+            await store.files.add(file("file-out"))
+            assert not await store.batches.delete("batch_1", ["file-out"])
+            assert await store.files.get("file-out") is not None
+            await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            assert await store.batches.delete("batch_1", ["file-out", "file-none"])
+            assert not await store.batches.delete("batch_1", [])
+            assert await store.batches.get("batch_1") is None and await store.files.get("file-out") is None
+            assert await store.files.garbage() == ["file-out"]
+            assert [record.id for record in (await store.batches.page(after=None, limit=5)).records] == [
+                "batch_2", "batch_0",
+            ]  # fmt: skip
+            after = await store.batches.page(after="batch_1", limit=5)
+            assert [record.id for record in after.records] == ["batch_0"]
+
+        self.tell(tmp_path, story)
+
     def test_an_unknown_cursor_is_an_error_and_a_deleted_file_still_is_one(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             for number in range(3):

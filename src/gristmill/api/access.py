@@ -90,7 +90,7 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (refusal := self._rules.refusal(Headers(scope=scope))) is not None:
             log.info("refused", code=refusal.body.code, given=refusal.body.message)
-            await answer(refusal)(scope, receive, send)
+            await answer(refusal, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -7,7 +7,19 @@ import time
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gristmill.api import batches, description, errors, files, health, inference, models, responses, uploads
+from gristmill.api import (
+    batches,
+    description,
+    errors,
+    files,
+    health,
+    inference,
+    message_batches,
+    messages,
+    models,
+    responses,
+    uploads,
+)
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
@@ -22,7 +34,10 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     app.state.recent_items = RecentItems()
     app.state.started_at = int(time.time())
     errors.install(app)
-    app.state.resources = [each.router for each in (files, uploads, batches, inference, responses, models, health)]
+    app.state.resources = [
+        each.router
+        for each in (files, uploads, batches, inference, responses, messages, message_batches, models, health)
+    ]
     for router in (*app.state.resources, description.router):
         app.include_router(router)
     # The last one added stands outermost.
@@ -32,7 +47,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
             allow_origins=list(rules.origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id"],
+            expose_headers=["x-request-id", "request-id"],
         )
     app.add_middleware(Access, rules=rules)
     app.add_middleware(Boundary)

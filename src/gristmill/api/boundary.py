@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gristmill.api.errors import answer
+from gristmill.api.errors import answer, is_anthropic
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, server_error
 
@@ -35,13 +35,14 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         started = False
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = scope["request_id"] = f"req_{uuid.uuid4().hex}"
+        header = "request-id" if is_anthropic(scope) else "x-request-id"
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                MutableHeaders(scope=message)[header] = request_id
             await send(message)
 
         held = scope["held_body"] = HeldBody(self._memory)
@@ -61,7 +62,7 @@ class Boundary:
         finally:
             held.release()
         if refusal is not None and not started:
-            await answer(refusal)(scope, receive, send_with_id)
+            await answer(refusal, scope)(scope, receive, send_with_id)
 
 
 class PacedBody:

@@ -205,6 +205,6 @@ def _head_too_large() -> ApiError:
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
     message = "The server has as many connections as it can hold: try again in a moment, or over fewer connections."
     error = server_error(503, message, "too_many_connections", retry_after=1)
-    response = answer(error)
+    response = answer(error, scope)
     response.headers["connection"] = "close"
     await response(scope, receive, send)

@@ -23,7 +23,9 @@ import gristmill
 from gristmill.api.exchange import reply
 from gristmill.api.idempotency import HEADER, MAX_KEY
 from gristmill.html_page import render, told_date
+from gristmill.inference import messages_errors
 from gristmill.wire.errors import ErrorResponse
+from gristmill.wire.messages import MessageErrorResponse
 
 Schema = dict[str, Any]
 
@@ -45,6 +47,7 @@ _MEANINGS = {
     500: "The server or the engine failed.",
     503: "The server or the engine is not available now.",
     504: "The engine took too long.",
+    529: "The server or the engine is not available now.",
     507: "The disk or the database refuses.",
 }
 _KEY = {
@@ -64,6 +67,7 @@ class _Call(NamedTuple):
     asks_engine: bool
     also: Iterable[int]
     unavailable: Any
+    error: Any
 
 
 def described(
@@ -78,14 +82,16 @@ def described(
     asks_engine: bool = False,
     also: Iterable[int] = (),
     unavailable: Any = None,
+    error: Any = ErrorResponse,
 ) -> dict[str, Any]:
     """For ``openapi_extra`` of a route.
 
     ``body`` and ``answer`` are types of JSON, ``form`` is the schema of a multipart body; ``media`` are other media
     types of the answer, and what they hold. ``keyed``: it takes an ``Idempotency-Key``. ``also`` are statuses that do
-    not follow from all this; ``unavailable`` is what a 503 may be besides an error."""
+    not follow from all this; ``unavailable`` is what a 503 may be besides an error, and ``error`` the
+    shape of errors."""
     media, query, headers = media or {}, query or {}, headers or {}
-    return {"call": _Call(body, form, answer, media, query, headers, keyed, asks_engine, also, unavailable)}
+    return {"call": _Call(body, form, answer, media, query, headers, keyed, asks_engine, also, unavailable, error)}
 
 
 def page_query(maximum: int, default: int) -> dict[str, Schema]:
@@ -132,9 +138,10 @@ class _Schemas:
 
     def __init__(self, calls: Sequence[_Call]) -> None:
         taken = [call.body for call in calls if call.body is not None]
-        given = [ErrorResponse]
+        given: list[Any] = []
         for call in calls:
-            given += [each for each in (call.answer, *call.media.values(), call.unavailable) if each is not None]
+            told = (call.answer, *call.media.values(), call.unavailable, call.error)
+            given += [each for each in told if each is not None]
         self.components = msgspec.json.schema_components([*taken, *given], ref_template=_REFERENCE)[1]
         in_bodies = _structs(taken)
         for cls, info in _structs(given).items():
@@ -224,7 +231,9 @@ def _responses(method: str, call: _Call, schemas: _Schemas, *, has_id: bool) -> 
         statuses |= {404, 429, 504}
     elif method != "GET":
         statuses.add(507)
-    error = schemas.of(ErrorResponse)
+    if call.error is MessageErrorResponse:
+        statuses = {messages_errors.status(each) for each in statuses}
+    error = schemas.of(call.error)
     responses = {}
     for status in sorted({200, *statuses}):
         held = content if status < 300 else {"application/json": {"schema": error}}

@@ -29,7 +29,7 @@ async def read_body(request: Request, limit: int = MAX_PROMPT_BYTES) -> bytes:
 
     Raises ApiError: 415 for any other kind, which a web form could have sent, 413 above the limit, 503 without memory.
     """
-    _check_json(request)
+    check_json(request)
     held = request.scope["held_body"]
     body = bytearray()
     async for chunk in request.stream():
@@ -51,7 +51,7 @@ def page_limit(request: Request, default: int, maximum: int) -> int:
     return int(given)
 
 
-def _check_json(request: Request) -> None:
+def check_json(request: Request) -> None:
     given = request.headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):

@@ -12,7 +12,7 @@ import msgspec
 from gristmill.batches import lifecycle
 from gristmill.inference.endpoints import offered
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, UsedKey
+from gristmill.storage.records import BatchRecord, FileRecord, UsedKey
 from gristmill.wire.batch import (
     Batch,
     BatchErrors,
@@ -61,7 +61,7 @@ class BatchService:
         record = BatchRecord(
             seq=0,
             id="batch_" + secrets.token_hex(16),
-            endpoint=_endpoint(request.endpoint, offered(self._served())),
+            endpoint=self.endpoint(request.endpoint),
             input_file_id=request.input_file_id,
             completion_window=request.completion_window,
             status=lifecycle.VALIDATING,
@@ -74,12 +74,23 @@ class BatchService:
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
         )
         created = self._present(record)
-        await self._batches.add(record, None if key is None else key.answered(created))
-        self._work.wake()
+        await self.add(record, None if key is None else key.answered(created))
         return created
 
+    def endpoint(self, path: str) -> str:
+        """Raises ApiError for one that no batch can be made of here."""
+        paths = offered(self._served())
+        if path not in paths:
+            raise invalid_value("endpoint", path, ", ".join(f"'{each}'" for each in paths))
+        return path
+
+    async def add(self, record: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()) -> None:
+        """A new batch, with ``files`` that are added in the same step. Raises KeyUsed."""
+        await self._batches.add(record, key, files)
+        self._work.wake()
+
     async def get(self, batch_id: str) -> Batch:
-        return self._present(await self._record(batch_id))
+        return self._present(await self.record(batch_id))
 
     async def page(self, after: str | None, limit: int) -> ListPage[Batch]:
         """Newest first. Raises UnknownCursor."""
@@ -90,8 +101,12 @@ class BatchService:
 
     async def cancel(self, batch_id: str) -> Batch:
         """Raises ApiError 404, or 409 where the batch has ended some other way."""
+        return self._present(await self.cancelled(batch_id))
+
+    async def cancelled(self, batch_id: str) -> BatchRecord:
+        """As ``cancel``, which says how it stands then."""
         while True:
-            record = await self._record(batch_id)
+            record = await self.record(batch_id)
             try:
                 changes = lifecycle.cancel_requested(record.status, int(time.time()))
             except lifecycle.CannotCancel:
@@ -100,13 +115,14 @@ class BatchService:
             if changes is None:
                 # Once more: the call that changed the status may have been cut off before it told anyone.
                 self._work.cancel(batch_id)
-                return self._present(record)
+                return record
             # The status may change between reading and writing; then look again.
             if await self._batches.change(batch_id, changes, expected=record.status):
                 self._work.cancel(batch_id)
-                return await self.get(batch_id)
+                return await self.record(batch_id)
 
-    async def _record(self, batch_id: str) -> BatchRecord:
+    async def record(self, batch_id: str) -> BatchRecord:
+        """As it is stored. Raises ApiError 404."""
         record = await self._batches.get(batch_id)
         if record is None:
             raise not_found(f"No batch found with id '{clip(batch_id)}'.")
@@ -145,12 +161,6 @@ def _usage(record: BatchRecord) -> BatchUsage | None:
         output_tokens_details=OutputTokensDetails(),
         total_tokens=record.input_tokens + record.output_tokens,
     )
-
-
-def _endpoint(endpoint: str, paths: Sequence[str]) -> str:
-    if endpoint not in paths:
-        raise invalid_value("endpoint", endpoint, ", ".join(f"'{path}'" for path in paths))
-    return endpoint
 
 
 def _window(window: str) -> int:

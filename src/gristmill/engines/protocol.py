@@ -33,6 +33,8 @@ class Choice(msgspec.Struct, frozen=True):
     reasoning: str | None = None
     #: What the model says instead of an answer that it refuses to give; only servers tell it from other text.
     refusal: str | None = None
+    #: Which of the request's ``stop`` ended the text, where the engine can tell.
+    stop: str | None = None
 
 
 class ChoiceDelta(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -283,7 +283,8 @@ def _choice(prompt: str, index: int, limit: int, stop: str | list[str] | None) -
     digest = _digest(f"{index}\0{prompt}")
     words = [str(digest[0] % 11)] + [_WORDS[byte % len(_WORDS)] for byte in digest[1:8]]
     text, reason = " ".join(words[:limit]), "stop" if limit >= len(words) else "length"
+    found = None
     for end in [stop] if isinstance(stop, str) else stop or []:
         if end and end in text:
-            text, reason = text[: text.index(end)], "stop"
-    return Choice(text, reason)
+            text, reason, found = text[: text.index(end)], "stop", end
+    return Choice(text, reason, stop=found)

@@ -35,6 +35,7 @@ class StreamReader:
         self._places: dict[int, int] = {}
         self._logprobs: list[TokenLogprob] | None = None
         self._reason: str | None = None
+        self._stop: str | None = None
         self._usage = ReadUsage()
 
     def read(self, event: bytes) -> list[ChoiceDelta]:
@@ -56,6 +57,7 @@ class StreamReader:
     def _add(self, choice: ReadChoice) -> ChoiceDelta:
         said = choice.delta or choice.message or _NOTHING
         self._reason = choice.finish_reason or self._reason
+        self._stop = choice.stop_reason if isinstance(choice.stop_reason, str) else self._stop
         delta = ChoiceDelta(
             0,
             said.text(),
@@ -110,6 +112,7 @@ class StreamReader:
                     tuple(self._calls),
                     "".join(self._reasoning) or None,
                     "".join(self._refusal) or None,
+                    self._stop,
                 ),
             ),
             prompt_tokens=usage.prompt_tokens or 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Set
 from typing import NamedTuple
 
-from gristmill.inference import chat, completions, responses, score
+from gristmill.inference import chat, completions, messages, responses, score
 from gristmill.inference.answer import Answer, Backend
 
 
@@ -29,6 +29,8 @@ ENDPOINTS = {
         Endpoint(chat.PATH, "Chat Completions", "messages", chat.answer),
         Endpoint(completions.PATH, "Completions", "prompt", completions.answer),
         Endpoint(responses.PATH, "Responses", "input", responses.answer, through=chat.PATH),
+        # Whether there are messages is that request's own affair, as with Anthropic.
+        Endpoint(messages.PATH, "Messages", None, messages.answer, through=chat.PATH),
         Endpoint("/v1/score", "Score", None, score.answer),
     )
 }

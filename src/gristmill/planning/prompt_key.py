@@ -133,11 +133,18 @@ def _score(fields: Fields) -> bytes:
     return b"".join(parts)
 
 
+def _anthropic(fields: Fields) -> bytes:
+    tools = [_encode({"tools": _decoded(fields.pop("tools"))})] if "tools" in fields else []
+    system = [_encode(_decoded(fields.pop("system")))] if "system" in fields else []
+    return b"".join((*tools, *system, *_messages(fields.pop("messages", msgspec.Raw(b"[]")))))
+
+
 _PROMPTS = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/responses": _response,
     "/v1/score": _score,
+    "/v1/messages": _anthropic,
 }
 
 

@@ -96,13 +96,20 @@ class Uploads(Protocol):
 
 
 class Batches(Protocol):
-    async def add(self, batch: BatchRecord, key: UsedKey | None = None) -> BatchRecord:
-        """Store a new batch; the answer has its ``seq``. Raises KeyUsed."""
+    async def add(
+        self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
+    ) -> BatchRecord:
+        """Store a new batch, and ``files`` in the same step; the answer has its ``seq``. Raises KeyUsed."""
         ...
 
-    async def get(self, batch_id: str) -> BatchRecord | None: ...
-    async def page(self, *, after: str | None, limit: int) -> RecordPage:
-        """Newest first, without their ``defaults``."""
+    async def get(self, batch_id: str) -> BatchRecord | None:
+        """None for unknown and deleted batches."""
+        ...
+
+    async def page(
+        self, *, after: str | None, limit: int, before: str | None = None, endpoint: str | None = None
+    ) -> RecordPage:
+        """Newest first, without their ``defaults``; those next to the cursor, of which there is at most one."""
         ...
 
     async def change(
@@ -116,6 +123,11 @@ class Batches(Protocol):
     ) -> bool:
         """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False. Without an
         ``owner`` for whoever may change a batch that another works on."""
+        ...
+
+    async def delete(self, batch_id: str, files: Sequence[str]) -> bool:
+        """Forget a batch that has ended, with what it told, and delete ``files`` in the same step. False where it has
+        not ended or there is none."""
         ...
 
     async def prune(self, ended_before: int) -> int:
@@ -194,7 +206,7 @@ class Rows(Protocol):
 
 class BlobWrites(Protocol):
     """Blobs under way, so that bytes which no record names can be found. A record that names a blob (``Files.add``,
-    ``Uploads.add_part`` and ``end``, ``Batches.change``) ends its write in the same step."""
+    ``Uploads.add_part`` and ``end``, ``Batches.add`` and ``change``) ends its write in the same step."""
 
     async def begin(self, path: str, owner: str) -> None:
         """``owner`` is about to write ``path``; whoever began to before has given up."""

@@ -83,6 +83,9 @@ class ChatCompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_def
     top_logprobs: TopLogprobs | None = None
     response_format: Any = None
     structured_outputs: Any = None
+    # What servers know besides.
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     # vLLM's and transformers' names: may the prompt open an answer, or does it continue the last message?
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

@@ -54,6 +54,8 @@ class ReadChoice(msgspec.Struct):
     delta: ReadMessage | None = None
     finish_reason: str | None = None
     logprobs: ReadLogprobs | None = None
+    #: vLLM's: the text of a stop sequence, or the number of a token.
+    stop_reason: Any = None
 
 
 class ReadPromptDetails(msgspec.Struct):

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage, UsedKey
 from gristmill.storage.sql.database import Database
-from gristmill.storage.sql.files import insert_file, select_page
+from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, rows
@@ -61,7 +61,7 @@ def _at_stage(stage: Stage) -> ColumnElement[bool]:
 _NOW = bindparam("now", type_=Float())
 #: No lease is longer: one that is was made before the clock was set back.
 _FREE = or_(batches.c.lease_until <= _NOW, batches.c.lease_until > _NOW + LONGEST_LEASE)
-_GET = select(*_FIELDS).where(batches.c.id == bindparam("batch_id"))
+_GET = select(*_FIELDS).where(batches.c.id == bindparam("batch_id"), ~batches.c.deleted)
 _NEXT_IN_LINE = {
     stage: select(*_FIELDS)
     .where(_at_stage(stage), _FREE)
@@ -88,13 +88,17 @@ class SqlBatches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, batch: BatchRecord, key: UsedKey | None = None) -> BatchRecord:
+    async def add(
+        self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
+    ) -> BatchRecord:
         values = msgspec.to_builtins(batch)
         del values["seq"]
-        statement = insert(batches).values(**values, lease_until=0)
+        statement = insert(batches).values(**values, deleted=False, lease_until=0)
 
         def work(connection: Connection) -> int:
             use_key(connection, key)
+            for file in files:
+                insert_file(connection, file)
             inserted = connection.execute(statement).inserted_primary_key
             assert inserted is not None
             return int(inserted[0])
@@ -105,12 +109,20 @@ class SqlBatches:
     async def get(self, batch_id: str) -> BatchRecord | None:
         return await self._one(_GET, {"batch_id": batch_id})
 
-    async def page(self, *, after: str | None, limit: int) -> RecordPage:
-        query = select(*_LISTED)
+    async def page(
+        self, *, after: str | None, limit: int, before: str | None = None, endpoint: str | None = None
+    ) -> RecordPage:
+        query = select(*_LISTED).where(~batches.c.deleted)
+        if endpoint is not None:
+            query = query.where(batches.c.endpoint == endpoint)
+        cursor, newest_first = (after, True) if before is None else (before, False)
         found, more = await self._database.read(
-            lambda connection: select_page(connection, batches, query, after=after, limit=limit, newest_first=True)
+            lambda connection: select_page(
+                connection, batches, query, after=cursor, limit=limit, newest_first=newest_first
+            )
         )
-        return RecordPage([_record(row) for row in found], more)
+        records = [_record(row) for row in found]
+        return RecordPage(records if newest_first else records[::-1], more)
 
     async def change(
         self,
@@ -131,6 +143,21 @@ class SqlBatches:
                 return False
             for file in files:
                 insert_file(connection, file)
+            return True
+
+        return await self._database.write(work, even_if_full=True)
+
+    async def delete(self, batch_id: str, files: Sequence[str]) -> bool:
+        forget = (
+            update(batches)
+            .where(batches.c.id == batch_id, batches.c.status.in_(TERMINAL_STATUSES), ~batches.c.deleted)
+            .values(deleted=True, metadata=None, defaults=None, errors=None)
+        )
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(forget).rowcount == 0:
+                return False
+            delete_files(connection, files)
             return True
 
         return await self._database.write(work, even_if_full=True)

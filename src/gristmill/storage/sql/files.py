@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
@@ -20,6 +21,12 @@ def insert_file(connection: Connection, file: FileRecord) -> None:
     values = {name: getattr(file, name) for name in file.__struct_fields__}
     connection.execute(insert(files).values(**values, deleted=False, erased=False))
     end_blob_write(connection, file_blob(file.id))
+
+
+def delete_files(connection: Connection, ids: Sequence[str]) -> int:
+    """How many there were."""
+    there = update(files).where(files.c.id.in_(ids), ~files.c.deleted)
+    return connection.execute(there.values(deleted=True)).rowcount
 
 
 def select_page(
@@ -69,10 +76,7 @@ class SqlFiles:
         return RecordPage([FileRecord(**row._mapping) for row in found], more)
 
     async def delete(self, file_id: str) -> bool:
-        statement = update(files).where(files.c.id == file_id, ~files.c.deleted).values(deleted=True)
-        return await self._database.write(
-            lambda connection: connection.execute(statement).rowcount > 0, even_if_full=True
-        )
+        return await self._database.write(lambda connection: delete_files(connection, [file_id]) > 0, even_if_full=True)
 
     async def delete_expired(self, now: int) -> int:
         statement = update(files).where(~files.c.deleted, files.c.expires_at <= now).values(deleted=True)

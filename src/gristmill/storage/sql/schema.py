@@ -113,6 +113,8 @@ batches = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("reuse_answers", Boolean, nullable=False, server_default="0"),
     Column("reused_answers", BigInteger, nullable=False, server_default="0"),
+    #: As for files: the row of a deleted batch stays, as a cursor, and without what it told.
+    Column("deleted", Boolean, nullable=False, server_default="0"),
     Column("lease_owner", Text),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked_command import run_forked
 
 from gristmill.cli.completion import split_line
 
@@ -134,3 +135,18 @@ def test_a_line_that_is_being_typed_is_taken_apart() -> None:
     assert split_line("gristmill run 'a b' --engi") == (["run", "a b"], "--engi")
     assert split_line("gristmill run ") == (["run"], "")
     assert split_line('gristmill run "a b') == (["run", '"a'], "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        ((), {"SHELL": ""}, "Error: Name your shell, one of: bash, zsh, fish.\n"),
+        ((), {"SHELL": "/bin/csh"}, "Error: There is no completion for 'csh'. Name one of: bash, zsh, fish.\n"),
+        (("tcsh",), {}, "Error: There is no completion for 'tcsh'. Name one of: bash, zsh, fish.\n"),
+    ],
+)
+def test_a_shell_that_is_not_named_or_not_known_is_a_sentence(
+    tmp_path: Path, words: tuple[str, ...], environment: dict[str, str], said: str
+) -> None:
+    done = run_forked(tmp_path, ["completion", *words], environment)
+    assert (done.returncode, done.stderr) == (2, said)

@@ -36,9 +36,10 @@ from gristmill.engines.simulated_json import instance
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import turns
 from gristmill.engines.tools.offer import Offered, offer_of
+from gristmill.engines.tools.stream import call_deltas
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
-from gristmill.wire.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
+from gristmill.wire.tools import FunctionCall, ToolCall
 
 #: Characters a token, a fair average for English.
 _TOKEN_CHARS = 4
@@ -247,11 +248,7 @@ def _words_of(choice: Choice) -> list[str]:
 def _deltas(index: int, choice: Choice) -> Iterator[ChoiceDelta]:
     """The choice as a stream brings it: word by word."""
     for call_index, call in enumerate(choice.tool_calls):
-        named = FunctionCallDelta(call.function.name, "")
-        yield ChoiceDelta(index, tool_calls=(ToolCallDelta(call_index, call.id, "function", named),))
-        for piece in _pieces(call.function.arguments):
-            more = ToolCallDelta(call_index, function=FunctionCallDelta(arguments=piece))
-            yield ChoiceDelta(index, tool_calls=(more,))
+        yield from call_deltas(index, call_index, call, _pieces(call.function.arguments))
     if choice.text or not choice.tool_calls:
         yield from (ChoiceDelta(index, piece) for piece in _pieces(choice.text))
 

@@ -24,8 +24,9 @@ _NANOSECONDS = 1e9
 #: What may be sent although no recording has it: names and types of Ollama's api/types.go.
 _OPTIONS = {"top_p": float, "frequency_penalty": float, "presence_penalty": float, "stop": list, "num_batch": int,
             "num_gpu": int, "num_thread": int, "temperature": float}  # fmt: skip
-_BODY = {"think": bool, "raw": bool, "keep_alive": int, "truncate": bool, "format": dict, "logprobs": bool,
-         "top_logprobs": int, "context": list}  # fmt: skip
+_MESSAGES = {"tool_calls": list, "tool_name": str, "tool_call_id": str, "thinking": str, "images": list}
+_BODY = {"tools": list, "think": bool, "raw": bool, "keep_alive": int, "truncate": bool, "format": dict,
+         "logprobs": bool, "top_logprobs": int, "context": list}  # fmt: skip
 
 
 class Recording(NamedTuple):
@@ -233,7 +234,7 @@ def unlike_recordings(method: str, seen: Seen) -> list[str]:
     bodies = [r.sent for r in known if isinstance(r.sent, dict) and r.status == 200]
     return list(_unlike(seen.path, seen.body, bodies, _BODY)) + [
         problem
-        for name, inner in (("options", _OPTIONS), ("messages", {}))
+        for name, inner in (("options", _OPTIONS), ("messages", _MESSAGES))
         for value in _listed(seen.body.get(name))
         for problem in _unlike(name, value, [v for b in bodies for v in _listed(b.get(name))], inner)
     ]

@@ -100,7 +100,7 @@ def test_structure_is_asked_for_with_format(wanted, form):
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": "json"}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role (tool)"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "name": "Ana"}]}, "messages[0].name"),
     ],
 )

@@ -6,16 +6,20 @@ for a prompt whose beginning it has thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.ollama.failures import stream_failure
+from gristmill.engines.ollama.forced_calls import called, read_calls
 from gristmill.engines.ollama.translation import Asked
-from gristmill.engines.ollama.wire import AnswerPart, Logprob
+from gristmill.engines.ollama.wire import AnswerPart, Logprob, MessageCall
 from gristmill.engines.protocol import Choice, ChoiceDelta, Completion, OnDelta
+from gristmill.engines.tools.stream import call_deltas
 from gristmill.wire.chat import TokenLogprob, TopLogprob
+from gristmill.wire.tools import ToolCall
 
 _NANOSECONDS = 1e9
 _REASONS = {"stop": "stop", "length": "length"}
@@ -33,11 +37,15 @@ class Answered(NamedTuple):
 
 
 class PartCollector:
-    """The parts of one answer: a single one, or the lines of a stream, given on as they come."""
+    """The parts of one answer: a single one, or the lines of a stream, given on as they come. Of calls only the first
+    is taken unless there may be ``several``."""
 
-    def __init__(self, on_delta: OnDelta | None = None) -> None:
+    def __init__(self, on_delta: OnDelta | None = None, several: bool = False) -> None:
+        self._several = several
         self._on_delta = on_delta
         self._text: list[str] = []
+        self._thought: list[str] = []
+        self._calls: list[ToolCall] = []
         self._logprobs: list[TokenLogprob] = []
         self._last: AnswerPart | None = None
 
@@ -49,12 +57,27 @@ class PartCollector:
             raise interrupted(f"Ollama's answer cannot be read: {error}.") from None
         if part.error is not None:
             raise stream_failure(part.error)
-        if part.text:
-            self._text.append(part.text)
-            if self._on_delta is not None:
-                self._on_delta(ChoiceDelta(0, part.text))
-        self._logprobs += map(_token, part.logprobs or ())
         self._last = part
+        logprobs = list(map(_token, part.logprobs or ()))
+        self._logprobs += logprobs
+        thought = part.message.thinking if part.message is not None else ""
+        self._text.append(part.text)
+        self._thought.append(thought)
+        if part.text or thought or logprobs:
+            self._tell(ChoiceDelta(0, part.text, logprobs or None, reasoning=thought))
+        for each in part.message.tool_calls if part.message is not None else ():
+            self._add_call(each)
+
+    def _add_call(self, made: MessageCall) -> None:
+        if self._calls and not self._several:
+            return
+        self._calls.append(called(made.function.name, made.function.arguments))
+        for delta in call_deltas(0, len(self._calls) - 1, self._calls[-1], [self._calls[-1].function.arguments]):
+            self._tell(delta)
+
+    def _tell(self, delta: ChoiceDelta) -> None:
+        if self._on_delta is not None:
+            self._on_delta(delta)
 
     def finish(self, model: str, asked: Asked, num_ctx: int) -> Answered:
         """The whole answer. Raises EngineError where the server ended it without finishing it."""
@@ -71,14 +94,32 @@ class PartCollector:
         _check_context(asked, last.prompt_eval_count, completion_tokens, num_ctx)
         if asked.logprobs and text and not self._logprobs:
             raise interrupted("Ollama gave no log-probabilities, though asked.")
+        calls = tuple(self._calls)
+        if asked.forced and reason == "stop":
+            text, calls = "", read_calls(text)
+        choice = Choice(
+            _structured(text, asked, reason),
+            "tool_calls" if calls and reason == "stop" else reason,
+            self._logprobs if asked.logprobs else None,
+            calls,
+            "".join(self._thought) or None,
+        )
         completion = Completion(
             model=model,
-            choices=(Choice(_structured(text, asked, reason), reason, self._logprobs if asked.logprobs else None),),
+            choices=(choice,),
             prompt_tokens=last.prompt_eval_count,
             completion_tokens=completion_tokens,
             cached_tokens=last.prompt_eval_cached_count,
         )
         return Answered(completion, last.load_duration / _NANOSECONDS)
+
+
+def whole_deltas(choice: Choice) -> Iterator[ChoiceDelta]:
+    """A choice that is known whole, as a stream brings it."""
+    if choice.text or choice.reasoning or choice.logprobs or not choice.tool_calls:
+        yield ChoiceDelta(0, choice.text, choice.logprobs, reasoning=choice.reasoning or "")
+    for number, call in enumerate(choice.tool_calls):
+        yield from call_deltas(0, number, call, [call.function.arguments])
 
 
 def _token(token: Logprob) -> TokenLogprob:

@@ -11,7 +11,7 @@ import msgspec
 from gristmill.engines.errors import EngineError, unavailable, unknown_model
 from gristmill.engines.http import Unreachable
 from gristmill.engines.ollama import facts
-from gristmill.engines.ollama.answers import PartCollector
+from gristmill.engines.ollama.answers import PartCollector, whole_deltas
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.load_watch import LoadWatch, held
 from gristmill.engines.ollama.prefix_warmup import ROLLBACK_TOKENS, PrefixWarmup
@@ -21,6 +21,7 @@ from gristmill.engines.ollama.settings import OllamaOptions, base_url
 from gristmill.engines.ollama.structured import Structure
 from gristmill.engines.ollama.translation import (
     BEGUN_ANSWERS,
+    CONTENT_PARTS,
     PARAMETERS,
     Asked,
     Frozen,
@@ -40,7 +41,7 @@ from gristmill.engines.ollama.wire import (
     Version,
 )
 from gristmill.engines.parameters import check_parameters
-from gristmill.engines.protocol import Capabilities, ChoiceDelta, Completion, OnDelta, Request
+from gristmill.engines.protocol import Capabilities, Completion, OnDelta, Request
 from gristmill.http_values import shown
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -80,7 +81,7 @@ class OllamaEngine:
         self._loading: LoadWatch | None = None
         self._warming = asyncio.Lock()
         self.models: tuple[str, ...] = ()
-        self.capabilities = Capabilities(options.parallel, PARAMETERS)
+        self.capabilities = Capabilities(options.parallel, PARAMETERS, content_parts=CONTENT_PARTS)
 
     @property
     def loads(self) -> int:
@@ -134,15 +135,16 @@ class OllamaEngine:
         await self._warm_prefix(running, asked)
         if running.watch.should_look():
             await _look(running)
-        collector = PartCollector()
-        if on_delta is not None and not asked.structure.choice:
-            collector = PartCollector(on_delta)
+        # What is read from the whole answer is told at its end.
+        at_once = not (asked.structure.choice or asked.forced)
+        collector = PartCollector(on_delta if at_once else None, asked.several)
         sent_at = time.monotonic()
         async with running.loading.request():
             await running.client.answer(asked, collector, self.models)
         answered = collector.finish(request.model, asked, running.frozen.num_ctx)
-        if on_delta is not None and asked.structure.choice:
-            on_delta(ChoiceDelta(0, answered.completion.choices[0].text))
+        if on_delta is not None and not at_once:
+            for delta in whole_deltas(answered.completion.choices[0]):
+                on_delta(delta)
         if running.watch.row(answered.load_seconds, sent_at, time.monotonic()):
             await self._reloaded(running, answered.load_seconds)
         return answered.completion
@@ -161,6 +163,7 @@ class OllamaEngine:
             stops=model.stops,
             think=self._options.think if model.thinks else None,
             default_num_predict=self._options.num_predict,
+            abilities=model.abilities,
         )
         residency = Residency(client, frozen, found)
         loaded = await self._load(client, residency)
@@ -170,7 +173,9 @@ class OllamaEngine:
         self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
         begun = BEGUN_ANSWERS if await _begins_answers(client, frozen) else frozenset()
         parameters = PARAMETERS | begun
-        self.capabilities = Capabilities(self._options.parallel, parameters, context_length=frozen.num_ctx)
+        self.capabilities = msgspec.structs.replace(
+            self.capabilities, parameters=parameters, context_length=frozen.num_ctx
+        )
         log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
         loading = self._loading = LoadWatch(client, self._model)
         slides = model.sliding_window is not None and self._options.prefix_warmup
@@ -208,6 +213,8 @@ class OllamaEngine:
         """Before a group's second long row: its common start, once on each slot at the same time."""
         if running.warmup is None or not isinstance(asked.body, ChatBody):
             return
+        if asked.body.tools or any(each.images or each.tool_calls for each in asked.body.messages):
+            return  # what such a prompt begins with is not known from its texts
         async with self._warming:  # rows of the group that come meanwhile wait for it
             due = running.warmup.due(asked.body.messages, asked.num_predict)
             if due is None:

@@ -27,13 +27,15 @@ _FOREVER_YEAR = 2100
 
 
 class ModelDetails(NamedTuple):
-    """``stops`` are the Modelfile's own, which a request's would replace. Lengths in tokens; None: not told."""
+    """``stops`` are the Modelfile's own, which a request's would replace. Lengths in tokens; None: not told.
+    ``abilities`` are the capabilities as Ollama names them."""
 
     context_length: int | None
     sliding_window: int | None
     num_ctx: int | None
     stops: tuple[str, ...]
     thinks: bool
+    abilities: frozenset[str] | None = None
 
 
 def check_version(version: str) -> bool:
@@ -81,6 +83,7 @@ def model_facts(show: Show, model: str) -> ModelDetails:
         num_ctx=int(contexts[-1]) if contexts else None,
         stops=tuple(_unquoted(value) for name, value in parameters if name == "stop"),
         thinks="thinking" in (show.capabilities or ()),
+        abilities=None if show.capabilities is None else frozenset(show.capabilities),
     )
 
 

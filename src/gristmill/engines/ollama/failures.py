@@ -26,6 +26,7 @@ from gristmill.http_values import seconds
 _CALLER = (
     (re.compile(r"invalid format|failed to parse grammar|json.?schema", re.I), "response_format"),
     (re.compile(r'option "(?P<name>\w+)" must be', re.I), None),
+    (re.compile(r"does not support tools", re.I), "tools"),
     (re.compile(r"does not support", re.I), None),
     (re.compile(r"no user query found", re.I), "messages"),
 )

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
+from gristmill.engines.ollama.forced_calls import forced_format, told
+from gristmill.engines.ollama.messages import Abilities, cannot, chat_messages
 from gristmill.engines.ollama.structured import Structure, structure
 from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options, RenderedPrompt
 from gristmill.engines.protocol import Request
+from gristmill.engines.structured_outputs import invalid
+from gristmill.engines.tools.offer import Offer, Offered, offer_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
 
 #: Request parameters that reach the model; ``check_parameters`` refuses every other by name.
 PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "frequency_penalty",
-     "presence_penalty", "logprobs", "top_logprobs", "response_format", "structured_outputs"}
+     "presence_penalty", "logprobs", "top_logprobs", "response_format", "structured_outputs", "tools", "tool_choice",
+     "functions", "function_call"}
 )  # fmt: skip
 
 #: Besides, where the model's template leaves a last assistant message open, so that the model goes on with it.
 BEGUN_ANSWERS = frozenset({"add_generation_prompt", "continue_final_message"})
 
-#: The other roles need tool calls, which a text-only engine refuses; Ollama's templates drop "developer" silently.
-_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
-}  # fmt: skip
-
+#: Whether the model sees images is for the model to say.
+CONTENT_PARTS = frozenset({"text", "image_url"})
 
 _BEGINNING = "Water is"
 
@@ -40,10 +42,12 @@ class Frozen(NamedTuple):
     stops: tuple[str, ...] = ()
     think: bool | None = None
     default_num_predict: int = 1024
+    abilities: Abilities = None
 
 
 class Asked(NamedTuple):
-    """A request ready to be sent, and what its answer is checked against. ``text`` is all of the prompt's text."""
+    """A request ready to be sent, and what its answer is checked against. ``text`` is all of the prompt's text.
+    ``forced``: the answer is the JSON of calls; ``several``: it may hold more than one."""
 
     path: str
     body: ChatBody | GenerateBody
@@ -51,6 +55,8 @@ class Asked(NamedTuple):
     num_predict: int
     structure: Structure
     logprobs: bool
+    forced: bool = False
+    several: bool = False
 
 
 def translate(request: Request, frozen: Frozen, stream: bool) -> Asked:
@@ -74,9 +80,18 @@ def translate(request: Request, frozen: Frozen, stream: bool) -> Asked:
     }
     if isinstance(request, ChatCompletionRequest):
         _check_ending(request)
-        messages = _messages(request)
+        messages = chat_messages(request.messages, frozen.model, frozen.abilities)
+        offer = offer_of(request)
+        if offer is not None and offer.forced:
+            wanted = Structure()
+            messages, shared["format"] = told(messages, offer), forced_format(offer)
+        elif offer is not None:
+            _check_choice(request, offer, frozen)
+            shared["tools"] = [_tool(each) for each in offer.tools]
         text = "".join(message.content for message in messages)
-        return Asked("/api/chat", ChatBody(messages=messages, **shared), text, limit, wanted, logprobs)
+        body = ChatBody(messages=messages, **shared)
+        forced, several = offer is not None and offer.forced, offer is not None and offer.several
+        return Asked("/api/chat", body, text, limit, wanted, logprobs, forced, several)
     prompt = _prompt(request)
     return Asked("/api/generate", GenerateBody(prompt=prompt, raw=True, **shared), prompt, limit, wanted, logprobs)
 
@@ -152,17 +167,23 @@ def _check_ending(request: ChatCompletionRequest) -> None:
         raise unsupported_parameter("add_generation_prompt", "ollama")
 
 
-def _messages(request: ChatCompletionRequest) -> list[ChatMessage]:
-    messages = []
-    for index, message in enumerate(request.messages):
-        role = _ROLES.get(message.role)
-        if role is None:
-            raise unsupported_parameter(f"messages[{index}].role ({message.role})", "ollama")
-        for name in ("name", "refusal", "tool_call_id"):
-            if getattr(message, name):
-                raise unsupported_parameter(f"messages[{index}].{name}", "ollama")
-        messages.append(ChatMessage(role, message.text()))
-    return messages
+def _check_choice(request: ChatCompletionRequest, offer: Offer, frozen: Frozen) -> None:
+    """What the model may do of itself is told to Ollama, and read by it."""
+    if frozen.abilities is not None and "tools" not in frozen.abilities:
+        raise cannot(
+            frozen.model, "choose to call tools; a call can be forced with 'tool_choice'", frozen.abilities, offer.param
+        )
+    if request.response_format not in (None, {"type": "text"}) or request.structured_outputs is not None:
+        name = "structured_outputs" if request.structured_outputs is not None else "response_format"
+        raise invalid(
+            name, "cannot be combined with tools that may be called on Ollama, as its grammar allows no calls"
+        )
+
+
+def _tool(offered: Offered) -> dict[str, Any]:
+    described = offered.description()
+    described["function"].setdefault("parameters", {"type": "object", "properties": {}})
+    return described
 
 
 def _prompt(request: CompletionRequest) -> str:

@@ -29,9 +29,28 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     presence_penalty: float | None = None
 
 
-class ChatMessage(msgspec.Struct, frozen=True):
-    role: Literal["system", "user", "assistant"]
+class CalledFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: dict[str, Any]
+
+
+class MessageCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call in a message, sent or received; ``id`` is there from 0.12 or so on."""
+
+    function: CalledFunction
+    id: str = ""
+
+
+class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``images`` are base64. ``tool_name`` and ``tool_call_id`` are of a message of the role tool."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[MessageCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
 
 
 class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -48,6 +67,7 @@ class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     stream: bool | None = None
     truncate: bool | None = None
     format: Any = None
+    tools: list[dict[str, Any]] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     think: bool | None = None
@@ -87,6 +107,8 @@ class ShowBody(msgspec.Struct, frozen=True):
 
 class AnswerMessage(msgspec.Struct, frozen=True):
     content: str = ""
+    thinking: str = ""
+    tool_calls: list[MessageCall] = []
 
 
 class Logprob(msgspec.Struct, frozen=True):

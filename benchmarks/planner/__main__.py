@@ -105,7 +105,7 @@ async def prefill_tokens(make: Callable[[], Any], bodies: list[bytes], order: li
         nonlocal prompt, cached
         for line in lines:
             asked = msgspec.json.decode(bodies[line - 1], type=ChatCompletionRequest)
-            completion = await dispatcher.complete(asked, never)
+            completion = await dispatcher.ask(asked, never)
             prompt += completion.prompt_tokens
             cached += completion.cached_tokens or 0
 

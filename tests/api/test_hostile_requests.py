@@ -49,6 +49,9 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/messages/count_tokens": {"model": "simulated", "messages": MESSAGES, "system": [{"type": "text", "text": "s"}]},
     "/messages/batches": {"requests": [{"custom_id": "a", "params": {"model": "simulated"}}]},
+    "/embeddings": {
+        "model": "simulated", "input": ["a", "b"], "encoding_format": "float", "dimensions": 8, "user": "u",
+    },
     "/batches": {
         "input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h", "metadata": {"a": "b"},
         "output_expires_after": {"anchor": "created_at", "seconds": 3600}, "defaults": {"temperature": 0},

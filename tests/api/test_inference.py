@@ -73,10 +73,12 @@ def test_models_can_be_listed_and_retrieved(client: openai.OpenAI) -> None:
     assert unknown.value.code == "model_not_found"
 
 
-def test_embeddings_are_refused_by_name(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="does not offer /v1/embeddings") as embeddings:
-        client.embeddings.create(model="simulated", input="text")
-    assert embeddings.value.code == "unsupported_endpoint"
+def test_what_is_not_offered_is_refused_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not offer /v1/images/generations. It offers: ") as images:
+        client.images.generate(model="simulated", prompt="text")
+    with pytest.raises(openai.NotFoundError, match="cannot answer /v1/moderations") as moderations:
+        client.moderations.create(model="simulated", input="text")
+    assert images.value.code == moderations.value.code == "unsupported_endpoint"
 
 
 def test_health_ready_and_metrics_answer(server: ServerProcess) -> None:

@@ -20,7 +20,7 @@ class Defective:
     def __init__(self, pieces: int) -> None:
         self._pieces = pieces
 
-    async def complete_once(self, request: Any, on_delta: OnDelta) -> Any:
+    async def ask_once(self, request: Any, on_delta: OnDelta) -> Any:
         for _ in range(self._pieces):
             on_delta(ChoiceDelta(0, "x"))
             await asyncio.sleep(0)

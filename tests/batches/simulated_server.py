@@ -135,7 +135,9 @@ class FickleEngine:
         await asyncio.sleep(self._chance.choice((0, 0.01, 0.5)))
         return "weights"
 
-    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+    async def complete(
+        self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
+    ) -> Completion:
         assert isinstance(request, ChatCompletionRequest)
         row = await self._answer(request.messages[-1].text())
         return Completion("simulated", (Choice(row, "stop"),), 10, 1, 0)

@@ -68,7 +68,7 @@ def dispatcher_of(engine: ScriptedEngine, **options: object) -> Dispatcher:
 
 
 async def ask(dispatcher: Dispatcher) -> Completion:
-    return await dispatcher.complete(request(), Stop())
+    return await dispatcher.ask(request(), Stop())
 
 
 @pytest.mark.parametrize("window", [1, 3, 16])
@@ -81,7 +81,7 @@ def test_the_window_is_filled_and_never_exceeded(window: int) -> None:
         engine = ScriptedEngine(behave)
         dispatcher = dispatcher_of(engine, window=window)
         rows = [ask(dispatcher) for _ in range(60)]
-        direct = [dispatcher.complete_once(request()) for _ in range(20)]
+        direct = [dispatcher.ask_once(request()) for _ in range(20)]
         await asyncio.gather(*rows, *direct)
         assert engine.most_in_flight == window
         assert engine.calls == 80
@@ -155,7 +155,7 @@ def test_a_row_that_waits_is_given_up_at_once_and_one_in_flight_is_left_to_finis
         engine = ScriptedEngine(behave, slots=2)
         dispatcher = dispatcher_of(engine)
         stop = Stop()
-        rows = [asyncio.create_task(dispatcher.complete(request(), stop)) for _ in range(6)]
+        rows = [asyncio.create_task(dispatcher.ask(request(), stop)) for _ in range(6)]
         while engine.in_flight < 2:
             await asyncio.sleep(0)
         stop.request(Why.LEAVING, 600)
@@ -175,7 +175,7 @@ def test_a_row_that_pauses_is_given_up_at_once(kind: ErrorKind) -> None:
         dispatcher = Dispatcher(engine, policy=RetryPolicy(first_delay=3600, max_delay=3600))
         dispatcher.outage = Outage(first_delay=3600)
         stop = Stop()
-        row = asyncio.create_task(dispatcher.complete(request(), stop))
+        row = asyncio.create_task(dispatcher.ask(request(), stop))
         while engine.calls == 0 or engine.in_flight:
             await asyncio.sleep(0)
         stop.request(Why.LEAVING, 600)
@@ -232,7 +232,7 @@ def test_a_caller_who_goes_away_while_waiting_takes_no_place_with_him() -> None:
 
         engine = ScriptedEngine(behave)
         dispatcher = dispatcher_of(engine, window=1)
-        first, second, third = (asyncio.create_task(dispatcher.complete_once(request())) for _ in range(3))
+        first, second, third = (asyncio.create_task(dispatcher.ask_once(request())) for _ in range(3))
         while not engine.in_flight:
             await asyncio.sleep(0)
         second.cancel()

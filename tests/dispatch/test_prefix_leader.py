@@ -74,7 +74,7 @@ def dispatcher_of(engine: SharedCache) -> Dispatcher:
 
 async def run(engine: SharedCache, rows: list[ChatCompletionRequest]) -> list:
     dispatcher, never = dispatcher_of(engine), Stop()
-    return await asyncio.gather(*(dispatcher.complete(each, never) for each in rows), return_exceptions=True)
+    return await asyncio.gather(*(dispatcher.ask(each, never) for each in rows), return_exceptions=True)
 
 
 async def test_a_prefix_is_computed_once_and_then_its_rows_go_together():
@@ -115,20 +115,20 @@ async def test_a_leader_that_fails_hands_over_and_no_row_is_lost(kind):
 async def test_a_prefix_is_cold_again_after_the_engine_was_away():
     engine = SharedCache()
     dispatcher, never = dispatcher_of(engine), Stop()
-    await dispatcher.complete(row(0), never)
+    await dispatcher.ask(row(0), never)
     # It restarts: the cache is empty, and the first to ask finds it away.
     engine.fail_next, engine.ready = [ErrorKind.UNAVAILABLE], set()
-    await dispatcher.complete(row(1, f"other {RUBRIC}"), never)
+    await dispatcher.ask(row(1, f"other {RUBRIC}"), never)
     engine.computed.clear()
-    await asyncio.gather(*(dispatcher.complete(row(n), never) for n in range(2, 12)))
+    await asyncio.gather(*(dispatcher.ask(row(n), never) for n in range(2, 12)))
     assert engine.computed == {RUBRIC: 1}
 
 
 async def test_a_cancelled_leader_hands_over():
     engine = SharedCache()
     dispatcher, never = dispatcher_of(engine), Stop()
-    leader = asyncio.ensure_future(dispatcher.complete(row(0), never))
-    siblings = [asyncio.ensure_future(dispatcher.complete(row(n), never)) for n in range(1, 9)]
+    leader = asyncio.ensure_future(dispatcher.ask(row(0), never))
+    siblings = [asyncio.ensure_future(dispatcher.ask(row(n), never)) for n in range(1, 9)]
     await asyncio.sleep(0.0005)
     leader.cancel()
     assert await asyncio.gather(*siblings) == [ANSWER] * 8
@@ -138,7 +138,7 @@ async def test_a_cancelled_leader_hands_over():
 async def test_who_waits_for_a_leader_is_given_up_at_once():
     engine = SharedCache()
     dispatcher, stop = dispatcher_of(engine), Stop()
-    rows = [asyncio.ensure_future(dispatcher.complete(row(n), stop)) for n in range(5)]
+    rows = [asyncio.ensure_future(dispatcher.ask(row(n), stop)) for n in range(5)]
     await asyncio.sleep(0.0005)
     stop.request(Why.LEAVING, 600)
     results = await asyncio.gather(*rows, return_exceptions=True)
@@ -211,6 +211,6 @@ async def test_rows_that_are_passed_on_wait_for_their_leader_and_are_tried_again
     engine.fail_next = [ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED]
     dispatcher, never = dispatcher_of(engine), Stop()
     rows = [forwarded(RUBRIC, f"Candidate {n}") for n in range(40)]
-    answers = await asyncio.gather(*(dispatcher.forward(each, never) for each in rows))
+    answers = await asyncio.gather(*(dispatcher.ask(each, never) for each in rows))
     assert [answer.body for answer in answers] == [each.body for each in rows]
     assert engine.computed == {RUBRIC: 3}

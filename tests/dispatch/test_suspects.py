@@ -95,7 +95,7 @@ def asking(text: str) -> Request:
 
 async def ask(dispatcher: Dispatcher, text: str, flow: str = "") -> Completion | EngineError:
     try:
-        return await dispatcher.complete(asking(text), Stop(), Flow(flow))
+        return await dispatcher.ask(asking(text), Stop(), Flow(flow))
     except EngineError as error:
         return error
 
@@ -126,7 +126,7 @@ async def test_a_suspect_is_asked_with_nothing_else_in_flight_and_the_newest_fir
     order: list[str] = []
     ask_engine = engine.complete
 
-    async def watched(request: Request, on_delta: OnDelta | None = None) -> Completion:
+    async def watched(request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False) -> Completion:
         if engine.crashes:
             order.append(f"{len(engine._in_flight)} {request.messages[-1].text()}")  # type: ignore[union-attr]
         return await ask_engine(request, on_delta)
@@ -207,7 +207,7 @@ async def test_a_suspect_that_is_stoped_or_cancelled_lets_the_next_have_its_turn
     stop = Stop()
     engine._down = 0
     rows = [asyncio.create_task(ask(dispatcher, text)) for text in ("a", "b")]
-    killer = asyncio.create_task(dispatcher.complete(asking("KILL"), stop))
+    killer = asyncio.create_task(dispatcher.ask(asking("KILL"), stop))
     while not engine.crashes:
         await asyncio.sleep(0)
     stop.request(Why.LEAVING, 600)

@@ -6,11 +6,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from gristmill.api.exchange import reply
+from gristmill.api.exchange import host, reply
 from gristmill.api.idempotency import first_answer
 from gristmill.engines.errors import EngineError
 from gristmill.inference import messages, messages_errors, responses
-from gristmill.inference.endpoints import ENDPOINTS, UNAVAILABLE_ENDPOINTS
+from gristmill.inference.endpoints import UNAVAILABLE_ENDPOINTS, offered
 from gristmill.inference.failures import api_error
 from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
@@ -85,7 +85,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, method = clip(request.url.path), clip(request.method)
     if error.status_code == 404 and path in UNAVAILABLE_ENDPOINTS:
-        message = f"This server does not offer {path}. It offers: {', '.join(ENDPOINTS)}."
+        paths = offered(host(request).dispatcher.endpoints)
+        message = f"This server does not offer {path}. It offers: {', '.join(paths)}."
         return answer(ApiError(404, message, code="unsupported_endpoint"), request.scope)
     of_one_response = path.startswith(f"{responses.PATH}/") and (method != "POST" or path.endswith("/cancel"))
     if error.status_code == 404 and of_one_response:

@@ -1,4 +1,4 @@
-"""``/v1/chat/completions`` and ``/v1/completions``, at once or streamed, and ``/v1/score``."""
+"""``/v1/chat/completions`` and ``/v1/completions``, at once or streamed, and the endpoints that answer at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from gristmill.api.exchange import host, read_body, reply
 from gristmill.api.streaming import EVENTS, Chunks, Piece, forward_stream, stream
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import ChoiceDelta, ForwardRequest
-from gristmill.inference import chat, completions, forwarding, score
+from gristmill.inference import chat, completions, forwarding
 from gristmill.inference.answer import Answer, Backend, new_id, now, usage
+from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
+from gristmill.wire.embeddings import CreateEmbeddingRequest, CreateEmbeddingResponse
+from gristmill.wire.paths import EMBEDDINGS, MODERATIONS, RERANK, SCORE
 from gristmill.wire.score import ScoreRequest, ScoreResponse
+from gristmill.wire.servers_own import ModerationRequest, ModerationResponse, RerankRequest, RerankResponse
 
 router = APIRouter(prefix="/v1", tags=["inference"])
 
@@ -33,7 +37,7 @@ router = APIRouter(prefix="/v1", tags=["inference"])
 async def create_chat_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
-    if dispatcher.passes_through:
+    if dispatcher.forwards(chat.PATH):
         return await _forward(request, forwarding.chat_request(chat.PATH, body))
     wanted = dispatcher.resolved(chat.parse(body))
     if wanted.stream:
@@ -51,7 +55,7 @@ async def create_chat_completion(request: Request) -> Response:
 async def create_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
-    if dispatcher.passes_through:
+    if dispatcher.forwards(completions.PATH):
         return await _forward(request, forwarding.text_request(completions.PATH, body))
     wanted = completions.parse(body)
     if wanted[0].stream:
@@ -66,15 +70,49 @@ async def create_completion(request: Request) -> Response:
     openapi_extra=described(body=ScoreRequest, answer=ScoreResponse, asks_engine=True),
 )
 async def create_score(request: Request) -> Response:
+    return await _endpoint(request, SCORE)
+
+
+@router.post(
+    "/embeddings",
+    summary="Embeddings",
+    openapi_extra=described(body=CreateEmbeddingRequest, answer=CreateEmbeddingResponse, asks_engine=True),
+)
+async def create_embedding(request: Request) -> Response:
+    return await _endpoint(request, EMBEDDINGS)
+
+
+@router.post(
+    "/rerank",
+    summary="How relevant documents are to a query",
+    openapi_extra=described(body=RerankRequest, answer=RerankResponse, asks_engine=True),
+)
+async def rerank(request: Request) -> Response:
+    """Passed through to a server that has it."""
+    return await _endpoint(request, RERANK)
+
+
+@router.post(
+    "/moderations",
+    summary="Moderation",
+    openapi_extra=described(body=ModerationRequest, answer=ModerationResponse, asks_engine=True),
+)
+async def create_moderation(request: Request) -> Response:
+    """Passed through to a server that has it."""
+    return await _endpoint(request, MODERATIONS)
+
+
+async def _endpoint(request: Request, path: str) -> Response:
+    """The answer of an endpoint that has nothing to stream."""
     body = await read_body(request)
-    return await _answer(request, score.answer(body, _backend(host(request).dispatcher)))
+    return await _answer(request, ENDPOINTS[path].answer(body, _backend(host(request).dispatcher)))
 
 
 async def _forward(request: Request, wanted: ForwardRequest) -> Response:
     dispatcher = host(request).dispatcher
     if wanted.stream:
         return await unless_disconnected(request, forward_stream(dispatcher, wanted))
-    return await _answer(request, forwarding.answer(wanted, dispatcher.forward_once))
+    return await _answer(request, forwarding.answer(wanted, dispatcher.ask_once))
 
 
 async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
@@ -83,7 +121,7 @@ async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Respon
 
 def _backend(dispatcher: Dispatcher) -> Backend:
     """Somebody is waiting for the answer: one attempt, and its error if it fails."""
-    return Backend(dispatcher.complete_once, dispatcher.score_once)
+    return Backend(dispatcher.ask_once, dispatcher.forwards)
 
 
 def _chat_chunks(request: ChatCompletionRequest) -> Chunks:

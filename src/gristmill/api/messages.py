@@ -80,5 +80,4 @@ async def count_tokens(request: Request) -> Response:
 
 def _backend(dispatcher: Dispatcher) -> Backend:
     """Somebody is waiting for the answer: one attempt, and its error if it fails."""
-    forward = dispatcher.forward_once if dispatcher.passes_through else None
-    return Backend(dispatcher.complete_once, dispatcher.score_once, forward)
+    return Backend(dispatcher.ask_once, dispatcher.forwards)

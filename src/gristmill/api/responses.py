@@ -30,7 +30,7 @@ async def create_response(request: Request) -> Response:
     """Nothing is kept to be looked up or continued, but by a server that it passes through to."""
     dispatcher = host(request).dispatcher
     body = await read_body(request)
-    if dispatcher.passes_through and dispatcher.engine_serves(responses.PATH):
+    if dispatcher.forwards(responses.PATH):
         return await _forward(request, forwarding.response_request(responses.PATH, body))
     recent: RecentItems = request.app.state.recent_items
     wanted = responses.parse(body, recent)
@@ -40,8 +40,7 @@ async def create_response(request: Request) -> Response:
         wanted.model = asked.model
         translator = ResponseStream(wanted) if wanted.store is False else ResponseStream(wanted, recent.remember)
         return await unless_disconnected(request, bridged_stream(dispatcher, asked, translator, responses.NAMES))
-    forward = dispatcher.forward_once if dispatcher.passes_through else None
-    backend = Backend(dispatcher.complete_once, dispatcher.score_once, forward)
+    backend = Backend(dispatcher.ask_once, dispatcher.forwards)
     return reply((await unless_disconnected(request, responses.answer(body, backend, recent))).body)
 
 
@@ -49,4 +48,4 @@ async def _forward(request: Request, wanted: ForwardRequest) -> Response:
     dispatcher = host(request).dispatcher
     if wanted.stream:
         return await unless_disconnected(request, forward_stream(dispatcher, wanted))
-    return reply((await unless_disconnected(request, forwarding.answer(wanted, dispatcher.forward_once))).body)
+    return reply((await unless_disconnected(request, forwarding.answer(wanted, dispatcher.ask_once))).body)

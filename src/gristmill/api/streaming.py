@@ -37,7 +37,7 @@ async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Re
     queue: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
     put = queue.put_nowait
     return await _streamed(
-        lambda: dispatcher.complete_once(request, put),
+        lambda: dispatcher.ask_once(request, put),
         queue,
         lambda first: _events(first, queue, chunks),
     )
@@ -47,7 +47,7 @@ async def forward_stream(dispatcher: Dispatcher, request: ForwardRequest) -> Res
     """The same with a server's own events. What fails after the first of them ends the stream with an error event."""
     queue: asyncio.Queue[bytes | ForwardedAnswer | EngineError] = asyncio.Queue()
     return await _streamed(
-        lambda: dispatcher.forward_once(request, queue.put_nowait),
+        lambda: dispatcher.ask_once(request, queue.put_nowait),
         queue,
         lambda first: _forwarded_events(first, queue),
     )
@@ -65,14 +65,14 @@ async def bridged_stream(
     async def work() -> Completion:
         with in_words_of(names):
             if not isinstance(asked, ForwardRequest):
-                return await dispatcher.complete_once(asked, queue.put_nowait)
+                return await dispatcher.ask_once(asked, queue.put_nowait)
             reader = StreamReader(asked.model)
 
             def read(event: bytes) -> None:
                 for delta in reader.read(event):
                     queue.put_nowait(delta)
 
-            await dispatcher.forward_once(asked, read)
+            await dispatcher.ask_once(asked, read)
             return reader.completion()
 
     return await _streamed(work, queue, lambda first: _translated(first, queue, translator))

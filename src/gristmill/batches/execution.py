@@ -61,14 +61,7 @@ class Execution:
         """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and
         what is in flight when the grace period is over goes unanswered. Raises what storage raises; rows whose results
         were not stored run again another time."""
-        ask = Backend(
-            lambda request: self._dispatcher.complete(request, stop, self.flow),
-            lambda request: self._dispatcher.score(request, stop, self.flow),
-            (lambda request: self._dispatcher.forward(request, stop, self.flow))
-            if self._dispatcher.passes_through
-            else None,
-            self._dispatcher.endpoints,
-        )
+        ask = Backend(self._dispatcher.asker(stop, lambda: self.flow), self._dispatcher.forwards)
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())
             count = _WORKERS_A_PLACE * self._dispatcher.window

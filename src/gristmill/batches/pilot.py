@@ -83,11 +83,7 @@ class PilotRun:
 
     def __init__(self, dispatcher: Dispatcher, endpoint: str) -> None:
         never = Stop()
-        self._ask = Backend(
-            lambda request: dispatcher.complete(request, never),
-            lambda request: dispatcher.score(request, never),
-            (lambda request: dispatcher.forward(request, never)) if dispatcher.passes_through else None,
-        )
+        self._ask = Backend(dispatcher.asker(never), dispatcher.forwards)
         self._path = endpoint
         self._slots = dispatcher.window
         #: With the time of each answer.

@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gristmill.batches.lines import lines_of
+from gristmill.dispatch.asking import AnyRequest
 from gristmill.engines.errors import EngineError
-from gristmill.engines.protocol import Choice, Completion, LabelRequest, LabelScores, Request
+from gristmill.engines.protocol import (
+    Choice,
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    LabelRequest,
+    LabelScores,
+    Request,
+)
 from gristmill.inference.answer import Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.planning.job_plan import JobPlan
 from gristmill.planning.token_count import TokenCount
 from gristmill.user_error import UserError
-from gristmill.wire.chat import Message
+from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.completions import CompletionRequest
 from gristmill.wire.errors import ApiError
 from gristmill.wire.line_body import Fields, completed_body, default_fields
 
@@ -57,24 +67,33 @@ class _Recorder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._prompts: list[list[int]] = []
-        self.asker = Backend(self._complete, self._score)
+        self.asker = Backend(self._ask)
 
     def taken(self) -> list[list[int]]:
         prompts, self._prompts = self._prompts, []
         return prompts
 
-    async def _complete(self, request: Request) -> Completion:
-        self._prompts.append(self._tokenizer.of_request(request))
-        return Completion(request.model, (Choice("", "stop"),), 0, 0)
+    async def _ask(self, request: AnyRequest) -> Any:
+        match request:
+            case EmbeddingRequest():
+                prompts = [self._text(each) if isinstance(each, str) else each for each in request.inputs]
+                self._prompts += prompts
+                return Embeddings(request.model, [[1.0]] * len(prompts), 0)
+            case LabelRequest():
+                self._prompts.append(self._label_prompt(request))
+                return LabelScores(request.model, (0.0,) * len(request.labels), 0)
+            case ChatCompletionRequest() | CompletionRequest():
+                self._prompts.append(self._tokenizer.of_request(request))
+                return Completion(request.model, (Choice("", "stop"),), 0, 0)
 
-    async def _score(self, request: LabelRequest) -> LabelScores:
+    def _text(self, text: str) -> list[int]:
+        return self._tokenizer.of_text(text, "input")
+
+    def _label_prompt(self, request: LabelRequest) -> list[int]:
         if isinstance(request.prompt, str):
-            tokens = self._tokenizer.of_text(request.prompt, "query")
-        else:
-            opening, continuing = request.add_generation_prompt, request.continue_final_message
-            tokens = self._tokenizer.of_messages(request.prompt, opening, continuing)
-        self._prompts.append(tokens)
-        return LabelScores(request.model, (0.0,) * len(request.labels), 0)
+            return self._tokenizer.of_text(request.prompt, "query")
+        opening, continuing = request.add_generation_prompt, request.continue_final_message
+        return self._tokenizer.of_messages(request.prompt, opening, continuing)
 
 
 def _in_order(path: Path, plan: JobPlan) -> Iterator[tuple[int, bytes]]:

@@ -78,7 +78,7 @@ class Turn:
     async def complete(self, row: int, request: ChatCompletionRequest) -> Completion | None:
         """Ask as a batch would, with retries; None where the row failed."""
         try:
-            completion = await self.dispatcher.complete(request, self._never)
+            completion = await self.dispatcher.ask(request, self._never)
         except EngineError as error:
             self.failed(row, error)
             return None
@@ -87,7 +87,7 @@ class Turn:
 
     async def score(self, row: int, request: LabelRequest) -> LabelScores | None:
         try:
-            return await self.dispatcher.score(request, self._never)
+            return await self.dispatcher.ask(request, self._never)
         except EngineError as error:
             self.failed(row, error)
             return None

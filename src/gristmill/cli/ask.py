@@ -131,7 +131,7 @@ async def _streamed(dispatcher: Dispatcher, request: ChatCompletionRequest, writ
 
     async def answer() -> Completion:
         try:
-            return await dispatcher.complete_once(request, lambda delta: pieces.put_nowait(delta.text))
+            return await dispatcher.ask_once(request, lambda delta: pieces.put_nowait(delta.text))
         finally:
             pieces.put_nowait(None)
 

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
+from gristmill.dispatch.asking import AnyRequest
 from gristmill.engines.errors import unknown_model
-from gristmill.engines.protocol import ForwardRequest, LabelRequest, Request
+from gristmill.engines.protocol import ForwardRequest
 from gristmill.user_error import UserError
-from gristmill.wire.chat import ChatCompletionRequest
-from gristmill.wire.completions import CompletionRequest
 
-R = TypeVar(
-    "R",
-    ChatCompletionRequest,
-    CompletionRequest,
-    Request,
-    ForwardRequest,
-    LabelRequest,
-    ChatCompletionRequest | ForwardRequest,
-)
+R = TypeVar("R", bound=AnyRequest)
 
 
 def check_aliases(aliases: Mapping[str, str], models: Sequence[str]) -> None:
@@ -44,5 +35,5 @@ def by_own_name(request: R, models: Mapping[str, str]) -> R:
     if model == request.model:
         return request
     if isinstance(request, ForwardRequest):
-        return request.renamed(model)
+        return cast(R, request.renamed(model))
     return msgspec.structs.replace(request, model=model)

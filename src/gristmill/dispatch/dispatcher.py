@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import cast, overload
 
 from gristmill.dispatch.aliases import R, by_own_name
+from gristmill.dispatch.asking import AnyAnswer, AnyRequest, Ask, Listen, ask_engine
 from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
@@ -20,11 +21,12 @@ from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.protocol import (
     Completion,
+    EmbeddingRequest,
+    Embeddings,
     Engine,
     ForwardedAnswer,
     ForwardRequest,
     LabelRequest,
-    LabelScorer,
     LabelScores,
     OnDelta,
     OnEvent,
@@ -37,8 +39,6 @@ from gristmill.engines.protocol import (
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
-
-T = TypeVar("T", Completion, ForwardedAnswer, LabelScores)
 
 
 class Dispatcher:
@@ -121,12 +121,6 @@ class Dispatcher:
         beside = 0 if self._interactive_slots is self._slots else self._interactive_slots.in_flight
         return self._slots.in_flight + beside
 
-    async def complete_once(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
-        """One attempt, for a caller who is waiting; every failure is raised as EngineError."""
-        request = self.resolved(request)
-        async with self._interactive_slots.place():
-            return await self._attempt(lambda: self.engine.complete(request, on_delta, interactive=True))
-
     @property
     def endpoints(self) -> frozenset[str]:
         """The paths of the endpoints whose requests the engine answers itself."""
@@ -137,58 +131,61 @@ class Dispatcher:
 
     @property
     def passes_through(self) -> bool:
-        """Whether the engine takes requests as they came, by ``forward``."""
+        """Whether the engine takes requests as they came."""
         return isinstance(self.engine, PassesThrough)
 
-    async def forward_once(self, request: ForwardRequest, on_event: OnEvent | None = None) -> ForwardedAnswer:
-        """As ``complete_once``, for an engine that passes through."""
+    def forwards(self, path: str) -> bool:
+        """Whether it does so with requests of this endpoint."""
+        return self.passes_through and self.engine_serves(path)
+
+    @overload
+    async def ask_once(self, request: Request, listen: OnDelta | None = None) -> Completion: ...
+    @overload
+    async def ask_once(self, request: ForwardRequest, listen: OnEvent | None = None) -> ForwardedAnswer: ...
+    @overload
+    async def ask_once(self, request: LabelRequest) -> LabelScores: ...
+    @overload
+    async def ask_once(self, request: EmbeddingRequest) -> Embeddings: ...
+
+    async def ask_once(self, request: AnyRequest, listen: Listen | None = None) -> AnyAnswer:
+        """One attempt, for a caller who is waiting; every failure is raised as EngineError.
+
+        ``listen`` is told what the engine says as it says it.
+        """
         request = self.resolved(request)
         async with self._interactive_slots.place():
-            return await self._attempt(lambda: self._forwarder().forward(request, on_event, interactive=True))
+            return await self._attempt(lambda: ask_engine(self.engine, request, listen, interactive=True))
 
-    async def score_once(self, request: LabelRequest) -> LabelScores:
-        """The same for label scores."""
-        request = self.resolved(request)
-        async with self._interactive_slots.place():
-            return await self._attempt(lambda: self._scorer().score(request, interactive=True))
+    @overload
+    async def ask(self, request: Request, stop: Stop, flow: Flow = ...) -> Completion: ...
+    @overload
+    async def ask(self, request: ForwardRequest, stop: Stop, flow: Flow = ...) -> ForwardedAnswer: ...
+    @overload
+    async def ask(self, request: LabelRequest, stop: Stop, flow: Flow = ...) -> LabelScores: ...
+    @overload
+    async def ask(self, request: EmbeddingRequest, stop: Stop, flow: Flow = ...) -> Embeddings: ...
 
-    async def complete(self, request: Request, stop: Stop, flow: Flow = INTERACTIVE) -> Completion:
+    async def ask(self, request: AnyRequest, stop: Stop, flow: Flow = INTERACTIVE) -> AnyAnswer:
         """Answer a row however long the engine is away. Raises EngineError once no retry is worth it.
 
         Raises Stopped if ``stop`` is requested while the row is waiting; an attempt under way is left to finish.
         """
         request = self.resolved(request)
-        return await self._persist(lambda: self.engine.complete(request), stop, flow, self._prefix(request))
+        return await self._persist(lambda: ask_engine(self.engine, request), stop, flow, self._prefix(request))
 
-    async def forward(self, request: ForwardRequest, stop: Stop, flow: Flow = INTERACTIVE) -> ForwardedAnswer:
-        """The same for an engine that passes through."""
-        request = self.resolved(request)
-        return await self._persist(lambda: self._forwarder().forward(request), stop, flow, self._prefix(request))
-
-    async def score(self, request: LabelRequest, stop: Stop, flow: Flow = INTERACTIVE) -> LabelScores:
-        """The same for label scores."""
-        request = self.resolved(request)
-        return await self._persist(lambda: self._scorer().score(request), stop, flow, self._prefix(request))
+    def asker(self, stop: Stop, flow: Callable[[], Flow] = lambda: INTERACTIVE) -> Ask:
+        """``ask`` for the rows of one batch, whose flow may change."""
+        return cast(Ask, lambda request: self.ask(request, stop, flow()))
 
     def forget(self, flow: str) -> None:
         """No more requests of this flow will come."""
         self._slots.forget(flow)
 
-    def _prefix(self, request: Request | ForwardRequest | LabelRequest) -> int | None:
+    def _prefix(self, request: AnyRequest) -> int | None:
         """What the row waits for a leader of, if for anything."""
         return None if self._leaders is None else shared_prefix(request.model, prompt_parts(request))
 
-    def _forwarder(self) -> PassesThrough:
-        assert isinstance(self.engine, PassesThrough)
-        return self.engine
-
-    def _scorer(self) -> LabelScorer:
-        if not isinstance(self.engine, LabelScorer):
-            message = f"The {self.engine.name} engine cannot score labels: it gives no access to all log-probabilities."
-            raise EngineError(ErrorKind.INVALID_REQUEST, message, code="unsupported_endpoint")
-        return self.engine
-
-    async def _attempt(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, ask: Callable[[], Awaitable[AnyAnswer]]) -> AnyAnswer:
         """Ask the engine from a place in the window."""
         answers_before = self._answers
         try:
@@ -232,11 +229,11 @@ class Dispatcher:
 
     async def _persist(
         self,
-        ask: Callable[[], Awaitable[T]],
+        ask: Callable[[], Awaitable[AnyAnswer]],
         stop: Stop,
         flow: Flow,
         prefix: int | None,
-    ) -> T:
+    ) -> AnyAnswer:
         attempts = Attempts(self._suspects, self._policy)
         try:
             while True:
@@ -257,17 +254,17 @@ class Dispatcher:
 
     async def _take_turn(
         self,
-        ask: Callable[[], Awaitable[T]],
+        ask: Callable[[], Awaitable[AnyAnswer]],
         stop: Stop,
         flow: Flow,
         prefix: int | None,
         attempts: Attempts,
-    ) -> tuple[T] | None:
+    ) -> tuple[AnyAnswer] | None:
         """One attempt, when it is the row's turn; None where the engine is away, or ``stop`` is requested, by then."""
         leads = False
         if prefix is not None and self._leaders is not None and not attempts.alone:
             leads = await self._leaders.turn(prefix, stop)
-        answer: tuple[T] | None = None
+        answer: tuple[AnyAnswer] | None = None
         try:
             async with self._slots.place(flow, attempts.alone, stop) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
@@ -287,7 +284,8 @@ def _is_being_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _cost(answer: Completion | ForwardedAnswer | LabelScores) -> float:
+def _cost(answer: AnyAnswer) -> float:
     """Tokens that the engine has computed; where a server does not report them, an answer counts as one."""
-    decoded = 0 if isinstance(answer, LabelScores) else answer.completion_tokens or 0
-    return max(1.0, float((answer.prompt_tokens or 0) - (answer.cached_tokens or 0) + decoded))
+    decoded = (answer.completion_tokens or 0) if isinstance(answer, Completion | ForwardedAnswer) else 0
+    cached = 0 if isinstance(answer, Embeddings) else answer.cached_tokens or 0
+    return max(1.0, float((answer.prompt_tokens or 0) - cached + decoded))

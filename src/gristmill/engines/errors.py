@@ -86,6 +86,20 @@ def unsupported_endpoint(path: str, engine: str, served: Iterable[str]) -> Engin
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, code="unsupported_endpoint")
 
 
+def input_too_long(context_length: int, tokens: int | None = None) -> EngineError:
+    """Of something to embed; ``tokens`` where they were counted."""
+    asked = "an input is longer" if tokens is None else f"an input has {tokens:,}"
+    message = (
+        f"This model's maximum context length is {context_length:,} tokens. However, {asked}: shorten or split it."
+    )
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param="input", code="context_length_exceeded")
+
+
+def too_many_dimensions(wanted: int, most: int) -> EngineError:
+    message = f"Invalid 'dimensions': this model's vectors have {most:,} numbers, but {wanted:,} are asked for."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param="dimensions", code="invalid_value")
+
+
 def context_length_exceeded(
     prompt_tokens: int, output_tokens: int, context_length: int, output: str = "the completion"
 ) -> EngineError:

@@ -125,6 +125,24 @@ class LabelScores(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
+class EmbeddingRequest(msgspec.Struct, frozen=True):
+    """A vector for each input: a text, or its token ids. With ``dimensions`` they are to have so many numbers, where
+    the model has as many or more."""
+
+    model: str
+    inputs: list[str] | list[list[int]]
+    dimensions: int | None = None
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """``vectors`` in the order of the inputs, of length 1. Their numbers are float32's, each as the shortest decimal
+    that stands for it: so a client is sent no more digits than there are."""
+
+    model: str
+    vectors: list[list[float]]
+    prompt_tokens: int
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do. ``slots`` is how many requests in flight keep it busy.
 
@@ -190,6 +208,15 @@ class LabelScorer(Protocol):
 
 
 @runtime_checkable
+class Embedder(Protocol):
+    """What an engine is besides, if it can turn texts into vectors; whether its models do, ``endpoints`` says."""
+
+    async def embed(self, request: EmbeddingRequest, *, interactive: bool = False) -> Embeddings:
+        """As ``Engine.complete``. Nothing is cut to fit: an input that is too long is an error."""
+        ...
+
+
+@runtime_checkable
 class PassesThrough(Protocol):
     """What an engine is besides, if it can pass a request on to a server as it came, whatever is in it."""
 
@@ -220,9 +247,11 @@ class TellsWhatItWaitsFor(Protocol):
         ...
 
 
-def prompt_parts(request: Request | ForwardRequest | LabelRequest) -> list[bytes]:
+def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingRequest) -> list[bytes]:
     """The prompt in pieces, in the order of its tokens: messages, or one text. Rows that share the beginning of their
-    prompt share the first of them."""
+    prompt share the first of them. Inputs to embed share nothing: of them there are none."""
+    if isinstance(request, EmbeddingRequest):
+        return []
     if isinstance(request, ForwardRequest):
         return [bytes(part) for part in request.prompt]
     prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt

@@ -7,6 +7,7 @@ would, reuses prefixes the way a slot-based server does, and fails on demand.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import itertools
 import json
@@ -19,7 +20,14 @@ from pathlib import Path
 import msgspec
 
 from gristmill.common_prefix import common_prefix
-from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unknown_model
+from gristmill.engines.errors import (
+    EngineError,
+    ErrorKind,
+    context_length_exceeded,
+    input_too_long,
+    too_many_dimensions,
+    unknown_model,
+)
 from gristmill.engines.options import parse_options
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
@@ -27,6 +35,8 @@ from gristmill.engines.protocol import (
     Choice,
     ChoiceDelta,
     Completion,
+    EmbeddingRequest,
+    Embeddings,
     LabelRequest,
     LabelScores,
     OnDelta,
@@ -38,12 +48,14 @@ from gristmill.engines.tools.conversation import turns
 from gristmill.engines.tools.offer import Offered, offer_of
 from gristmill.engines.tools.stream import call_deltas
 from gristmill.wire.chat import ChatCompletionRequest, Message
-from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 from gristmill.wire.tools import FunctionCall, ToolCall
 
 #: Characters a token, a fair average for English.
 _TOKEN_CHARS = 4
 _DEFAULT_OUTPUT_TOKENS = 16
+#: Numbers in a vector.
+EMBEDDING_SIZE = 64
 _WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
 
 _PARAMETERS = frozenset(
@@ -89,7 +101,7 @@ class SimulatedEngine:
             slots=options.slots,
             parameters=_PARAMETERS,
             context_length=options.context_length,
-            endpoints=frozenset({CHAT, COMPLETIONS, SCORE}),
+            endpoints=frozenset({CHAT, COMPLETIONS, SCORE, EMBEDDINGS}),
         )
 
     async def fingerprint(self) -> str:
@@ -144,6 +156,24 @@ class SimulatedEngine:
         weights = [1 + _digest(f"{label}\0{drawn}")[0] for label in request.labels]
         logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
         return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
+
+    async def embed(self, request: EmbeddingRequest, *, interactive: bool = False) -> Embeddings:
+        """Vectors from hashes of the words: texts that share words are near each other."""
+        if request.model != self._model:
+            raise unknown_model(request.model, self.models)
+        if request.dimensions is not None and request.dimensions > EMBEDDING_SIZE:
+            raise too_many_dimensions(request.dimensions, EMBEDDING_SIZE)
+        texts = [each if isinstance(each, str) else " ".join(map(str, each)) for each in request.inputs]
+        counts = [_count(text) for text in texts]
+        if max(counts) > self._options.context_length:
+            raise input_too_long(self._options.context_length, max(counts))
+        for text in texts:
+            self._fail_on_demand(text)
+        await self._pass_time(sum(counts), 0, (), None)
+        for text in texts:
+            self._note_answered(text)
+        vectors = [_vector(text, request.dimensions or EMBEDDING_SIZE) for text in texts]
+        return Embeddings(self._model, vectors, sum(counts))
 
     def _note_answered(self, prompt: str) -> None:
         if self._journal >= 0:
@@ -261,6 +291,20 @@ def _pieces(text: str) -> list[str]:
 def _digest(text: str) -> bytes:
     # Of all hashes the fastest on processors of today, which have instructions for it.
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _vector(text: str, size: int) -> list[float]:
+    words = [_word_vector(word) for word in text.split() or [text]]
+    summed = [sum(column) for column in zip(*words, strict=True)][:size]
+    length = math.sqrt(sum(number * number for number in summed)) or 1.0
+    # Seven decimals are no more than float32 holds.
+    return [round(number / length, 7) for number in summed]
+
+
+@functools.lru_cache(65536)
+def _word_vector(word: str) -> tuple[float, ...]:
+    digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=EMBEDDING_SIZE).digest()
+    return tuple(byte - 127.5 for byte in digest)
 
 
 def _count(text: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Set
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, LabelRequest, LabelScores, Request
+from gristmill.dispatch.asking import Ask
 from gristmill.wire.common import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from gristmill.wire.errors import ApiError
 
@@ -23,14 +23,11 @@ MAX_PROMPTS = 2048
 class Backend(NamedTuple):
     """What computes: an engine, through whatever dispatching and retrying the caller wants.
 
-    ``forward`` is there where the engine takes requests as they came; then it is preferred to ``complete``.
-    ``endpoints`` are the paths that the engine answers itself.
+    ``forwards`` says of an endpoint whether the engine takes its requests as they came; then it is asked so.
     """
 
-    complete: Callable[[Request], Coroutine[Any, Any, Completion]]
-    score: Callable[[LabelRequest], Coroutine[Any, Any, LabelScores]]
-    forward: Callable[[ForwardRequest], Coroutine[Any, Any, ForwardedAnswer]] | None = None
-    endpoints: Set[str] = frozenset()
+    ask: Ask
+    forwards: Callable[[str], bool] = lambda path: False
 
 
 class Answer(NamedTuple):

@@ -67,12 +67,11 @@ def request(body: bytes, passes_through: bool, names: Mapping[str, str]) -> Chat
 
 async def complete(body: bytes, backend: Backend, names: Mapping[str, str]) -> Completion:
     """The answer to a chat body, not streamed. Raises ApiError and EngineError, with the dialect's names."""
-    asked = request(body, backend.forward is not None, names)
+    asked = request(body, backend.forwards(chat.PATH), names)
     with in_words_of(names):
         if isinstance(asked, ForwardRequest):
-            assert backend.forward is not None
-            return chat_reading.completion((await backend.forward(asked)).body, asked.model)
-        return await backend.complete(asked)
+            return chat_reading.completion((await backend.ask(asked)).body, asked.model)
+        return await backend.ask(asked)
 
 
 def tokens(completion: Completion) -> tuple[int, int | None, int]:

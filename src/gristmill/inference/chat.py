@@ -37,10 +37,10 @@ def parse(body: bytes) -> ChatCompletionRequest:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
-    if backend.forward is not None:
-        return await forwarding.answer(forwarding.chat_request(PATH, body), backend.forward)
+    if backend.forwards(PATH):
+        return await forwarding.answer(forwarding.chat_request(PATH, body), backend.ask)
     request = parse(body)
-    completion = await backend.complete(request)
+    completion = await backend.ask(request)
     tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
     return Answer(chat_completion(completion, legacy=asks_for_functions(request)), *tokens)
 

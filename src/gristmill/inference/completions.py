@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from gristmill.engines.protocol import Choice, Completion
 from gristmill.inference import forwarding
 from gristmill.inference.answer import MAX_PROMPTS, Answer, Backend, all_of, new_id, now, too_many, usage
+from gristmill.inference.prompt_list import each_of
 from gristmill.wire.chat import TokenLogprob
 from gristmill.wire.completions import (
     CompletionChoice,
@@ -30,7 +29,7 @@ _decoder = msgspec.json.Decoder(CompletionRequest)
 def parse(body: bytes) -> list[CompletionRequest]:
     """One request a prompt, each with a limit."""
     request = decode(_decoder, body)
-    prompts = _prompts(request.prompt)
+    prompts = each_of(request.prompt, "prompt")
     if len(prompts) > MAX_PROMPTS:
         raise too_many("prompt", "prompts", len(prompts))
     if request.stream and len(prompts) > 1:
@@ -40,13 +39,13 @@ def parse(body: bytes) -> list[CompletionRequest]:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
-    if backend.forward is not None:
-        return await forwarding.answer(forwarding.text_request(PATH, body), backend.forward)
+    if backend.forwards(PATH):
+        return await forwarding.answer(forwarding.text_request(PATH, body), backend.ask)
     requests = parse(body)
     if len(requests) == 1:
-        completions = [await backend.complete(requests[0])]
+        completions = [await backend.ask(requests[0])]
     else:
-        completions = await all_of(backend.complete(request) for request in requests)
+        completions = await all_of(backend.ask(request) for request in requests)
     prompt_tokens = sum(each.prompt_tokens for each in completions)
     completion_tokens = sum(each.completion_tokens for each in completions)
     reported = [each.cached_tokens for each in completions if each.cached_tokens is not None]
@@ -88,25 +87,3 @@ def logprobs_from(tokens: list[TokenLogprob], position: int = 0) -> CompletionLo
         ],
         text_offset=offsets,
     )
-
-
-def _prompts(prompt: str | list[Any]) -> list[str | list[Any]]:
-    if isinstance(prompt, str):
-        return [prompt]
-    if not prompt:
-        raise ApiError(400, "The 'prompt' is an empty list.", param="prompt", code="invalid_value")
-    if all(_is_token_id(token) for token in prompt):
-        return [prompt]
-    if all(isinstance(part, str) for part in prompt):
-        return list(prompt)
-    if all(isinstance(part, list) and part and all(map(_is_token_id, part)) for part in prompt):
-        return list(prompt)
-    text = (
-        "Invalid type for 'prompt': expected a string, an array of strings, or an array of token ids (0 to 2147483647)."
-    )
-    raise ApiError(400, text, param="prompt", code="invalid_type")
-
-
-def _is_token_id(found: Any) -> bool:
-    # JSON has integers of any size, and engines take them as machines do. A boolean is an integer to Python alone.
-    return type(found) is int and 0 <= found < 2**31

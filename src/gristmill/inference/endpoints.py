@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Set
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Set
+from typing import Any, NamedTuple
 
-from gristmill.inference import chat, completions, messages, responses, score
+from gristmill.inference import chat, completions, embeddings, messages, responses, score
 from gristmill.inference.answer import Answer, Backend
+from gristmill.inference.servers_own import passed_on
+from gristmill.wire.paths import EMBEDDINGS, MODERATIONS, RERANK, SCORE
 
 
 class Endpoint(NamedTuple):
@@ -19,7 +21,7 @@ class Endpoint(NamedTuple):
     path: str
     title: str
     required: str | None
-    answer: Callable[[bytes, Backend], Awaitable[Answer]]
+    answer: Callable[[bytes, Backend], Coroutine[Any, Any, Answer]]
     through: str | None = None
 
 
@@ -31,7 +33,10 @@ ENDPOINTS = {
         Endpoint(responses.PATH, "Responses", "input", responses.answer, through=chat.PATH),
         # Whether there are messages is that request's own affair, as with Anthropic.
         Endpoint(messages.PATH, "Messages", None, messages.answer, through=chat.PATH),
-        Endpoint("/v1/score", "Score", None, score.answer),
+        Endpoint(EMBEDDINGS, "Embeddings", "input", embeddings.answer),
+        Endpoint(SCORE, "Score", None, score.answer),
+        Endpoint(RERANK, "Rerank", "query", passed_on(RERANK)),
+        Endpoint(MODERATIONS, "Moderations", "input", passed_on(MODERATIONS)),
     )
 }
 
@@ -43,8 +48,6 @@ def offered(served: Set[str]) -> tuple[str, ...]:
 
 #: Endpoints the OpenAI Batch API has and this server has not: they get an answer that says so.
 UNAVAILABLE_ENDPOINTS = (
-    "/v1/embeddings",
-    "/v1/moderations",
     "/v1/images/generations",
     "/v1/images/edits",
     "/v1/videos",

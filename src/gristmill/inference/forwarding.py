@@ -43,10 +43,15 @@ class _TextHead(msgspec.Struct):
     stream: bool | None = None
 
 
+class _PlainHead(msgspec.Struct):
+    model: str
+
+
 _chat_decoder = msgspec.json.Decoder(_ChatHead)
 _response_decoder = msgspec.json.Decoder(_ResponseHead)
 _items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _text_decoder = msgspec.json.Decoder(_TextHead)
+_plain_decoder = msgspec.json.Decoder(_PlainHead)
 
 
 def chat_request(path: str, body: bytes) -> ForwardRequest:
@@ -70,6 +75,11 @@ def response_request(path: str, body: bytes) -> ForwardRequest:
 def text_request(path: str, body: bytes) -> ForwardRequest:
     head = decode(_text_decoder, _checked(body))
     return ForwardRequest(path, head.model, body, (head.prompt,), head.stream is True)
+
+
+def plain_request(path: str, body: bytes) -> ForwardRequest:
+    """Of an endpoint that computes each request by itself: embeddings, scores, ranks."""
+    return ForwardRequest(path, decode(_plain_decoder, _checked(body)).model, body)
 
 
 async def answer(request: ForwardRequest, forward: Forward) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.inference import bridge, forwarding
+from gristmill.inference import bridge, chat, forwarding
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.recent_items import RecentItems
 from gristmill.inference.responses_input import chat_messages
@@ -109,10 +109,10 @@ def not_kept() -> ApiError:
 
 async def answer(body: bytes, backend: Backend, recent: RecentItems | None = None) -> Answer:
     """``recent`` are the items that the request may refer to, and to which its own are added."""
-    if backend.forward is not None and PATH in backend.endpoints:
-        return await forwarding.answer(forwarding.response_request(PATH, body), backend.forward)
+    if backend.forwards(PATH):
+        return await forwarding.answer(forwarding.response_request(PATH, body), backend.ask)
     request = parse(body, recent)
-    asked = chat_body(request, body, backend.forward is not None)
+    asked = chat_body(request, body, backend.forwards(chat.PATH))
     completion = await bridge.complete(asked, backend, NAMES)
     response = response_of(request, completion)
     if recent is not None and request.store is not False:

@@ -7,10 +7,12 @@ import math
 import msgspec
 
 from gristmill.engines.protocol import LabelRequest, LabelScores
+from gristmill.inference import forwarding
 from gristmill.inference.answer import MAX_PROMPTS, Answer, Backend, all_of, too_many, usage
 from gristmill.wire.chat import Message
 from gristmill.wire.errors import ApiError, missing_parameter
 from gristmill.wire.json import decode
+from gristmill.wire.paths import SCORE
 from gristmill.wire.score import ScoreRequest, ScoreResponse
 
 _decoder = msgspec.json.Decoder(ScoreRequest)
@@ -21,11 +23,13 @@ def parse(body: bytes) -> ScoreRequest:
 
 
 async def answer(body: bytes, backend: Backend) -> Answer:
+    if backend.forwards(SCORE):
+        return await forwarding.answer(forwarding.plain_request(SCORE, body), backend.ask)
     request = parse(body)
     labels = _labels(request)
     ending = request.add_generation_prompt, request.continue_final_message
     asked = [LabelRequest(request.model, prompt, labels, *ending) for prompt in _prompts(request)]
-    found = await all_of(backend.score(each) for each in asked)
+    found = await all_of(backend.ask(each) for each in asked)
     prompt_tokens = sum(each.prompt_tokens for each in found)
     reported = [each.cached_tokens for each in found if each.cached_tokens is not None]
     cached_tokens = sum(reported) if len(reported) == len(found) else None

@@ -6,6 +6,7 @@ of their key.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -13,12 +14,15 @@ import msgspec
 
 from gristmill.wire.common import INERT_PARAMETERS
 from gristmill.wire.line_body import Fields, with_defaults
+from gristmill.wire.paths import EMBEDDINGS, MODERATIONS, RERANK, SCORE
 
 #: Between prompt and settings; after each part of a message; and before what is JSON instead of text. JSON escapes
 #: control characters, and texts that hold one of these are escaped: so they stand nowhere else.
 _BORDER, _PART, _JSON = b"\0", b"\x1e", b"\x1fj"
 _ESCAPED = {"\x1f": "\x1fu", "\x1e": "\x1fe", "\0": "\x1fz"}
 _REPEATABLE, _RANDOM = b"r", b"?"
+#: Bytes.
+_HASHED = 16
 #: What chat templates put before the messages.
 _BEFORE_MESSAGES = ("tools", "functions", "reasoning_effort")
 _BEFORE_INPUT = ("tools", "reasoning")
@@ -71,8 +75,7 @@ def row_key(endpoint: str, given: Fields, defaults: Fields) -> RowKey:
     prompt = _PROMPTS[endpoint](fields)
     settings = _message_encoder.encode({name: fields[name] for name in sorted(fields)})
     limits = _limits(settings)
-    # Label scores are drawn from logits alone, without chance.
-    repeatable = endpoint == "/v1/score" or limits.temperature == 0 or limits.seed is not None
+    repeatable = endpoint in _WITHOUT_CHANCE or limits.temperature == 0 or limits.seed is not None
     key = b"".join((prompt, _BORDER, _REPEATABLE if repeatable else _RANDOM, settings))
     limit = limits.max_completion_tokens or limits.max_tokens or limits.max_output_tokens
     return RowKey(key, max(limit or 0, 0))
@@ -139,13 +142,25 @@ def _anthropic(fields: Fields) -> bytes:
     return b"".join((*tools, *system, *_messages(fields.pop("messages", msgspec.Raw(b"[]")))))
 
 
+def _apart(fields: Fields) -> bytes:
+    """What is computed by itself and shares nothing. So that no two keys begin alike, a hash stands for the beginning;
+    the rest makes the key as long as the prompt."""
+    prompt = _encode({name: _decoded(fields.pop(name)) for name in ("query", "documents", "input") if name in fields})
+    return hashlib.blake2b(prompt, digest_size=_HASHED).digest() + prompt[_HASHED:]
+
+
 _PROMPTS = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/responses": _response,
-    "/v1/score": _score,
     "/v1/messages": _anthropic,
+    SCORE: _score,
+    EMBEDDINGS: _apart,
+    RERANK: _apart,
+    MODERATIONS: _apart,
 }
+#: No token of an answer is drawn.
+_WITHOUT_CHANCE = frozenset({SCORE, EMBEDDINGS, RERANK, MODERATIONS})
 
 
 def _messages(value: msgspec.Raw) -> list[bytes]:

@@ -197,7 +197,7 @@ async def test_a_row_that_kills_the_worker_each_time_ends_with_the_reason_and_th
         before = restarts()
         rows = [capital(engine.models[0]) for _ in range(8)]
         rows.insert(4, killer)
-        answers = await asyncio.gather(*(dispatcher.complete(row, Stop()) for row in rows), return_exceptions=True)
+        answers = await asyncio.gather(*(dispatcher.ask(row, Stop()) for row in rows), return_exceptions=True)
         failed = answers.pop(4)
         assert [each.choices[0].text for each in answers] == [" Paris"] * 8
         assert isinstance(failed, EngineError)

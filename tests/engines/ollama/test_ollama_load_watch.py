@@ -49,11 +49,11 @@ async def test_rows_of_a_model_that_is_not_loaded_wait_and_pay_nothing(server, e
     server.holding, server.running = True, [other()]
     dispatcher = Dispatcher(engine, timeout=0.5)
     dispatcher.outage = Outage(first_delay=0.05, max_delay=0.1)
-    row = asyncio.create_task(dispatcher.complete(chat(), Stop()))
+    row = asyncio.create_task(dispatcher.ask(chat(), Stop()))
     assert "llama3:70b" in await until_waiting(engine)
     for _ in range(8):
         with pytest.raises(EngineError) as caught:
-            await dispatcher.complete_once(chat())
+            await dispatcher.ask_once(chat())
         assert caught.value.kind is ErrorKind.UNAVAILABLE and "llama3:70b" in caught.value.message
     assert "llama3:70b" in (dispatcher.waiting_for or "")
     server.holding = False

@@ -67,7 +67,7 @@ def test_a_run_without_ollama_says_what_to_do(server, tmp_path):
 async def test_a_callers_mistake_is_sent_once_even_where_ollama_says_500(server, engine, name):
     server.usual = recording(name)
     with pytest.raises(EngineError):
-        await Dispatcher(engine).complete(chat(), Stop())
+        await Dispatcher(engine).ask(chat(), Stop())
     assert len(server.rows) == 1
 
 
@@ -76,7 +76,7 @@ async def test_a_busy_server_and_a_crashed_runner_cost_no_row(server, engine):
     error = recording("error_bad_format")
     server.play(error.with_status(503, "server busy, please try again.  maximum pending requests exceeded"))
     server.play(error.with_status(500, "llama runner process has unexpectedly stopped"))
-    completion = await Dispatcher(engine).complete(chat(), Stop())
+    completion = await Dispatcher(engine).ask(chat(), Stop())
     assert completion.choices[0].finish_reason == "length"
     assert len(server.rows) == 3
 
@@ -85,7 +85,7 @@ async def test_a_busy_server_and_a_crashed_runner_cost_no_row(server, engine):
 async def test_a_row_outlives_an_ollama_that_is_restarted(server, engine):
     server.stop()
     dispatcher = Dispatcher(engine)
-    row = asyncio.create_task(dispatcher.complete(chat(), Stop()))
+    row = asyncio.create_task(dispatcher.ask(chat(), Stop()))
     while dispatcher.outage.reason is None:
         await asyncio.sleep(0.01)
     with ReplayServer(int(server.url.rpartition(":")[2])) as restarted:

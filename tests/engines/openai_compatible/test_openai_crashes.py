@@ -50,7 +50,7 @@ async def dispatching(*servers: MortalServer, parallel: int = 16):
 async def ask(dispatcher: Dispatcher, text: str, flow: str = "batch") -> Completion | EngineError:
     request = ChatCompletionRequest([Message("user", text)], "m")
     try:
-        return await dispatcher.complete(request, Stop(), Flow(flow))
+        return await dispatcher.ask(request, Stop(), Flow(flow))
     except EngineError as error:
         return error
 
@@ -93,7 +93,7 @@ async def test_killers_in_two_batches_hold_up_neither_nor_somebody_who_waits_for
         answered = 0
         while not batches.done():
             try:
-                await dispatcher.complete_once(waited)
+                await dispatcher.ask_once(waited)
                 answered += 1
             except EngineError as error:
                 assert error.kind in (ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED)
@@ -234,7 +234,7 @@ async def test_a_row_that_kills_a_real_llama_cpp_server_ends_as_itself(tmp_path,
                 response_format=deadly if number == 5 else None,
             )  # fmt: skip
             try:
-                return await dispatcher.complete(request, Stop())
+                return await dispatcher.ask(request, Stop())
             except EngineError as error:
                 return error
 

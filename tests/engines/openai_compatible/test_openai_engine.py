@@ -121,7 +121,7 @@ async def test_a_callers_mistake_is_sent_once_even_where_the_server_says_500(nam
     with StandIn(lambda _: play(recording(name))) as server:
         async with started(server) as engine:
             with pytest.raises(EngineError):
-                await Dispatcher(engine).complete(ROW, Stop())
+                await Dispatcher(engine).ask(ROW, Stop())
         assert server.asked == 1
 
 
@@ -151,7 +151,7 @@ async def test_a_cut_answer_is_tried_again_and_answered():
 
     with StandIn(rows) as server:
         async with started(server) as engine:
-            assert (await Dispatcher(engine).complete(ROW, Stop())).completion_tokens == 4
+            assert (await Dispatcher(engine).ask(ROW, Stop())).completion_tokens == 4
         assert server.asked == 3
 
 
@@ -172,7 +172,7 @@ async def test_failed_answers_in_a_row_send_the_rows_elsewhere():
     with StandIn(lambda _: Play(500, b"CUDA error")) as broken, StandIn() as good:
         async with started(broken, good) as engine:
             dispatcher = Dispatcher(engine)
-            rows = [dispatcher.complete(ROW, Stop()) for _ in range(40)]
+            rows = [dispatcher.ask(ROW, Stop()) for _ in range(40)]
             answers = await asyncio.gather(*rows)
         assert len(answers) == 40 and good.asked == 40
         assert 1 <= broken.asked <= 12
@@ -183,7 +183,7 @@ async def test_a_server_that_hangs_is_not_asked_for_ever():
         async with started(hanging, good) as engine:
             hanging.seconds = 60.0
             dispatcher = Dispatcher(engine, timeout=0.2, policy=RetryPolicy(first_delay=0.01, max_delay=0.01))
-            rows = [dispatcher.complete(ROW, Stop()) for _ in range(60)]
+            rows = [dispatcher.ask(ROW, Stop()) for _ in range(60)]
             assert len(await asyncio.gather(*rows)) == 60
         assert good.asked == 60 and hanging.asked <= 8
 

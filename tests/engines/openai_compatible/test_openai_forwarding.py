@@ -145,7 +145,7 @@ async def test_tokens_that_the_server_does_not_report_are_unknown(usage):
     body = {name: value for name, value in answer().items() if name != "usage"} | usage
     with StandIn(lambda _: Play(200, encoded(body))) as server:
         async with started(server) as engine:
-            found = await Dispatcher(engine).forward(request(), Stop())
+            found = await Dispatcher(engine).ask(request(), Stop())
     assert (found.prompt_tokens, found.cached_tokens, found.completion_tokens) == (None, None, None)
 
 
@@ -201,7 +201,7 @@ async def test_a_refusal_is_in_the_servers_own_words_and_asked_for_once():
     with StandIn(lambda _: Play(422, encoded(words))) as server:
         async with started(server) as engine:
             with pytest.raises(EngineError) as caught:
-                await Dispatcher(engine).forward(request(), Stop())
+                await Dispatcher(engine).ask(request(), Stop())
         assert server.asked == 1
     error = caught.value
     assert (error.status, error.param, error.code) == (422, "tools", "no_tools")
@@ -214,7 +214,7 @@ async def test_an_image_for_a_model_without_eyes_is_the_callers_mistake_and_aske
     with StandIn(lambda _: Play(500, encoded(words))) as server:
         async with started(server) as engine:
             with pytest.raises(EngineError, match="^image input is not supported") as caught:
-                await Dispatcher(engine).forward(request(), Stop())
+                await Dispatcher(engine).ask(request(), Stop())
         assert (caught.value.status, server.asked) == (400, 1)
 
 
@@ -242,7 +242,7 @@ async def test_a_broken_answer_is_tried_again_and_a_busy_server_left_for_a_free_
     policy = RetryPolicy(first_delay=0.01, max_delay=0.01)
     with StandIn(rows) as server:
         async with started(server) as engine:
-            assert (await Dispatcher(engine, policy=policy).forward(request(), Stop())).body == ANSWER
+            assert (await Dispatcher(engine, policy=policy).ask(request(), Stop())).body == ANSWER
         assert server.asked == 3
     with StandIn(lambda _: Play(503, b"busy", {"Retry-After": "30"})) as busy, StandIn(rows) as free:
         free.rows = lambda _: Play(200, ANSWER)

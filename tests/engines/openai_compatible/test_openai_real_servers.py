@@ -242,7 +242,7 @@ async def test_a_real_server_that_dies_is_an_outage_and_not_a_failed_row(tmp_pat
                 await row
             assert died.value.kind in (ErrorKind.UNAVAILABLE, ErrorKind.INTERRUPTED)
             with pytest.raises(EngineError) as gone:
-                await Dispatcher(engine).complete_once(chat(server, "Hello?", max_tokens=1))
+                await Dispatcher(engine).ask_once(chat(server, "Hello?", max_tokens=1))
             assert gone.value.kind is ErrorKind.UNAVAILABLE
 
 

@@ -11,6 +11,7 @@ from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.failures import failure
 from gristmill.engines.ollama.translation import Asked
+from gristmill.engines.ollama.wire import EmbedBody
 
 T = TypeVar("T")
 
@@ -41,6 +42,15 @@ class OllamaClient:
             return msgspec.json.decode(reply.body, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise interrupted(f"{self.url}{path} does not answer the way Ollama does: {error}.") from None
+
+    async def embed(self, body: EmbedBody, served: tuple[str, ...]) -> bytes:
+        """The answer to a request of a row, undecoded. Cancelling closes the connection."""
+        async with self._http.exchange("/api/embed", msgspec.json.encode(body)) as response:
+            content = await response.read()
+            if response.status != 200:
+                retry_after = response.headers.get("Retry-After")
+                raise failure(response.status, content, retry_after, None, served, body.model)
+            return content
 
     async def answer(self, asked: Asked, collector: PartCollector, served: tuple[str, ...]) -> None:
         """Send a request and collect its answer. Cancelling closes the connection, which frees the server's slot."""

@@ -10,7 +10,7 @@ import msgspec
 
 from gristmill.engines.errors import EngineError, unavailable, unknown_model
 from gristmill.engines.http import Unreachable
-from gristmill.engines.ollama import facts
+from gristmill.engines.ollama import embedding, facts
 from gristmill.engines.ollama.answers import PartCollector, whole_deltas
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.load_watch import LoadWatch, held
@@ -41,7 +41,7 @@ from gristmill.engines.ollama.wire import (
     Version,
 )
 from gristmill.engines.parameters import check_parameters
-from gristmill.engines.protocol import Capabilities, Completion, OnDelta, Request
+from gristmill.engines.protocol import Capabilities, Completion, EmbeddingRequest, Embeddings, OnDelta, Request
 from gristmill.http_values import shown
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -149,6 +149,26 @@ class OllamaEngine:
             await self._reloaded(running, answered.load_seconds)
         return answered.completion
 
+    async def embed(self, request: EmbeddingRequest, *, interactive: bool = False) -> Embeddings:
+        running = self._running
+        if running is None:
+            raise unavailable("The ollama engine is not running.")
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        body = embedding.embed_body(request, running.frozen)
+        if running.watch.should_look():
+            await _look(running)
+        sent_at = time.monotonic()
+        async with running.loading.request():
+            try:
+                data = await running.client.embed(body, self.models)
+            except EngineError as error:
+                raise embedding.refused(error, running.frozen.num_ctx) from None
+        answer, load_seconds = embedding.read_embeddings(request, data)
+        if running.watch.row(load_seconds, sent_at, time.monotonic()):
+            await self._reloaded(running, load_seconds)
+        return answer
+
     async def _started(self, client: OllamaClient) -> _Running:
         version = await _version(client)
         facts.check_version(version)
@@ -171,10 +191,12 @@ class OllamaEngine:
         full = facts.full_name(self._model)
         # Requests may name the model either way, as they may on Ollama.
         self.models = tuple(dict.fromkeys((self._model, full, full.removesuffix(":latest"))))
-        begun = BEGUN_ANSWERS if await _begins_answers(client, frozen) else frozenset()
-        parameters = PARAMETERS | begun
+        begun = BEGUN_ANSWERS if frozen.generates and await _begins_answers(client, frozen) else frozenset()
         self.capabilities = msgspec.structs.replace(
-            self.capabilities, parameters=parameters, context_length=frozen.num_ctx
+            self.capabilities,
+            parameters=PARAMETERS | begun,
+            context_length=frozen.num_ctx,
+            endpoints=model.endpoints,
         )
         log.info("ollama ready", url=self._shown, version=version, model=self._model, num_ctx=frozen.num_ctx)
         loading = self._loading = LoadWatch(client, self._model)

@@ -10,6 +10,7 @@ import msgspec
 from gristmill.engines.ollama.settings import OllamaOptions
 from gristmill.engines.ollama.wire import Options, RunningModel, Show
 from gristmill.user_error import UserError
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS
 
 #: `truncate` (0.12.6) and log-probabilities (0.12.11) of the native API.
 OLDEST = (0, 12, 11)
@@ -36,6 +37,13 @@ class ModelDetails(NamedTuple):
     stops: tuple[str, ...]
     thinks: bool
     abilities: frozenset[str] | None = None
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        # Of servers that do not tell, every model is taken for one that generates.
+        abilities = self.abilities if self.abilities is not None else {"completion"}
+        text = {CHAT, COMPLETIONS} if "completion" in abilities else set()
+        return frozenset(text | ({EMBEDDINGS} if "embedding" in abilities else set()))
 
 
 def check_version(version: str) -> bool:
@@ -71,10 +79,12 @@ def stays_forever(running: RunningModel) -> bool:
 
 
 def model_facts(show: Show, model: str) -> ModelDetails:
-    """Raises UserError for a model that does not generate text."""
-    if show.capabilities is not None and "completion" not in show.capabilities:
+    """Raises UserError for a model that neither generates text nor embeds it."""
+    if show.capabilities is not None and not {"completion", "embedding"} & set(show.capabilities):
         can = ", ".join(show.capabilities) or "nothing"
-        raise UserError(f"The model '{model}' cannot generate text (Ollama says it can do: {can}): choose another.")
+        raise UserError(
+            f"The model '{model}' can neither generate text nor embed it (Ollama says it can: {can}): choose another."
+        )
     parameters = [line.split(None, 1) for line in show.parameters.splitlines() if len(line.split(None, 1)) == 2]
     contexts = [value for name, value in parameters if name == "num_ctx" and value.isdigit()]
     return ModelDetails(

@@ -30,7 +30,7 @@ _CALLER = (
     (re.compile(r"does not support", re.I), None),
     (re.compile(r"no user query found", re.I), "messages"),
 )
-_TOO_LONG = re.compile(r"exceeds? the (available |maximum )?context|context (length|size|window).*exceed", re.I)
+_TOO_LONG = re.compile(r"exceeds? (the )?(available |maximum )?context|context (length|size|window).*exceed", re.I)
 _NO_MODEL = re.compile(r"model .*not found", re.I)
 #: The model cannot be loaded: no row can be answered, so all wait instead of failing one after the other.
 _CANNOT_LOAD = re.compile(
@@ -46,7 +46,7 @@ _OPENAI_NAMES = {"num_predict": "max_completion_tokens"}
 
 
 def failure(
-    status: int, body: bytes, retry_after: str | None, asked: Asked | None, served: tuple[str, ...]
+    status: int, body: bytes, retry_after: str | None, asked: Asked | None, served: tuple[str, ...], model: str = ""
 ) -> EngineError:
     """What an answer that is not 200 means. ``served`` are the models to name when this one is gone."""
     text, details = _read(body)
@@ -57,7 +57,7 @@ def failure(
             ErrorKind.OVERLOADED, f"Ollama is busy: {text}", status=429, retry_after=seconds(retry_after)
         )
     if status == 404 and _NO_MODEL.search(text):
-        return unknown_model("" if asked is None else asked.body.model, served)
+        return unknown_model(model if asked is None else asked.body.model, served)
     if status in (401, 403, 404, 502, 504):
         return unavailable(f"What answers in Ollama's place says {status}: {text}", crashed="Ollama")
     caller = _caller_mistake(text)

@@ -15,7 +15,7 @@ from gristmill.engines.errors import unavailable
 from gristmill.engines.ollama.answers import PartCollector
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.engine import OllamaEngine
-from gristmill.engines.ollama.translation import Frozen, load_body, translate
+from gristmill.engines.ollama.translation import Frozen, load_request, translate
 from gristmill.engines.ollama.wire import AnswerPart, ChatBody, Options
 from gristmill.engines.protocol import Completion
 from gristmill.wire.chat import ChatCompletionRequest
@@ -73,7 +73,8 @@ class MeasuredOllamaEngine(OllamaEngine):
     async def unload(self) -> None:
         """Have the server drop the model, so that the next request loads it again."""
         if self._running is not None:
-            await self._running.client.ask("/api/chat", AnswerPart, load_body(self._running.frozen, 0))
+            path, body = load_request(self._running.frozen, 0)
+            await self._running.client.ask(path, AnswerPart, body)
 
     async def complete_in_context(
         self, request: ChatCompletionRequest, context: list[int]

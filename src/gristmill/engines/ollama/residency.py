@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from typing import Any
 
 from gristmill.engines.errors import EngineError
 from gristmill.engines.ollama.client import OllamaClient
 from gristmill.engines.ollama.facts import find_running, stays_forever
-from gristmill.engines.ollama.translation import Frozen, load_body
-from gristmill.engines.ollama.wire import FOREVER, AnswerPart, RunningModel, RunningModels
+from gristmill.engines.ollama.translation import Frozen, load_request
+from gristmill.engines.ollama.wire import FOREVER, RunningModel, RunningModels
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -48,7 +49,8 @@ class Residency:
 
         Raises EngineError. A client that gives up aborts the load, so that must outlast the slowest disk.
         """
-        await self._client.ask("/api/chat", AnswerPart, load_body(self._frozen, FOREVER), timeout=None)
+        path, body = load_request(self._frozen, FOREVER)
+        await self._client.ask(path, dict[str, Any], body, timeout=None)
         running = await self._running()
         self._loaded = None if running is None else running.context_length
         return running
@@ -62,7 +64,8 @@ class Residency:
             # Not loaded, or loaded by someone else with other options: asking for it would load it again.
             if running is None or running.context_length != self._loaded:
                 return
-            await self._client.ask("/api/chat", AnswerPart, load_body(self._frozen, self._before))
+            path, body = load_request(self._frozen, self._before)
+            await self._client.ask(path, dict[str, Any], body)
         except EngineError as error:
             log.warning("the model's keep_alive was not restored", model=self._frozen.model, reason=error.message)
 

@@ -10,7 +10,15 @@ from gristmill.engines.errors import EngineError, ErrorKind, unsupported_paramet
 from gristmill.engines.ollama.forced_calls import forced_format, told
 from gristmill.engines.ollama.messages import Abilities, cannot, chat_messages
 from gristmill.engines.ollama.structured import Structure, structure
-from gristmill.engines.ollama.wire import FOREVER, ChatBody, ChatMessage, GenerateBody, Options, RenderedPrompt
+from gristmill.engines.ollama.wire import (
+    FOREVER,
+    ChatBody,
+    ChatMessage,
+    EmbedBody,
+    GenerateBody,
+    Options,
+    RenderedPrompt,
+)
 from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import invalid
 from gristmill.engines.tools.offer import Offer, Offered, offer_of
@@ -43,6 +51,11 @@ class Frozen(NamedTuple):
     think: bool | None = None
     default_num_predict: int = 1024
     abilities: Abilities = None
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model does more than embed."""
+        return self.abilities is None or "completion" in self.abilities
 
 
 class Asked(NamedTuple):
@@ -96,9 +109,12 @@ def translate(request: Request, frozen: Frozen, stream: bool) -> Asked:
     return Asked("/api/generate", GenerateBody(prompt=prompt, raw=True, **shared), prompt, limit, wanted, logprobs)
 
 
-def load_body(frozen: Frozen, keep_alive: int) -> ChatBody:
-    """Loads the model with the frozen options, or changes how long it stays (seconds); computes nothing."""
-    return ChatBody(model=frozen.model, messages=[], keep_alive=keep_alive, options=frozen.runner)
+def load_request(frozen: Frozen, keep_alive: int) -> tuple[str, ChatBody | EmbedBody]:
+    """Loads the model with the frozen options, or changes how long it stays (seconds); computes nothing. The path to
+    send it to, and the body."""
+    if not frozen.generates:
+        return "/api/embed", EmbedBody(model=frozen.model, input=[], keep_alive=keep_alive, options=frozen.runner)
+    return "/api/chat", ChatBody(model=frozen.model, messages=[], keep_alive=keep_alive, options=frozen.runner)
 
 
 def warmup_body(frozen: Frozen, messages: list[ChatMessage]) -> ChatBody:

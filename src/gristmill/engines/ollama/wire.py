@@ -101,6 +101,26 @@ class GenerateBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     think: bool | None = None
 
 
+class EmbedBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """``POST /api/embed``. An empty ``input`` loads the model, or sets its ``keep_alive``. ``truncate`` is true for
+    Ollama where it is absent."""
+
+    model: str
+    input: list[str]
+    keep_alive: int
+    options: Options
+    truncate: bool | None = None
+    dimensions: int | None = None
+
+
+class EmbedAnswer(msgspec.Struct, frozen=True):
+    """Ollama leaves out a count that is 0."""
+
+    embeddings: list[list[float]]
+    prompt_eval_count: int = 0
+    load_duration: int = 0
+
+
 class ShowBody(msgspec.Struct, frozen=True):
     model: str
 

@@ -11,12 +11,13 @@ import msgspec
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.openai_compatible.failures import stream_failure
 from gristmill.engines.protocol import ForwardedAnswer
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS
 
 #: Of one answer, or one event of a stream.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: With these reasons, a server says that it gave up on the answer.
 _GIVEN_UP = frozenset({"abort", "error"})
-_GENERATED = frozenset({"/v1/chat/completions", "/v1/completions"})
+_GENERATED = frozenset({CHAT, COMPLETIONS})
 #: Events that end the stream of a response. The last two say why it failed, in that API's own way.
 _RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
@@ -46,6 +47,14 @@ class _ResponseEnd(msgspec.Struct, frozen=True):
     usage: _ReportedUsage | None = None
 
 
+class _Vector(msgspec.Struct, frozen=True):
+    embedding: msgspec.Raw = msgspec.Raw()
+
+
+class _Vectors(msgspec.Struct, frozen=True):
+    data: list[_Vector]
+
+
 class _AnswerHead(msgspec.Struct, frozen=True):
     choices: list[_ChoiceEnd] | None = None
     usage: _ReportedUsage | None = None
@@ -58,6 +67,7 @@ _NO_USAGE = _ReportedUsage()
 
 _decoder = msgspec.json.Decoder(_AnswerHead)
 _response_decoder = msgspec.json.Decoder(_ResponseEnd)
+_vectors_decoder = msgspec.json.Decoder(_Vectors)
 
 
 def read_answer(path: str, body: bytes) -> ForwardedAnswer:
@@ -69,7 +79,19 @@ def read_answer(path: str, body: bytes) -> ForwardedAnswer:
         for choice in head.choices:
             if choice.finish_reason is None:
                 raise interrupted("The server ended the answer in the middle (finish_reason: None).")
+    elif path == EMBEDDINGS:
+        _check_vectors(body)
     return _forwarded(body, head.usage)
+
+
+def _check_vectors(body: bytes) -> None:
+    """llama.cpp writes null for what is no number, as when a model overflows."""
+    try:
+        held = [bytes(each.embedding) for each in _vectors_decoder.decode(body).data]
+    except msgspec.ValidationError as error:
+        raise interrupted(f"The server's answer holds no vectors: {error}.") from None
+    if not held or any(vector in (b"", b"[]", b'""') or b"null" in vector for vector in held):
+        raise interrupted("A vector in the server's answer is missing, or holds what is no number.")
 
 
 class ForwardedEvents:

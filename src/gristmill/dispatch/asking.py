@@ -1,0 +1,73 @@
+"""How an engine is asked: one way for each kind of request, chosen by its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, overload
+
+from gristmill.engines.errors import unsupported_endpoint
+from gristmill.engines.protocol import (
+    Completion,
+    Embedder,
+    EmbeddingRequest,
+    Embeddings,
+    Engine,
+    ForwardedAnswer,
+    ForwardRequest,
+    LabelRequest,
+    LabelScorer,
+    LabelScores,
+    PassesThrough,
+    Request,
+)
+from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.completions import CompletionRequest
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
+
+AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
+AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings
+#: An ``OnDelta`` or ``OnEvent``, as the kind of request has it.
+Listen = Callable[[Any], None]
+
+
+class Ask(Protocol):
+    """What a request of each kind is answered with."""
+
+    @overload
+    def __call__(self, request: Request) -> Coroutine[Any, Any, Completion]: ...
+    @overload
+    def __call__(self, request: ForwardRequest) -> Coroutine[Any, Any, ForwardedAnswer]: ...
+    @overload
+    def __call__(self, request: LabelRequest) -> Coroutine[Any, Any, LabelScores]: ...
+    @overload
+    def __call__(self, request: EmbeddingRequest) -> Coroutine[Any, Any, Embeddings]: ...
+
+
+async def ask_engine(
+    engine: Engine, request: AnyRequest, listen: Listen | None = None, *, interactive: bool = False
+) -> AnyAnswer:
+    """Raises EngineError, also for what the engine does not answer at all."""
+    if endpoint_of(request) in engine.capabilities.endpoints:
+        match request:
+            case ForwardRequest() if isinstance(engine, PassesThrough):
+                return await engine.forward(request, listen, interactive=interactive)
+            case LabelRequest() if isinstance(engine, LabelScorer):
+                return await engine.score(request, interactive=interactive)
+            case EmbeddingRequest() if isinstance(engine, Embedder):
+                return await engine.embed(request, interactive=interactive)
+            case ChatCompletionRequest() | CompletionRequest():
+                return await engine.complete(request, listen, interactive=interactive)
+    raise unsupported_endpoint(endpoint_of(request), engine.name, sorted(engine.capabilities.endpoints))
+
+
+def endpoint_of(request: AnyRequest) -> str:
+    """The path that answers such a request."""
+    match request:
+        case ForwardRequest():
+            return request.path
+        case LabelRequest():
+            return SCORE
+        case EmbeddingRequest():
+            return EMBEDDINGS
+        case _:
+            return CHAT if isinstance(request, ChatCompletionRequest) else COMPLETIONS

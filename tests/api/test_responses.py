@@ -89,6 +89,40 @@ def test_responses_are_not_kept(strict: openai.OpenAI) -> None:
     assert continued.value.param == "previous_response_id"
 
 
+TOOL: dict[str, Any] = {
+    "type": "function", "name": "rate", "description": "Rate it", "strict": True,
+    "parameters": {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"],
+                   "additionalProperties": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "rate"}])
+def test_functions_are_called(strict: openai.OpenAI, choice: Any) -> None:
+    asked: dict[str, Any] = {"model": "simulated", "input": "x", "tools": [TOOL], "tool_choice": choice}
+    whole = strict.responses.create(**asked)
+    call = whole.output[-1]
+    assert call.type == "function_call" and call.name == "rate" and Score.model_validate_json(call.arguments)
+    assert whole.tools[0].name == "rate" and whole.tool_choice is not None  # type: ignore[union-attr]
+    events = list(strict.responses.create(**asked, stream=True))
+    pieces = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert "".join(pieces) == call.arguments == events[-1].response.output[-1].arguments
+    assert strict.responses.create(**asked | {"tool_choice": "none"}).output_text
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    further = [{"role": "user", "content": "x"}, call.model_dump(), result]
+    assert strict.responses.create(**asked | {"input": further, "tool_choice": "none"}).output_text
+
+
+def test_what_is_wrong_with_a_tool_is_named(strict: openai.OpenAI) -> None:
+    for given, param in (
+        ({"tools": [TOOL | {"parameters": {"type": "string"}}]}, "tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            strict.responses.create(model="simulated", input="x", **given)  # type: ignore[call-overload]
+        assert refused.value.param is not None and refused.value.param.startswith(param), refused.value
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_last_items_can_be_referred_to(strict: openai.OpenAI, streamed: bool) -> None:
     def respond(items: list[Any], **given: Any) -> Response:

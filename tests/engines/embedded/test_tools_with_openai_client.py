@@ -235,3 +235,28 @@ def test_a_reader_who_leaves_in_the_middle_of_a_call_stops_it(openai_client: ope
     stream.close()
     # The next is answered while the first would still be writing.
     assert openai_client.chat.completions.create(**ASK, tools=TOOLS, tool_choice=named("ping")).choices
+
+
+def test_responses_call_and_are_called_back_the_same(tool_server: ServerProcess) -> None:
+    client = openai.OpenAI(base_url=tool_server.base_url, api_key="unused", _strict_response_validation=True)
+    asked: dict[str, Any] = {
+        "model": MODEL, "tools": [{"type": "function", **each["function"]} for each in TOOLS], "temperature": 0,
+        "max_output_tokens": 120, "parallel_tool_calls": False,
+    }  # fmt: skip
+    question = {"role": "user", "content": "What is the weather in Ulm?"}
+    choice = {"type": "function", "name": "get_weather"}
+    whole = client.responses.create(**asked, input=[question], tool_choice=choice)
+    (call,) = whole.output
+    assert call.type == "function_call"
+    jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+    with client.responses.stream(**asked, input=[question], tool_choice=choice) as stream:
+        pieces = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        (streamed,) = stream.get_final_response().output
+    assert streamed.type == "function_call" and streamed.arguments == "".join(pieces) == call.arguments
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 20 C."}
+    forms = call.model_dump(), {"type": "item_reference", "id": call.id}
+    asked |= {"max_output_tokens": 8, "tool_choice": "none"}
+    answers = [client.responses.create(**asked, input=[question, form, result]) for form in forms]
+    assert answers[0].output_text == answers[1].output_text != ""
+    assert answers[0].usage is not None and answers[1].usage is not None
+    assert answers[0].usage.input_tokens == answers[1].usage.input_tokens

@@ -4,6 +4,7 @@ import asyncio
 import json
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -201,3 +202,20 @@ def test_a_tool_is_called_until_its_result_is_there_and_the_same_request_calls_t
                {"role": "tool", "tool_call_id": call.id, "content": "dry"}]  # fmt: skip
     (answered,) = complete(chat("x", tools=[WEATHER], messages=history))
     assert answered.choices[0].finish_reason == "stop" and answered.choices[0].text
+
+
+ODD: tuple[dict[str, Any], ...] = (
+    {"properties": []}, {"properties": {"a": 5}}, {"$ref": 5}, {"$ref": "#/a/b"}, {"allOf": 5}, {"anyOf": []},
+    {"required": 5, "properties": {"a": True}},
+    {"properties": {"a": {"type": "integer", "minimum": "x", "maximum": -3}}},
+    {"properties": {"a": {"type": "array", "minItems": 999_999_999}}}, {"properties": {"a": {"enum": 5, "type": []}}},
+    {"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, {"anyOf": [{"$ref": "#"}]},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", ODD, ids=str)
+def test_a_schema_that_makes_little_sense_is_answered_nevertheless(parameters: dict[str, Any]) -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
+    (found,) = complete(chat("x", tools=[tool], tool_choice="required"))
+    assert found.choices[0].tool_calls[0].function.name == "odd"
+    json.loads(found.choices[0].tool_calls[0].function.arguments)

@@ -35,7 +35,8 @@ class _Drawing:
                 return self.of(several[-1 if level > _DEEPEST else 0], level + 1)
         if "const" in schema:
             return schema["const"]
-        if choices := schema.get("enum"):
+        choices = schema.get("enum")
+        if isinstance(choices, list) and choices:
             return choices[next(self._draws) % len(choices)]
         return self._typed(schema, level)
 
@@ -44,22 +45,32 @@ class _Drawing:
         if isinstance(kind, list):
             kind = kind[0] if kind else None
         if kind == "object":
-            wanted = schema.get("properties", {})
-            if level > _DEEPEST:
-                wanted = {name: each for name, each in wanted.items() if name in schema.get("required", ())}
-            return {name: self.of(each, level + 1) for name, each in wanted.items()}
+            return self._object(schema, level)
         if kind == "array":
-            count = schema.get("minItems", 0 if level > _DEEPEST else 1)
-            return [self.of(schema.get("items"), level + 1) for _ in range(count)]
+            count = _number(schema.get("minItems"), 0 if level > _DEEPEST else 1)
+            return [self.of(schema.get("items"), level + 1) for _ in range(min(int(count), _LARGEST))]
         if kind in ("integer", "number"):
-            least = schema.get("minimum", 0)
-            return least + next(self._draws) % (int(schema.get("maximum", least + _LARGEST) - least) + 1)
+            least = _number(schema.get("minimum"), 0)
+            span = int(_number(schema.get("maximum"), least + _LARGEST) - least)
+            return least + next(self._draws) % (max(span, 0) + 1)
         if kind == "boolean":
             return next(self._draws) % 2 == 0
         return f"simulated {next(self._draws)}" if kind == "string" else None
+
+    def _object(self, schema: dict[str, Any], level: int) -> dict[str, Any]:
+        properties, required = schema.get("properties"), schema.get("required")
+        wanted = properties if isinstance(properties, dict) else {}
+        if level > _DEEPEST:
+            names = required if isinstance(required, list) else []
+            wanted = {name: each for name, each in wanted.items() if name in names}
+        return {name: self.of(each, level + 1) for name, each in wanted.items()}
 
     def _target(self, reference: Any) -> Any:
         node = self._root
         for part in filter(None, str(reference).removeprefix("#").split("/")):
             node = node.get(part) if isinstance(node, dict) else None
         return node
+
+
+def _number(found: Any, usual: float) -> Any:
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else usual

@@ -169,6 +169,13 @@ ZONE = tool("time", type="object", properties={"zone": {"$ref": "#/$defs/City"}}
             **{"$defs": {"City": {"const": "UTC"}}})  # fmt: skip
 
 
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"properties": schema}
+    return schema
+
+
 def offer(**parameters: Any) -> Offer:
     body = {"model": "m", "messages": [{"role": "user"}], "tools": [CITY, ZONE], **parameters}
     found = offer_of(msgspec.convert(body, ChatCompletionRequest))
@@ -214,6 +221,7 @@ def test_a_grammar_lets_through_calls_of_the_tools_with_arguments_by_their_schem
         ({"tools": None, "function_call": {"name": "weather"}}, "function_call"),
         ({"tools": [CITY, ZONE, CITY]}, "tools[2].function.name"),
         ({"functions": [CITY["function"]]}, "functions"),
+        ({"tools": [CITY, tool("deep", **nested(101))]}, "tools[1].function.parameters"),
         ({"tools": None, "functions": [CITY["function"]], "function_call": {"name": "x"}}, "function_call"),
     ],
 )
@@ -221,6 +229,10 @@ def test_an_offer_that_makes_no_sense_is_refused_by_name(parameters: dict[str, A
     with pytest.raises(EngineError) as caught:
         offer(**parameters)
     assert caught.value.param == param and caught.value.status == 400
+
+
+def test_a_schema_may_have_a_hundred_levels() -> None:
+    assert offer(tools=[tool("deep", **nested(100))]).tools[0].name == "deep"
 
 
 def test_a_tool_whose_parameters_are_no_object_is_refused() -> None:

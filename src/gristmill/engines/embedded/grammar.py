@@ -38,8 +38,26 @@ MOST_REMAINDERS = 10_000
 #: Bytes of the grammars' texts that are kept compiled, and of forced texts whose tokens are.
 _KEPT_GRAMMARS = 2 * 2**20
 _KEPT_FORCED = 4 * 2**20
+#: Offers of tools whose grammars' texts are kept, of ``MOST_BYTES`` each at most.
+_KEPT_TOOL_TEXTS = 16
 #: Compilers repeat what they were given; no more of it than this goes into an error.
 _REASON_CHARS = 500
+
+
+class _AskedTools:
+    """What the text of a grammar depends on; two are equal where their keys are."""
+
+    def __init__(self, key: bytes, offer: Offer, form: ToolFormat, content: str | None) -> None:
+        self._key = key
+        self.offer = offer
+        self.form = form
+        self.content = content
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _AskedTools) and self._key == other._key
 
 
 class Matcher:
@@ -105,6 +123,8 @@ class Grammars:
             vocabulary.special_text(token).decode("utf-8", "replace"): token for token in vocabulary.special
         }
         self._compiled = TextCache(self._compile, _KEPT_GRAMMARS)
+        # Of sixty tools it takes some 20 ms to write.
+        self._tool_text = functools.lru_cache(_KEPT_TOOL_TEXTS)(self._write_tools)
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -121,20 +141,17 @@ class Grammars:
     def of_tools(self, offer: Offer, form: ToolFormat, content: Constraint | None) -> Grammar:
         """Of an answer that may, or must, call the tools of the offer; ``content`` constrains an answer that calls
         none. Raises EngineError as ``read`` does, about the first tool that no grammar can be made of."""
-        marks = {mark: self._special[mark] for mark in form.marks if mark in self._special}
         said = None if content is None else self._embedded(content)
-        text = tool_grammar(offer, offer.callable, form, marks, said)
-        if len(text) > MOST_BYTES:
-            raise invalid(offer.param, f"may have {MOST_BYTES:,} bytes as a grammar, not {len(text):,}")
-        for each in offer.callable:
-            _check_remainders(Constraint("json", each.function.parameters, each.param))
+        functions = [each.function for each in offer.callable]
+        key = msgspec.json.encode((functions, offer.forced, offer.several, form, said))
+        text = self._tool_text(_AskedTools(key, offer, form, said))
         try:
             return Grammar(self._compiled(text), self._tokenizer.vocab_size, offer.param)
         except ValueError as error:
             reason, param = str(error), offer.param
         for each in offer.callable:
             try:
-                self._compiled(tool_grammar(offer._replace(forced=True), [each], form, marks))
+                self._compiled(tool_grammar(offer._replace(forced=True), [each], form, self._marks(form)))
             except ValueError as error:
                 reason, param = str(error), each.param
                 break
@@ -142,7 +159,19 @@ class Grammars:
 
     def marks(self, form: ToolFormat) -> dict[int, bytes]:
         """What a format's calls are marked with, where it is special tokens, which are else not seen in the answer."""
-        return {self._special[mark]: mark.encode() for mark in form.marks if mark in self._special}
+        return {token: mark.encode() for mark, token in self._marks(form).items()}
+
+    def _marks(self, form: ToolFormat) -> dict[str, int]:
+        return {mark: self._special[mark] for mark in form.marks if mark in self._special}
+
+    def _write_tools(self, asked: _AskedTools) -> str:
+        offer = asked.offer
+        text = tool_grammar(offer, offer.callable, asked.form, self._marks(asked.form), asked.content)
+        if len(text) > MOST_BYTES:
+            raise invalid(offer.param, f"may have {MOST_BYTES:,} bytes as a grammar, not {len(text):,}")
+        for each in offer.callable:
+            _check_remainders(Constraint("json", each.function.parameters, each.param))
+        return text
 
     def _embedded(self, constraint: Constraint) -> str:
         """A constraint as a part of a larger grammar."""

@@ -61,7 +61,7 @@ class RequestReader:
         samplings = self._samplings(request)
         constraint = constraint_of(request)
         offer = offer_of(request) if isinstance(request, ChatCompletionRequest) else None
-        prompt = self._prompts.of_request(request, offer)
+        prompt = self._prompts.of_request(request)
         limit = request.token_limit()
         room = self._context_length - len(prompt)
         if room < (limit or 1):

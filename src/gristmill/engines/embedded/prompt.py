@@ -19,7 +19,7 @@ from gristmill.engines.embedded.tool_prompt import PlainMessage, described_messa
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
 from gristmill.engines.protocol import Request
 from gristmill.engines.tools.conversation import turns
-from gristmill.engines.tools.offer import Offer
+from gristmill.engines.tools.offer import Offer, offer_of
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -160,11 +160,10 @@ class PromptTokens:
         """How the model writes calls of tools."""
         return self._template.tool_format if self._template is not None else HERMES
 
-    def of_request(self, request: Request, offer: Offer | None = None) -> list[int]:
-        """``offer``: the tools that the model is told of."""
+    def of_request(self, request: Request) -> list[int]:
         if isinstance(request, ChatCompletionRequest):
             ending = request.add_generation_prompt, request.continue_final_message
-            return self.of_messages(request.messages, *ending, offer)
+            return self.of_messages(request.messages, *ending, offer_of(request))
         if isinstance(request.prompt, str):
             return self.of_text(request.prompt, "prompt")
         size = self._encoder.size

@@ -62,7 +62,7 @@ class CallReader:
     def finish(self) -> Spoken:
         """The answer has ended: what was held back for a call that has not come is text."""
         rest, self._held = self._held, ""
-        begun = rest.lstrip().startswith(self._form.trigger) and not (self._form.alone and len(rest) == 1)
+        begun = rest.lstrip().startswith(self._form.trigger)
         is_text = self._within is _Within.ONLY_TEXT or (self._within is _Within.TEXT and not begun)
         return Spoken(rest if is_text else "")
 

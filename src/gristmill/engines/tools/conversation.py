@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.nesting import MOST_LEVELS, too_deep
 from gristmill.engines.structured_outputs import invalid
 from gristmill.wire.chat import Message
 
@@ -82,9 +83,12 @@ def _legacy_id(name: str) -> str:
 
 def _arguments(text: str, param: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+        found = msgspec.json.decode(text or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         raise invalid(f"{param}.arguments", "must be the JSON text of an object") from None
+    if too_deep(found):
+        raise invalid(f"{param}.arguments", f"may be nested {MOST_LEVELS} levels deep, not more")
+    return found
 
 
 def _call(call_id: str, message: Message, made: dict[str, PastCall]) -> PastCall:

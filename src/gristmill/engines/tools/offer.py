@@ -10,6 +10,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.nesting import MOST_LEVELS, too_deep
 from gristmill.engines.structured_outputs import closed_schema, invalid
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip
@@ -89,6 +90,8 @@ def _offered(request: ChatCompletionRequest) -> tuple[Offered, ...]:
             param = each.param.removesuffix("parameters") + "name"
             raise invalid(param, f"must be its tool's alone, but '{each.name}' is another's too")
         names.add(each.name)
+        if too_deep(each.function.parameters):
+            raise invalid(each.param, f"may be nested {MOST_LEVELS} levels deep, not more")
     return tuple(found)
 
 

@@ -110,6 +110,32 @@ async def test_a_killed_worker_starts_again_by_itself_and_what_it_computed_was_i
     assert await text_of(engine, capital()) == " Paris"
 
 
+def long_row(number: int) -> CompletionRequest:
+    """Its prompt fills a step, and is nobody else's."""
+    prompt = " ".join(f"{number * word} sacks of grain" for word in range(50))
+    return CompletionRequest(prompt=prompt, model="smollm2-135m-instruct", temperature=0, max_tokens=3)
+
+
+async def test_interactive_requests_that_abort_steps_are_cancelled_and_the_worker_killed_among_them(engine):
+    rows = [asyncio.create_task(text_of(engine, long_row(number))) for number in range(1, 6)]
+    for wait in (0.05, 0.0, 0.2, 0.01, 0.1):
+        abandoned = asyncio.create_task(engine.complete(capital(), interactive=True))
+        await asyncio.sleep(wait)
+        abandoned.cancel()
+        assert (await engine.complete(capital(), interactive=True)).choices[0].text == " Paris"
+    found = await asyncio.gather(*rows)
+    running = [asyncio.create_task(engine.complete(long_row(number))) for number in range(6, 10)]
+    await asyncio.sleep(0.2)
+    running.append(asyncio.create_task(engine.complete(capital(), interactive=True)))
+    await asyncio.sleep(0.01)
+    os.kill(worker_pid(), signal.SIGKILL)
+    for outcome in await asyncio.gather(*running, return_exceptions=True):
+        assert isinstance(outcome, EngineError) and outcome.kind is ErrorKind.INTERRUPTED
+    await eventually(lambda: engine.down_reason is None)
+    # Nothing is cached any more, and nobody aborts a step.
+    assert [await text_of(engine, long_row(number)) for number in range(1, 6)] == found
+
+
 async def test_a_request_that_comes_while_it_starts_again_waits_and_is_answered(engine):
     os.kill(worker_pid(), signal.SIGKILL)
     await eventually(lambda: engine.down_reason is not None)

@@ -45,7 +45,7 @@ class StepPace:
     def worth_aborting(self, tokens: int, seconds: float) -> bool:
         """Whether to abort, for an interactive request that has just come, a step of the batch's ``tokens`` that has
         been computed for ``seconds``. Never twice in a row: however many ask, the batch goes on."""
-        if self._aborted or tokens < min(FEWEST_TOKENS, self._most):
+        if self._aborted or tokens < FEWEST_TOKENS:
             return False
         return self._seconds_a_token is None or tokens * self._seconds_a_token - seconds > LONGEST_WAIT
 

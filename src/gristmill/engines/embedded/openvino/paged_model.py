@@ -94,6 +94,8 @@ class PagedModel:
         }
         self._compiled = core.compile_model(model, "CPU", config)
         self._request = self._compiled.create_infer_request()
+        #: Tokens and sampled positions of the last step that was computed.
+        self._computed = (0, 0)
         self._cache: KvCache = shared or OpenVinoKvCache(self._compiled, self._request, kv_bytes)
         self.block_size = self._cache.block_size
         self.blocks = self._cache.blocks
@@ -108,29 +110,55 @@ class PagedModel:
         vocabulary), valid until the next call. Raises StepAborted."""
         begins = itertools.accumulate((len(span.tokens) for span in spans), initial=0)
         sampled = [begin + offset for span, begin in zip(spans, begins, strict=False) for offset in span.samples]
+        # A step may sample nothing (a chunk of a long prefill), but the graph wants one position.
+        self._compute(spans, sampled or [0], abort or StepAbort())
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
+        return logits[: len(sampled)]
+
+    def _compute(self, spans: list[Span], sampled: list[int], abort: StepAbort) -> None:
         positions = [np.arange(span.past, span.past + len(span.tokens), dtype=np.int64) for span in spans]
         inputs = self._cache.prepare(spans) | {
             "input_ids": np.concatenate([np.asarray(span.tokens, np.int64) for span in spans]),
             "position_ids": np.concatenate(positions),
-            # A step may sample nothing (a chunk of a long prefill), but the graph wants one position.
-            "sampled": np.array(sampled or [0], np.int64),
+            "sampled": np.array(sampled, np.int64),
         }
-        self._infer({name: value for name, value in inputs.items() if name in self._names}, abort or StepAbort())
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
-        return logits[: len(sampled)]
-
-    def _infer(self, inputs: dict[str, NDArray[Any]], abort: StepAbort) -> None:
-        """OpenVINO looks between two nodes of the graph whether it has been cancelled; afterwards all is as before."""
-        abort.begin(lambda: self._request.start_async(inputs, share_inputs=True), self._request.cancel)
+        taken = {name: value for name, value in inputs.items() if name in self._names}
+        abort.begin(lambda: self._request.start_async(taken, share_inputs=True), self._request.cancel)
         try:
             self._request.wait()
         except RuntimeError:
-            # It has no type of its own in Python. What else fails will fail again.
-            if abort.asked:
-                raise StepAborted from None
-            raise
+            # A cancelled step has no error of its own type in Python. What fails otherwise will fail again.
+            if not abort.asked:
+                raise
+            cancelled = True
+        else:
+            cancelled = False
         finally:
+            # Whoever asks from here on must not cancel what follows.
             abort.end()
+        if cancelled:
+            self._forget_shapes(spans)
+            raise StepAborted
+        self._computed = (sum(len(span.tokens) for span in spans), len(sampled))
+
+    def _forget_shapes(self, aborted: list[Span]) -> None:
+        """Compute next to nothing of a step that was aborted.
+
+        OpenVINO finds the shapes of nodes ahead of computing them, and does not look again while a node's inputs are as
+        large as when it was last computed. So for a step as large as the last that was computed, nodes would keep the
+        shapes of the aborted one. A step of other sizes makes it find all of them anew."""
+        tokens, sampled = (1 if last != 1 else 2 for last in self._computed)
+        self._compute(_first_tokens(aborted, tokens), [0] * sampled, StepAbort())
+
+
+def _first_tokens(spans: list[Span], count: int) -> list[Span]:
+    """The beginning of a step of at least so many tokens."""
+    taken: list[Span] = []
+    for span in spans:
+        left = count - sum(len(each.tokens) for each in taken)
+        if left:
+            taken.append(span._replace(tokens=span.tokens[:left], samples=()))
+    return taken
 
 
 def gather_sampled(ov: Any, model: Any) -> None:

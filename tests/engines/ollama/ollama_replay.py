@@ -23,9 +23,10 @@ _NANOSECONDS = 1e9
 
 #: What may be sent although no recording has it: names and types of Ollama's api/types.go.
 _OPTIONS = {"top_p": float, "frequency_penalty": float, "presence_penalty": float, "stop": list, "num_batch": int,
-            "num_gpu": int, "num_thread": int, "temperature": float}  # fmt: skip
+            "num_ctx": int, "num_gpu": int, "num_thread": int, "temperature": float}  # fmt: skip
 _MESSAGES = {"tool_calls": list, "tool_name": str, "tool_call_id": str, "thinking": str, "images": list}
 _BODY = {"tools": list, "think": bool, "raw": bool, "keep_alive": int, "truncate": bool, "format": dict,
+         "model": str, "input": list, "dimensions": int, "options": dict,
          "logprobs": bool, "top_logprobs": int, "context": list}  # fmt: skip
 
 
@@ -176,6 +177,9 @@ class ReplayServer:
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     def _answer(self, seen: Seen, row: bool) -> Recording:
+        if seen.path == "/api/embed":
+            self._load(seen.body)
+            return self.embed(seen.body)
         if row:
             if self.play_now:
                 return self.play_now.popleft()
@@ -190,6 +194,10 @@ class ReplayServer:
             self._load(seen.body)
             return recording("prewarm")
         return recording({"/api/version": "version", "/api/tags": "tags", "/api/show": "show"}[seen.path])
+
+    def embed(self, body: Any) -> Recording:
+        """By default as recorded: the model does not."""
+        return recording("embed")
 
     def _rendered(self, body: Any) -> Recording:
         """As the recorded model's template makes it, or one that leaves the last message open."""
@@ -207,6 +215,8 @@ class ReplayServer:
 def _is_row(seen: Seen) -> bool:
     if seen.body is not None and seen.body.get("_debug_render_only"):
         return False
+    if seen.path == "/api/embed":
+        return bool(seen.body["input"])
     return seen.path == "/api/generate" or (seen.path == "/api/chat" and bool(seen.body.get("messages")))
 
 

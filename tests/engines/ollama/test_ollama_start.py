@@ -110,9 +110,9 @@ async def test_a_server_without_models_says_how_to_get_one(server):
 
 
 @pytest.mark.asyncio
-async def test_an_embedding_model_is_refused(server):
-    server.answers["/api/show"] = recording("show").but(capabilities=["embedding"])
-    assert "embedding" in await told(server)
+async def test_a_model_that_makes_images_is_refused(server):
+    server.answers["/api/show"] = recording("show").but(capabilities=["image"])
+    assert "can neither generate text nor embed it (Ollama says it can: image)" in await told(server)
 
 
 @pytest.mark.asyncio

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
-from gristmill.storage.protocol import WriteBlob
+from gristmill.storage.blob_store import WriteBlob
 from gristmill.wire.errors import ApiError, invalid_value, too_large
 from gristmill.wire.files import UPLOAD_PURPOSES
 from gristmill.wire.json import parses_as_json

@@ -25,8 +25,8 @@ import msgspec
 from gristmill.batches.input_reader import InputReader, Limits
 from gristmill.planning.job_plan import JobPlanner
 from gristmill.planning.token_bill import token_bill
+from gristmill.storage.blob_store import BlobStore
 from gristmill.storage.blobs import open_blobs
-from gristmill.storage.protocol import BlobStore
 from gristmill.storage.records import Row
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.line_body import Fields

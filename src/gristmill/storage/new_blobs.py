@@ -7,7 +7,8 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 
-from gristmill.storage.protocol import BlobStore, MetadataStore, WriteBlob
+from gristmill.storage.blob_store import BlobStore, WriteBlob
+from gristmill.storage.protocol import MetadataStore
 
 
 class AnnouncedBlobs:

@@ -13,7 +13,7 @@ from test_strategies import Watched, rows
 from gristmill.bench.forecast import Pace, forecast, pace
 from gristmill.bench.measure import Schedule, measure
 from gristmill.bench.receipt import StrategyRecord
-from gristmill.bench.session import Turn
+from gristmill.bench.session import StrategyTurn
 from gristmill.bench.strategies import KEEP_ALIVE, PREFIX, STRATEGIES, Strategy
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.simulated import SimulatedEngine
@@ -43,7 +43,7 @@ async def bench(engine: SimulatedEngine, strategy: Strategy, count: int, job_row
 
 async def whole_run(engine: SimulatedEngine, strategy: Strategy, count: int) -> float:
     """Seconds of a job, from its first row's start to its last one's end."""
-    turn = Turn(Dispatcher(engine), [])
+    turn = StrategyTurn(Dispatcher(engine), [])
     await strategy.run(turn, rows(count))
     assert not [each for each in turn.results if each.error]
     return turn.now()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gristmill.bench.rows import marked
-from gristmill.bench.session import Turn
+from gristmill.bench.session import StrategyTurn
 from gristmill.bench.strategies import (
     BASELINE,
     CONTEXT,
@@ -62,8 +62,8 @@ def rows(count: int) -> list[ChatCompletionRequest]:
     ]
 
 
-async def run(strategy, engine: Watched, count: int, labels: list[str] | None = None) -> Turn:
-    turn = Turn(Dispatcher(engine), labels or [])
+async def run(strategy, engine: Watched, count: int, labels: list[str] | None = None) -> StrategyTurn:
+    turn = StrategyTurn(Dispatcher(engine), labels or [])
     await strategy.run(turn, rows(count))
     assert sorted(outcome.row for outcome in turn.results) == list(range(count))
     return turn

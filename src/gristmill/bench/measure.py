@@ -17,7 +17,7 @@ from gristmill.bench.drift import Drift, drift
 from gristmill.bench.forecast import LEAST_ROWS, WAVES, forecast, pace, upper_bound
 from gristmill.bench.receipt import StrategyRecord, TurnRecord
 from gristmill.bench.rows import marked
-from gristmill.bench.session import CountsLoads, RowResult, Turn
+from gristmill.bench.session import CountsLoads, RowResult, StrategyTurn
 from gristmill.bench.strategies import Rows, Strategy, run_alone
 from gristmill.dispatch.dispatcher import Dispatcher
 
@@ -54,7 +54,7 @@ async def measure(
     if not usable:
         return [StrategyRecord(each.name, each.about, missing=missing[each.name]) for each in strategies]
     # The first request of all may load the model or fill caches that have nothing to do with the prompt.
-    await run_alone(Turn(dispatcher, labels), [marked(rows[0], "Warm-up.")])
+    await run_alone(StrategyTurn(dispatcher, labels), [marked(rows[0], "Warm-up.")])
     for number in range(schedule.rounds):
         for strategy in usable[number % len(usable) :] + usable[: number % len(usable)]:
             size = rows_in_flight(dispatcher, schedule.rows) if strategy.at_once else schedule.rows
@@ -64,7 +64,7 @@ async def measure(
             turns[strategy.name].append(record)
             on_turn(strategy.name, number + 1, len(mine), record.seconds)
             if number == 0 and not strategy.independent:
-                alone = Turn(dispatcher, labels)
+                alone = StrategyTurn(dispatcher, labels)
                 await run_alone(alone, mine[: schedule.rows])
                 drifts[strategy.name] = drift(turn.results, alone.results)
     return [
@@ -91,10 +91,10 @@ def _of_round(rows: Rows, number: int, rounds: int, size: int) -> Rows:
 
 async def _turn(
     dispatcher: Dispatcher, strategy: Strategy, rows: Rows, labels: list[str], number: int
-) -> tuple[Turn, TurnRecord]:
+) -> tuple[StrategyTurn, TurnRecord]:
     engine = dispatcher.engine
     before = engine.loads if isinstance(engine, CountsLoads) else None
-    turn = Turn(dispatcher, labels)
+    turn = StrategyTurn(dispatcher, labels)
     await strategy.run(turn, rows)
     seconds = turn.now()
     loads = engine.loads - before if isinstance(engine, CountsLoads) and before is not None else None

@@ -62,7 +62,7 @@ def number_in(text: str) -> float | None:
     return float(found.group()) if found else None
 
 
-class Turn:
+class StrategyTurn:
     """Collects what came of the rows of one strategy in one round."""
 
     def __init__(self, dispatcher: Dispatcher, labels: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.bench.rows import marked, with_messages
-from gristmill.bench.session import KeepsContext, Turn, Unloads
+from gristmill.bench.session import KeepsContext, StrategyTurn, Unloads
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import Engine, LabelRequest, LabelScorer, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest, Message
@@ -23,7 +23,7 @@ KEPT_MESSAGES = 100
 _LABEL_TOKENS = 8
 
 
-async def run_baseline(turn: Turn, rows: Rows) -> None:
+async def run_baseline(turn: StrategyTurn, rows: Rows) -> None:
     for row, request in enumerate(rows):
         if isinstance(turn.engine, Unloads):
             try:
@@ -34,12 +34,12 @@ async def run_baseline(turn: Turn, rows: Rows) -> None:
         await turn.complete(row, marked(request, f"Row {row}."))
 
 
-async def run_alone(turn: Turn, rows: Rows) -> None:
+async def run_alone(turn: StrategyTurn, rows: Rows) -> None:
     for row, request in enumerate(rows):
         await turn.complete(row, request)
 
 
-async def run_in_context(turn: Turn, rows: Rows) -> None:
+async def run_in_context(turn: StrategyTurn, rows: Rows) -> None:
     assert isinstance(turn.engine, KeepsContext)
     context: list[int] = []
     for row, request in enumerate(rows):
@@ -53,7 +53,7 @@ async def run_in_context(turn: Turn, rows: Rows) -> None:
         context = context or after
 
 
-async def run_conversation(turn: Turn, rows: Rows) -> None:
+async def run_conversation(turn: StrategyTurn, rows: Rows) -> None:
     history: list[Message] = []
     for row, request in enumerate(rows):
         *shared, own = request.messages
@@ -69,26 +69,26 @@ async def run_conversation(turn: Turn, rows: Rows) -> None:
             history = [*history, own, answer][-KEPT_MESSAGES:]
 
 
-async def run_together(turn: Turn, rows: Rows) -> None:
+async def run_together(turn: StrategyTurn, rows: Rows) -> None:
     # The first row alone, so that what the prefix costs is known apart; and no other row computes it too.
     await turn.complete(0, rows[0])
     await asyncio.gather(*(turn.complete(row, request) for row, request in enumerate(rows[1:], 1)))
 
 
-async def run_labels(turn: Turn, rows: Rows) -> None:
+async def run_labels(turn: StrategyTurn, rows: Rows) -> None:
     ask = _score if isinstance(turn.engine, LabelScorer) else _choose
     await ask(turn, 0, rows[0])
     await asyncio.gather(*(ask(turn, row, request) for row, request in enumerate(rows[1:], 1)))
 
 
-async def _score(turn: Turn, row: int, request: ChatCompletionRequest) -> None:
+async def _score(turn: StrategyTurn, row: int, request: ChatCompletionRequest) -> None:
     scores = await turn.score(row, LabelRequest(request.model, request.messages, turn.labels))
     if scores is not None:
         best = max(range(len(turn.labels)), key=scores.logprobs.__getitem__)
         turn.scored(row, turn.labels[best], expected_value(turn.labels, scores), scores)
 
 
-async def _choose(turn: Turn, row: int, request: ChatCompletionRequest) -> None:
+async def _choose(turn: StrategyTurn, row: int, request: ChatCompletionRequest) -> None:
     limited = msgspec.structs.replace(
         request, structured_outputs={"choice": turn.labels}, response_format=None,
         max_completion_tokens=_LABEL_TOKENS, max_tokens=None,
@@ -119,7 +119,7 @@ class Strategy(NamedTuple):
 
     name: str
     about: str
-    run: Callable[[Turn, Rows], Awaitable[None]]
+    run: Callable[[StrategyTurn, Rows], Awaitable[None]]
     missing: Callable[[Engine, list[str]], str] = _can_always
     independent: bool = False
     at_once: bool = False

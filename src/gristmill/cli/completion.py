@@ -1,7 +1,7 @@
 """``gristmill completion``: what a shell offers when Tab is pressed.
 
-The scripts hand over the words up to the cursor, and get candidates back, a line each with a tab before what it is; the
-last line says whether names of files are wanted besides.
+The scripts hand over the words up to the cursor, and get suggestions back, a line each with a tab before what it is;
+the last line says whether names of files are wanted besides.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import typer
 from gristmill.user_error import UserError
 
 
-class Candidate(NamedTuple):
+class Suggestion(NamedTuple):
     value: str
     about: str = ""
 
 
-class Completion(NamedTuple):
+class Suggestions(NamedTuple):
     """``files``: names of files fit, too."""
 
-    candidates: list[Candidate]
+    suggestions: list[Suggestion]
     files: bool = False
 
 
-def complete(root: Any, words: Sequence[str], current: str, values: dict[str, Callable[[], list[str]]]) -> Completion:
+def complete(root: Any, words: Sequence[str], current: str, values: dict[str, Callable[[], list[str]]]) -> Suggestions:
     """``words`` are those between the command and ``current``, at whose end the cursor is. ``root`` is the command as
     typer made it; ``values`` gives the values of options and arguments, by their names."""
     command, given, expects = _walk(root, words)
@@ -40,21 +40,21 @@ def complete(root: Any, words: Sequence[str], current: str, values: dict[str, Ca
     if current.startswith("-"):
         if equals:
             named = _option(command, name)
-            return _values(named, value, f"{name}=", values) if named is not None else Completion([])
+            return _values(named, value, f"{name}=", values) if named is not None else Suggestions([])
         options = [
-            Candidate(each, _summary(param))
+            Suggestion(each, _summary(param))
             for param in command.params
             if param.param_type_name == "option" and not getattr(param, "hidden", False)
             for each in (*param.opts, *param.secondary_opts)
         ]
-        options.append(Candidate("--help", "Show what it does."))
-        return Completion([each for each in options if each.value.startswith(current)])
+        options.append(Suggestion("--help", "Show what it does."))
+        return Suggestions([each for each in options if each.value.startswith(current)])
     if hasattr(command, "commands"):
-        found = [Candidate(name, _summary(each)) for name, each in command.commands.items() if not each.hidden]
-        return Completion([each for each in found if each.value.startswith(current)])
+        found = [Suggestion(name, _summary(each)) for name, each in command.commands.items() if not each.hidden]
+        return Suggestions([each for each in found if each.value.startswith(current)])
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     if not arguments or (given >= len(arguments) and arguments[-1].nargs != -1):
-        return Completion([])
+        return Suggestions([])
     return _values(arguments[min(given, len(arguments) - 1)], current, "", values)
 
 
@@ -78,10 +78,10 @@ def _option(command: Any, name: str) -> Any:
     return next((param for param in command.params if name in (*param.opts, *param.secondary_opts)), None)
 
 
-def _values(param: Any, current: str, before: str, values: dict[str, Callable[[], list[str]]]) -> Completion:
+def _values(param: Any, current: str, before: str, values: dict[str, Callable[[], list[str]]]) -> Suggestions:
     known = values.get(param.name, list)()
-    found = [Candidate(before + value) for value in known if value.startswith(current)]
-    return Completion(found, files=not known or param.name in ("model", "tokenizer", "name"))
+    found = [Suggestion(before + value) for value in known if value.startswith(current)]
+    return Suggestions(found, files=not known or param.name in ("model", "tokenizer", "name"))
 
 
 def _summary(thing: Any) -> str:
@@ -153,13 +153,13 @@ complete -F _gristmill gristmill
 _ZSH = """\
 #compdef gristmill
 _gristmill() {
-    local -a lines candidates
+    local -a lines suggestions
     local line
     lines=("${(@f)$(gristmill completion zsh --words -- "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
     for line in "${(@)lines[1,-2]}"; do
-        candidates+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
+        suggestions+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
     done
-    (( $#candidates )) && _describe gristmill candidates
+    (( $#suggestions )) && _describe gristmill suggestions
     if [[ $lines[-1] == files ]]; then
         compset -P '--*='
         _files
@@ -223,12 +223,12 @@ def split_line(line: str) -> tuple[list[str], str]:
     return words[1:-1], words[-1] if len(words) > 1 else ""
 
 
-def trimmed(found: Completion, current: str) -> Completion:
+def trimmed(found: Suggestions, current: str) -> Suggestions:
     """For bash, which takes what is behind the last colon or equals sign for the word."""
     at = max(current.rfind(":"), current.rfind("=")) + 1
-    return found._replace(candidates=[each._replace(value=each.value[at:]) for each in found.candidates])
+    return found._replace(suggestions=[each._replace(value=each.value[at:]) for each in found.suggestions])
 
 
-def _print(found: Completion, about: bool) -> None:
-    lines: Iterable[str] = (f"{each.value}\t{each.about}" if about else each.value for each in found.candidates)
+def _print(found: Suggestions, about: bool) -> None:
+    lines: Iterable[str] = (f"{each.value}\t{each.about}" if about else each.value for each in found.suggestions)
     sys.stdout.write("".join(f"{line}\n" for line in (*lines, "files" if found.files else "none")))

@@ -21,12 +21,12 @@ from gristmill.wire.messages import (
     InputBlock,
     InputMessage,
     MessagesRequest,
-    NamedToolChoice,
     RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
     ThinkingDisabled,
     ThinkingEnabled,
+    ToolChoiceByName,
     ToolDefinition,
     ToolResultBlock,
     ToolUseBlock,
@@ -176,7 +176,7 @@ def _part(block: TextBlock | ImageBlock) -> Fields:
 
 def _tools(request: MessagesRequest) -> Fields:
     if not request.tools:
-        if isinstance(request.tool_choice, AnyToolChoice | NamedToolChoice):
+        if isinstance(request.tool_choice, AnyToolChoice | ToolChoiceByName):
             message = "'tool_choice' asks for a tool, but there are no 'tools' in the request."
             raise ApiError(400, message, param="tool_choice", code="invalid_value")
         return {}
@@ -189,7 +189,7 @@ def _tools(request: MessagesRequest) -> Fields:
             fields["tool_choice"] = "auto"
         case AnyToolChoice():
             fields["tool_choice"] = "required"
-        case NamedToolChoice(name):
+        case ToolChoiceByName(name):
             if all(tool.name != name for tool in request.tools):
                 message = f"'tool_choice' asks for the tool '{name[:200]}', which is not one of the 'tools'."
                 raise ApiError(400, message, param="tool_choice.name", code="invalid_value")

@@ -101,7 +101,7 @@ class AnyToolChoice(msgspec.Struct, tag="any", forbid_unknown_fields=True):
     disable_parallel_tool_use: bool = False
 
 
-class NamedToolChoice(msgspec.Struct, tag="tool", forbid_unknown_fields=True):
+class ToolChoiceByName(msgspec.Struct, tag="tool", forbid_unknown_fields=True):
     name: str
     disable_parallel_tool_use: bool = False
 
@@ -150,7 +150,7 @@ class MessagesRequest(msgspec.Struct, forbid_unknown_fields=True):
     top_p: TopP | None = None
     top_k: TopK | None = None
     tools: list[ToolDefinition] | None = None
-    tool_choice: AutoToolChoice | AnyToolChoice | NamedToolChoice | NoToolChoice | None = None
+    tool_choice: AutoToolChoice | AnyToolChoice | ToolChoiceByName | NoToolChoice | None = None
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
     stream: bool | None = None
@@ -167,7 +167,7 @@ class CountTokensRequest(msgspec.Struct, forbid_unknown_fields=True):
     messages: Annotated[list[InputMessage], msgspec.Meta(min_length=1, max_length=100_000)]
     system: str | list[TextBlock] | None = None
     tools: list[ToolDefinition] | None = None
-    tool_choice: AutoToolChoice | AnyToolChoice | NamedToolChoice | NoToolChoice | None = None
+    tool_choice: AutoToolChoice | AnyToolChoice | ToolChoiceByName | NoToolChoice | None = None
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
     speed: Literal["standard"] | None = None

@@ -22,11 +22,11 @@ from gristmill.wire.responses import (
 )
 
 
-class _Event(msgspec.Struct, kw_only=True, tag_field="type"):
+class _StreamEvent(msgspec.Struct, kw_only=True, tag_field="type"):
     sequence_number: int
 
 
-class _OfResponse(_Event):
+class _OfResponse(_StreamEvent):
     response: ResponseObject
 
 
@@ -50,23 +50,23 @@ class ResponseFailed(_OfResponse, tag="response.failed"):
     pass
 
 
-class ResponseErrorEvent(_Event, tag="error"):
+class ResponseErrorEvent(_StreamEvent, tag="error"):
     message: str
     code: str
     param: str | None = None
 
 
-class OutputItemAdded(_Event, tag="response.output_item.added"):
+class OutputItemAdded(_StreamEvent, tag="response.output_item.added"):
     output_index: int
     item: OutputMessage | ReasoningItem | FunctionCallItem
 
 
-class OutputItemDone(_Event, tag="response.output_item.done"):
+class OutputItemDone(_StreamEvent, tag="response.output_item.done"):
     output_index: int
     item: OutputMessage | ReasoningItem | FunctionCallItem
 
 
-class _OfItem(_Event):
+class _OfItem(_StreamEvent):
     item_id: str
     output_index: int
 

@@ -7,7 +7,7 @@ import pytest_asyncio
 from ollama_replay import MODEL, recording
 from ollama_requests import chat
 
-from gristmill.bench.session import CountsLoads, KeepsContext, Turn, Unloads
+from gristmill.bench.session import CountsLoads, KeepsContext, StrategyTurn, Unloads
 from gristmill.bench.strategies import BASELINE, CONTEXT
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.ollama.measured import MeasuredOllamaEngine
@@ -30,13 +30,13 @@ async def test_the_engine_offers_what_the_strategies_look_for(engine):
 
 async def test_the_baseline_has_the_model_dropped_before_every_row(server, engine):
     server.seen.clear()
-    await BASELINE.run(Turn(Dispatcher(engine), []), [chat("one"), chat("two")])
+    await BASELINE.run(StrategyTurn(Dispatcher(engine), []), [chat("one"), chat("two")])
     sent = [(bool(each.body["messages"]), each.body["keep_alive"]) for each in server.seen if each.path == "/api/chat"]
     assert sent == [(False, 0), (True, -1), (False, 0), (True, -1)]
 
 
 async def test_rows_after_the_first_come_behind_its_context(server, engine):
-    turn = Turn(Dispatcher(engine), [])
+    turn = StrategyTurn(Dispatcher(engine), [])
     await CONTEXT.run(turn, [chat("Candidate 1"), chat("Candidate 2"), chat("Candidate 3")])
     first, *others = (each.body for each in server.rows)
     assert (first["system"], first["prompt"]) == ("You are a recruiter.", "Candidate 1")
@@ -52,7 +52,7 @@ async def test_rows_after_the_first_come_behind_its_context(server, engine):
 
 async def test_a_context_answer_cut_in_the_middle_is_a_failed_row(server, engine):
     server.play(recording("generate_context").but(done=False))
-    turn = Turn(Dispatcher(engine), [])
+    turn = StrategyTurn(Dispatcher(engine), [])
     await CONTEXT.run(turn, [chat("Candidate 1")])
     assert "middle" in turn.results[0].error
 

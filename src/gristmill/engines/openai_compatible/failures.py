@@ -30,7 +30,7 @@ _CALLER = re.compile(
 )
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
+class ServerError(msgspec.Struct, frozen=True):
     """What an error answer says, in whichever of the usual shapes."""
 
     message: str
@@ -50,7 +50,7 @@ def stream_failure(error: Any) -> EngineError:
     return _failure(code if isinstance(code, int) and code >= 400 else 500, _error_body(error), None)
 
 
-def _failure(status: int, body: ErrorBody, pause: float | None) -> EngineError:
+def _failure(status: int, body: ServerError, pause: float | None) -> EngineError:
     text = body.message
     if _ENGINE_DIED.search(text):
         return crashed("the server", f"The server's engine died while it was answering: {text}")
@@ -73,22 +73,22 @@ def _failure(status: int, body: ErrorBody, pause: float | None) -> EngineError:
     return EngineError(ErrorKind.INVALID_REQUEST, text, status=status, param=body.param, code=body.code)
 
 
-def _read(body: bytes) -> ErrorBody:
+def _read(body: bytes) -> ServerError:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ErrorBody(body[:300].decode("utf-8", "replace").strip() or "nothing")
+        return ServerError(body[:300].decode("utf-8", "replace").strip() or "nothing")
     if isinstance(answer, dict):
         # SGLang has the fields at the top, FastAPI's own answers have "detail".
         return _error_body(answer.get("error") or (answer if "message" in answer else answer.get("detail", answer)))
     return _error_body(answer)
 
 
-def _error_body(error: Any) -> ErrorBody:
+def _error_body(error: Any) -> ServerError:
     if not isinstance(error, dict):
-        return ErrorBody(str(error))
+        return ServerError(str(error))
     param, code = error.get("param"), error.get("code")
-    return ErrorBody(
+    return ServerError(
         message=str(error.get("message", error)),
         type=str(error.get("type", "")),
         param=param if isinstance(param, str) else None,

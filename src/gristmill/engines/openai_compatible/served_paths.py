@@ -35,11 +35,11 @@ _NOTHING_FOR_THE_MODEL = re.compile(
 )
 
 
-class _Said(msgspec.Struct):
+class _Complaint(msgspec.Struct):
     error: Any = None
 
 
-_said_decoder = msgspec.json.Decoder(_Said)
+_complaint_decoder = msgspec.json.Decoder(_Complaint)
 
 
 def question(path: str, model: str) -> bytes:
@@ -53,7 +53,7 @@ def is_served(status: int, answer: bytes) -> bool:
         return False
     if status == 200:
         try:
-            return _said_decoder.decode(answer).error is None
+            return _complaint_decoder.decode(answer).error is None
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
     return not _NOTHING_FOR_THE_MODEL.search(answer.decode("utf-8", "replace"))

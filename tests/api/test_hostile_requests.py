@@ -159,7 +159,8 @@ ODD = [
     " ",
     "-1",
 ]
-PATHS = ["/files/{}", "/files/{}/content", "/batches/{}", "/uploads/{}", "/models/{}", "/{}", "/files?after={}",
+PATHS = ["/files/{}", "/files/{}/content", "/responses/{}", "/batches/{}", "/uploads/{}", "/models/{}", "/{}",
+         "/files?after={}",
          "/files?limit={}", "/files?order={}", "/files?purpose={}", "/batches?after={}", "/batches?limit={}",
          "/batches?limit=1&limit={}", "/models?{}={}", "/messages/batches/{}", "/messages/batches/{}/results",
          "/messages/{}",

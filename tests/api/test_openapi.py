@@ -166,6 +166,11 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
         {"include": ["message.input_image.image_url"], "text": {"verbosity": "medium"}},
     ):
         ask("POST", "/v1/responses", json=BODIES["POST /v1/responses"] | given)
+    made = ask("POST", "/v1/responses", json=BODIES["POST /v1/responses"] | {"background": True}).json()["id"]
+    ask("GET", f"/v1/responses/{made}")
+    ask("POST", f"/v1/responses/{made}/cancel")
+    ask("GET", f"/v1/responses/{made}", params={"stream": "true"})
+    ask("DELETE", f"/v1/responses/{made}")
     ask("POST", "/v1/score", json=BODIES["POST /v1/score"])
     message = BODIES["POST /v1/messages"]
     ask("POST", "/v1/messages", json=message)

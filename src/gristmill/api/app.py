@@ -23,6 +23,7 @@ from gristmill.api import (
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
+from gristmill.inference.background_responses import BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
 
 
@@ -32,6 +33,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.state.host = host
     app.state.recent_items = RecentItems()
+    app.state.background_responses = BackgroundResponses(app.state.recent_items)
     app.state.started_at = int(time.time())
     errors.install(app)
     app.state.resources = [

@@ -9,7 +9,7 @@ from starlette.types import Scope
 from gristmill.api.exchange import host, reply
 from gristmill.api.idempotency import first_answer
 from gristmill.engines.errors import EngineError
-from gristmill.inference import messages, messages_errors, responses
+from gristmill.inference import messages, messages_errors
 from gristmill.inference.endpoints import UNAVAILABLE_ENDPOINTS, offered
 from gristmill.inference.failures import api_error
 from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
@@ -88,9 +88,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
         paths = offered(host(request).dispatcher.endpoints)
         message = f"This server does not offer {path}. It offers: {', '.join(paths)}."
         return answer(ApiError(404, message, code="unsupported_endpoint"), request.scope)
-    of_one_response = path.startswith(f"{responses.PATH}/") and (method != "POST" or path.endswith("/cancel"))
-    if error.status_code == 404 and of_one_response:
-        return answer(responses.not_kept(), request.scope)
     if error.status_code == 404:
         return answer(ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url"), request.scope)
     if error.status_code == 405:

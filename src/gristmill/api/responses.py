@@ -8,13 +8,19 @@ from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
 from gristmill.api.streaming import EVENTS, bridged_stream, forward_stream
+from gristmill.dispatch.fair_share import Flow
 from gristmill.engines.protocol import ForwardRequest
 from gristmill.inference import bridge, forwarding, responses
 from gristmill.inference.answer import Backend
+from gristmill.inference.background_responses import BackgroundResponses, asks_for_background
 from gristmill.inference.recent_items import RecentItems
 from gristmill.inference.responses_stream import ResponseStream
+from gristmill.wire.errors import ApiError
 from gristmill.wire.response_events import ResponseEvent
-from gristmill.wire.responses import ResponseObject, ResponseRequest
+from gristmill.wire.responses import DeletedResponse, ResponseObject, ResponseRequest
+
+#: All together share the engine like one batch.
+_FLOW = Flow("responses in the background")
 
 router = APIRouter(prefix="/v1", tags=["responses"])
 
@@ -27,11 +33,16 @@ router = APIRouter(prefix="/v1", tags=["responses"])
     ),
 )
 async def create_response(request: Request) -> Response:
-    """Nothing is kept to be looked up or continued, but by a server that it passes through to."""
+    """Nothing is kept to be looked up or continued, but what is made in the background, or by a server that it passes
+    through to."""
     dispatcher = host(request).dispatcher
     body = await read_body(request)
     if dispatcher.forwards(responses.PATH):
         return await _forward(request, forwarding.response_request(responses.PATH, body))
+    if asks_for_background(body):
+        background = _background(request)
+        ask = dispatcher.asker(background.stop, lambda: _FLOW)
+        return reply(background.start(body, Backend(ask, dispatcher.forwards)))
     recent: RecentItems = request.app.state.recent_items
     wanted = responses.parse(body, recent)
     if wanted.stream:
@@ -42,6 +53,44 @@ async def create_response(request: Request) -> Response:
         return await unless_disconnected(request, bridged_stream(dispatcher, asked, translator, responses.NAMES))
     backend = Backend(dispatcher.ask_once, dispatcher.forwards)
     return reply((await unless_disconnected(request, responses.answer(body, backend, recent))).body)
+
+
+@router.get(
+    "/responses/{response_id}",
+    summary="A response made in the background",
+    openapi_extra=described(answer=ResponseObject, also=[400]),
+)
+async def retrieve_response(request: Request, response_id: str) -> Response:
+    """Ask again while it is `queued` or `in_progress`; it cannot be streamed."""
+    if request.query_params.get("stream") == "true":
+        message = "A response in the background cannot be streamed here: ask for it until it has ended."
+        raise ApiError(400, message, param="stream", code="unsupported_parameter")
+    return reply(_background(request).get(response_id))
+
+
+@router.post(
+    "/responses/{response_id}/cancel",
+    summary="Cancel a response made in the background",
+    openapi_extra=described(answer=ResponseObject),
+)
+async def cancel_response(request: Request, response_id: str) -> Response:
+    """One that has ended stays as it is."""
+    return reply(_background(request).cancel(response_id))
+
+
+@router.delete(
+    "/responses/{response_id}",
+    summary="Forget a response made in the background",
+    openapi_extra=described(answer=DeletedResponse),
+)
+async def delete_response(request: Request, response_id: str) -> Response:
+    """One that is still being made is given up."""
+    return reply(_background(request).delete(response_id))
+
+
+def _background(request: Request) -> BackgroundResponses:
+    found: BackgroundResponses = request.app.state.background_responses
+    return found
 
 
 async def _forward(request: Request, wanted: ForwardRequest) -> Response:

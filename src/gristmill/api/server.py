@@ -56,9 +56,10 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
     # second each two thousand rows (measured by benchmarks/http_overhead).
     gc.collect()
     gc.freeze()
+    app = create_app(host, rules)
     try:
         config = uvicorn.Config(
-            create_app(host, rules),
+            app,
             http=_connection_class(settings.max_connections),
             ws="none",
             lifespan="off",
@@ -74,6 +75,7 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
         ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/v1")
         await server.serve(sockets=[listener])
     finally:
+        await app.state.background_responses.close()
         await host.stop()
 
 

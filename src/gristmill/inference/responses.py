@@ -50,7 +50,7 @@ _KEPT = "This server keeps no responses"
 _REFUSED: dict[str, str] = {
     "previous_response_id": f"{_KEPT}: send the earlier items again, in 'input'.",
     "conversation": f"{_KEPT} and no conversations: send the earlier items again, in 'input'.",
-    "background": "This server answers while the client waits: leave 'background' out, or ask in a batch.",
+    "background": "The lines of a batch are answered in the background anyway: leave 'background' out.",
     "store": f"{_KEPT} to look up later: leave 'store' out; the answers of a batch are kept in its output file.",
     "prompt": "This server keeps no prompt templates: send the text itself, in 'instructions' and 'input'.",
     "context_management": "This server does not shorten conversations: leave 'context_management' out.",
@@ -99,12 +99,6 @@ def chat_body(request: ResponseRequest, body: bytes, passes_through: bool) -> by
     fields |= bridge.STREAMED if request.stream else {}
     given = {name: value for name, value in fields.items() if value is not None}
     return msgspec.json.encode(_others(body, passes_through) | given)
-
-
-def not_kept() -> ApiError:
-    """What there is to say of any single response."""
-    message = f"{_KEPT} to look up, cancel or delete: the answer to 'POST {PATH}' is all there is."
-    return ApiError(404, message, code="response_not_found")
 
 
 async def answer(body: bytes, backend: Backend, recent: RecentItems | None = None) -> Answer:

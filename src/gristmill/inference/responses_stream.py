@@ -59,7 +59,7 @@ class ResponseStream:
     def __init__(
         self, request: ResponseRequest, finished: Callable[[ResponseObject], None] = lambda response: None
     ) -> None:
-        self.response = _blank(request)
+        self.response = begun(request)
         self._finished = finished
         self._as_summary = self.response.reasoning.summary is not None
         self._encrypted = ENCRYPTED in (request.include or ())
@@ -118,9 +118,8 @@ class ResponseStream:
         """What was said so far stays said: it is in the response, as incomplete."""
         cut = {item.index: item.item("incomplete") for item in self._open()}
         output = [item for _, item in sorted((self._closed | cut).items())]
-        failure = ResponseFailure(_failure_code(error.status), error.body.message)
-        self.response = msgspec.structs.replace(self.response, status="failed", output=output, error=failure)
-        code = error.body.code or failure.code
+        self.response = msgspec.structs.replace(self.response, status="failed", output=output, error=failure(error))
+        code = error.body.code or _failure_code(error.status)
         return [
             ResponseErrorEvent(
                 sequence_number=self._number(), message=error.body.message, code=code, param=error.body.param
@@ -193,7 +192,7 @@ def _whole(choice: Choice) -> ChoiceDelta:
     return ChoiceDelta(0, choice.text, choice.logprobs, tuple(calls), choice.reasoning or "", choice.refusal or "")
 
 
-def _blank(request: ResponseRequest) -> ResponseObject:
+def begun(request: ResponseRequest) -> ResponseObject:
     """A response that has just begun."""
     text = request.text or TextConfig()
     reasoning = request.reasoning
@@ -241,6 +240,11 @@ def _usage(completion: Completion) -> ResponseUsage:
         ResponseOutputTokens(completion.reasoning_tokens or 0),
         completion.prompt_tokens + completion.completion_tokens,
     )
+
+
+def failure(error: ApiError) -> ResponseFailure:
+    """Why a response failed, as it says itself."""
+    return ResponseFailure(_failure_code(error.status), error.body.message)
 
 
 def _failure_code(status: int) -> FailureCode:

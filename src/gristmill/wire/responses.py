@@ -213,7 +213,8 @@ class ResponseObject(msgspec.Struct):
     id: str
     created_at: int
     model: str
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    #: The first and the last are of responses in the background.
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     output: list[OutputItem]
     tools: list[ResponseTool]
     tool_choice: Any
@@ -239,4 +240,10 @@ class ResponseObject(msgspec.Struct):
     user: str | None = None
     background: bool = False
     store: bool = False
+    object: str = "response"
+
+
+class DeletedResponse(msgspec.Struct):
+    id: str
+    deleted: bool = True
     object: str = "response"

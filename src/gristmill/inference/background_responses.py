@@ -1,0 +1,160 @@
+"""Responses made in the background: asked for by one call, looked up by others.
+
+They are in the memory of this process and end with it: what must outlast it is a batch's. The oldest that have ended
+are forgotten first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+import msgspec
+
+from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError
+from gristmill.inference import chat, responses
+from gristmill.inference.answer import Backend
+from gristmill.inference.failures import api_error
+from gristmill.inference.recent_items import RecentItems
+from gristmill.inference.responses_stream import begun, failure
+from gristmill.telemetry.log import get_logger
+from gristmill.wire.errors import ApiError, clip, not_found, server_error
+from gristmill.wire.responses import DeletedResponse, ResponseObject, ResponseRequest
+
+log = get_logger(__name__)
+
+#: Of requests that are under way and responses that have ended, as JSON.
+MAX_BYTES = 128 * 1024 * 1024
+
+
+class _Head(msgspec.Struct):
+    background: bool | None = None
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def asks_for_background(body: bytes) -> bool:
+    """What is wrong with a body is for ``responses.parse`` to say."""
+    try:
+        return _head_decoder.decode(body).background is True
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+class _Kept:
+    def __init__(self, response: ResponseObject, size: int) -> None:
+        self.response = response
+        self.size = size
+        self.task: asyncio.Task[None] | None = None
+
+
+class BackgroundResponses:
+    """``stop`` goes with what is asked of the engine; nobody requests it, as what is given up is cancelled."""
+
+    def __init__(self, recent: RecentItems, max_bytes: int = MAX_BYTES) -> None:
+        self.stop = Stop()
+        self._recent = recent
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    def start(self, body: bytes, backend: Backend) -> ResponseObject:
+        """The response as it begins. Raises ApiError for what is wrong with the request, 503 where too much waits."""
+        fields = _fields_decoder.decode(body)
+        fields.pop("background", None)
+        if bytes(fields.get("store", b"")) == b"true":
+            # It is kept, for a while.
+            del fields["store"]
+        body = msgspec.json.encode(fields)
+        request = responses.parse(body, self._recent)
+        if request.stream:
+            message = "A response in the background cannot be streamed here: leave 'stream' or 'background' out."
+            raise ApiError(400, message, param="stream", code="unsupported_parameter")
+        responses.chat_body(request, body, backend.forwards(chat.PATH))
+        self._make_room(len(body))
+        response = msgspec.structs.replace(begun(request), status="queued", background=True)
+        kept = self._kept[response.id] = _Kept(response, len(body))
+        self._bytes += kept.size
+        kept.task = asyncio.create_task(self._work(kept, request, body, backend))
+        return response
+
+    def get(self, response_id: str) -> ResponseObject:
+        """As it stands. Raises ApiError 404."""
+        return self._find(response_id).response
+
+    def cancel(self, response_id: str) -> ResponseObject:
+        """One that has ended stays as it is. Raises ApiError 404."""
+        kept = self._find(response_id)
+        if kept.task is not None:
+            kept.task.cancel()
+            self._end(kept, msgspec.structs.replace(kept.response, status="cancelled"))
+        return kept.response
+
+    def delete(self, response_id: str) -> DeletedResponse:
+        """Whether it has ended or not. Raises ApiError 404."""
+        self.cancel(response_id)
+        self._bytes -= self._kept.pop(response_id).size
+        return DeletedResponse(response_id)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, kept: _Kept, request: ResponseRequest, body: bytes, backend: Backend) -> None:
+        kept.response = msgspec.structs.replace(kept.response, status="in_progress")
+        try:
+            answer = await responses.answer(body, backend, self._recent)
+            assert isinstance(answer.body, ResponseObject)
+            begun_as = {name: getattr(kept.response, name) for name in ("id", "created_at", "background")}
+            ended = msgspec.structs.replace(answer.body, **begun_as)
+        except ApiError as error:
+            ended = self._failed(kept, error)
+        except EngineError as error:
+            ended = self._failed(kept, api_error(error))
+        except Exception as error:
+            log.error("a response in the background failed unexpectedly", exc_info=error)
+            message = "The server had an unexpected error while processing your request; its log has the details."
+            ended = self._failed(kept, server_error(500, message))
+        # Once it was cancelled, it stays so.
+        if kept.task is not None:
+            self._end(kept, ended)
+
+    def _failed(self, kept: _Kept, error: ApiError) -> ResponseObject:
+        return msgspec.structs.replace(kept.response, status="failed", error=failure(error))
+
+    def _end(self, kept: _Kept, response: ResponseObject) -> None:
+        kept.response, kept.task = response, None
+        self._bytes -= kept.size
+        kept.size = len(msgspec.json.encode(response))
+        self._bytes += kept.size
+        self._forget_ended(self._max_bytes)
+
+    def _find(self, response_id: str) -> _Kept:
+        kept = self._kept.get(response_id)
+        if kept is None:
+            message = (
+                f"Response with id '{clip(response_id)}' not found: only responses with 'background': true are kept, "
+                "and only until the server ends."
+            )
+            raise not_found(message, code="response_not_found")
+        return kept
+
+    def _make_room(self, size: int) -> None:
+        self._forget_ended(self._max_bytes - size)
+        if self._bytes + size > self._max_bytes:
+            message = "Too many responses are being made in the background: try again later, or use a batch."
+            raise server_error(503, message, "server_busy", retry_after=5)
+
+    def _forget_ended(self, max_bytes: int) -> None:
+        if self._bytes <= max_bytes:
+            return
+        for response_id in [each for each, kept in self._kept.items() if kept.task is None]:
+            self._bytes -= self._kept.pop(response_id).size
+            if self._bytes <= max_bytes:
+                return

@@ -34,7 +34,13 @@ def get_weather(city: str) -> str:
 
 def chat(server: Server, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(
-        model=server.model, base_url=server.url, api_key="unused", temperature=0, max_retries=0, **options
+        model=server.model,
+        base_url=server.url,
+        api_key="unused",
+        temperature=0,
+        max_tokens=200,
+        max_retries=0,
+        **options,
     )
 
 

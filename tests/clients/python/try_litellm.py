@@ -37,20 +37,20 @@ def place(server: Server) -> dict[str, Any]:
 
 @call("completion", "embedded")
 def completion(server: Server) -> None:
-    answer = litellm.completion(**place(server), messages=MESSAGES, temperature=0)
+    answer = litellm.completion(**place(server), messages=MESSAGES, temperature=0, max_tokens=60)
     check("Paris" in answer.choices[0].message.content, answer)
 
 
 @call("completion, streamed", "embedded")
 def streamed(server: Server) -> None:
-    chunks = litellm.completion(**place(server), messages=MESSAGES, temperature=0, stream=True)
+    chunks = litellm.completion(**place(server), messages=MESSAGES, temperature=0, max_tokens=60, stream=True)
     text = "".join(each.choices[0].delta.content or "" for each in chunks)
     check("Paris" in text, text)
 
 
 @call("acompletion", "embedded")
 async def asynchronous(server: Server) -> None:
-    answer = await litellm.acompletion(**place(server), messages=MESSAGES, temperature=0)
+    answer = await litellm.acompletion(**place(server), messages=MESSAGES, temperature=0, max_tokens=60)
     check("Paris" in answer.choices[0].message.content, answer)
 
 

@@ -42,7 +42,7 @@ def get_weather(city: str) -> str:
 
 
 def place(server: Server) -> dict[str, Any]:
-    return {"api_base": server.url, "api_key": "unused", "max_retries": 0, "temperature": 0}
+    return {"api_base": server.url, "api_key": "unused", "max_retries": 0, "temperature": 0, "max_tokens": 200}
 
 
 def like(server: Server) -> OpenAILike:
@@ -92,7 +92,8 @@ async def agent(server: Server) -> None:
 
 @call("OpenAIResponses.complete (a model by an alias)", "embedded")
 def responses(server: Server) -> None:
-    check("Paris" in OpenAIResponses(model="gpt-4o-mini", **place(server)).complete(QUESTION).text)
+    options = {"api_base": server.url, "api_key": "unused", "temperature": 0, "max_output_tokens": 60}
+    check("Paris" in OpenAIResponses(model="gpt-4o-mini", **options).complete(QUESTION).text)
 
 
 @call("OpenAIEmbedding")

@@ -27,7 +27,8 @@ from pydantic import BaseModel
 
 os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
 QUESTION = "What is the capital of France?"
-COLD = ModelSettings(temperature=0)
+SOME = ModelSettings(temperature=0, max_tokens=200)
+COLD = ModelSettings(temperature=0, max_tokens=60)
 
 
 class Verdict(BaseModel):
@@ -56,7 +57,7 @@ def chat(server: Server) -> Any:
 @call("Runner.run (its default, by OPENAI_BASE_URL)", "embedded")
 async def default(server: Server) -> None:
     os.environ |= {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "unused"}
-    agent = Agent(name="a", instructions="Answer briefly.", model=server.model, model_settings=COLD)
+    agent = Agent(name="a", model=server.model, model_settings=COLD)
     done = await Runner.run(agent, QUESTION)
     check("Paris" in done.final_output, done)
 
@@ -76,14 +77,17 @@ for title, make in {"Responses": responses, "chat completions": chat}.items():
 
     @call(f"{title}: output_type=a pydantic class", "embedded")
     async def output(server: Server, make: Any = make) -> None:
-        done = await Runner.run(Agent(name="a", model=make(server), output_type=Verdict), QUESTION)
+        done = await Runner.run(Agent(name="a", model=make(server), output_type=Verdict, model_settings=SOME), QUESTION)
         check(isinstance(done.final_output, Verdict), done)
 
     @call(f"{title}: a tool, required", "embedded")
     async def tool(server: Server, make: Any = make) -> None:
         asked.clear()
         agent = Agent(
-            name="a", model=make(server), tools=[get_weather], model_settings=ModelSettings(tool_choice="required")
+            name="a",
+            model=make(server),
+            tools=[get_weather],
+            model_settings=ModelSettings(tool_choice="required", temperature=0, max_tokens=200),
         )
         done = await Runner.run(agent, "What is the weather in Paris?", max_turns=4, run_config=RunConfig())
         check(asked and done.final_output, done)

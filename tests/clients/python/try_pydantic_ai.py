@@ -20,6 +20,8 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
+COLD: Any = {"temperature": 0, "max_tokens": 60}
+SOME: Any = {"temperature": 0, "max_tokens": 200}
 QUESTION = "What is the capital of France?"
 
 
@@ -48,14 +50,14 @@ def anthropic(server: Server) -> Any:
 @call("Agent('openai:MODEL') (its default)", "embedded")
 def default(server: Server) -> None:
     os.environ |= {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "unused"}
-    answer = Agent(f"openai:{server.model}", model_settings={"temperature": 0}).run_sync(QUESTION)
+    answer = Agent(f"openai:{server.model}", model_settings=COLD).run_sync(QUESTION)
     check("Paris" in answer.output, answer)
 
 
 @call("Agent('openai:MODEL', output_type=a pydantic class)", "embedded")
 def default_output(server: Server) -> None:
     os.environ |= {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "unused"}
-    answer = Agent(f"openai:{server.model}", output_type=Verdict).run_sync(QUESTION)
+    answer = Agent(f"openai:{server.model}", output_type=Verdict, model_settings=SOME).run_sync(QUESTION)
     check(isinstance(answer.output, Verdict), answer)
 
 
@@ -67,29 +69,30 @@ for title, make in {
 
     @call(f"{title}: run_sync", "embedded")
     def run_sync(server: Server, make: Any = make) -> None:
-        answer = Agent(make(server), model_settings={"temperature": 0}).run_sync(QUESTION)
+        answer = Agent(make(server), model_settings=COLD).run_sync(QUESTION)
         check("Paris" in answer.output, answer)
 
     @call(f"{title}: run_stream", "embedded")
     async def run_stream(server: Server, make: Any = make) -> None:
-        async with Agent(make(server), model_settings={"temperature": 0}).run_stream(QUESTION) as stream:
+        async with Agent(make(server), model_settings=COLD).run_stream(QUESTION) as stream:
             text = [each async for each in stream.stream_text(delta=True)]
         check("Paris" in "".join(text), text)
 
     @call(f"{title}: output_type=a pydantic class", "embedded")
     def output(server: Server, make: Any = make) -> None:
-        answer = Agent(make(server), output_type=Verdict).run_sync(QUESTION)
-        check(isinstance(answer.output, Verdict), answer)
-
-    @call(f"{title}: output_type=NativeOutput(a pydantic class)", "embedded")
-    def native_output(server: Server, make: Any = make) -> None:
-        answer = Agent(make(server), output_type=NativeOutput(Verdict)).run_sync(QUESTION)
+        answer = Agent(make(server), output_type=Verdict, model_settings=SOME).run_sync(QUESTION)
         check(isinstance(answer.output, Verdict), answer)
 
     @call(f"{title}: a tool")
     def tool(server: Server, make: Any = make) -> None:
         answer = Agent(make(server), tools=[get_weather]).run_sync("What is the weather in Paris?")
         check(answer.output, answer)
+
+
+@call("OpenAIChatModel: output_type=NativeOutput(a pydantic class)", "embedded")
+def native_output(server: Server) -> None:
+    answer = Agent(chat(server), output_type=NativeOutput(Verdict), model_settings=SOME).run_sync(QUESTION)
+    check(isinstance(answer.output, Verdict), answer)
 
 
 @call("Embedder('openai:MODEL')")

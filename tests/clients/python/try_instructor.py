@@ -18,11 +18,11 @@ from calls import Server, call, check, run_calls
 from pydantic import BaseModel
 
 MESSAGES: list[Any] = [{"role": "user", "content": "How good is a cook with three years of experience, from 0 to 10?"}]
+COLD: dict[str, Any] = {"temperature": 0, "max_tokens": 200}
 MODES = {
     "TOOLS (its default)": instructor.Mode.TOOLS,
     "TOOLS_STRICT": instructor.Mode.TOOLS_STRICT,
     "JSON_SCHEMA": instructor.Mode.JSON_SCHEMA,
-    "JSON": instructor.Mode.JSON,
     "RESPONSES_TOOLS": instructor.Mode.RESPONSES_TOOLS,
 }
 
@@ -40,12 +40,22 @@ def client(server: Server, **options: Any) -> Any:
 
 def create(server: Server, mode: instructor.Mode | None = None) -> None:
     options = {} if mode in (None, instructor.Mode.TOOLS) else {"mode": mode}
-    answer = client(server, **options).create(response_model=Verdict, messages=MESSAGES, max_retries=0)
+    answer = client(server, **options).create(response_model=Verdict, messages=MESSAGES, max_retries=0, **COLD)
     check(isinstance(answer, Verdict), answer)
 
 
 for name, mode in MODES.items():
     call(f"from_openai, create, {name}", "embedded")(lambda server, mode=mode: create(server, mode))
+
+
+@call(
+    "from_openai, create, JSON",
+    "embedded",
+    cannot="This mode sends no schema, only `response_format` `json_object` and a prompt that describes the object: "
+    "keeping to it is up to the model, and SmolLM2 135M does not. TOOLS and JSON_SCHEMA are kept to by any.",
+)
+def json_object(server: Server) -> None:
+    create(server, instructor.Mode.JSON)
 
 
 @call("from_provider, create", "embedded")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from clients.results import CallResult, ClientResult, Receipt
 
 _HEAD = """\
@@ -14,44 +16,46 @@ answered by a real model (SmolLM2 135M on the embedded engine); the others, wher
 by the simulated engine. The requests are those that were seen on the wire. The same as JSON:
 [clients.json](clients.json).
 
-`make test-clients CLIENT=dspy` tries one. It is not part of `make test`, since it installs some gigabytes; there, the
-official clients are tried in depth.
+`make test-clients CLIENT=dspy` tries one. It is not part of `make test`, since it installs two gigabytes (into
+`.clients/`); there, the official clients are tried in depth. What was sent and answered in a call that failed is in
+`.clients/runs/`. To add a client, write a script like [try_dspy.py](../../tests/clients/python/try_dspy.py).
 """
 
 
 def page(receipt: Receipt) -> str:
-    clients = list(receipt.clients.values())
-    calls = [call for client in clients for call in client.calls]
-    passed = sum(call.outcome == "passed" for call in calls)
-    lines = [_HEAD]
+    clients = sorted(receipt.clients.values(), key=lambda each: each.client.lower())
     days = sorted({client.tried for client in clients})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     runtimes = ", ".join(f"{name} {version}" for name, version in receipt.runtimes.items())
-    lines.append(f"Tried {when} with {runtimes}: {len(clients)} clients, {len(calls)} calls, {passed} passed.\n")
-    lines += ["| client | version | call | requests | result |", "|---|---|---|---|---|"]
+    lines = [_HEAD, f"Tried {when} with {runtimes}.\n", "| client | version | calls that work |", "|---|---|---|"]
     for client in clients:
-        lines += [_row(client, call) for call in client.calls]
-    lines += _reasons(clients)
-    lines.append("\n## How each is pointed at Gristmill\n")
-    lines += [f"**{client.client}**: {client.setup}\n" for client in clients]
-    return "\n".join(lines).rstrip() + "\n"
+        passed = sum(call.outcome == "passed" for call in client.calls)
+        anchor = re.sub(r"[^a-z0-9 -]", "", client.client.lower()).replace(" ", "-")
+        lines.append(f"| [{client.client}](#{anchor}) | {_versions(client)} | {passed} of {len(client.calls)} |")
+    for client in clients:
+        lines += _section(client)
+    return "\n".join(lines) + "\n"
 
 
-def _row(client: ClientResult, call: CallResult) -> str:
-    version = ", ".join(f"{name} {version}" for name, version in client.versions.items())
+def _section(client: ClientResult) -> list[str]:
+    lines = [f"\n## {client.client}\n", f"{client.setup}\n", "| call | requests | result |", "|---|---|---|"]
+    lines += [_row(call) for call in client.calls]
+    reasons = dict.fromkeys(call.reason for call in client.calls if call.outcome == "cannot")
+    return lines + [f"\n{_cell(reason)}" for reason in reasons]
+
+
+def _row(call: CallResult) -> str:
     requests = ", ".join(f"`{each}`" for each in call.requests)
-    result = {"passed": "works", "failed": "**fails**", "cannot": "cannot"}[call.outcome]
+    result = {"passed": "works", "failed": "**fails**", "cannot": "cannot, see below"}[call.outcome]
     if call.engine == "embedded":
         result += " (*embedded*)"
-    return f"| {client.client} | {version} | {_cell(call.call)} | {requests} | {result} |"
+    if call.outcome == "failed":
+        result += f": {_cell(call.reason)[:300]}"
+    return f"| {_cell(call.call)} | {requests} | {result} |"
 
 
-def _reasons(clients: list[ClientResult]) -> list[str]:
-    told = [(client, call) for client in clients for call in client.calls if call.outcome != "passed"]
-    if not told:
-        return []
-    lines = ["\n## What does not work, and why\n"]
-    return lines + [f"- {client.client}, {call.call}: {_cell(call.reason)}" for client, call in told]
+def _versions(client: ClientResult) -> str:
+    return ", ".join(f"{name} {version}" for name, version in client.versions.items())
 
 
 def _cell(text: str) -> str:

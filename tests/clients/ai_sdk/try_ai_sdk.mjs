@@ -79,6 +79,8 @@ for (const [name, provider] of Object.entries(providers)) {
       const { steps } = await generateText({
         model: provider(server).language,
         ...common,
+        prompt: "What is the weather in Paris?",
+        maxOutputTokens: 200,
         toolChoice: choice,
         stopWhen: stepCountIs(2),
         tools: {

@@ -9,6 +9,7 @@ import { call, check, runCalls } from "../calls.mjs";
 const client = (server) => new OpenAI({ baseURL: server.url, apiKey: "unused", maxRetries: 0 });
 const QUESTION = "What is the capital of France?";
 const messages = [{ role: "user", content: QUESTION }];
+const WEATHER = [{ role: "user", content: "What is the weather in Paris?" }];
 const Verdict = z.object({ score: z.number().int(), grade: z.enum(["good", "bad"]) });
 const parameters = {
   type: "object",
@@ -48,7 +49,7 @@ call("chat.completions.runTools", "simulated", async (server) => {
   let asked = 0;
   const runner = client(server).chat.completions.runTools({
     model: server.model,
-    messages,
+    messages: WEATHER,
     tools: [
       {
         type: "function",
@@ -62,7 +63,9 @@ call("chat.completions.runTools", "simulated", async (server) => {
 call("chat.completions.create, tools, required", "embedded", async (server) => {
   const answer = await client(server).chat.completions.create({
     model: server.model,
-    messages,
+    messages: WEATHER,
+    temperature: 0,
+    max_tokens: 200,
     tools: [{ type: "function", function: { name: "get_weather", parameters } }],
     tool_choice: "required",
   });

@@ -74,7 +74,8 @@ def tools(server: Server) -> None:
         max_tokens=200,
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
-        tool_choice={"type": "any"},
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        extra_body=COLD,
     )
     used = [each for each in answer.content if each.type == "tool_use"]
     check(used and used[0].input["unit"] in ("C", "F") and answer.stop_reason == "tool_use", answer)
@@ -88,6 +89,7 @@ def streamed_tools(server: Server) -> None:
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
         tool_choice={"type": "tool", "name": "get_weather"},
+        extra_body=COLD,
     ) as streamed:
         answer = streamed.get_final_message()
     used = [each for each in answer.content if each.type == "tool_use"]

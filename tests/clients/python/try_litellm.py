@@ -17,6 +17,8 @@ from calls import Server, call, check, run_calls
 from pydantic import BaseModel
 
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+ASKED: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+FORCED: dict[str, Any] = {"tool_choice": "required", "temperature": 0, "max_tokens": 200}
 WEATHER = {
     "type": "function",
     "function": {
@@ -62,7 +64,7 @@ def structured(server: Server) -> None:
 
 @call("completion, tools, required", "embedded")
 def tools(server: Server) -> None:
-    answer = litellm.completion(**place(server), messages=MESSAGES, tools=[WEATHER], tool_choice="required")
+    answer = litellm.completion(**place(server), messages=ASKED, tools=[WEATHER], **FORCED)
     check("city" in json.loads(answer.choices[0].message.tool_calls[0].function.arguments), answer)
 
 

@@ -27,6 +27,7 @@ from calls import SERVERS, Server, call, check, run_calls
 #: The proxy starts with none only where told to.
 KEY = "sk-of-the-proxy"
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+ASKED: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
 WEATHER: Any = {
     "type": "function",
     "function": {
@@ -82,7 +83,7 @@ def streamed(server: Server) -> None:
 @call("chat.completions.create, tools, required", "embedded")
 def tools(server: Server) -> None:
     answer = client().chat.completions.create(
-        model="embedded", messages=MESSAGES, tools=[WEATHER], tool_choice="required"
+        model="embedded", messages=ASKED, tools=[WEATHER], tool_choice="required", temperature=0, max_tokens=200
     )
     called = (answer.choices[0].message.tool_calls or [])[0]
     check("city" in json.loads(called.function.arguments), answer)

@@ -83,7 +83,7 @@ def logprobs(server: Server) -> None:
 @call("chat.completions.parse (a pydantic class)", "embedded")
 def parse(server: Server) -> None:
     answer = client(server).chat.completions.parse(
-        model=server.model, messages=MESSAGES, response_format=Verdict, max_tokens=200
+        model=server.model, messages=MESSAGES, response_format=Verdict, max_tokens=200, temperature=0
     )
     check(isinstance(answer.choices[0].message.parsed, Verdict), answer)
 
@@ -95,6 +95,8 @@ def named_tool(server: Server) -> None:
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
         tool_choice={"type": "function", "function": {"name": "get_weather"}},
+        temperature=0,
+        max_tokens=200,
     )
     called = (answer.choices[0].message.tool_calls or [])[0]
     check(called.type == "function" and json.loads(called.function.arguments)["unit"] in ("C", "F"), answer)
@@ -107,6 +109,8 @@ def required_tool(server: Server) -> None:
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
         tool_choice="required",
+        temperature=0,
+        max_tokens=200,
     ) as stream:
         for _ in stream:
             pass
@@ -182,6 +186,8 @@ def responses_tools(server: Server) -> None:
         input="What is the weather in Paris?",
         tools=[{"type": "function", "strict": True, **WEATHER["function"]}],
         tool_choice="required",
+        temperature=0,
+        max_output_tokens=200,
     )
     called = [each for each in answer.output if each.type == "function_call"]
     check(called and "city" in json.loads(called[0].arguments), answer)

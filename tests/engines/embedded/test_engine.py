@@ -125,6 +125,7 @@ async def test_a_stop_string_across_token_borders_ends_the_answer(engine):
     answer = await engine.complete(complete("One, two, three, four,", max_tokens=12, stop=["@@", stop]))
     assert answer.choices[0].text == text[: text.index(stop)]
     assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].stop == stop
 
 
 async def test_the_end_of_turn_token_ends_the_answer(engine):

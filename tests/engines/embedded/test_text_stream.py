@@ -20,8 +20,8 @@ def test_text_ends_right_before_the_first_stop_string_wherever_tokens_are_cut(te
     found = [text.find(stop) for stop in stops if stop in text]
     # Of overlapping stop strings, the one that is complete first ends the answer.
     if found:
-        assert stream.stopped
-        assert any(text.startswith(released + stop) for stop in stops)
+        assert stream.stopped and stream.stop in stops
+        assert text.startswith(released + stream.stop)
         assert not any(stop in released for stop in stops)
     else:
         assert released == text

@@ -27,7 +27,7 @@ class ToolReading(NamedTuple):
 
 class TextStream:
     """From token bytes to text as it becomes certain: whole characters, and nothing that may yet be a stop string.
-    ``text`` is all that has been released. After ``stopped`` it ends right before the stop string."""
+    ``text`` is all that has been released. Once ``stop`` has been found it ends right before that string."""
 
     calls: tuple[ToolCall, ...] = ()
 
@@ -36,7 +36,11 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.text = ""
-        self.stopped = False
+        self.stop: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None
 
     def push(self, piece: bytes) -> str:
         """Take the next token's bytes; returns the text they release, which may be empty."""
@@ -58,10 +62,9 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += decoded
-        ends = [place for place in map(self._held.find, self._stops) if place >= 0]
+        ends = [(place, len(stop), stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if ends:
-            self.stopped = True
-            keep = min(ends)
+            keep, _, self.stop = min(ends)
         else:
             keep = len(self._held) - self._suspicious()
         released, self._held = self._held[:keep], self._held[keep:]
@@ -92,6 +95,10 @@ class CallingStream:
     @property
     def text(self) -> str:
         return self._said.text
+
+    @property
+    def stop(self) -> str | None:
+        return self._said.stop
 
     @property
     def stopped(self) -> bool:
@@ -230,7 +237,7 @@ class Generation:
         wanted = self._sampling.top_logprobs is not None
         calls = self._stream.calls
         reason = "tool_calls" if calls and self.finish_reason == "stop" else self.finish_reason or "stop"
-        return Choice(self._stream.text, reason, self._logprobs if wanted else None, calls)
+        return Choice(self._stream.text, reason, self._logprobs if wanted else None, calls, stop=self._stream.stop)
 
 
 class GenerationRequest(NamedTuple):

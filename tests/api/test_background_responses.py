@@ -147,6 +147,12 @@ async def test_whatever_fails_ends_the_response_as_failed(error: Exception, code
     assert "defect" not in response.error.message
 
 
+async def test_one_can_be_deleted_that_is_larger_than_there_is_room_for() -> None:
+    engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=100)
+    begun = kept.start(BODY, engine.backend)
+    assert kept.delete(begun.id).deleted and kept._bytes == 0
+
+
 async def test_a_cancel_at_any_moment_stays_a_cancel() -> None:
     for moments in range(8):
         engine, kept = Engine(), BackgroundResponses(RecentItems())

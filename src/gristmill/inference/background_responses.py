@@ -96,7 +96,8 @@ class BackgroundResponses:
     def delete(self, response_id: str) -> DeletedResponse:
         """Whether it has ended or not. Raises ApiError 404."""
         self.cancel(response_id)
-        self._bytes -= self._kept.pop(response_id).size
+        if (kept := self._kept.pop(response_id, None)) is not None:
+            self._bytes -= kept.size
         return DeletedResponse(response_id)
 
     async def close(self) -> None:
@@ -152,9 +153,13 @@ class BackgroundResponses:
             raise server_error(503, message, "server_busy", retry_after=5)
 
     def _forget_ended(self, max_bytes: int) -> None:
-        if self._bytes <= max_bytes:
-            return
-        for response_id in [each for each, kept in self._kept.items() if kept.task is None]:
-            self._bytes -= self._kept.pop(response_id).size
-            if self._bytes <= max_bytes:
-                return
+        forgotten, left = [], self._bytes
+        for response_id, kept in self._kept.items():
+            if left <= max_bytes:
+                break
+            if kept.task is None:
+                forgotten.append(response_id)
+                left -= kept.size
+        for response_id in forgotten:
+            del self._kept[response_id]
+        self._bytes = left

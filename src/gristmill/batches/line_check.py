@@ -97,7 +97,7 @@ def mismatched_model(number: int, model: str) -> BatchError:
 
 def unsupported_model(number: int, model: str, models: Iterable[str]) -> BatchError:
     error = unknown_model(model, tuple(models))
-    return BatchError(code=error.code or "", message=error.message, param="body.model", line=number)
+    return BatchError(code=str(error.code), message=error.message, param="body.model", line=number)
 
 
 def _examine(data: bytes, number: int, endpoint: Endpoint, defaults: Fields) -> LineCheck:
@@ -149,7 +149,7 @@ class _LineErrors:
 
     def _refuse(self, error: ApiError) -> None:
         body = error.body
-        self.errors.append(BatchError(body.code or "invalid_request", body.message, body.param, self._number))
+        self.errors.append(BatchError(str(body.code or "invalid_request"), body.message, body.param, self._number))
 
     def missing(self, name: str) -> None:
         self._refuse(missing_parameter(name))

@@ -53,7 +53,7 @@ class RowResult(NamedTuple):
     cached_tokens: int | None = 0
     output_tokens: int = 0
     error: str = ""
-    error_code: str | None = None
+    error_code: str | int | None = None
 
 
 def number_in(text: str) -> float | None:

@@ -67,7 +67,7 @@ class NotBatchApi(UserError):
 class Refusal(UserError):
     """The server's own no, in its words."""
 
-    def __init__(self, message: str, status: int, code: str | None = None) -> None:
+    def __init__(self, message: str, status: int, code: str | int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -27,7 +27,7 @@ class ErrorKind(enum.StrEnum):
 
 
 class EngineError(Exception):
-    """Why there is no completion. ``status``, ``param`` and ``code`` are what the caller is answered.
+    """Why there is no completion. ``status``, ``param``, ``code`` and ``type`` are what the caller is answered.
 
     ``crashed`` with INTERRUPTED: the server or worker that ended, or closed the connection, while it was answering this
     request. Whatever else it was answering may be the cause as well. With UNAVAILABLE: the server that had the request
@@ -41,7 +41,8 @@ class EngineError(Exception):
         *,
         status: int = 400,
         param: str | None = None,
-        code: str | None = None,
+        code: str | int | None = None,
+        type: str | None = None,
         retry_after: float | None = None,
         crashed: str | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class EngineError(Exception):
         self.status = status
         self.param = param
         self.code = code
+        self.type = type
         self.retry_after = retry_after
         self.crashed = crashed
 

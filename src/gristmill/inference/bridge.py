@@ -91,6 +91,7 @@ def in_words_of(names: Mapping[str, str]) -> Iterator[None]:
             status=error.status,
             param=_renamed(error.param, names),
             code=error.code,
+            type=error.type,
             retry_after=error.retry_after,
             crashed=error.crashed,
         ) from error

@@ -9,7 +9,8 @@ from gristmill.wire.errors import ApiError, server_error
 def api_error(error: EngineError) -> ApiError:
     match error.kind:
         case ErrorKind.INVALID_REQUEST:
-            return ApiError(error.status, error.message, param=error.param, code=error.code)
+            kind = error.type or "invalid_request_error"
+            return ApiError(error.status, error.message, param=error.param, code=error.code, type=kind)
         case ErrorKind.OVERLOADED:
             pause = None if error.retry_after is None else max(1, round(error.retry_after))
             return ApiError(429, error.message, type="rate_limit_error", code="rate_limit_exceeded", retry_after=pause)

@@ -119,7 +119,7 @@ class ResponseStream:
         cut = {item.index: item.item("incomplete") for item in self._open()}
         output = [item for _, item in sorted((self._closed | cut).items())]
         self.response = msgspec.structs.replace(self.response, status="failed", output=output, error=failure(error))
-        code = error.body.code or _failure_code(error.status)
+        code = str(error.body.code or _failure_code(error.status))
         return [
             ResponseErrorEvent(
                 sequence_number=self._number(), message=error.body.message, code=code, param=error.body.param

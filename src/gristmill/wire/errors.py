@@ -6,12 +6,12 @@ import msgspec
 
 
 class ErrorBody(msgspec.Struct):
-    """All four keys are always present, null or not: clients index them."""
+    """All four keys are always present, null or not: clients index them. Servers may have a number for a ``code``."""
 
     message: str
     type: str
     param: str | None = None
-    code: str | None = None
+    code: str | int | None = None
 
 
 class ErrorResponse(msgspec.Struct):
@@ -31,7 +31,7 @@ class ApiError(Exception):
         message: str,
         *,
         param: str | None = None,
-        code: str | None = None,
+        code: str | int | None = None,
         type: str = "invalid_request_error",
         retry: bool | None = None,
         retry_after: int | None = None,

@@ -101,7 +101,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     message: str
     status: int
     param: str | None
-    code: str | None
+    code: str | int | None
 
 
 ToWorker = Load | Submit | SubmitScore | Cancel | Ping

@@ -13,7 +13,7 @@ from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.openai_compatible.answers import ChunkCollector
 from gristmill.engines.openai_compatible.body_fields import BodyField, with_fields
-from gristmill.engines.openai_compatible.failures import failure
+from gristmill.engines.openai_compatible.failures import failure, path_missing
 from gristmill.engines.openai_compatible.forwarding import (
     MAX_ANSWER_BYTES,
     ForwardedEvents,
@@ -31,6 +31,8 @@ from gristmill.user_error import UserError
 log = get_logger(__name__)
 
 T = TypeVar("T")
+
+_QUICK = 10.0
 
 
 class PoolServer:
@@ -110,7 +112,7 @@ class PoolServer:
         data = with_fields(forwarded_body(request, kind), self._body_fields)
         async with self._http.exchange(request.path, data) as response:
             if response.status != 200:
-                raise failure(response.status, await _whole(response), response.headers.get("Retry-After"))
+                raise await self._refusal(response)
             if not request.stream or on_event is None:
                 return read_answer(request.path, await _whole(response))
             reader = ForwardedEvents()
@@ -124,13 +126,29 @@ class PoolServer:
         data = with_fields(body(request, kind, stream=on_delta is not None), self._body_fields)
         async with self._http.exchange(path_of(request), data) as response:
             if response.status != 200:
-                raise failure(response.status, await response.read(), response.headers.get("Retry-After"))
+                raise await self._refusal(response)
             if on_delta is None:
                 collector.add(await response.read())
             else:
                 async for line in lines(response.content.iter_any()):
                     collector.add_line(line)
         return collector.finish()
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
+        """What an answer that is not 200 means."""
+        content = await _whole(response)
+        error = failure(response.status, content, response.headers.get("Retry-After"))
+        if response.status == 404 and error.kind is ErrorKind.UNAVAILABLE and await self._lists_models():
+            # The path is missing, and not the server: to wait for it would be to wait for ever.
+            return path_missing(response.url.path, content)
+        return error
+
+    async def _lists_models(self) -> bool:
+        try:
+            reply = await self._http.fetch(MODELS_PATH, timeout=_QUICK)
+        except EngineError:
+            return False
+        return reply.status == 200
 
     def _note(self, error: EngineError) -> None:
         if error.crashed is not None:

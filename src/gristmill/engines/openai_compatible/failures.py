@@ -36,12 +36,19 @@ class ServerError(msgspec.Struct, frozen=True):
     message: str
     type: str = ""
     param: str | None = None
-    code: str | None = None
+    code: str | int | None = None
 
 
 def failure(status: int, body: bytes, retry_after: str | None) -> EngineError:
     """What an answer that is not 200 means."""
     return _failure(status, _read(body), seconds(retry_after))
+
+
+def path_missing(path: str, body: bytes) -> EngineError:
+    """A 404 of a server that answers otherwise, and does not mean the model."""
+    said = _read(body)
+    message = f"The server has no {path}: {said.message}"
+    return _invalid(said, message, 404)
 
 
 def stream_failure(error: Any) -> EngineError:
@@ -67,10 +74,17 @@ def _failure(status: int, body: ServerError, pause: float | None) -> EngineError
     if status == 504:
         return EngineError(ErrorKind.TIMEOUT, f"The server took too long: {text}", status=504)
     if status == 500 and _CALLER.search(text):
-        status = 400
+        # Its type and code would say that the server failed.
+        return _invalid(ServerError(text, param=body.param), text, 400)
     if status >= 500 and status != 501:
         return interrupted(f"The server failed (status {status}): {text}")
-    return EngineError(ErrorKind.INVALID_REQUEST, text, status=status, param=body.param, code=body.code)
+    return _invalid(body, text, status)
+
+
+def _invalid(body: ServerError, message: str, status: int) -> EngineError:
+    return EngineError(
+        ErrorKind.INVALID_REQUEST, message, status=status, param=body.param, code=body.code, type=body.type or None
+    )
 
 
 def _read(body: bytes) -> ServerError:
@@ -92,5 +106,5 @@ def _error_body(error: Any) -> ServerError:
         message=str(error.get("message", error)),
         type=str(error.get("type", "")),
         param=param if isinstance(param, str) else None,
-        code=code if isinstance(code, str) else None,
+        code=code if isinstance(code, str | int) and not isinstance(code, bool) else None,
     )

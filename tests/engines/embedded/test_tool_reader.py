@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gristmill.engines.embedded import tool_format
 from gristmill.engines.embedded.generation import CallingStream
 from gristmill.engines.embedded.tool_format import ToolFormat, format_of
-from gristmill.engines.embedded.tool_grammar import tool_grammar
+from gristmill.engines.embedded.tool_grammar import text_grammar, tool_grammar
 from gristmill.engines.embedded.tool_reader import CallReader
 from gristmill.engines.errors import EngineError
 from gristmill.engines.tools.offer import Offer, offer_of
@@ -211,6 +211,16 @@ def test_a_grammar_lets_through_calls_of_the_tools_with_arguments_by_their_schem
         assert lets_through(compiled(form, offer()), "I'll look.\n" + written(form, [ULM]))
         assert lets_through(compiled(form, offer(), '"yes"'), "yes")
         assert not lets_through(compiled(form, offer(), '"yes"'), "no")
+
+
+def test_an_answer_without_calls_may_be_any_text_but_theirs() -> None:
+    llguidance = require("llguidance")
+    tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Bytes()), eos_token=[256])
+    for form in (tool_format.HERMES, tool_format.MISTRAL):
+        marks = {mark: SPECIAL[mark] for mark in form.marks if mark in SPECIAL}
+        for text, fine in (("Ulm.\nIt < é", True), ("", True), ("<tool_bar>", True), (f"Ulm {form.trigger}", False)):
+            matcher = llguidance.LLMatcher(tokenizer, text_grammar(form, marks), log_level=0)
+            assert lets_through(matcher, text) is fine, (form.name, text)
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,12 @@ def check(call: Any) -> None:
 
 
 @pytest.mark.parametrize("choice", ["required", named("get_weather"), named("get_time"), named("ping")])
-@pytest.mark.parametrize("temperature", [0, 1.5])
-def test_a_forced_call_always_parses(openai_client: openai.OpenAI, choice: Any, temperature: float) -> None:
-    for seed in range(2):
-        answer = openai_client.chat.completions.create(
-            **ASK, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, temperature=temperature, seed=seed
-        )
-        (found,) = answer.choices
+def test_a_forced_call_always_parses(openai_client: openai.OpenAI, choice: Any) -> None:
+    answer = openai_client.chat.completions.create(
+        **ASK, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, temperature=1.5, seed=7, n=3
+    )
+    assert len(answer.choices) == 3
+    for found in answer.choices:
         assert found.finish_reason == "tool_calls" and found.message.content is None and found.message.tool_calls
         (call,) = found.message.tool_calls
         check(call)
@@ -99,12 +98,37 @@ def test_a_streamed_call_brings_its_name_first_and_adds_up(openai_client: openai
     assert all(delta.id is None and delta.function.name is None for delta in deltas[1:])
 
 
-def test_a_result_may_follow_and_none_keeps_the_model_from_calling(openai_client: openai.OpenAI) -> None:
+def told_before() -> list[dict[str, Any]]:
+    """How others have asked: the small model does as it has seen."""
+    messages: list[dict[str, Any]] = []
+    for city in ("Rome", "Oslo", "Bonn"):
+        arguments = json.dumps({"city": city, "unit": "C"})
+        call = {"id": city, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+        messages += [
+            {"role": "user", "content": f"What is the weather in {city}?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": city, "content": "dry"},
+            {"role": "assistant", "content": f"It is dry in {city}."},
+        ]
+    return messages
+
+
+def test_a_model_calls_of_its_own_choice_and_never_where_none_is_to_be_called(openai_client: openai.OpenAI) -> None:
+    asked = ASK | {"messages": [*told_before(), *ASK["messages"]], "temperature": 0, "max_tokens": 60}
+    (found,) = openai_client.chat.completions.create(**asked, tools=TOOLS[:1], parallel_tool_calls=False).choices
+    assert found.finish_reason == "tool_calls" and found.message.tool_calls
+    check(found.message.tool_calls[0])
+    assert "Ulm" in found.message.tool_calls[0].function.arguments
+    for parameters in ({"tools": TOOLS, "tool_choice": "none"}, {}):
+        (found,) = openai_client.chat.completions.create(**asked | {"max_tokens": 8}, **parameters).choices
+        assert found.message.tool_calls is None and "<tool_call>" not in (found.message.content or "")
+
+
+def test_a_result_may_follow(openai_client: openai.OpenAI) -> None:
     first = openai_client.chat.completions.create(**ASK, tools=TOOLS, tool_choice=named("get_time")).choices[0].message
     messages = [*ASK["messages"], first, {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "12:30"}]
-    for parameters in ({"tools": TOOLS}, {"tools": TOOLS, "tool_choice": "none"}, {}):
-        answer = openai_client.chat.completions.create(**ASK | {"messages": messages, "max_tokens": 12}, **parameters)
-        assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
+    answer = openai_client.chat.completions.create(**ASK | {"messages": messages, "max_tokens": 12}, tools=TOOLS)
+    assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
 
 
 def test_the_deprecated_functions_answer_with_a_function_call(openai_client: openai.OpenAI) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.tokenizer import TextCache
 from gristmill.engines.embedded.tool_format import ToolFormat
-from gristmill.engines.embedded.tool_grammar import tool_grammar
+from gristmill.engines.embedded.tool_grammar import text_grammar, tool_grammar
 from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
 from gristmill.engines.structured_outputs import Constraint, invalid
 from gristmill.engines.tools.offer import Offer
@@ -156,6 +156,11 @@ class Grammars:
                 reason, param = str(error), each.param
                 break
         raise _no_grammar(param, reason)
+
+    def without_calls(self, form: ToolFormat) -> Grammar:
+        """Of free text that calls nothing."""
+        text = text_grammar(form, self._marks(form))
+        return Grammar(self._compiled(text), self._tokenizer.vocab_size, "tool_choice")
 
     def marks(self, form: ToolFormat) -> dict[int, bytes]:
         """What a format's calls are marked with, where it is special tokens, which are else not seen in the answer."""

@@ -27,6 +27,7 @@ from gristmill.engines.embedded.tool_reader import CallReader
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
 from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import Constraint, constraint_of
+from gristmill.engines.tools.conversation import has_calls
 from gristmill.engines.tools.offer import Offer, new_call_id, offer_of
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip
@@ -71,7 +72,7 @@ class RequestReader:
             raise error
         stop = request.stop or []
         stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
-        grammar = self._grammar(constraint, offer)
+        grammar = self._grammar(request, constraint, offer)
         marks = {} if offer is None else self._grammars.marks(self._prompts.tool_format)
         generations = []
         for sampling in samplings:
@@ -83,10 +84,16 @@ class RequestReader:
             generations[-1].jump_forward(self._vocabulary)
         return GenerationRequest(submit.id, request.model, submit.stream, generations)
 
-    def _grammar(self, constraint: Constraint | None, offer: Offer | None) -> Grammar | None:
+    def _grammar(self, request: Request, constraint: Constraint | None, offer: Offer | None) -> Grammar | None:
+        form = self._prompts.tool_format
         if offer is not None:
-            return self._grammars.of_tools(offer, self._prompts.tool_format, constraint)
-        return None if constraint is None else self._grammars.read(constraint)
+            return self._grammars.of_tools(offer, form, constraint)
+        if constraint is not None:
+            return self._grammars.read(constraint)
+        # Where an answer that calls something is JSON, it cannot be told from one that is meant as text.
+        if isinstance(request, ChatCompletionRequest) and has_calls(request.messages) and not form.alone:
+            return self._grammars.without_calls(form)
+        return None
 
     def _read_score(self, submit: SubmitScore) -> LabelScoring:
         labels = self._labels(submit)

@@ -61,6 +61,14 @@ def tool_grammar(
     return "%llguidance {}\n" + "\n".join(lines) + "\n"
 
 
+def text_grammar(form: ToolFormat, special: Mapping[str, int]) -> str:
+    """Of an answer that calls nothing. A model that has called tools before may go on to, offered any or not."""
+    # A special token is no text.
+    anything = r"/(?s:.*)/"
+    text = anything if form.trigger in special else rf"{anything} & ~/(?s:.*){re.escape(form.trigger)}(?s:.*)/"
+    return f"%llguidance {{}}\nstart: TEXT\nTEXT: {text}\n"
+
+
 def _arguments(offered: Offered) -> str:
     lenient = {} if offered.function.strict else {"lenient": True}
     schema = offered.arguments() | {"x-guidance": _SPACING | lenient}

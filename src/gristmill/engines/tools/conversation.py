@@ -43,6 +43,10 @@ def turns(messages: list[Message]) -> list[Turn]:
     return found
 
 
+def has_calls(messages: list[Message]) -> bool:
+    return any(message.tool_calls or message.function_call for message in messages)
+
+
 def _turn(index: int, message: Message, made: dict[str, PastCall]) -> Turn:
     param = f"messages[{index}]"
     match message.role:

@@ -230,3 +230,29 @@ def test_a_line_without_input_is_refused_before_anything_runs(strict: openai.Ope
     batch = run(strict, jsonl([line]), endpoint="/v1/responses")
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert batch.errors.data[0].param == "body.input"
+
+
+BIG = "1" + "0" * 30
+ODD_FIELDS = [
+    f'"tools": [{{"type": "function", "name": "f", "parameters": {{"type": "object", "x": {BIG}}}}}]',
+    f'"text": {{"format": {{"type": "json_schema", "name": "n", "schema": {{"type": "object", "x": {BIG}}}}}}}',
+    f'"tool_choice": {{"type": "function", "name": "f", "x": {BIG}}}',
+    f'"tool_choice": {{"type": "allowed_tools", "mode": "auto", "tools": [], "x": {BIG}}}',
+    f'"prompt_cache_options": {{"x": {BIG}}}, "metadata": {{"a": "\\ud800"}}',
+    f'"input": [{{"role": "user", "content": [{{"type": "input_audio", "input_audio": {{"x": {BIG}}}}}]}}]',
+    f'"logit_bias": {{"1": {BIG}}}', f'"seed": {BIG}', f'"max_tool_calls": {BIG}', '"instructions": "\\ud800"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_no_number_or_text_is_too_odd_for_an_answer(server: ServerProcess, background: str) -> None:
+    for odd in ODD_FIELDS:
+        body = f'{{"model": "simulated", "input": "x", "background": {background}, {odd}}}'
+        answer = httpx.post(f"{server.base_url}/responses", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (200, 400), (odd, answer.text)
+        if answer.status_code == 400:
+            check_error(answer.json())
+        elif background == "true":
+            found = httpx.get(f"{server.base_url}/responses/{answer.json()['id']}")
+            assert found.status_code == 200, (odd, found.text)
+    assert not any("unexpected" in line for line in server.log)

@@ -37,12 +37,12 @@ async def create_response(request: Request) -> Response:
     through to."""
     dispatcher = host(request).dispatcher
     body = await read_body(request)
-    if dispatcher.forwards(responses.PATH):
-        return await _forward(request, forwarding.response_request(responses.PATH, body))
     if asks_for_background(body):
         background = _background(request)
         ask = dispatcher.asker(background.stop, lambda: _FLOW)
         return reply(background.start(body, Backend(ask, dispatcher.forwards)))
+    if dispatcher.forwards(responses.PATH):
+        return await _forward(request, forwarding.response_request(responses.PATH, body))
     recent: RecentItems = request.app.state.recent_items
     wanted = responses.parse(body, recent)
     if wanted.stream:

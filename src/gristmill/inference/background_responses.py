@@ -13,7 +13,7 @@ import msgspec
 
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.errors import EngineError
-from gristmill.inference import chat, responses
+from gristmill.inference import chat, forwarding, responses
 from gristmill.inference.answer import Backend
 from gristmill.inference.failures import api_error
 from gristmill.inference.recent_items import RecentItems
@@ -33,6 +33,9 @@ class _Head(msgspec.Struct):
 
 
 _head_decoder = msgspec.json.Decoder(_Head)
+#: One of a server's own is as it gave it.
+Response = ResponseObject | msgspec.Raw
+
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -44,9 +47,19 @@ def asks_for_background(body: bytes) -> bool:
         return False
 
 
+def _known_as(begun: ResponseObject, answer: msgspec.Struct | msgspec.Raw) -> Response:
+    """The answer, also a server's own, under the id by which it was asked for."""
+    shared = {name: getattr(begun, name) for name in ("id", "created_at", "background")}
+    if isinstance(answer, ResponseObject):
+        return msgspec.structs.replace(answer, **shared)
+    fields = _fields_decoder.decode(msgspec.json.encode(answer))
+    return msgspec.Raw(msgspec.json.encode(fields | shared))
+
+
 class _Kept:
-    def __init__(self, response: ResponseObject, size: int) -> None:
-        self.response = response
+    def __init__(self, begun: ResponseObject, size: int) -> None:
+        self.begun = begun
+        self.response: Response = begun
         self.size = size
         self.task: asyncio.Task[None] | None = None
 
@@ -69,11 +82,7 @@ class BackgroundResponses:
             # It is kept, for a while.
             del fields["store"]
         body = msgspec.json.encode(fields)
-        request = responses.parse(body, self._recent)
-        if request.stream:
-            message = "A response in the background cannot be streamed here: leave 'stream' or 'background' out."
-            raise ApiError(400, message, param="stream", code="unsupported_parameter")
-        responses.chat_body(request, body, backend.forwards(chat.PATH))
+        request = self._checked(body, backend)
         self._make_room(len(body))
         response = msgspec.structs.replace(begun(request), status="queued", background=True)
         kept = self._kept[response.id] = _Kept(response, len(body))
@@ -81,16 +90,29 @@ class BackgroundResponses:
         kept.task = asyncio.create_task(self._work(kept, request, body, backend))
         return response
 
-    def get(self, response_id: str) -> ResponseObject:
+    def _checked(self, body: bytes, backend: Backend) -> ResponseRequest:
+        if backend.forwards(responses.PATH):
+            # What else is in it is for the server to say, in the end.
+            head = forwarding.response_request(responses.PATH, body)
+            request = ResponseRequest(head.model, "", stream=head.stream)
+        else:
+            request = responses.parse(body, self._recent)
+            responses.chat_body(request, body, backend.forwards(chat.PATH))
+        if request.stream:
+            message = "A response in the background cannot be streamed here: leave 'stream' or 'background' out."
+            raise ApiError(400, message, param="stream", code="unsupported_parameter")
+        return request
+
+    def get(self, response_id: str) -> Response:
         """As it stands. Raises ApiError 404."""
         return self._find(response_id).response
 
-    def cancel(self, response_id: str) -> ResponseObject:
+    def cancel(self, response_id: str) -> Response:
         """One that has ended stays as it is. Raises ApiError 404."""
         kept = self._find(response_id)
         if kept.task is not None:
             kept.task.cancel()
-            self._end(kept, msgspec.structs.replace(kept.response, status="cancelled"))
+            self._end(kept, msgspec.structs.replace(kept.begun, status="cancelled"))
         return kept.response
 
     def delete(self, response_id: str) -> DeletedResponse:
@@ -108,12 +130,11 @@ class BackgroundResponses:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, kept: _Kept, request: ResponseRequest, body: bytes, backend: Backend) -> None:
-        kept.response = msgspec.structs.replace(kept.response, status="in_progress")
+        kept.response = kept.begun = msgspec.structs.replace(kept.begun, status="in_progress")
+        ended: Response
         try:
             answer = await responses.answer(body, backend, self._recent)
-            assert isinstance(answer.body, ResponseObject)
-            begun_as = {name: getattr(kept.response, name) for name in ("id", "created_at", "background")}
-            ended = msgspec.structs.replace(answer.body, **begun_as)
+            ended = _known_as(kept.begun, answer.body)
         except ApiError as error:
             ended = self._failed(kept, error)
         except EngineError as error:
@@ -127,9 +148,9 @@ class BackgroundResponses:
             self._end(kept, ended)
 
     def _failed(self, kept: _Kept, error: ApiError) -> ResponseObject:
-        return msgspec.structs.replace(kept.response, status="failed", error=failure(error))
+        return msgspec.structs.replace(kept.begun, status="failed", error=failure(error))
 
-    def _end(self, kept: _Kept, response: ResponseObject) -> None:
+    def _end(self, kept: _Kept, response: Response) -> None:
         kept.response, kept.task = response, None
         self._bytes -= kept.size
         kept.size = len(msgspec.json.encode(response))

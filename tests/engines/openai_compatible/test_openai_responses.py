@@ -247,6 +247,13 @@ def test_what_a_server_has_itself_passes_through(tmp_path: Path) -> None:
             output = json.loads(client.files.content(batch.output_file_id).text)
             assert output["response"]["body"] == NATIVE
 
+            begun = client.responses.create(model="gpt-4o", input="Hi", background=True, store=True)
+            while (made := client.responses.retrieve(begun.id)).status in ("queued", "in_progress"):
+                time.sleep(0.02)
+            assert (made.id, made.background, made.output_text) == (begun.id, True, "In a peaceful grove")
+            assert json.loads(server.bodies[-1]) == {"model": "smollm2", "input": "Hi"}
+            assert made.model_extra is not None and made.model_extra["vendor"] == 1.5
+
             server.rows = lambda _: stream_of(sent)
             answer = httpx.post(f"{running.base_url}/responses", content=asked % b', "stream": true', headers=headers)
             assert answer.content == sent

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import openai
 import pytest
@@ -23,3 +26,15 @@ def test_a_batch_that_the_engine_cannot_answer_is_refused_at_once(client: openai
     assert body["param"] == "endpoint" and body["code"] == "invalid_value"
     assert body["message"].startswith("Invalid value: '/v1/moderations'. Supported values are: '/v1/chat/completions',")
     assert "/v1/moderations" not in body["message"].partition("Supported")[2]
+
+
+def test_a_run_that_the_engine_cannot_answer_ends_before_it_begins(tmp_path: Path) -> None:
+    body = {"model": "simulated", "query": "which?", "documents": ["this"]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/rerank", "body": body}
+    (tmp_path / "in.jsonl").write_bytes(jsonl([line]))
+    command = [sys.executable, "-m", "gristmill", "run", "in.jsonl", "-o", "out.jsonl", "--engine", "simulated"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = " ".join(done.stderr.split())
+    assert done.returncode != 0 and "Traceback" not in said
+    assert "The simulated engine cannot answer /v1/rerank" in said and "It answers: /v1/chat/completions" in said
+    assert not (tmp_path / "out.jsonl").exists()

@@ -103,3 +103,13 @@ def test_an_old_ollama_is_a_problem():
     assert judge_version("0.5.1").verdict == "problem"
     assert judge_version("0.33.0").verdict == "note"
     assert judge_version("0.34.1").verdict == "ok"
+
+
+def test_it_says_what_can_be_asked_of_a_model_and_sends_no_chat_to_one_that_embeds(server):
+    server.play(recording("chat_first"), recording("chat_second"))
+    assert "/v1/chat/completions" in by_check(server)["endpoints"].detail
+    server.seen.clear()
+    server.answers["/api/show"] = recording("show").but(capabilities=["embedding"])
+    findings = by_check(server)
+    assert findings["endpoints"].detail == f"{server.running[0]['name']} answers /v1/embeddings."
+    assert "prefix reuse" not in findings and server.rows == []

@@ -16,6 +16,8 @@ from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.waiting import LOOK_SECONDS, Tell, silently, while_told
+from gristmill.engines.errors import unsupported_endpoint
+from gristmill.inference.endpoints import offered
 from gristmill.storage.private import private_folder
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
@@ -116,6 +118,7 @@ class LocalRun:
         page = await host.batches.page(None, 1)
         if page.data:
             return page.data[0]
+        _check_endpoint(host, self.job.endpoint)
         # Only now: an engine that could not start has begun nothing.
         write_whole(self.state / NOTE, msgspec.json.encode(self.job.identity))
         source = self.job.source
@@ -135,6 +138,14 @@ class LocalRun:
         private_folder(blob.parent)
         blob.unlink(missing_ok=True)
         blob.symlink_to(self.job.source.resolve())
+
+
+def _check_endpoint(host: BatchHost, endpoint: str) -> None:
+    """Raises UserError where the engine does not answer what the input asks for."""
+    served = offered(host.dispatcher.endpoints)
+    if endpoint not in served:
+        error = unsupported_endpoint(endpoint, host.dispatcher.engine.name, served)
+        raise UserError(f"{error.message} Choose another engine or model, or another url for the lines of the input.")
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

@@ -14,13 +14,18 @@ from gristmill.doctor.judgement import judge_context, judge_models
 from gristmill.doctor.ollama_judgement import (
     PrefillProbe,
     judge_keep_alive,
+    judge_model_endpoints,
     judge_nothing_loaded,
     judge_place,
     judge_prefill,
     judge_version,
 )
+from gristmill.engines.ollama.facts import model_facts
 from gristmill.engines.ollama.settings import base_url
-from gristmill.engines.ollama.wire import AnswerPart, RunningModel, RunningModels, Tags, Version
+from gristmill.engines.ollama.wire import AnswerPart, RunningModel, RunningModels, Show, Tags, Version
+from gristmill.inference.endpoints import offered
+from gristmill.user_error import UserError
+from gristmill.wire.paths import CHAT
 
 _NANOSECONDS = 1e9
 #: About 500 tokens: enough to tell prefill from noise, and short for any context.
@@ -56,8 +61,19 @@ def _examine(client: httpx.Client, longest_row: int | None) -> Iterator[Finding]
         yield judge_place(model)
         yield judge_keep_alive(model, datetime.now(UTC))
         yield judge_context(model.context_length, longest_row)
-        if model.context_length is not None:
+        served = _served(client, model)
+        yield judge_model_endpoints(model.name, offered(served))
+        if model.context_length is not None and CHAT in served:
             yield _probe_twice(client, model)
+
+
+def _served(client: httpx.Client, model: RunningModel) -> frozenset[str]:
+    """The endpoints that Gristmill can answer with the model; none with one that neither generates nor embeds."""
+    answer = client.post("/api/show", json={"model": model.name}).raise_for_status()
+    try:
+        return model_facts(msgspec.json.decode(answer.content, type=Show), model.name).endpoints
+    except UserError:
+        return frozenset()
 
 
 def _probe_twice(client: httpx.Client, model: RunningModel) -> Finding:

@@ -5,6 +5,7 @@ The facts behind them are in docs/how-to/optimise.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -37,6 +38,13 @@ def judge_version(version: str) -> Finding:
         return Finding("server", "ok", f"Ollama {version}, which reports cached tokens.")
     detail = f"Ollama {version} works, but does not report cached tokens: reuse shows in the time only."
     return Finding("server", "note", detail, "Update to 0.33.3 or newer to see them.")
+
+
+def judge_model_endpoints(model: str, paths: Sequence[str]) -> Finding:
+    """What can be asked of a model, through Gristmill in front of Ollama."""
+    if paths:
+        return Finding("endpoints", "ok", f"{model} answers {', '.join(paths)}.")
+    return Finding("endpoints", "note", f"{model} neither generates text nor embeds it: it is of no use for batches.")
 
 
 def judge_nothing_loaded() -> Finding:

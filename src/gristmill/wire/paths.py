@@ -9,3 +9,8 @@ EMBEDDINGS = "/v1/embeddings"
 SCORE = "/v1/score"
 RERANK = "/v1/rerank"
 MODERATIONS = "/v1/moderations"
+
+#: The field of a body that may be too long.
+PROMPT_FIELDS = {
+    CHAT: "messages", COMPLETIONS: "prompt", RESPONSES: "input", EMBEDDINGS: "input", RERANK: "documents",
+}  # fmt: skip

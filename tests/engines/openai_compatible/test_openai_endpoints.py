@@ -174,4 +174,18 @@ async def test_an_input_that_llama_cpp_cannot_take_whole_is_never_tried_again():
         async with started(server) as dispatcher:
             with pytest.raises(EngineError) as found:
                 await dispatcher.ask(asking(EMBEDDINGS, input="long"), Stop())
-        assert found.value.code == "context_length_exceeded" and server.asked == 1
+        assert (found.value.code, found.value.param, server.asked) == ("context_length_exceeded", "input", 1)
+
+
+async def test_an_endpoint_that_a_pool_has_for_another_model_is_the_rows_own_error():
+    with StandIn() as chats, StandIn() as embeds:
+        embeds.paths = (EMBEDDINGS,)
+        embeds.models = embeds.models._replace(body=embeds.models.body.replace(b"smollm2", b"nomic"))
+        engine = OpenAICompatibleEngine(OpenAICompatibleOptions(), f"{chats.url},{embeds.url}")
+        await engine.start()
+        assert engine.capabilities.endpoints == {CHAT, COMPLETIONS, EMBEDDINGS}
+        dispatcher = Dispatcher(engine)
+        with pytest.raises(EngineError, match="cannot answer /v1/embeddings .* It answers: /v1/chat") as found:
+            await asyncio.wait_for(dispatcher.ask(asking(EMBEDDINGS, input="a"), Stop()), 20)
+        assert found.value.kind is ErrorKind.INVALID_REQUEST
+        await engine.stop()

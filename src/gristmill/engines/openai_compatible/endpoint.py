@@ -27,6 +27,7 @@ from gristmill.engines.openai_compatible.translation import ServerKind, body, fo
 from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, OnDelta, OnEvent, Request
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
+from gristmill.wire.paths import PROMPT_FIELDS
 
 log = get_logger(__name__)
 
@@ -112,7 +113,7 @@ class PoolServer:
         data = with_fields(forwarded_body(request, kind), self._body_fields)
         async with self._http.exchange(request.path, data) as response:
             if response.status != 200:
-                raise await self._refusal(response)
+                raise await self._refusal(response, request.path)
             if not request.stream or on_event is None:
                 return read_answer(request.path, await _whole(response))
             reader = ForwardedEvents()
@@ -126,7 +127,7 @@ class PoolServer:
         data = with_fields(body(request, kind, stream=on_delta is not None), self._body_fields)
         async with self._http.exchange(path_of(request), data) as response:
             if response.status != 200:
-                raise await self._refusal(response)
+                raise await self._refusal(response, path_of(request))
             if on_delta is None:
                 collector.add(await response.read())
             else:
@@ -134,13 +135,15 @@ class PoolServer:
                     collector.add_line(line)
         return collector.finish()
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
+    async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> EngineError:
         """What an answer that is not 200 means."""
         content = await _whole(response)
         error = failure(response.status, content, response.headers.get("Retry-After"))
+        if error.code == "context_length_exceeded":
+            error.param = PROMPT_FIELDS.get(path, error.param)
         if response.status == 404 and error.kind is ErrorKind.UNAVAILABLE and await self._lists_models():
             # The path is missing, and not the server: to wait for it would be to wait for ever.
-            return path_missing(response.url.path, content)
+            return path_missing(path, content)
         return error
 
     async def _lists_models(self) -> bool:

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gristmill.engines.errors import EngineError, ErrorKind, unavailable, unknown_model
+import msgspec
+
+from gristmill.engines.errors import EngineError, ErrorKind, unavailable, unknown_model, unsupported_endpoint
 from gristmill.engines.openai_compatible.body_fields import pinned_values
 from gristmill.engines.openai_compatible.endpoint import PoolServer
 from gristmill.engines.openai_compatible.options import OpenAICompatibleOptions, base_urls
@@ -18,7 +20,7 @@ from gristmill.engines.openai_compatible.routing import (
     least_busy,
     prefix_of,
 )
-from gristmill.engines.openai_compatible.translation import PARAMETERS, ServerKind
+from gristmill.engines.openai_compatible.translation import PARAMETERS, ServerKind, path_of
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
     Capabilities,
@@ -113,9 +115,9 @@ class OpenAICompatibleEngine:
         while True:
             endpoint = self._choose(request, failed)
             if endpoint is None:
-                raise _none_left(failed)
+                raise _none_left(failed) if failed or self._some_unknown() else self._not_for_the_model(request)
             try:
-                await endpoint.reach(self._model, _REACH_AGAIN)
+                self._learn(await endpoint.reach(self._model, _REACH_AGAIN))
                 return await ask(endpoint)
             except UserError as error:
                 failed[endpoint] = unavailable(str(error))
@@ -138,6 +140,22 @@ class OpenAICompatibleEngine:
         crowded = any(each.facts is not None and self._recent.exceed(each.facts.holds) for each in left)
         chosen = by_prefix(prefix, candidates) if crowded else least_busy(candidates)
         return left[candidates.index(chosen)]
+
+    def _some_unknown(self) -> bool:
+        """Whether there are servers that were never reached."""
+        return any(each.facts is None for each in self._endpoints)
+
+    def _learn(self, facts: ServerFacts) -> None:
+        """Of a server that was away at the start."""
+        if not facts.endpoints <= self.capabilities.endpoints:
+            endpoints = self.capabilities.endpoints | facts.endpoints
+            self.capabilities = msgspec.structs.replace(self.capabilities, endpoints=endpoints)
+
+    def _not_for_the_model(self, request: Request | ForwardRequest) -> EngineError:
+        """The pool's servers of the model do not have the endpoint, others do."""
+        path = request.path if isinstance(request, ForwardRequest) else path_of(request)
+        having = [each.facts for each in self._endpoints if each.facts and request.model in each.facts.models]
+        return unsupported_endpoint(path, self.name, sorted(set().union(*(facts.endpoints for facts in having))))
 
     def _settle(self, results: list[ServerFacts | BaseException]) -> None:
         """From what was found at each endpoint to what the pool can do."""

@@ -195,7 +195,8 @@ def test_a_grammar_lets_through_calls_of_the_tools_with_arguments_by_their_schem
     ]  # fmt: skip
     for choice in ("auto", "required"):
         for calls in right:
-            assert lets_through(compiled(form, offer(tool_choice=choice)), written(form, calls)), (choice, calls)
+            asked = offer(tool_choice=choice, parallel_tool_calls=True)
+            assert lets_through(compiled(form, asked), written(form, calls)), (choice, calls)
         for calls in wrong:
             assert not lets_through(compiled(form, offer(tool_choice=choice)), written(form, calls)), (choice, calls)
     assert lets_through(compiled(form, offer()), "Ulm? 3 < 4 <tool") and lets_through(compiled(form, offer()), "")
@@ -205,8 +206,9 @@ def test_a_grammar_lets_through_calls_of_the_tools_with_arguments_by_their_schem
     assert not lets_through(compiled(form, named), written(form, [ULM]))
     assert not lets_through(compiled(form, named), written(form, [UTC, UTC]))
     if form.between is not None:
-        alone = offer(tool_choice="required", parallel_tool_calls=False)
-        assert not lets_through(compiled(form, alone), written(form, [UTC, UTC]))
+        assert lets_through(compiled(form, offer()), written(form, [UTC, UTC]))
+        for one in (offer(tool_choice="required"), offer(parallel_tool_calls=False)):
+            assert not lets_through(compiled(form, one), written(form, [UTC, UTC]))
     if not form.alone:
         assert lets_through(compiled(form, offer()), "I'll look.\n" + written(form, [ULM]))
         assert lets_through(compiled(form, offer(), '"yes"'), "yes")

@@ -78,7 +78,12 @@ def test_a_forced_call_always_parses(openai_client: openai.OpenAI, choice: Any) 
 
 def test_several_calls_in_one_answer_have_ids_of_their_own(openai_client: openai.OpenAI) -> None:
     answer = openai_client.chat.completions.create(
-        **ASK, tools=[tool("ping")], tool_choice="required", logit_bias={"2": -100, "0": -100}, temperature=0
+        **ASK,
+        tools=[tool("ping")],
+        tool_choice="required",
+        parallel_tool_calls=True,
+        logit_bias={"2": -100, "0": -100},
+        temperature=0,
     )
     calls = answer.choices[0].message.tool_calls
     assert calls and len(calls) > 1 and len({call.id for call in calls}) == len(calls)

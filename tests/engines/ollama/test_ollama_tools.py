@@ -108,7 +108,7 @@ async def test_a_forced_call_is_asked_for_by_a_grammar_and_read_from_the_text(se
         lines = json.dumps(said).encode() + b"\n" + json.dumps(ended).encode() + b"\n"
         server.play(recording("chat_stream")._replace(body=lines) if streamed else answer(content=text))
         deltas: list[ChoiceDelta] = []
-        asked = chat(tools=[WEATHER, PING], tool_choice=choice)
+        asked = chat(tools=[WEATHER, PING], tool_choice=choice, parallel_tool_calls=True)
         completion = await engine.complete(asked, deltas.append if streamed else None)
         (found,) = completion.choices
         assert (found.text, found.finish_reason, len(found.tool_calls)) == ("", "tool_calls", count)

@@ -68,12 +68,12 @@ def offer_of(request: ChatCompletionRequest) -> Offer | None:
         return None
     if choice == "none":
         return None
-    several = not legacy and request.parallel_tool_calls is not False
     param = "functions" if legacy else "tools"
     if choice is None or choice == "auto":
-        return Offer(tools, tools, False, several, param)
+        return Offer(tools, tools, False, not legacy and request.parallel_tool_calls is not False, param)
     if choice == "required":
-        return Offer(tools, tools, True, several, param)
+        # Where it must call, a small model goes on and on with the same call: several only for who asks for them.
+        return Offer(tools, tools, True, request.parallel_tool_calls is True, param)
     return Offer(tools, (_chosen(choice, tools),), True, False, param)
 
 

@@ -168,3 +168,21 @@ def test_many_at_once(claude: anthropic.Anthropic) -> None:
     for thread in threads:
         thread.join()
     assert len({message.id for message in found}) == 20 and len({str(message.content) for message in found}) == 1
+
+
+def test_a_tool_is_called_and_its_result_sent_back(claude: anthropic.Anthropic) -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"]}
+    tools: list[Any] = [{"name": "rate", "input_schema": schema}]
+    forced: dict[str, Any] = {"model": "simulated", "max_tokens": 100, "tools": tools}
+    turns: list[Any] = user("Rate candidate 7.")
+    first = claude.messages.create(**forced, messages=turns, tool_choice={"type": "tool", "name": "rate"})
+    assert first.stop_reason == "tool_use"
+    (call,) = [block for block in first.content if block.type == "tool_use"]
+    assert call.name == "rate" and isinstance(call.input["score"], int)
+    with claude.messages.stream(**forced, messages=turns, tool_choice={"type": "any"}) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.stop_reason == "tool_use" and isinstance(streamed.content[-1].input["score"], int)  # type: ignore[union-attr]
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "stored"}
+    turns += [first.to_param(), {"role": "user", "content": [result]}]
+    last = claude.messages.create(**forced, messages=turns, tool_choice={"type": "none"})
+    assert last.stop_reason == "end_turn" and last.content[0].type == "text"

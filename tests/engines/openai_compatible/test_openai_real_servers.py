@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import pytest
 from openai_real_server import CONTEXT, KEY, RealServer, llama_cpp, vllm
@@ -208,6 +209,38 @@ def test_an_answer_through_us_is_the_servers_own(server, front, what, streamed):
     if direct.status_code == 200 and not streamed:
         assert list(through.json()) == list(direct.json())
         assert through.headers["content-type"].split(";")[0] == direct.headers["content-type"].split(";")[0]
+
+
+MESSAGES: dict[str, dict[str, Any]] = {
+    "plain": {"messages": [{"role": "user", "content": "Is water wet?"}]},
+    "system": {"system": "Be brief.", "messages": [{"role": "user", "content": "Is water wet?"}]},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "Is water"},
+                                                        {"type": "text", "text": "wet?"}]}]},
+    "tool": {"tool_choice": {"type": "any"}, "messages": [{"role": "user", "content": "Rate candidate 7."}]},
+    "results": {"messages": [
+        {"role": "user", "content": "Rate candidate 7."},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "rate", "input": {"score": 3}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "stored"}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MESSAGES)
+def test_a_message_over_its_chats_is_the_one_of_the_servers_own(server, front, what):
+    tools = [{"name": "rate", "input_schema": TOOLS[0]["function"]["parameters"]}]
+    asked = {"model": server.model, "max_tokens": 16, "extra_body": {"temperature": 0}, **MESSAGES[what]}
+    asked |= {"tools": tools} if what in ("tool", "results") else {}
+    said = []
+    for root in (server.url, front.base_url.removesuffix("/v1")):
+        client = anthropic.Anthropic(base_url=root, api_key=KEY, max_retries=0, timeout=120)
+        with client.messages.stream(**asked) as stream:
+            streamed = stream.get_final_message()
+        for message in (client.messages.create(**asked), streamed):
+            content = [block.to_dict() for block in message.content]
+            usage = message.usage
+            read = usage.input_tokens + (usage.cache_read_input_tokens or 0)
+            said.append(([{**block, "id": None, "citations": None} for block in content], message.stop_reason, read,
+                         usage.output_tokens))  # fmt: skip
+    assert said == [said[0]] * 4
 
 
 def test_a_batch_runs_through(server, tmp_path):

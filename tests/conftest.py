@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
 from gristmill.models.locate import locate
@@ -14,6 +15,9 @@ from server_process import ServerProcess
 
 # Before any test is imported.
 _HOME = isolate()
+# How long an example takes says something about the machine only.
+settings.register_profile("gristmill", deadline=None)
+settings.load_profile("gristmill")
 
 
 def pytest_unconfigure() -> None:

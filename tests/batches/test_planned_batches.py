@@ -76,14 +76,14 @@ def test_a_failure_is_shared_only_where_it_is_the_requests_own(tmp_path: Path, k
 
     async def story(host: BatchHost) -> None:
         asked = 0
-        complete = host.dispatcher.complete
+        ask = host.dispatcher.ask
 
         async def counted(*args: Any) -> Any:
             nonlocal asked
             asked += 1
-            return await complete(*args)
+            return await ask(*args)
 
-        host.dispatcher.complete = counted  # type: ignore[method-assign]
+        host.dispatcher.ask = counted  # type: ignore[method-assign]
         batch = await end(host, (await submit(host, data)).id)
         assert batch.request_counts.failed == 3
         assert [line["custom_id"] for line in await lines(host, batch.error_file_id)] == ["row-0", "row-1", "row-2"]

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import itertools
-import json
 import math
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,7 +30,6 @@ from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
     Capabilities,
     Choice,
-    ChoiceDelta,
     Completion,
     EmbeddingRequest,
     Embeddings,
@@ -42,21 +38,24 @@ from gristmill.engines.protocol import (
     OnDelta,
     Request,
 )
-from gristmill.engines.simulated_json import instance
-from gristmill.engines.structured_outputs import Constraint, constraint_of
-from gristmill.engines.tools.conversation import turns
-from gristmill.engines.tools.offer import Offered, offer_of
-from gristmill.engines.tools.stream import call_deltas
-from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.engines.simulated_answers import (
+    TOKEN_CHARS,
+    called,
+    calling_choice,
+    chat_text,
+    deltas,
+    digest,
+    json_choice,
+    prompt_text,
+    text_choice,
+    words_of,
+)
+from gristmill.engines.structured_outputs import constraint_of
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
-from gristmill.wire.tools import FunctionCall, ToolCall
 
-#: Characters a token, a fair average for English.
-_TOKEN_CHARS = 4
 _DEFAULT_OUTPUT_TOKENS = 16
 #: Numbers in a vector.
 EMBEDDING_SIZE = 64
-_WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
@@ -123,22 +122,22 @@ class SimulatedEngine:
         if request.model != self._model:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
-        prompt = _prompt_text(request)
+        prompt = prompt_text(request)
         prompt_tokens = _count(prompt)
         limit = request.token_limit() or _DEFAULT_OUTPUT_TOKENS
         if prompt_tokens >= self._options.context_length:
             raise context_length_exceeded(prompt_tokens, limit, self._options.context_length)
         self._fail_on_demand(prompt)
-        cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
+        cached_tokens = self._cache.reuse(prompt) // TOKEN_CHARS
         constraint = constraint_of(request)
-        called = _called(request)
-        if called is not None:
-            choices = tuple(_calling_choice(prompt, index, called) for index in range(request.n or 1))
+        tool = called(request)
+        if tool is not None:
+            choices = tuple(calling_choice(prompt, index, tool) for index in range(request.n or 1))
         elif constraint is not None:
-            choices = tuple(_json_choice(prompt, index, limit, constraint) for index in range(request.n or 1))
+            choices = tuple(json_choice(prompt, index, limit, constraint) for index in range(request.n or 1))
         else:
-            choices = tuple(_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
-        completion_tokens = sum(len(_words_of(choice)) for choice in choices)
+            choices = tuple(text_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
+        completion_tokens = sum(len(words_of(choice)) for choice in choices)
         await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_delta)
         self._note_answered(prompt)
         return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens)
@@ -147,13 +146,13 @@ class SimulatedEngine:
         """Probabilities drawn by a hash of the prompt: the same prompt gets the same scores."""
         if request.model != self._model:
             raise unknown_model(request.model, self.models)
-        prompt = request.prompt if isinstance(request.prompt, str) else _chat_text(request.prompt)
+        prompt = request.prompt if isinstance(request.prompt, str) else chat_text(request.prompt)
         self._fail_on_demand(prompt)
-        cached_tokens = self._cache.reuse(prompt) // _TOKEN_CHARS
+        cached_tokens = self._cache.reuse(prompt) // TOKEN_CHARS
         await self._pass_time(_count(prompt) - cached_tokens, 0, (), None)
         self._note_answered(prompt)
-        drawn = _digest(prompt).hex()
-        weights = [1 + _digest(f"{label}\0{drawn}")[0] for label in request.labels]
+        drawn = digest(prompt).hex()
+        weights = [1 + digest(f"{label}\0{drawn}")[0] for label in request.labels]
         logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
         return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
 
@@ -202,9 +201,9 @@ class SimulatedEngine:
             return
         await asyncio.sleep(prefill)
         for index, choice in enumerate(choices):
-            deltas = list(_deltas(index, choice))
-            for delta in deltas:
-                await asyncio.sleep(decode / len(deltas) / len(choices))
+            pieces = list(deltas(index, choice))
+            for delta in pieces:
+                await asyncio.sleep(decode / len(pieces) / len(choices))
                 on_delta(delta)
 
 
@@ -238,59 +237,7 @@ class _PromptCache:
         self._prompts.append(prompt)
         self._shared = best
         # The last token is always computed, as it gives the first output token.
-        return max(min(best, len(prompt) - _TOKEN_CHARS), 0)
-
-
-def _prompt_text(request: Request) -> str:
-    if isinstance(request, ChatCompletionRequest):
-        offer = offer_of(request)
-        tools = "" if offer is None else "".join(f"{each.description()}\n" for each in offer.tools)
-        return tools + _chat_text(request.messages)
-    return request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt))
-
-
-def _chat_text(messages: list[Message]) -> str:
-    return "\n".join(f"{message.role}: {message.text()}" for message in messages)
-
-
-def _called(request: Request) -> Offered | None:
-    """The tool that the answer calls: where a call is forced, and where the last message is not the result of one."""
-    offer = offer_of(request) if isinstance(request, ChatCompletionRequest) else None
-    if offer is None or not isinstance(request, ChatCompletionRequest):
-        return None
-    answered = turns(request.messages)[-1].role == "tool"
-    if answered and not offer.forced:
-        return None
-    return offer.callable[_digest(_chat_text(request.messages))[0] % len(offer.callable)]
-
-
-def _calling_choice(prompt: str, index: int, called: Offered) -> Choice:
-    drawn = _digest(f"{index}\0{prompt}")
-    arguments = json.dumps(instance(called.arguments(), itertools.cycle(drawn)))
-    call = ToolCall(f"call_{drawn.hex()[:24]}", FunctionCall(called.name, arguments))
-    return Choice("", "tool_calls", tool_calls=(call,))
-
-
-def _words_of(choice: Choice) -> list[str]:
-    return choice.text.split() + [word for call in choice.tool_calls for word in call.function.arguments.split()]
-
-
-def _deltas(index: int, choice: Choice) -> Iterator[ChoiceDelta]:
-    """The choice as a stream brings it: word by word."""
-    for call_index, call in enumerate(choice.tool_calls):
-        yield from call_deltas(index, call_index, call, _pieces(call.function.arguments))
-    if choice.text or not choice.tool_calls:
-        yield from (ChoiceDelta(index, piece) for piece in _pieces(choice.text))
-
-
-def _pieces(text: str) -> list[str]:
-    first, *more = text.split(" ")
-    return [first, *(f" {word}" for word in more)]
-
-
-def _digest(text: str) -> bytes:
-    # Of all hashes the fastest on processors of today, which have instructions for it.
-    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        return max(min(best, len(prompt) - TOKEN_CHARS), 0)
 
 
 def _vector(text: str, size: int) -> list[float]:
@@ -308,24 +255,4 @@ def _word_vector(word: str) -> tuple[float, ...]:
 
 
 def _count(text: str) -> int:
-    return max(1, len(text) // _TOKEN_CHARS)
-
-
-def _json_choice(prompt: str, index: int, limit: int, constraint: Constraint) -> Choice:
-    """JSON drawn by a hash of the prompt, an object without fields where no schema was given."""
-    schema = constraint.value if constraint.kind == "json" else {"type": "object"}
-    text = json.dumps(instance(schema, itertools.cycle(_digest(f"{index}\0{prompt}"))))
-    room = limit * _TOKEN_CHARS
-    return Choice(text, "stop") if len(text) <= room else Choice(text[:room], "length")
-
-
-def _choice(prompt: str, index: int, limit: int, stop: str | list[str] | None) -> Choice:
-    """Words drawn by a hash of the prompt: the same prompt gets the same answer, one word a token."""
-    digest = _digest(f"{index}\0{prompt}")
-    words = [str(digest[0] % 11)] + [_WORDS[byte % len(_WORDS)] for byte in digest[1:8]]
-    text, reason = " ".join(words[:limit]), "stop" if limit >= len(words) else "length"
-    found = None
-    for end in [stop] if isinstance(stop, str) else stop or []:
-        if end and end in text:
-            text, reason, found = text[: text.index(end)], "stop", end
-    return Choice(text, reason, stop=found)
+    return max(1, len(text) // TOKEN_CHARS)

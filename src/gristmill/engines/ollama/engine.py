@@ -233,10 +233,8 @@ class OllamaEngine:
 
     async def _warm_prefix(self, running: _Running, asked: Asked) -> None:
         """Before a group's second long row: its common start, once on each slot at the same time."""
-        if running.warmup is None or not isinstance(asked.body, ChatBody):
+        if running.warmup is None or not isinstance(asked.body, ChatBody) or not asked.body.only_text:
             return
-        if asked.body.tools or any(each.images or each.tool_calls for each in asked.body.messages):
-            return  # what such a prompt begins with is not known from its texts
         async with self._warming:  # rows of the group that come meanwhile wait for it
             due = running.warmup.due(asked.body.messages, asked.num_predict)
             if due is None:

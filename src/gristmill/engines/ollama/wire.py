@@ -74,6 +74,11 @@ class ChatBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     #: The prompt as the model's template makes it, instead of an answer (undocumented; since 0.11).
     debug_render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
 
+    @property
+    def only_text(self) -> bool:
+        """Whether the beginning of its prompt is known from the texts of its messages."""
+        return not self.tools and not any(each.images or each.tool_calls for each in self.messages)
+
 
 class DebugInfo(msgspec.Struct, frozen=True):
     rendered_template: str = ""

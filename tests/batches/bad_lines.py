@@ -195,9 +195,7 @@ ROW_FAILS: dict[str, tuple[bytes, Refusal]] = {
     "five stops": (b'"stop":["a","b","c","d","e"]', (400, "invalid_value", "stop")),
     "an unknown parameter": (b'"temprature":1', (400, None, "temprature")),
     "a parameter the engine cannot honour": (b'"logprobs":true', (400, "unsupported_parameter", "logprobs")),
-    "tools the engine has not": (
-        b'"tools":[{"type":"function","function":{"name":"f"}}]', (400, "unsupported_parameter", "tools"),
-    ),
+    "a parameter the engine has not": (b'"top_k":3', (400, "unsupported_parameter", "top_k")),
     "top_logprobs without logprobs": (b'"top_logprobs":3', (400, None, "top_logprobs")),
     "a string as messages": (b'"messages":"hello"', (400, "invalid_type", "messages")),
     "an object as messages": (b'"messages":{"role":"user"}', (400, "invalid_type", "messages")),

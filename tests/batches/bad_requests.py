@@ -34,7 +34,7 @@ CREATE_REFUSED: dict[str, tuple[bytes, tuple[str | None, str | None]]] = {
     ),
     "an array as endpoint": (create_with(endpoint=[CHAT]), ("invalid_type", "endpoint")),
     "an endpoint there is not": (create_with(endpoint="/v1/invalid/endpoint"), ("invalid_value", "endpoint")),
-    "an endpoint that is not offered": (create_with(endpoint="/v1/embeddings"), ("invalid_value", "endpoint")),
+    "an endpoint that is not offered": (create_with(endpoint="/v1/videos"), ("invalid_value", "endpoint")),
     "a window that is none": (create_with(completion_window="soon"), ("invalid_value", "completion_window")),
     "a window of nothing": (create_with(completion_window="0h"), ("invalid_value", "completion_window")),
     "a window of ages": (create_with(completion_window="999999d"), ("invalid_value", "completion_window")),

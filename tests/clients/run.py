@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("call", nargs="*", help="only calls whose name has this in it; nothing is written then")
     chosen = parser.parse_args()
     receipt = results.load(chosen.docs / "clients.json")
+    receipt.clients = {name: found for name, found in receipt.clients.items() if name in [each.name for each in known]}
     receipt.runtimes = {"Python": sys.version.split()[0], "Node.js": _node_version()}
     fine = True
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whatever was started is ended, too

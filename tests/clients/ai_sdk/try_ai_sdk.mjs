@@ -91,7 +91,7 @@ for (const [name, provider] of Object.entries(providers)) {
           }),
         },
       });
-      check(choice === "auto" ? steps.length > 0 : asked.length > 0, { asked, steps });
+      check(asked.length > 0 && (choice === "required" || steps.at(-1).text), { asked, steps });
     });
   }
 

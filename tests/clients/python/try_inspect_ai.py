@@ -25,6 +25,9 @@ os.environ |= {"OPENAI_API_KEY": "unused", "ANTHROPIC_API_KEY": "unused", "GRIST
 QUESTIONS = ("What is the capital of France?", "Which city is the capital of France?")
 
 
+asked: list[str] = []
+
+
 @tool
 def weather() -> Any:
     async def execute(city: str) -> str:
@@ -33,6 +36,7 @@ def weather() -> Any:
         Args:
             city: Its name.
         """
+        asked.append(city)
         return "Sunny."
 
     return execute
@@ -94,12 +98,16 @@ def batch_responses(server: Server) -> None:
 
 @call("openai/MODEL, use_tools")
 def tools(server: Server) -> None:
+    asked.clear()
     evaluate(get_model(f"openai/{server.model}", base_url=server.url), use_tools(weather()))
+    check(asked, "no tool was called")
 
 
 @call("openai/MODEL, responses_api=true, use_tools")
 def responses_tools(server: Server) -> None:
+    asked.clear()
     evaluate(get_model(f"openai/{server.model}", base_url=server.url, responses_api=True), use_tools(weather()))
+    check(asked, "no tool was called")
 
 
 @call("anthropic/MODEL (Anthropic's dialect)", "embedded")

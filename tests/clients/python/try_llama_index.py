@@ -36,8 +36,12 @@ class Verdict(BaseModel):
     good: bool
 
 
+asked: list[str] = []
+
+
 def get_weather(city: str) -> str:
     """The weather in a city."""
+    asked.append(city)
     return "Sunny."
 
 
@@ -86,8 +90,10 @@ def tools(server: Server) -> None:
 
 @call("FunctionAgent with OpenAILike")
 async def agent(server: Server) -> None:
+    asked.clear()
     worker = FunctionAgent(tools=[get_weather], llm=like(server))
-    check(str(await worker.run("What is the weather in Paris?")))
+    answer = await worker.run("What is the weather in Paris?")
+    check(asked and str(answer), answer)
 
 
 @call("OpenAIResponses.complete (a model by an alias)", "embedded")

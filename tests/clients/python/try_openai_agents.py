@@ -96,7 +96,7 @@ for title, make in {"Responses": responses, "chat completions": chat}.items():
     async def handoff(server: Server, make: Any = make) -> None:
         other = Agent(name="other", model=make(server))
         done = await Runner.run(Agent(name="a", model=make(server), handoffs=[other]), QUESTION, max_turns=10)
-        check(done.final_output, done)
+        check(done.final_output and done.last_agent.name == "other", done)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,12 @@ class Verdict(BaseModel):
     grade: Literal["good", "bad"]
 
 
+asked: list[str] = []
+
+
 def get_weather(city: str) -> str:
     """The weather in a city."""
+    asked.append(city)
     return "Sunny."
 
 
@@ -85,8 +89,9 @@ for title, make in {
 
     @call(f"{title}: a tool")
     def tool(server: Server, make: Any = make) -> None:
+        asked.clear()
         answer = Agent(make(server), tools=[get_weather]).run_sync("What is the weather in Paris?")
-        check(answer.output, answer)
+        check(asked and answer.output, answer)
 
 
 @call("OpenAIChatModel: output_type=NativeOutput(a pydantic class)", "embedded")

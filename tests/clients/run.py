@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def main() -> int:
 
 def _server(name: str, stack: contextlib.ExitStack) -> Tap:
     engine, model = _SERVED[name]
-    data = CACHE / "servers" / name
-    shutil.rmtree(data, ignore_errors=True)
+    CACHE.mkdir(exist_ok=True)
+    data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-", dir=CACHE)))
     options = ["--engine", engine, "--model", model]
     for alias in _ALIASES:
         options += ["--alias", f"{alias}={model}"]

@@ -38,10 +38,10 @@ WEATHER: Any = {
 
 
 def start() -> tuple[subprocess.Popen[bytes], str]:
-    """The proxy, in front of both servers."""
+    """The proxy, in front of both servers. Batches are created where the first model is."""
     models = [
         {"model_name": name, "litellm_params": {"model": f"openai/{each.model}", "api_base": each.url, "api_key": "x"}}
-        for name, each in SERVERS.items()
+        for name, each in sorted(SERVERS.items())
     ]
     files = [{"custom_llm_provider": "openai", "api_base": SERVERS["embedded"].url, "api_key": "unused"}]
     # YAML is a superset of JSON.
@@ -114,6 +114,7 @@ def batch(server: Server) -> None:
     while made.status not in ("completed", "failed", "expired", "cancelled"):
         time.sleep(0.2)
         made = api.batches.retrieve(made.id, extra_query=provider)
+    check(made.status == "completed" and made.output_file_id, made)
     assert made.output_file_id is not None
     text = api.files.content(made.output_file_id, extra_query=provider).text
     check("Paris" in text, text)

@@ -27,6 +27,8 @@ from pydantic import BaseModel
 
 os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
 QUESTION = "What is the capital of France?"
+#: SmolLM2 135M would make the same call until it is cut off.
+FORCED = ModelSettings(tool_choice="required", parallel_tool_calls=False, temperature=0, max_tokens=200)
 SOME = ModelSettings(temperature=0, max_tokens=200)
 COLD = ModelSettings(temperature=0, max_tokens=60)
 
@@ -87,7 +89,7 @@ for title, make in {"Responses": responses, "chat completions": chat}.items():
             name="a",
             model=make(server),
             tools=[get_weather],
-            model_settings=ModelSettings(tool_choice="required", temperature=0, max_tokens=200),
+            model_settings=FORCED,
         )
         done = await Runner.run(agent, "What is the weather in Paris?", max_turns=4, run_config=RunConfig())
         check(asked and done.final_output, done)

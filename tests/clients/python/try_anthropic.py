@@ -74,7 +74,7 @@ def tools(server: Server) -> None:
         max_tokens=200,
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
-        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        tool_choice={"type": "any"},
         extra_body=COLD,
     )
     used = [each for each in answer.content if each.type == "tool_use"]

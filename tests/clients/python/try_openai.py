@@ -109,7 +109,6 @@ def required_tool(server: Server) -> None:
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
         tools=[WEATHER],
         tool_choice="required",
-        parallel_tool_calls=False,  # SmolLM2 135M would make the same call until it is cut off
         temperature=0,
         max_tokens=200,
     ) as stream:

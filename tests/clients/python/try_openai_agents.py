@@ -27,8 +27,7 @@ from pydantic import BaseModel
 
 os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
 QUESTION = "What is the capital of France?"
-#: SmolLM2 135M would make the same call until it is cut off.
-FORCED = ModelSettings(tool_choice="required", parallel_tool_calls=False, temperature=0, max_tokens=200)
+FORCED = ModelSettings(tool_choice="required", temperature=0, max_tokens=200)
 SOME = ModelSettings(temperature=0, max_tokens=200)
 COLD = ModelSettings(temperature=0, max_tokens=60)
 

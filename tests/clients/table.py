@@ -27,7 +27,9 @@ def page(receipt: Receipt) -> str:
     days = sorted({client.tried for client in clients})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     runtimes = ", ".join(f"{name} {version}" for name, version in receipt.runtimes.items())
-    lines = [_HEAD, f"Tried {when} with {runtimes}.\n", "| client | version | calls that work |", "|---|---|---|"]
+    served = ", ".join(sorted({client.gristmill for client in clients}))
+    lines = [_HEAD, f"Tried {when} with Gristmill {served}, {runtimes}.\n"]
+    lines += ["| client | version | calls that work |", "|---|---|---|"]
     for client in clients:
         passed = sum(call.outcome == "passed" for call in client.calls)
         anchor = re.sub(r"[^a-z0-9 -]", "", client.client.lower()).replace(" ", "-")

@@ -4,8 +4,8 @@
 """LiteLLM, proxy
 
 In its `config.yaml`: a model with `model: openai/MODEL`, `api_base: http://127.0.0.1:4080/v1`, `api_key: unused`; for
-files and batches the same under `files_settings`. Asked here by OpenAI's Python client. (The newest that installs: later
-ones require releases of `litellm-enterprise` and `litellm-proxy` that PyPI did not have.)
+files and batches the same under `files_settings`. Asked here by OpenAI's Python client. (The newest that installs:
+later ones require releases of `litellm-enterprise` and `litellm-proxy` that PyPI did not have.)
 """
 
 from __future__ import annotations

@@ -101,15 +101,27 @@ class Tap:
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def between(self, began: float, ended: float) -> list[Exchange]:
         """The requests that were sent in this time (seconds since 1970)."""
         return [each for each in self.exchanges if began <= each.began <= ended]
 
+    async def _hang_up(self) -> None:
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in connections:
+            each.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
     async def _pass_on(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection(*self._target)
+        try:
+            from_server, to_server = await asyncio.open_connection(*self._target)
+        except OSError:
+            to_client.close()  # so a client sees a server that is not there
+            return
         requests = _Requests(self.exchanges.append)
         answers = _Answers(requests)
         await asyncio.gather(_copy(from_client, to_server, requests.feed), _copy(from_server, to_client, answers.feed))

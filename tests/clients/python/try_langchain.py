@@ -3,7 +3,9 @@
 # ///
 """LangChain
 
-`ChatOpenAI(model=MODEL, base_url="http://127.0.0.1:4080/v1", api_key="unused")`, and so for `OpenAIEmbeddings`.
+`ChatOpenAI(model=MODEL, base_url="http://127.0.0.1:4080/v1", api_key="unused")`, and so for `OpenAIEmbeddings`; these
+send numbers of OpenAI's tokens instead of texts, which mean nothing to other models, unless
+`check_embedding_ctx_length=False`.
 """
 
 from __future__ import annotations

@@ -103,3 +103,10 @@ async def test_answers_are_not_reused_where_an_alias_stands_for_something_else()
         for aliases in ({}, {"a": "simulated"}, {"a": "simulated", "b": "simulated"})
     }
     assert len(found) == 3
+
+
+async def test_answers_are_not_reused_that_were_given_by_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = Dispatcher(SimulatedEngine(SimulatedOptions(), model="simulated"))
+    before = await dispatcher.fingerprint()
+    monkeypatch.setattr("gristmill.dispatch.dispatcher._ANSWER_RULES", 3)
+    assert await dispatcher.fingerprint() != before

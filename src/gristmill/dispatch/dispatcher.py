@@ -40,6 +40,10 @@ from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+#: To be raised when our own engines begin to answer the same request differently, and kept answers are not to be used
+#: again. 2: schemas are closed when decoding, tools are called, text completions end after 16 tokens.
+_ANSWER_RULES = 2
+
 
 class Dispatcher:
     """One engine's requests, from all batches and callers.
@@ -81,9 +85,9 @@ class Dispatcher:
         return {name: name for name in self.engine.models} | dict(self._aliases)
 
     async def fingerprint(self) -> str | None:
-        """As the engine's. What an alias stands for is part of it: the same request may be another model's tomorrow."""
+        """The engine's, and what else an answer depends on: an alias may stand for another model tomorrow."""
         found = await self.engine.fingerprint()
-        return f"{found} {sorted(self._aliases.items())}" if found is not None and self._aliases else found
+        return None if found is None else f"{found} rules={_ANSWER_RULES} {sorted(self._aliases.items())}"
 
     def resolved(self, request: R) -> R:
         """Asking for the model by its own name. Raises EngineError for a name that is nobody's."""

@@ -109,7 +109,7 @@ REFUSED_CREATES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no endpoint": ({"endpoint": openai.omit}, "endpoint", "missing_required_parameter"),
     "no window": ({"completion_window": openai.omit}, "completion_window", "missing_required_parameter"),
     "bad endpoint": ({"endpoint": "/v1/invalid"}, "endpoint", "invalid_value"),
-    "embeddings": ({"endpoint": "/v1/embeddings"}, "endpoint", "invalid_value"),
+    "moderations": ({"endpoint": "/v1/moderations"}, "endpoint", "invalid_value"),
     "bad window": ({"completion_window": "soon"}, "completion_window", "invalid_value"),
     "long window": ({"completion_window": "367d"}, "completion_window", "invalid_value"),
     "metadata array": ({"metadata": {"tags": ["a"]}}, "metadata.tags", "invalid_type"),

@@ -92,6 +92,12 @@ def test_wrong_flags_say_what_to_do(rows_file, flags, says):
     assert says in str(caught.value)
 
 
+def test_an_engine_that_does_not_start_leaves_no_receipt(rows_file):
+    with pytest.raises(UserError, match="No server answers"):
+        bench(rows_file, "--engine", "openai_compatible", "--url", "http://127.0.0.1:9")
+    assert list((rows_file.parent / "out").iterdir()) == []
+
+
 def test_one_row_is_too_few(rows_file):
     rows_file.write_text(rows_file.read_text().splitlines()[0])
     with pytest.raises(UserError, match="has one row"):

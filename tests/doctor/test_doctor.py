@@ -50,6 +50,12 @@ def test_a_row_that_is_longer_than_the_context_is_found_out(data: Path, tmp_path
     assert findings["context"]["verdict"] == "problem"
 
 
+def test_a_server_with_a_short_context_answers_a_probe_that_fits(data: Path) -> None:
+    with ServerProcess(data, "-O", "context_length=512").start() as server:
+        code, findings = run_doctor(server.base_url)
+    assert code == 0, findings
+
+
 def test_nobody_listening_is_a_problem_with_advice() -> None:
     code, findings = run_doctor("http://127.0.0.1:1/v1")
     assert code == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,7 +108,8 @@ class BenchFolder:
         self._path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "bench.json").touch()
+            with tempfile.TemporaryFile(dir=path):
+                pass
         except OSError as error:
             raise UserError(f"Nothing can be written to {path}: {error.strerror}.") from None
 

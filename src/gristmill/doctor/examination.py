@@ -34,6 +34,9 @@ from gristmill.wire.paths import CHAT
 _CONNECT_SECONDS = 5.0
 #: The first answer may have to wait for the model to be loaded.
 _ANSWER_SECONDS = 600.0
+#: How many sentences a probe has, and how many tokens of context there must be for each (it has a dozen or so).
+_SENTENCES, _SENTENCE_ROOM = 40, 24
+_SENTENCE = "The doctor looks whether a shared beginning is computed once. "
 _ROUND_TRIPS = 5
 _JSON = {"Content-Type": "application/json"}
 
@@ -86,10 +89,11 @@ def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | N
     if ready is not None and ready.get("status") != "ready":
         yield Finding("engine", "problem", f"Not ready: {ready.get('reason')}", "See the server's log.")
         return
-    if CHAT in endpoints:
-        yield from _examine_engine(client, models[0])
     length = listed[0].get("max_model_len")
-    yield judge_context(length if isinstance(length, int) else None, longest)
+    context = length if isinstance(length, int) else None
+    if CHAT in endpoints:
+        yield from _examine_engine(client, models[0], context)
+    yield judge_context(context, longest)
     if ready is not None and isinstance(ready.get("disk_free_bytes"), int):
         yield judge_disk(ready["disk_free_bytes"], input_file.stat().st_size if input_file else None)
 
@@ -108,9 +112,12 @@ def _endpoints(client: httpx.Client, model: dict[str, Any]) -> list[str]:
     return found
 
 
-def _examine_engine(client: httpx.Client, model: str) -> Iterator[Finding]:
+def _examine_engine(client: httpx.Client, model: str, context: int | None) -> Iterator[Finding]:
     # New at every visit, so that the first probe finds nothing in the cache.
-    shared = f"Visit {secrets.token_hex(8)}. " + "The doctor looks whether a shared beginning is computed once. " * 40
+    times = _SENTENCES if context is None else min(_SENTENCES, context // _SENTENCE_ROOM)
+    shared = (
+        f"Visit {secrets.token_hex(8)}. " + "The doctor looks whether a shared beginning is computed once. " * times
+    )
     try:
         first, second = (_probe_completion(client, model, shared + f"Probe {number}.") for number in (1, 2))
     except (httpx.HTTPError, ValueError, KeyError) as error:

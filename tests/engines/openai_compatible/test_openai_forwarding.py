@@ -66,8 +66,8 @@ def event(data: Any) -> bytes:
     return b"data: " + encoded(data) + b"\n\n"
 
 
-def chunk(reason: str | None = None, **delta: Any) -> bytes:
-    return event({"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], "vendor": 1.0})
+def chunk(reason: str | None = None, index: int = 0, **delta: Any) -> bytes:
+    return event({"id": "x", "choices": [{"index": index, "delta": delta, "finish_reason": reason}], "vendor": 1.0})
 
 
 STREAM = b"".join(
@@ -182,11 +182,12 @@ async def test_what_is_no_answer_is_an_error_of_its_kind(body, kind):
         (chunk(role="assistant") + event({"error": {"message": "CUDA error", "code": 500}}), 1, "CUDA error"),
         (chunk(role="assistant") + b"data: {]\n\n" + b"data: [DONE]\n\n", 1, "cannot be read"),
         (chunk(role="assistant") + chunk(content="a"), 2, "in the middle"),
+        (chunk(content="a") + chunk(index=1, content="b") + chunk("stop"), 3, "in the middle"),
         (chunk(role="assistant") + chunk("abort"), 1, "abort"),
         (event({"error": {"message": "no tools here", "code": 400}}), 0, "no tools here"),
         (ANSWER, 1, "in the middle"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 async def test_a_stream_that_fails_is_passed_on_as_far_as_it_was_good(body, passed, message):
     said: list[bytes] = []

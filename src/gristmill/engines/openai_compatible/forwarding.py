@@ -25,6 +25,7 @@ _LONGEST_END = 4
 
 
 class _ChoiceEnd(msgspec.Struct, frozen=True):
+    index: int = 0
     finish_reason: str | None = None
 
 
@@ -100,6 +101,8 @@ class ForwardedEvents:
     def __init__(self) -> None:
         self._usage: _ReportedUsage | None = None
         self._ended = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
 
     def read(self, event: bytes) -> None:
         """Raises EngineError for what is not to be passed on: an error, and what cannot be read."""
@@ -115,10 +118,14 @@ class ForwardedEvents:
         if isinstance(head.type, str) and head.type in _RESPONSE_ENDS:
             self._ended = True
             self._usage = _usage_of_response(head.response) or self._usage
-        self._ended |= any(choice.finish_reason is not None for choice in head.choices or ())
+        for choice in head.choices or ():
+            self._begun.add(choice.index)
+            if choice.finish_reason is not None:
+                self._finished.add(choice.index)
 
     def finish(self) -> ForwardedAnswer:
-        if not self._ended:
+        # Some servers send no [DONE].
+        if not self._ended and (not self._begun or self._begun > self._finished):
             raise interrupted("The server ended the answer in the middle.")
         return _forwarded(b"", self._usage)
 

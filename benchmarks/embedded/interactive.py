@@ -1,6 +1,6 @@
 """What an interactive request waits for on the embedded engine: alone, and beside a batch; and what the batch loses.
 
-    python benchmarks/embedded/interactive.py [--rows 640] [--beside-rows 3800] [--runs 1] [--requests 40] [--pause 8]
+    python benchmarks/embedded/interactive.py [--rows 300] [--beside-rows 600] [--runs 4] [--requests 12] [--pause 8]
 
 A server of its own on a free port. ``--runs`` times: ``--requests`` chat requests one after another (16 output tokens,
 a new question each), half a second between them, while nothing else runs; a batch of ``--rows`` rows behind one rubric
@@ -168,10 +168,10 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=640)
-    parser.add_argument("--beside-rows", type=int, default=3800)
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--beside-rows", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--pause", type=float, default=8.0)
     parser.add_argument("--receipt", default="embedded-interactive")
     options = parser.parse_args()

@@ -17,8 +17,8 @@ from gristmill.engines.protocol import (
     LabelRequest,
     LabelScorer,
     LabelScores,
-    PassesThrough,
     Request,
+    passes_through,
 )
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
@@ -49,7 +49,7 @@ async def ask_engine(
     """Raises EngineError, also for what the engine does not answer at all."""
     if endpoint_of(request) in engine.capabilities.endpoints:
         match request:
-            case ForwardRequest() if isinstance(engine, PassesThrough):
+            case ForwardRequest() if passes_through(engine):
                 return await engine.forward(request, listen, interactive=interactive)
             case LabelRequest() if isinstance(engine, LabelScorer):
                 return await engine.score(request, interactive=interactive)

@@ -30,10 +30,10 @@ from gristmill.engines.protocol import (
     LabelScores,
     OnDelta,
     OnEvent,
-    PassesThrough,
     Request,
     SelfMonitoring,
     TellsWhatItWaitsFor,
+    passes_through,
     prompt_parts,
 )
 from gristmill.telemetry.log import get_logger
@@ -136,7 +136,7 @@ class Dispatcher:
     @property
     def passes_through(self) -> bool:
         """Whether the engine takes requests as they came."""
-        return isinstance(self.engine, PassesThrough)
+        return passes_through(self.engine)
 
     def forwards(self, path: str) -> bool:
         """Whether it does so with requests of this endpoint."""

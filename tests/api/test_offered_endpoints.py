@@ -37,4 +37,5 @@ def test_a_run_that_the_engine_cannot_answer_ends_before_it_begins(tmp_path: Pat
     said = " ".join(done.stderr.split())
     assert done.returncode != 0 and "Traceback" not in said
     assert "The simulated engine cannot answer /v1/rerank" in said and "It answers: /v1/chat/completions" in said
+    assert "/v1/responses, /v1/messages" in said
     assert not (tmp_path / "out.jsonl").exists()

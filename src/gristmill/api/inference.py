@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
-import msgspec
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.answering import answered, backend, forwarded
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
-from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import EVENTS, Chunks, Piece, forward_stream, stream
-from gristmill.dispatch.dispatcher import Dispatcher
-from gristmill.engines.protocol import ChoiceDelta, ForwardRequest
+from gristmill.api.exchange import host, read_body
+from gristmill.api.streaming import EVENTS, stream
 from gristmill.inference import chat, completions, forwarding
-from gristmill.inference.answer import Answer, Backend, new_id, now, usage
-from gristmill.inference.endpoints import ENDPOINTS
-from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
-from gristmill.wire.completions import CompletionChoice, CompletionRequest, TextCompletion
+from gristmill.inference.chunks import chat_chunks, text_chunks
+from gristmill.inference.endpoints import ENDPOINTS, check_offered
+from gristmill.wire.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from gristmill.wire.completions import CompletionRequest, TextCompletion
 from gristmill.wire.embeddings import CreateEmbeddingRequest, CreateEmbeddingResponse
 from gristmill.wire.paths import EMBEDDINGS, MODERATIONS, RERANK, SCORE
 from gristmill.wire.score import ScoreRequest, ScoreResponse
@@ -38,11 +33,11 @@ async def create_chat_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
     if dispatcher.forwards(chat.PATH):
-        return await _forward(request, forwarding.chat_request(chat.PATH, body))
+        return await forwarded(request, forwarding.chat_request(chat.PATH, body))
     wanted = dispatcher.resolved(chat.parse(body))
     if wanted.stream:
-        return await unless_disconnected(request, stream(dispatcher, wanted, _chat_chunks(wanted)))
-    return await _answer(request, chat.answer(body, _backend(dispatcher)))
+        return await unless_disconnected(request, stream(dispatcher, wanted, chat_chunks(wanted)))
+    return await answered(request, chat.answer(body, backend(request)))
 
 
 @router.post(
@@ -56,12 +51,12 @@ async def create_completion(request: Request) -> Response:
     dispatcher = host(request).dispatcher
     body = await read_body(request)
     if dispatcher.forwards(completions.PATH):
-        return await _forward(request, forwarding.text_request(completions.PATH, body))
+        return await forwarded(request, forwarding.text_request(completions.PATH, body))
     wanted = completions.parse(body)
     if wanted[0].stream:
         first = dispatcher.resolved(wanted[0])
-        return await unless_disconnected(request, stream(dispatcher, first, _text_chunks(first)))
-    return await _answer(request, completions.answer(body, _backend(dispatcher)))
+        return await unless_disconnected(request, stream(dispatcher, first, text_chunks(first)))
+    return await answered(request, completions.answer(body, backend(request)))
 
 
 @router.post(
@@ -105,68 +100,6 @@ async def create_moderation(request: Request) -> Response:
 async def _endpoint(request: Request, path: str) -> Response:
     """The answer of an endpoint that has nothing to stream."""
     body = await read_body(request)
-    return await _answer(request, ENDPOINTS[path].answer(body, _backend(host(request).dispatcher)))
-
-
-async def _forward(request: Request, wanted: ForwardRequest) -> Response:
     dispatcher = host(request).dispatcher
-    if wanted.stream:
-        return await unless_disconnected(request, forward_stream(dispatcher, wanted))
-    return await _answer(request, forwarding.answer(wanted, dispatcher.ask_once))
-
-
-async def _answer(request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
-    return reply((await unless_disconnected(request, work)).body)
-
-
-def _backend(dispatcher: Dispatcher) -> Backend:
-    """Somebody is waiting for the answer: one attempt, and its error if it fails."""
-    return Backend(dispatcher.ask_once, dispatcher.forwards)
-
-
-def _chat_chunks(request: ChatCompletionRequest) -> Chunks:
-    blank = ChatCompletionChunk(id=new_id("chatcmpl-"), created=now(), model=request.model, choices=[])
-    legacy = chat.asks_for_functions(request)
-
-    def chunk(*choices: ChunkChoice) -> msgspec.Struct:
-        return msgspec.structs.replace(blank, choices=list(choices))
-
-    def chunks(piece: Piece | None) -> list[msgspec.Struct]:
-        if piece is None:
-            return [chunk(ChunkChoice(i, Delta(role="assistant", content=""))) for i in range(request.n or 1)]
-        if isinstance(piece, ChoiceDelta):
-            said = chat.delta(piece, legacy=legacy)
-            return [chunk(ChunkChoice(piece.index, said, logprobs=chat.delta_logprobs(piece)))]
-        reasons = [chat.finish_reason(choice, legacy=legacy) for choice in piece.choices]
-        ends = [chunk(ChunkChoice(i, Delta(), reason)) for i, reason in enumerate(reasons)]
-        if request.stream_options and request.stream_options.include_usage:
-            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)
-            ends.append(msgspec.structs.replace(blank, usage=totals))
-        return ends
-
-    return chunks
-
-
-def _text_chunks(request: CompletionRequest) -> Chunks:
-    blank = TextCompletion(id=new_id("cmpl-"), created=now(), model=request.model, choices=[], usage=None)
-    positions = [0] * (request.n or 1)
-
-    def chunk(*choices: CompletionChoice) -> msgspec.Struct:
-        return msgspec.structs.replace(blank, choices=list(choices))
-
-    def chunks(piece: Piece | None) -> list[msgspec.Struct]:
-        if piece is None:
-            return []
-        if isinstance(piece, ChoiceDelta):
-            found = None
-            if piece.logprobs is not None:
-                found = completions.logprobs_from(piece.logprobs, positions[piece.index])
-                positions[piece.index] += sum(map(len, found.tokens))
-            return [chunk(CompletionChoice(piece.index, piece.text, None, found))]
-        ends = [chunk(CompletionChoice(i, "", choice.finish_reason)) for i, choice in enumerate(piece.choices)]
-        if request.stream_options and request.stream_options.include_usage:
-            totals = usage(piece.prompt_tokens, piece.cached_tokens, piece.completion_tokens, piece.forced_tokens)
-            ends.append(msgspec.structs.replace(blank, usage=totals))
-        return ends
-
-    return chunks
+    check_offered(path, dispatcher.engine.name, dispatcher.endpoints)
+    return await answered(request, ENDPOINTS[path].answer(body, backend(request)))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from gristmill.api.answering import answered, backend
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
-from gristmill.api.exchange import host, read_body, reply
+from gristmill.api.exchange import host, read_body
 from gristmill.api.streaming import EVENTS, bridged_stream
-from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.inference import bridge, messages
-from gristmill.inference.answer import Backend
 from gristmill.inference.messages_answer import MessageTranslator
 from gristmill.inference.messages_request import NAMES, chat_body, parse
 from gristmill.wire.errors import ApiError, clip
@@ -63,7 +62,7 @@ async def create_message(request: Request) -> Response:
         translator = MessageTranslator(wanted.model)
         stream = bridged_stream(dispatcher, dispatcher.resolved(asked), translator, NAMES)
         return await unless_disconnected(request, stream)
-    return reply((await unless_disconnected(request, messages.answer_to(wanted, _backend(dispatcher)))).body)
+    return await answered(request, messages.answer_to(wanted, backend(request)))
 
 
 @router.post(
@@ -74,10 +73,4 @@ async def create_message(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """The engine reads the prompt, and is asked for one token: it takes as long as that does."""
     body = await read_body(request)
-    counted = await unless_disconnected(request, messages.count_tokens(body, _backend(host(request).dispatcher)))
-    return reply(counted.body)
-
-
-def _backend(dispatcher: Dispatcher) -> Backend:
-    """Somebody is waiting for the answer: one attempt, and its error if it fails."""
-    return Backend(dispatcher.ask_once, dispatcher.forwards)
+    return await answered(request, messages.count_tokens(body, backend(request)))

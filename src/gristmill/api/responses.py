@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from gristmill.api.answering import answered, backend, forwarded
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
 from gristmill.api.exchange import host, read_body, reply
-from gristmill.api.streaming import EVENTS, bridged_stream, forward_stream
+from gristmill.api.streaming import EVENTS, bridged_stream
 from gristmill.dispatch.fair_share import Flow
-from gristmill.engines.protocol import ForwardRequest
 from gristmill.inference import bridge, forwarding, responses
 from gristmill.inference.answer import Backend
 from gristmill.inference.background_responses import BackgroundResponses, asks_for_background
@@ -42,7 +42,7 @@ async def create_response(request: Request) -> Response:
         ask = dispatcher.asker(background.stop, lambda: _FLOW)
         return reply(background.start(body, Backend(ask, dispatcher.forwards)))
     if dispatcher.forwards(responses.PATH):
-        return await _forward(request, forwarding.response_request(responses.PATH, body))
+        return await forwarded(request, forwarding.response_request(responses.PATH, body))
     recent: RecentItems = request.app.state.recent_items
     wanted = responses.parse(body, recent)
     if wanted.stream:
@@ -51,8 +51,7 @@ async def create_response(request: Request) -> Response:
         wanted.model = asked.model
         translator = ResponseStream(wanted) if wanted.store is False else ResponseStream(wanted, recent.remember)
         return await unless_disconnected(request, bridged_stream(dispatcher, asked, translator, responses.NAMES))
-    backend = Backend(dispatcher.ask_once, dispatcher.forwards)
-    return reply((await unless_disconnected(request, responses.answer(body, backend, recent))).body)
+    return await answered(request, responses.answer(body, backend(request), recent))
 
 
 @router.get(
@@ -91,10 +90,3 @@ async def delete_response(request: Request, response_id: str) -> Response:
 def _background(request: Request) -> BackgroundResponses:
     found: BackgroundResponses = request.app.state.background_responses
     return found
-
-
-async def _forward(request: Request, wanted: ForwardRequest) -> Response:
-    dispatcher = host(request).dispatcher
-    if wanted.stream:
-        return await unless_disconnected(request, forward_stream(dispatcher, wanted))
-    return reply((await unless_disconnected(request, forwarding.answer(wanted, dispatcher.ask_once))).body)

@@ -16,6 +16,7 @@ from gristmill.engines.errors import EngineError, interrupted
 from gristmill.engines.protocol import ChoiceDelta, Completion, ForwardedAnswer, ForwardRequest, Request
 from gristmill.inference.bridge import Translator, in_words_of
 from gristmill.inference.chat_reading import StreamReader
+from gristmill.inference.chunks import Chunks, Piece
 from gristmill.inference.failures import api_error
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.chat import ChatCompletionRequest
@@ -25,11 +26,6 @@ log = get_logger(__name__)
 
 #: The media type; each event is a chunk, the last is ``[DONE]``.
 EVENTS = "text/event-stream"
-
-
-Piece = ChoiceDelta | Completion
-#: Turns what the engine said into the chunks of one endpoint; None comes first.
-Chunks = Callable[[Piece | None], list[msgspec.Struct]]
 
 
 async def stream(dispatcher: Dispatcher, request: Request, chunks: Chunks) -> Response:

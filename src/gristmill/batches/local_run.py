@@ -16,8 +16,8 @@ from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.waiting import LOOK_SECONDS, Tell, silently, while_told
-from gristmill.engines.errors import unsupported_endpoint
-from gristmill.inference.endpoints import offered
+from gristmill.engines.errors import EngineError
+from gristmill.inference.endpoints import check_offered
 from gristmill.storage.private import private_folder
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
@@ -142,10 +142,11 @@ class LocalRun:
 
 def _check_endpoint(host: BatchHost, endpoint: str) -> None:
     """Raises UserError where the engine does not answer what the input asks for."""
-    served = offered(host.dispatcher.endpoints)
-    if endpoint not in served:
-        error = unsupported_endpoint(endpoint, host.dispatcher.engine.name, served)
-        raise UserError(f"{error.message} Choose another engine or model, or another url for the lines of the input.")
+    try:
+        check_offered(endpoint, host.dispatcher.engine.name, host.dispatcher.endpoints)
+    except EngineError as error:
+        advice = "Choose another engine or model, or another url for the lines of the input."
+        raise UserError(f"{error.message} {advice}") from None
 
 
 async def _pause(stopped: asyncio.Event, seconds: float) -> None:

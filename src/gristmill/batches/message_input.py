@@ -86,7 +86,7 @@ def _decoded(element: bytes, place: str) -> tuple[str, bytes]:
         element.decode()
         request = _decoder.decode(element)
     except msgspec.ValidationError as error:
-        refusal = explain(str(error), _BatchedRequest.__struct_fields__)
+        refusal = explain(str(error), _BatchedRequest)
         name = refusal.body.param or ""
         message = refusal.body.message.replace(f"'{name}'", f"'{place}.{name}'") if name else refusal.body.message
         if name == "custom_id" and "regex" in message:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +17,8 @@ from gristmill.batches.reusable_answers import ReusableAnswers
 from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.errors import unsupported_endpoint
-from gristmill.inference.endpoints import offered
+from gristmill.engines.errors import EngineError
+from gristmill.inference.endpoints import check_offered
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.protocol import Storage
@@ -118,10 +117,11 @@ class Runner:
             pass
 
     async def _validate(self) -> None:
-        served = offered(self._dispatcher.endpoints)
-        if self.batch.endpoint not in served:
+        try:
+            check_offered(self.batch.endpoint, self._dispatcher.engine.name, self._dispatcher.endpoints)
+        except EngineError as error:
             # It was created for another engine.
-            await self._reject([_cannot_answer(self.batch.endpoint, self._dispatcher.engine.name, served)])
+            await self._reject([BatchError("invalid_request", error.message, param="endpoint")])
             return
         if self.batch.reuse_answers and await self._dispatcher.fingerprint() is None:
             await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
@@ -232,11 +232,6 @@ class Runner:
                 if batch is not None and batch.status == lifecycle.CANCELLING:
                     self.cancel()
             await asyncio.sleep(_WATCH_SECONDS)
-
-
-def _cannot_answer(endpoint: str, engine: str, served: Sequence[str]) -> BatchError:
-    error = unsupported_endpoint(endpoint, engine, served)
-    return BatchError("invalid_request", error.message, param="endpoint")
 
 
 def _cannot_reuse(engine: str) -> BatchError:

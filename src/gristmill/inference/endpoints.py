@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Set
 from typing import Any, NamedTuple
 
+from gristmill.engines.errors import unsupported_endpoint
 from gristmill.inference import chat, completions, embeddings, messages, responses, score
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.servers_own import passed_on
@@ -44,6 +45,13 @@ ENDPOINTS = {
 def offered(served: Set[str]) -> tuple[str, ...]:
     """What can be asked, in batches and directly, where the engine answers ``served``."""
     return tuple(path for path, each in ENDPOINTS.items() if path in served or each.through in served)
+
+
+def check_offered(path: str, engine: str, served: Set[str]) -> None:
+    """Raises EngineError where the engine answers ``served``, and not ``path`` by any of it."""
+    paths = offered(served)
+    if path not in paths:
+        raise unsupported_endpoint(path, engine, paths)
 
 
 #: Endpoints the OpenAI Batch API has and this server has not: they get an answer that says so.

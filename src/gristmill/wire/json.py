@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from gristmill.wire.errors import ApiError, clip, missing_parameter, wrong_type
 
@@ -55,6 +55,10 @@ def one_line(data: bytes) -> bytes:
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.+?)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>.+?)`")
 _WRONG_TYPE = re.compile(r"Expected `(?P<want>.+?)`, got `(?P<got>.+?)`")
+_BOUND = re.compile(r"Expected `(?P<type>int|float)` (?P<sign>>=|<=|>|<) (?P<bound>\S+)$")
+_LENGTH = re.compile(r"Expected `(?P<type>str|array|object)` of length (?P<sign>>=|<=) (?P<bound>\d+)$")
+_PATTERN = re.compile(r"Expected `str` matching regex '(?P<pattern>.+)'$")
+_CHOICE = re.compile(r"Invalid (?:enum )?value (?P<value>.+)$")
 _PATH = re.compile(r" - at `\$\.?(?P<path>.*?)`$")
 
 _JSON_TYPES = {
@@ -68,19 +72,19 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray | memoryvie
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise explain(str(error), getattr(decoder.type, "__struct_encode_fields__", ())) from None
+        raise explain(str(error), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"We could not parse the JSON body of your request: {error}.") from None
 
 
-def explain(message: str, fields: Sequence[str] = ()) -> ApiError:
-    """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path. ``fields`` are the names
-    that the body may hold: a misspelt one is told the nearest."""
+def explain(message: str, kind: Any = None) -> ApiError:
+    """Turn a validation message of msgspec into OpenAI's wording, with the parameter's path. ``kind`` is what the body
+    was decoded as: a misspelt name is told the nearest, a value that is not supported those that are."""
     path_match = _PATH.search(message)
     path = clip(path_match["path"]) if path_match else ""
     if found := _UNKNOWN_FIELD.search(message):
         name = _join(path, found["name"])
-        near = [] if path else difflib.get_close_matches(name, fields, 1)
+        near = [] if path else difflib.get_close_matches(name, getattr(kind, "__struct_encode_fields__", ()), 1)
         hint = f". Did you mean '{near[0]}'?" if near else ""
         return ApiError(400, f"Unrecognized request argument supplied: {name}{hint}", param=name)
     if found := _MISSING_FIELD.search(message):
@@ -91,7 +95,49 @@ def explain(message: str, fields: Sequence[str] = ()) -> ApiError:
             return ApiError(400, f"The body must be a JSON object, but got {_article(found['got'])} instead.")
         return wrong_type(path, _types(found["want"]), _article(found["got"]))
     reason = clip(_PATH.sub("", message))
+    if found := _CHOICE.match(reason):
+        supported = ", ".join(f"'{value}'" for value in _supported(kind, path))
+        reason = f"{found['value']} is not supported" + (f". Supported values are: {supported}" if supported else "")
+    else:
+        reason = _wanted(reason)
     return ApiError(400, f"Invalid value for '{path}': {reason}.", param=path or None, code="invalid_value")
+
+
+_SIGNS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_COUNTED = {"str": "characters", "array": "items", "object": "fields"}
+#: How a pattern's own end is written so that no line end may follow it.
+_END_OF_TEXT = r"(?![\\s\\S])"
+
+
+def _wanted(reason: str) -> str:
+    """What was expected, from what msgspec says of a value of the right type."""
+    if found := _BOUND.match(reason):
+        return f"expected {_article(found['type'])} of {_SIGNS[found['sign']]} {found['bound']}"
+    if found := _LENGTH.match(reason):
+        bound, things = found["bound"], _COUNTED[found["type"]]
+        return f"expected {_SIGNS[found['sign']]} {bound} {things if bound != '1' else things[:-1]}"
+    if found := _PATTERN.match(reason):
+        return f"expected a string that matches {found['pattern'].replace(_END_OF_TEXT, '$')}"
+    return reason
+
+
+def _supported(kind: Any, name: str) -> list[object]:
+    """The values of a field of the body itself, where they are few and known."""
+    if not isinstance(kind, type) or not issubclass(kind, msgspec.Struct):
+        return []
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    return _values(msgspec.inspect.type_info(fields[name])) if name in fields else []
+
+
+def _values(found: msgspec.inspect.Type) -> list[object]:
+    match found:
+        case msgspec.inspect.LiteralType(values):
+            return list(values)
+        case msgspec.inspect.EnumType(cls):
+            return [each.value for each in cls]
+        case msgspec.inspect.UnionType(types):
+            return [value for each in types for value in _values(each)]
+    return []
 
 
 def type_of(value: msgspec.Raw) -> str:

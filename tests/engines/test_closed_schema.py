@@ -70,6 +70,12 @@ def test_a_property_may_be_called_properties() -> None:
     assert found["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("index", ["9" * 5000, "2", "01", "-1", "\u00b2", "x"])
+def test_a_reference_to_nothing_closes_nothing(index: str) -> None:
+    schema = {"allOf": [{"$ref": f"#/allOf/{index}"}, {"type": "object"}]}
+    assert closed(schema) == schema
+
+
 def test_a_schema_that_refers_to_itself_is_walked_once() -> None:
     tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
     assert closed(tree) == shut(tree)

@@ -8,6 +8,7 @@ off. So they are left out when decoding, as llama.cpp does
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,8 @@ import msgspec
 _ALONE = ("items", "additionalProperties", "contains")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _ALTERNATIVES = ("anyOf", "oneOf")
+#: Of a list, in a JSON pointer (RFC 6901); no list has more. (Python refuses to read numbers of thousands of digits.)
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Place(NamedTuple):
@@ -96,7 +99,7 @@ def _target(root: Any, reference: str) -> Any:
     for part in filter(None, reference[1:].split("/")):
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, list):
-            node = node[int(name)] if name.isdecimal() and int(name) < len(node) else None
+            node = node[int(name)] if _INDEX.fullmatch(name) and int(name) < len(node) else None
         else:
             node = node.get(name) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else None

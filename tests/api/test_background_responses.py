@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from openai.types.responses import Response
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Choice, Completion
 from gristmill.inference.answer import Backend
-from gristmill.inference.background_responses import BackgroundResponses
+from gristmill.inference.background_responses import MAX_BYTES, BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
 from gristmill.wire.errors import ApiError
 from server_process import ServerProcess
@@ -107,7 +108,7 @@ class Engine:
 
 
 async def test_what_has_ended_is_forgotten_first_and_what_is_under_way_never() -> None:
-    engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=3000)
+    engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=3000, task_bytes=0)
     waiting = []
     with pytest.raises(ApiError) as busy:
         while True:
@@ -147,8 +148,23 @@ async def test_whatever_fails_ends_the_response_as_failed(error: Exception, code
     assert "defect" not in response.error.message
 
 
+async def test_a_flood_of_small_ones_is_refused_by_what_they_hold_not_by_their_bodies() -> None:
+    engine, kept = Engine(), BackgroundResponses(RecentItems())
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError) as busy:
+            while True:
+                kept.start(BODY, engine.backend)
+        await asyncio.sleep(0)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert busy.value.status == 503 and held < MAX_BYTES
+    await kept.close()
+
+
 async def test_one_can_be_deleted_that_is_larger_than_there_is_room_for() -> None:
-    engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=100)
+    engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=100, task_bytes=0)
     begun = kept.start(BODY, engine.backend)
     assert kept.delete(begun.id).deleted and kept._bytes == 0
 

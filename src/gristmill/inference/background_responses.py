@@ -26,6 +26,8 @@ log = get_logger(__name__)
 
 #: Of requests that are under way and responses that have ended, as JSON.
 MAX_BYTES = 128 * 1024 * 1024
+#: What a request that is under way holds besides its body, its tasks and the response as it begins, rounded up.
+TASK_BYTES = 16 * 1024
 
 
 class _Head(msgspec.Struct):
@@ -67,10 +69,11 @@ class _Kept:
 class BackgroundResponses:
     """``stop`` goes with what is asked of the engine; nobody requests it, as what is given up is cancelled."""
 
-    def __init__(self, recent: RecentItems, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, recent: RecentItems, max_bytes: int = MAX_BYTES, task_bytes: int = TASK_BYTES) -> None:
         self.stop = Stop()
         self._recent = recent
         self._max_bytes = max_bytes
+        self._task_bytes = task_bytes
         self._bytes = 0
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
@@ -83,9 +86,10 @@ class BackgroundResponses:
             del fields["store"]
         body = msgspec.json.encode(fields)
         request = self._checked(body, backend)
-        self._make_room(len(body))
+        size = len(body) + self._task_bytes
+        self._make_room(size)
         response = msgspec.structs.replace(begun(request), status="queued", background=True)
-        kept = self._kept[response.id] = _Kept(response, len(body))
+        kept = self._kept[response.id] = _Kept(response, size)
         self._bytes += kept.size
         kept.task = asyncio.create_task(self._work(kept, request, body, backend))
         return response

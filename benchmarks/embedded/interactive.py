@@ -1,6 +1,6 @@
 """What an interactive request waits for on the embedded engine: alone, and beside a batch; and what the batch loses.
 
-    python benchmarks/embedded/interactive.py [--rows 300] [--beside-rows 600] [--runs 4] [--requests 12] [--pause 8]
+    python benchmarks/embedded/interactive.py [--rows 600] [--beside-rows 600] [--runs 4] [--requests 12] [--pause 8]
 
 A server of its own on a free port. ``--runs`` times: ``--requests`` chat requests one after another (16 output tokens,
 a new question each), half a second between them, while nothing else runs; a batch of ``--rows`` rows behind one rubric
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import random
 import statistics
 import subprocess
@@ -111,16 +112,19 @@ class Batch:
             time.sleep(0.1)
 
     @property
+    def _middle(self) -> list[tuple[float, int]]:
+        """When rows ended, and how many had by then, between the first tenth and the last. Rows end in bursts: from
+        the end of one to the end of another, not to a moment before the next."""
+        changes = [now for before, now in itertools.pairwise(self._seen) if now[1] > before[1]]
+        return [each for each in changes if 0.1 * self._count <= each[1] <= 0.9 * self._count]
+
+    @property
     def seconds(self) -> float:
-        """Between its first tenth and its last."""
-        middle = [at for at, done in self._seen if 0.1 * self._count <= done <= 0.9 * self._count]
-        return middle[-1] - middle[0]
+        return self._middle[-1][0] - self._middle[0][0]
 
     @property
     def rows_per_second(self) -> float:
-        middle = [each for each in self._seen if 0.1 * self._count <= each[1] <= 0.9 * self._count]
-        (begin, before), (end, after) = middle[0], middle[-1]
-        return round((after - before) / (end - begin), 3)
+        return round((self._middle[-1][1] - self._middle[0][1]) / self.seconds, 3)
 
 
 def measure(
@@ -168,7 +172,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--beside-rows", type=int, default=600)
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--requests", type=int, default=12)

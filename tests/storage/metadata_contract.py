@@ -385,6 +385,22 @@ class MetadataContract:
 
         self.tell(tmp_path, story)
 
+    def test_pages_of_batches_that_have_ended_or_not(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number, status in enumerate(("completed", "in_progress", "failed", "validating", "cancelling")):
+                await store.batches.add(batch(f"batch_{number}", status=status))
+
+            async def page(ended: bool, after: str | None = None) -> tuple[str, bool]:
+                found = await store.batches.page(after=after, limit=2, ended=ended)
+                return "".join(record.id[-1] for record in found.records), found.has_more
+
+            assert await page(True) == ("20", False)
+            assert await page(False) == ("43", True)
+            assert await page(False, after="batch_3") == ("1", False)
+            assert await page(True, after="batch_1") == ("0", False)
+
+        self.tell(tmp_path, story)
+
     def test_a_batch_is_added_with_its_files_or_not_at_all(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             key = UsedKey.of("k", "POST", b"", 1)

@@ -25,6 +25,7 @@ from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
 from gristmill.inference.background_responses import BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
+from gristmill.web import app as web
 
 
 def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
@@ -40,7 +41,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
         each.router
         for each in (files, uploads, batches, inference, responses, messages, message_batches, models, health)
     ]
-    for router in (*app.state.resources, description.router):
+    for router in (*app.state.resources, description.router, web.router):
         app.include_router(router)
     # The last one added stands outermost.
     if rules.origins:

@@ -14,6 +14,7 @@ from gristmill.inference.endpoints import UNAVAILABLE_ENDPOINTS, offered
 from gristmill.inference.failures import api_error
 from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
+from gristmill.web.problem import problem, wants_page
 from gristmill.wire.errors import ApiError, clip, server_error
 from gristmill.wire.messages import MessageErrorResponse
 
@@ -30,12 +31,14 @@ def install(app: FastAPI) -> None:
 
 
 def answer(error: ApiError, scope: Scope) -> Response:
-    """In the words of the API that the path belongs to."""
+    """In the words of the API that the path belongs to; as a page for a browser that asks for one."""
     headers = {}
     if error.retry is not None:
         headers["x-should-retry"] = "true" if error.retry else "false"
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    if wants_page(scope):
+        return problem(error.status, error.body.message, headers)
     if not is_anthropic(scope):
         return reply(error.response(), error.status, headers)
     body = messages_errors.error_body(error.status, error.body.message, error.body.param)

@@ -92,9 +92,9 @@ class BatchService:
     async def get(self, batch_id: str) -> Batch:
         return self._present(await self.record(batch_id))
 
-    async def page(self, after: str | None, limit: int) -> ListPage[Batch]:
-        """Newest first. Raises UnknownCursor."""
-        page = await self._batches.page(after=after, limit=limit)
+    async def page(self, after: str | None, limit: int, ended: bool | None = None) -> ListPage[Batch]:
+        """Newest first; with ``ended`` only those that have, or have not. Raises UnknownCursor."""
+        page = await self._batches.page(after=after, limit=limit, ended=ended)
         data = [self._present(record) for record in page.records]
         first, last = (data[0].id, data[-1].id) if data else ("", "")
         return ListPage(data, first, last, page.has_more)

@@ -107,9 +107,16 @@ class Batches(Protocol):
         ...
 
     async def page(
-        self, *, after: str | None, limit: int, before: str | None = None, endpoint: str | None = None
+        self,
+        *,
+        after: str | None,
+        limit: int,
+        before: str | None = None,
+        endpoint: str | None = None,
+        ended: bool | None = None,
     ) -> RecordPage:
-        """Newest first, without their ``defaults``; those next to the cursor, of which there is at most one."""
+        """Newest first, without their ``defaults``; those next to the cursor, of which there is at most one. With
+        ``ended`` only those that have, or have not."""
         ...
 
     async def change(

@@ -16,6 +16,7 @@ Changes = dict[str, Any]
 
 #: A batch in one of these never changes again.
 TERMINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
+UNFINISHED_STATUSES = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 #: After so long, a key may be used for another request.

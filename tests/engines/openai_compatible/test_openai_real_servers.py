@@ -230,7 +230,7 @@ def test_a_message_over_its_chats_is_the_one_of_the_servers_own(server, front, w
     asked = {"model": server.model, "max_tokens": 16, "extra_body": {"temperature": 0}, **MESSAGES[what]}
     asked |= {"tools": tools} if what in ("tool", "results") else {}
     said = []
-    # What a slot has read before is rounded differently from what it reads anew: it has read this prompt before all four.
+    # What a slot has read before is rounded differently from what it reads anew: it has read this one before all four.
     anthropic.Anthropic(base_url=server.url, api_key=KEY, timeout=120).messages.create(**asked)
     for root in (server.url, front.base_url.removesuffix("/v1")):
         client = anthropic.Anthropic(base_url=root, api_key=KEY, timeout=120)

@@ -25,7 +25,16 @@ from sqlalchemy import (
     update,
 )
 
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, FileRecord, RecordPage, Stage, UsedKey
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    UNFINISHED_STATUSES,
+    BatchRecord,
+    Changes,
+    FileRecord,
+    RecordPage,
+    Stage,
+    UsedKey,
+)
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
@@ -110,11 +119,19 @@ class SqlBatches:
         return await self._one(_GET, {"batch_id": batch_id})
 
     async def page(
-        self, *, after: str | None, limit: int, before: str | None = None, endpoint: str | None = None
+        self,
+        *,
+        after: str | None,
+        limit: int,
+        before: str | None = None,
+        endpoint: str | None = None,
+        ended: bool | None = None,
     ) -> RecordPage:
         query = select(*_LISTED).where(~batches.c.deleted)
         if endpoint is not None:
             query = query.where(batches.c.endpoint == endpoint)
+        if ended is not None:
+            query = query.where(batches.c.status.in_(TERMINAL_STATUSES if ended else UNFINISHED_STATUSES))
         cursor, newest_first = (after, True) if before is None else (before, False)
         found, more = await self._database.read(
             lambda connection: select_page(

@@ -13,7 +13,18 @@ from sqlalchemy.exc import IntegrityError
 
 from gristmill.storage.errors import KeyUsed, LeaseLost, UnknownCursor
 from gristmill.storage.protocol import MetadataStore
-from gristmill.storage.records import BatchRecord, FileRecord, PartRecord, Result, Row, Stage, UploadRecord, UsedKey
+from gristmill.storage.records import (
+    BatchRecord,
+    DeliveryRecord,
+    FileRecord,
+    PartRecord,
+    Result,
+    Row,
+    Stage,
+    UploadRecord,
+    UsedKey,
+    WebhookRecord,
+)
 
 LEASE = 60.0
 Story = Callable[[MetadataStore], Awaitable[None]]
@@ -60,6 +71,15 @@ async def everything(store: MetadataStore, seq: int) -> list[object]:
         await store.batches.get("batch_1"), await store.rows.pending(seq, 0, 100), files.records,
         await store.rows.succeeded(seq, 0, 100), await store.rows.followers(seq, lines),
     ]  # fmt: skip
+
+
+async def deliveries(store: MetadataStore, **of: str) -> list[DeliveryRecord]:
+    return (await store.deliveries.page(after=None, limit=100, **of)).records
+
+
+async def ended_batch(store: MetadataStore, name: str, webhook: WebhookRecord | None, at: int = 9) -> None:
+    await store.batches.add(batch(name, webhook=webhook))
+    assert await store.batches.change(name, {"status": "completed", "completed_at": at}, expected="in_progress")
 
 
 async def counts(store: MetadataStore) -> tuple[int, int]:
@@ -556,5 +576,115 @@ class MetadataContract:
             assert [record.id for record in page.records] == ["newest", "with rows", "running", "recent"]
             again = await store.batches.add(batch("again"))
             assert again.seq > page.records[0].seq
+
+        self.tell(tmp_path, story)
+
+    def test_each_end_of_a_batch_is_to_be_told_once(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            webhook = WebhookRecord("https://a.example/hook", "whsec_x", "https://a.example:443")
+            assert "whsec" not in repr(batch(webhook=webhook)) + str(webhook)
+            for status in ("completed", "failed", "expired", "cancelled"):
+                await store.batches.add(batch(status, webhook=webhook if status != "failed" else None))
+                change = store.batches.change
+                ended = {"status": status, f"{status}_at": 9}
+                assert await change(status, {"total": 3}, expected="in_progress")
+                assert await change(status, {"status": "cancelling"}, expected="in_progress")
+                assert not await change(status, ended, expected="in_progress")
+                with pytest.raises(LeaseLost):
+                    await change(status, ended, expected="cancelling", owner="nobody")
+                await store.files.add(file(f"file-{status}"))
+                with pytest.raises(self.duplicate_error):
+                    await change(status, ended, expected="cancelling", files=[file(f"file-{status}")])
+                assert await deliveries(store, batch_id=status) == []
+                both = await asyncio.gather(*(change(status, ended, expected="cancelling") for _ in range(5)))
+                assert sum(both) == 1
+                told = await deliveries(store, batch_id=status)
+                assert [each.webhook for each in told] == ([None] if status == "failed" else [webhook, None])
+                (event_id,) = {each.event_id for each in told}
+                for each in told:
+                    target = each.webhook.target if each.webhook else ""
+                    expected = DeliveryRecord(
+                        each.seq, each.id, event_id, f"batch.{status}", status, 9, each.webhook, target
+                    )
+                    assert each == expected == await store.deliveries.get(each.id)
+            assert len({each.id for each in await deliveries(store)}) == 7
+            assert len({each.event_id for each in await deliveries(store)}) == 4
+            assert await store.deliveries.get("whd_none") is None
+            # What is forgotten of a batch is not what is still to be told of it.
+            assert await store.batches.delete("completed", [])
+            assert [each.webhook for each in await deliveries(store, batch_id="completed")] == [webhook, None]
+
+        self.tell(tmp_path, story)
+
+    def test_deliveries_are_due_by_the_clock_and_not_to_busy_targets(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name in ("a", "b", "c"):
+                await ended_batch(store, name, WebhookRecord(f"https://{name}/", "whsec_x", f"https://{name}:443"))
+            told = {each.target: each for each in await deliveries(store) if each.target}
+            own = {each.seq for each in await deliveries(store) if not each.target}
+
+            async def due(now: float, busy: list[str] | None = None, limit: int = 9) -> list[str]:
+                found = await store.deliveries.due(now, 3_600, limit, ["", *(busy or [])], own)
+                return [each.batch_id for each in found]
+
+            assert await due(10) == ["a", "b", "c"]
+            assert await store.deliveries.record(told["https://a:443"], {"attempts": 1, "due_at": 50_000.5})
+            # Whoever read it before knows nothing of it any more.
+            assert not await store.deliveries.record(told["https://a:443"], {"status": "dead"})
+            assert await due(50_000.4) == ["b", "c"]
+            assert await due(50_000.5) == ["b", "c", "a"] and await due(50_000.5, limit=2) == ["b", "c"]
+            assert await due(50_000.5, ["https://b:443"]) == ["c", "a"]
+            # The clock was set back: nothing is put off for longer than the longest pause.
+            assert await due(50_000.5 - 3_601) == ["b", "c", "a"]
+            seqs = {each.seq for each in await deliveries(store)}
+            assert await store.deliveries.due(10, 9, 9, [], seqs - {told["https://b:443"].seq}) == [
+                told["https://b:443"]
+            ]
+            for number, status in enumerate(("delivered", "dead")):
+                target = ("https://b:443", "https://c:443")[number]
+                assert await store.deliveries.record(told[target], {"status": status, "attempts": 1})
+                assert not await store.deliveries.record(told[target], {"status": "dead"})
+            assert await due(50_000.5) == ["a"]
+
+        self.tell(tmp_path, story)
+
+    def test_what_is_dead_or_delivered_can_be_sent_again_and_is_forgotten_at_last(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for number in range(3):
+                await ended_batch(store, f"batch_{number}", None, at=number + 1)
+            newest, middle, oldest = await deliveries(store)
+            changes = {"attempts": 3, "due_at": 7.0, "first_attempt_at": 5, "last_status": 500, "last_error": "No."}
+            assert await store.deliveries.record(newest, changes)
+            assert await store.deliveries.record(middle, changes | {"status": "dead"})
+            assert await store.deliveries.record(oldest, changes | {"status": "delivered"})
+            assert [each.id for each in await deliveries(store, status="dead")] == [middle.id]
+            page = await store.deliveries.page(after=newest.id, limit=1)
+            assert [each.id for each in page.records] == [middle.id] and page.has_more
+            with pytest.raises(UnknownCursor):
+                await store.deliveries.page(after="whd_none", limit=1)
+            assert await store.deliveries.send_again(middle.id)
+            assert not await store.deliveries.send_again("whd_none")
+            again = await store.deliveries.get(middle.id)
+            assert again is not None and (again.status, again.attempts, again.first_attempt_at) == ("pending", 0, None)
+            assert (again.event_id, again.last_error) == (middle.event_id, "No.")
+            assert [each.id for each in await store.deliveries.due(0, 9, 9, [], [])] == [middle.id]
+            assert await store.deliveries.delete_ended(100) == 1
+            assert await store.deliveries.delete_ended(100) == 0
+            assert [each.id for each in await deliveries(store)] == [newest.id, middle.id]
+
+        self.tell(tmp_path, story)
+
+    def test_what_is_pending_for_a_webhook_that_the_server_does_not_have_is_dropped(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            webhook = WebhookRecord("https://a/", "whsec_x", "https://a:443")
+            assert await store.deliveries.drop_unaddressed("none") == 0
+            for name in ("a", "b"):
+                await ended_batch(store, name, webhook)
+            tried = (await deliveries(store, batch_id="a"))[-1]
+            assert await store.deliveries.record(tried, {"attempts": 1, "due_at": 9.0})
+            assert await store.deliveries.drop_unaddressed("none") == 1
+            left = [(each.batch_id, each.target, each.status, each.last_error) for each in await deliveries(store)]
+            kept = ("https://a:443", "pending", None)
+            assert left == [("b", *kept), ("a", *kept), ("a", "", "dead", "none")]
 
         self.tell(tmp_path, story)

@@ -13,6 +13,8 @@ from gristmill.telemetry.log import get_logger
 log = get_logger(__name__)
 
 INTERVAL_SECONDS = 60.0
+#: Of webhooks, sent or dead; as long as result files are kept by default.
+KEEP_DELIVERIES_SECONDS = 30 * 86400
 
 
 async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int | None) -> None:
@@ -38,6 +40,8 @@ async def tidy(storage: Storage, now: int) -> None:
             await drop_parts(storage, upload_id)
     await storage.metadata.files.delete_expired(now)
     await storage.metadata.keys.delete_expired(now)
+    while await storage.metadata.deliveries.delete_ended(now - KEEP_DELIVERIES_SECONDS):
+        pass
     await erase_deleted(storage)
     blobs, size = await storage.new_blobs.free_unnamed()
     if blobs:

@@ -6,6 +6,7 @@
 4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who lost it stores nothing.
    Whatever takes an ``owner`` checks the lease in the step that stores, and raises LeaseLost.
 5. Everything after the last result is a pure function of what is stored: files may be written again, and are the same.
+6. The step that ends a batch stores that its end is to be told, once for each ending: ``Deliveries``.
 
 Every method happens whole or not at all. What frees space or changes a batch's status (delete, erase, end, change,
 release) works on a full disk, too. ``tests/storage/metadata_contract.py`` tests a backend.
@@ -13,13 +14,14 @@ release) works on a full disk, too. ``tests/storage/metadata_contract.py`` tests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from gristmill.storage.blob_store import BlobStore, NewBlobs
 from gristmill.storage.records import (
     BatchRecord,
     Changes,
+    DeliveryRecord,
     ErrorRow,
     FileRecord,
     Follower,
@@ -129,7 +131,8 @@ class Batches(Protocol):
         files: Sequence[FileRecord] = (),
     ) -> bool:
         """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False. Without an
-        ``owner`` for whoever may change a batch that another works on."""
+        ``owner`` for whoever may change a batch that another works on. Changes that end the batch add the deliveries of
+        its end."""
         ...
 
     async def delete(self, batch_id: str, files: Sequence[str]) -> bool:
@@ -229,6 +232,43 @@ class BlobWrites(Protocol):
         ...
 
 
+class Deliveries(Protocol):
+    """That batches have ended, to be told. ``Batches.change`` adds them: each end has one without a ``webhook``, for
+    the server's own, and one for the batch's, where it has one."""
+
+    async def get(self, delivery_id: str) -> DeliveryRecord | None: ...
+    async def page(
+        self, *, after: str | None, limit: int, status: str | None = None, batch_id: str | None = None
+    ) -> RecordPage:
+        """Newest first. Raises UnknownCursor."""
+        ...
+
+    async def due(
+        self, now: float, longest_pause: float, limit: int, busy: Collection[str], under_way: Collection[int]
+    ) -> list[DeliveryRecord]:
+        """The pending ones to try now, longest due first: none to a target in ``busy`` and none whose ``seq`` is in
+        ``under_way``. One that is due later than ``longest_pause`` seconds from now was put off before the clock was
+        set back, and is due."""
+        ...
+
+    async def record(self, delivery: DeliveryRecord, changes: Changes) -> bool:
+        """What came of an attempt; False where ``delivery`` has changed since it was read: nothing is stored then."""
+        ...
+
+    async def send_again(self, delivery_id: str) -> bool:
+        """Make it pending and due, as if it were new; False where there is none."""
+        ...
+
+    async def drop_unaddressed(self, reason: str) -> int:
+        """For a server without a webhook of its own: forget what is pending for one and was never tried, how many; what
+        was tried is dead, for ``reason``."""
+        ...
+
+    async def delete_ended(self, before: int) -> int:
+        """Forget some of what is not pending and was made before then, how many: call again for the rest."""
+        ...
+
+
 class MetadataStore(Protocol):
     @property
     def files(self) -> Files: ...
@@ -242,6 +282,8 @@ class MetadataStore(Protocol):
     def batches(self) -> Batches: ...
     @property
     def rows(self) -> Rows: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...

@@ -71,6 +71,19 @@ class PartRecord(msgspec.Struct, frozen=True):
     created_at: int
 
 
+class WebhookRecord(msgspec.Struct, frozen=True):
+    """Whom a batch's end is told: ``secret`` signs what is sent, ``target`` is the scheme, host and port of ``url``."""
+
+    url: str
+    secret: str
+    target: str
+
+    def __repr__(self) -> str:
+        return f"WebhookRecord({self.target})"
+
+    __str__ = __repr__
+
+
 class BatchRecord(msgspec.Struct, frozen=True):
     """``seq`` orders batches by creation and keys their rows. Token sums cover rows with a result."""
 
@@ -112,6 +125,35 @@ class BatchRecord(msgspec.Struct, frozen=True):
     reused_answers: int = 0
     #: None before the rows are planned.
     plan: BatchPlan | None = None
+    #: Of this batch alone, besides the server's.
+    webhook: WebhookRecord | None = None
+
+
+class DeliveryRecord(msgspec.Struct, frozen=True):
+    """That a batch has ended, to be told to one webhook. What tells of the same end has the same ``event_id``.
+
+    ``webhook`` None is the server's own, which is not stored. ``target`` groups deliveries by the server they go to, ""
+    for the server's own webhook. ``status`` is pending, delivered or dead; ``attempts`` and ``first_attempt_at`` count
+    from the end, or from when it was last asked to be sent again. All times are Unix seconds.
+    """
+
+    seq: int
+    id: str
+    event_id: str
+    type: str
+    batch_id: str
+    created_at: int
+    webhook: WebhookRecord | None
+    target: str
+    status: str = "pending"
+    attempts: int = 0
+    #: Not before then.
+    due_at: float = 0
+    first_attempt_at: int | None = None
+    last_attempt_at: int | None = None
+    #: What the last attempt was answered; None without an answer.
+    last_status: int | None = None
+    last_error: str | None = None
 
 
 class UsedKey(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ from gristmill.storage.records import (
     UsedKey,
 )
 from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
@@ -160,6 +161,8 @@ class SqlBatches:
                 return False
             for file in files:
                 insert_file(connection, file)
+            if values.get("status") in TERMINAL_STATUSES:
+                announce_end(connection, batch_id, values)
             return True
 
         return await self._database.write(work, even_if_full=True)
@@ -168,7 +171,7 @@ class SqlBatches:
         forget = (
             update(batches)
             .where(batches.c.id == batch_id, batches.c.status.in_(TERMINAL_STATUSES), ~batches.c.deleted)
-            .values(deleted=True, metadata=None, defaults=None, errors=None)
+            .values(deleted=True, metadata=None, defaults=None, errors=None, webhook=None)
         )
 
         def work(connection: Connection) -> bool:

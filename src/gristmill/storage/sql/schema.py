@@ -110,6 +110,7 @@ batches = Table(
     Column("defaults", JSON),
     Column("output_file_lifetime", BigInteger),
     Column("plan", JSON),
+    Column("webhook", JSON),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("reuse_answers", Boolean, nullable=False, server_default="0"),
     Column("reused_answers", BigInteger, nullable=False, server_default="0"),
@@ -151,6 +152,29 @@ results = Table(
     Column("succeeded", Boolean, nullable=False),
     Column("payload", LargeBinary, nullable=False),
 )
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("batch_id", Text, nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("webhook", JSON),
+    Column("target", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("first_attempt_at", BigInteger),
+    Column("last_attempt_at", BigInteger),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+)
+
+#: With the target: those of one that is busy are passed over without a look at the table.
+Index("webhook_deliveries_due", webhook_deliveries.c.status, webhook_deliveries.c.due_at, webhook_deliveries.c.target)
 
 Index("files_listed", files.c.deleted, files.c.purpose, files.c.seq)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
 from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
 from gristmill.storage.sql.rows import SqlRows
@@ -22,6 +23,7 @@ class SqlMetadataStore:
         self.uploads = SqlUploads(self._database)
         self.batches = SqlBatches(self._database)
         self.rows = SqlRows(self._database)
+        self.deliveries = SqlDeliveries(self._database)
 
     async def start(self) -> None:
         await self._database.migrate()

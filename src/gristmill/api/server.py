@@ -19,13 +19,17 @@ from gristmill.api.access import AccessRules
 from gristmill.api.app import create_app
 from gristmill.api.connection import KEEP_ALIVE_SECONDS, ClientConnection
 from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.service_manager import ServiceManager, service_manager
 from gristmill.user_error import UserError
 
 log = get_logger(__name__)
 
 #: File descriptors for the engine's connections, databases, blobs and logs.
 _OTHER_DESCRIPTORS = 1024
+#: What a stop takes at most besides the grace of what is in flight: clients that read, the engine, the database.
+_STOP_SECONDS = 60.0
 
 
 class ServerSettings(NamedTuple):
@@ -50,6 +54,22 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
 
 async def _serve(settings: ServerSettings, listener: socket.socket, ready: Callable[[str], None]) -> None:
     host = BatchHost(settings.host)
+    manager = service_manager()
+    telling = supervised("service manager", lambda: manager.beat(lambda: host.status_line))
+    try:
+        await _serve_host(host, settings, listener, manager, ready)
+    finally:
+        telling.cancel()
+        manager.close()
+
+
+async def _serve_host(
+    host: BatchHost,
+    settings: ServerSettings,
+    listener: socket.socket,
+    manager: ServiceManager,
+    ready: Callable[[str], None],
+) -> None:
     rules = AccessRules.of(settings.address, settings.allowed_hosts, settings.allowed_origins)
     await host.start()
     # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
@@ -69,8 +89,8 @@ async def _serve(settings: ServerSettings, listener: socket.socket, ready: Calla
             timeout_graceful_shutdown=5,
         )
         logging.getLogger("uvicorn.error").addFilter(_log_once)
-        server = _Server(config)
-        _stop_on_signals(server)
+        server = _Server(config, manager.ready)
+        _stop_on_signals(server, lambda: manager.stopping(settings.host.stop_grace + _STOP_SECONDS))
         address, port = listener.getsockname()[:2]
         ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/v1")
         await server.serve(sockets=[listener])
@@ -93,7 +113,16 @@ def _connection_class(max_connections: int) -> type[ClientConnection]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn would raise them again before the work in flight is stored."""
+    """Leaves signals to us: uvicorn would raise them again before the work in flight is stored. ``answers`` is called
+    once requests are answered."""
+
+    def __init__(self, config: uvicorn.Config, answers: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._answers = answers
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._answers()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
@@ -113,8 +142,9 @@ def _log_once(record: logging.LogRecord) -> bool:
     return record.getMessage() != "ASGI callable returned without completing response."
 
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
+def _stop_on_signals(server: uvicorn.Server, stopping: Callable[[], None]) -> None:
     def stop() -> None:
+        stopping()
         server.force_exit = server.should_exit
         server.should_exit = True
 

@@ -92,6 +92,13 @@ class BatchHost:
         """What ``start`` waits for, in words."""
         return start_waits_for(self._engine)
 
+    @property
+    def status_line(self) -> str:
+        """What it is doing, in one sentence."""
+        if not self._tasks:
+            return f"Waiting for {self.waiting_for}."
+        return self.supervisor.status_line
+
     async def stop(self) -> None:
         """Finish or hand back what is in flight, store it, and close everything."""
         await self.supervisor.stop(self.settings.stop_grace)

@@ -14,6 +14,7 @@ from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers
+from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop, Stopped, Why
@@ -98,6 +99,12 @@ class Runner:
         rates = self._progress.rates()
         waiting_for, in_flight = self._dispatcher.waiting_for, self._dispatcher.in_flight
         return BatchProgress(*rates, waiting_for=waiting_for, requests_in_flight=in_flight)
+
+    def at_work(self) -> BatchAtWork:
+        """For the line that says what the whole server is doing."""
+        batch = self.batch
+        done = self._execution.counts.rows if self._execution is not None else batch.completed + batch.failed
+        return BatchAtWork(batch.id, done, batch.total, self.progress())
 
     async def _take(self, step: Step) -> None:
         try:

@@ -16,6 +16,7 @@ import msgspec
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.places import PLACES, HeldPlace, waiting_reason, who_gives_way
 from gristmill.batches.runner import Runner, Workplace
+from gristmill.batches.status_line import status_line
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
@@ -107,6 +108,11 @@ class Supervisor:
             return progress if progress.waiting_for else msgspec.structs.replace(progress, waiting_for=reason)
         reason = reason or waiting_reason(batch, time.time(), self._held())
         return BatchProgress(waiting_for=reason) if reason else None
+
+    @property
+    def status_line(self) -> str:
+        """What all this is doing, in one sentence."""
+        return status_line([each.runner.at_work() for each in self._active.values()], self._dispatcher.down_reason)
 
     async def stop(self, grace: float) -> None:
         """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""

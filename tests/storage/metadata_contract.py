@@ -25,6 +25,7 @@ from gristmill.storage.records import (
     UsedKey,
     WebhookRecord,
 )
+from gristmill.wire.batch import BatchPlan
 
 LEASE = 60.0
 Story = Callable[[MetadataStore], Awaitable[None]]
@@ -271,6 +272,26 @@ class MetadataContract:
                 await store.batches.add(batch(name))
             claimed = await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
             assert claimed is not None and claimed.id == "batch_z"
+
+        self.tell(tmp_path, story)
+
+    def test_unfinished_batches_are_counted_and_listed_held_ones_first_then_those_next_in_line(
+        self, tmp_path: Path
+    ) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name, fields in {
+                "batch_held": {}, "batch_low": {"priority": -1}, "batch_new": {"status": "validating"},
+                "batch_old": {"status": "completed"}, "batch_high": {"priority": 5, "plan": BatchPlan(2)},
+            }.items():  # fmt: skip
+                await store.batches.add(batch(name, **fields))
+                if name == "batch_held":
+                    assert await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
+            listed, by_status = await store.batches.unfinished(10)
+            assert [each.id for each in listed] == ["batch_held", "batch_high", "batch_new", "batch_low"]
+            assert by_status == {"in_progress": 3, "validating": 1} and listed[1].plan == BatchPlan(2)
+            listed, by_status = await store.batches.unfinished(2)
+            assert [each.id for each in listed] == ["batch_held", "batch_high"]
+            assert by_status == {"in_progress": 3, "validating": 1}
 
         self.tell(tmp_path, story)
 

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gristmill.api.errors import answer, is_anthropic
+from gristmill.api.request_count import count_request
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, server_error
 
@@ -34,14 +35,14 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        status: int | None = None
         request_id = scope["request_id"] = f"req_{uuid.uuid4().hex}"
         header = "request-id" if is_anthropic(scope) else "x-request-id"
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message)[header] = request_id
             await send(message)
 
@@ -61,8 +62,9 @@ class Boundary:
             refusal = server_error(500, message)
         finally:
             held.release()
-        if refusal is not None and not started:
+        if refusal is not None and status is None:
             await answer(refusal, scope)(scope, receive, send_with_id)
+        count_request(scope, status)
 
 
 class PacedBody:

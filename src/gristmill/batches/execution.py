@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gristmill.batches import output_lines
+from gristmill.batches.planned_reuse import planned_reuse
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.reusable_answers import ReusableAnswers
 from gristmill.batches.row_feed import Input, RowFeed
@@ -51,7 +52,7 @@ class Execution:
         self.flow = Flow(batch.id, weight(batch.priority, None, 0))
         self._reusable_answers = reusable_answers
         self._feed = RowFeed(storage, batch, reusable_answers)
-        self._log = ResultLog(storage.metadata.rows, batch.seq, owner)
+        self._log = ResultLog(storage.metadata.rows, batch.seq, owner, planned_reuse(batch))
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed
@@ -76,6 +77,11 @@ class Execution:
             await storing
             if self._reusable_answers is not None:
                 await self._reusable_answers.flush()
+
+    @property
+    def last_result_at(self) -> float:
+        """When a result was last stored, or the rows began to be run, in Unix time."""
+        return self._log.stored_at
 
     def weigh(self, eta: float | None) -> None:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""

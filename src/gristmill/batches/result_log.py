@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from gristmill.storage.protocol import Rows
 from gristmill.storage.records import Result
-from gristmill.telemetry.metrics import ROWS, TOKENS
+from gristmill.telemetry.metrics import COMMIT_SECONDS, REPREFILLED_ROWS, ROWS, TOKENS
 
 _GROUP_ROWS = 512
 _GROUP_BYTES = 4 * 1024 * 1024
 #: A result waits at most this long (seconds) before it is stored, so counts are never far behind.
 _GROUP_DELAY = 0.1
+#: A plan that expects less of the cache than this share of the prompt tokens is too uncertain to hold rows against.
+_LEAST_PLANNED_REUSE = 0.2
 
 
 class ResultLog:
-    """``add`` takes results, ``run`` stores them until ``finish``; adding waits while storage is behind."""
+    """``add`` takes results, ``run`` stores them until ``finish``; adding waits while storage is behind.
 
-    def __init__(self, rows: Rows, batch_seq: int, owner: str) -> None:
+    ``planned_reuse`` is the share of the prompt tokens that the batch's plan expects from the engine's cache.
+    """
+
+    def __init__(self, rows: Rows, batch_seq: int, owner: str, planned_reuse: float | None = None) -> None:
         self._rows = rows
         self._batch_seq = batch_seq
         self._owner = owner
+        self._planned_reuse = planned_reuse or 0.0
+        #: When results were last stored, or this began: Unix time.
+        self.stored_at = time.time()
         self._buffer: list[Result] = []
         self._bytes = 0
         self._full = asyncio.Event()
@@ -58,14 +67,22 @@ class ResultLog:
             group, self._buffer, self._bytes = self._buffer, [], 0
             self._room.set()
             if group:
+                began = time.perf_counter()
                 await self._rows.commit(self._batch_seq, self._owner, group)
-                _measure(group)
+                COMMIT_SECONDS.observe(time.perf_counter() - began)
+                self.stored_at = time.time()
+                _measure(group, self._planned_reuse)
 
 
-def _measure(stored: Sequence[Result]) -> None:
+def _measure(stored: Sequence[Result], planned_reuse: float) -> None:
     succeeded = sum(result.succeeded for result in stored)
     ROWS["succeeded"].inc(succeeded)
     ROWS["failed"].inc(len(stored) - succeeded)
     TOKENS["prompt"].inc(sum(result.prompt_tokens for result in stored))
-    TOKENS["cached"].inc(sum(result.cached_tokens or 0 for result in stored))
+    told = [(result.cached_tokens, result.prompt_tokens) for result in stored if result.cached_tokens is not None]
+    cached = sum(tokens for tokens, _ in told)
+    TOKENS["cached"].inc(cached)
+    TOKENS["computed"].inc(sum(tokens for _, tokens in told) - cached)
     TOKENS["completion"].inc(sum(result.completion_tokens for result in stored))
+    if planned_reuse >= _LEAST_PLANNED_REUSE:
+        REPREFILLED_ROWS.inc(sum(cached < planned_reuse / 2 * prompt for cached, prompt in told))

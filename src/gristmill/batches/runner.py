@@ -106,6 +106,11 @@ class Runner:
         done = self._execution.counts.rows if self._execution is not None else batch.completed + batch.failed
         return BatchAtWork(batch.id, done, batch.total, self.progress())
 
+    @property
+    def last_result_at(self) -> float | None:
+        """When a result was last stored, in Unix time; None where no rows are being run."""
+        return None if self._execution is None else self._execution.last_result_at
+
     async def _take(self, step: Step) -> None:
         try:
             match step:

@@ -25,7 +25,7 @@ from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
-from gristmill.telemetry.metrics import ACTIVE_BATCHES
+from gristmill.telemetry.metrics import ACTIVE_BATCHES, LEASE_TAKEOVERS
 from gristmill.wire.batch import BatchProgress
 
 log = get_logger(__name__)
@@ -46,6 +46,13 @@ class _Active(NamedTuple):
 
     runner: Runner
     since: float
+
+
+class Measured(NamedTuple):
+    """Of a batch that is being worked on here; ``last_result_at`` is Unix time, None where no rows are being run."""
+
+    progress: BatchProgress
+    last_result_at: float | None
 
 
 class Supervisor:
@@ -114,6 +121,11 @@ class Supervisor:
         """What all this is doing, in one sentence."""
         return status_line([each.runner.at_work() for each in self._active.values()], self._dispatcher.down_reason)
 
+    def measured(self, batch_id: str) -> Measured | None:
+        """None for a batch that nobody works on here."""
+        active = self._active.get(batch_id)
+        return None if active is None else Measured(active.runner.progress(), active.runner.last_result_at)
+
     async def stop(self, grace: float) -> None:
         """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""
         self._stopping.set()
@@ -177,6 +189,7 @@ class Supervisor:
         try:
             await runner.run()
         except* LeaseLost:
+            LEASE_TAKEOVERS.inc()
             log.warning("another runner took the batch over", batch=batch_id)
         except* StorageError as group:
             reason = str(group.exceptions[0])

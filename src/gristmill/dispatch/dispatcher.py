@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast, overload
 
@@ -37,6 +38,7 @@ from gristmill.engines.protocol import (
     prompt_parts,
 )
 from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import REQUEST_SECONDS
 
 log = get_logger(__name__)
 
@@ -192,10 +194,12 @@ class Dispatcher:
     async def _attempt(self, ask: Callable[[], Awaitable[AnyAnswer]]) -> AnyAnswer:
         """Ask the engine from a place in the window."""
         answers_before = self._answers
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask()
         except EngineError as error:
+            REQUEST_SECONDS[error.kind].observe(time.perf_counter() - began)
             if error.kind is ErrorKind.UNAVAILABLE:
                 self.outage.report_failure(error.message)
             elif error.kind in (ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
@@ -204,6 +208,7 @@ class Dispatcher:
                 self._leaders.forget()
             raise
         except TimeoutError:
+            REQUEST_SECONDS[ErrorKind.TIMEOUT].observe(time.perf_counter() - began)
             if (reason := self._engine_waits_for) is not None:
                 self.outage.report_failure(f"waiting for {reason}")
                 message = f"The {self.engine.name} engine did not begin with the request: it waits for {reason}."
@@ -216,10 +221,12 @@ class Dispatcher:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
+            REQUEST_SECONDS[ErrorKind.INTERRUPTED].observe(time.perf_counter() - began)
             # A defect of an engine must cost one row, not the batch; nor may a log that cannot be written.
             with contextlib.suppress(Exception):
                 log.error("engine failed unexpectedly", engine=self.engine.name, exc_info=error)
             raise interrupted(f"The {self.engine.name} engine failed: {error!r}.") from error
+        REQUEST_SECONDS["answered"].observe(time.perf_counter() - began)
         self._answers += 1
         self.outage.report_success()
         self._tune(pushed_back=False, tokens=_cost(answer))

@@ -31,6 +31,7 @@ from gristmill.storage.records import (
     Result,
     Row,
     Stage,
+    UnfinishedBatch,
     UploadRecord,
     UsedKey,
 )
@@ -119,6 +120,11 @@ class Batches(Protocol):
     ) -> RecordPage:
         """Newest first, without their ``defaults``; those next to the cursor, of which there is at most one. With
         ``ended`` only those that have, or have not."""
+        ...
+
+    async def unfinished(self, limit: int) -> tuple[list[UnfinishedBatch], dict[str, int]]:
+        """The batches that have not ended: at most ``limit`` of them, first those that
+        somebody holds, then in the order they are next in line; and how many there are of each status."""
         ...
 
     async def change(

@@ -156,6 +156,18 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     last_error: str | None = None
 
 
+class UnfinishedBatch(NamedTuple):
+    """What a batch that has not ended is watched by, of its ``BatchRecord``."""
+
+    id: str
+    in_progress_at: int | None
+    expires_at: int
+    total: int
+    completed: int
+    failed: int
+    plan: BatchPlan | None
+
+
 class UsedKey(msgspec.Struct, frozen=True):
     """An idempotency key of a request that creates something: ``request`` is a SHA-256 of what was asked, ``answer``
     the JSON that was answered, ``used_at`` Unix seconds."""

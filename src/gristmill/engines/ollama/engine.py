@@ -44,6 +44,7 @@ from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import Capabilities, Completion, EmbeddingRequest, Embeddings, OnDelta, Request
 from gristmill.http_values import shown
 from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import MODEL_RELOADS
 from gristmill.user_error import UserError
 
 __all__ = ["OllamaEngine", "OllamaOptions"]
@@ -247,6 +248,7 @@ class OllamaEngine:
             await asyncio.gather(*tries, return_exceptions=True)
 
     async def _reloaded(self, running: _Running, load_seconds: float) -> None:
+        MODEL_RELOADS.inc()
         if running.warmup is not None:
             running.warmup.forget()
         await _look(running)

@@ -33,6 +33,7 @@ from gristmill.storage.records import (
     FileRecord,
     RecordPage,
     Stage,
+    UnfinishedBatch,
     UsedKey,
 )
 from gristmill.storage.sql.database import Database
@@ -41,6 +42,7 @@ from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, rows
+from gristmill.wire.batch import BatchPlan
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
 LONGEST_LEASE = 120.0
@@ -56,6 +58,10 @@ _PRUNED_AT_ONCE = 1_000
 
 def _record(row: Row[Any]) -> BatchRecord:
     return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
+
+
+def _plan(stored: dict[str, Any] | None) -> BatchPlan | None:
+    return None if stored is None else msgspec.convert(stored, BatchPlan)
 
 
 def _at_stage(stage: Stage) -> ColumnElement[bool]:
@@ -91,6 +97,14 @@ _RELEASE = (
     .where(batches.c.id == bindparam("batch_id"), batches.c.lease_owner == bindparam("owner"))
     .values(lease_owner=None, lease_until=bindparam("not_before"))
 )
+_UNFINISHED = batches.c.status.in_(UNFINISHED_STATUSES)
+_NEXT_UNFINISHED = (
+    select(*(batches.c[name] for name in UnfinishedBatch._fields))
+    .where(_UNFINISHED)
+    .order_by(batches.c.lease_owner.is_(None), batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
+    .limit(bindparam("limit"))
+)
+_BY_STATUS = select(batches.c.status, func.count()).where(_UNFINISHED).group_by(batches.c.status)
 _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
@@ -141,6 +155,14 @@ class SqlBatches:
         )
         records = [_record(row) for row in found]
         return RecordPage(records if newest_first else records[::-1], more)
+
+    async def unfinished(self, limit: int) -> tuple[list[UnfinishedBatch], dict[str, int]]:
+        def work(connection: Connection) -> tuple[list[UnfinishedBatch], dict[str, int]]:
+            found = connection.execute(_NEXT_UNFINISHED, {"limit": limit})
+            listed = [UnfinishedBatch._make((*row[:-1], _plan(row[-1]))) for row in found]
+            return listed, dict(map(tuple, connection.execute(_BY_STATUS)))
+
+        return await self._database.read(work)
 
     async def change(
         self,

@@ -19,7 +19,11 @@ from gristmill.storage.records import (
     FileRecord,
     PartRecord,
     Result,
+    ResultPlace,
     Row,
+    RowFilter,
+    RowOutcome,
+    SeenRow,
     Stage,
     UploadRecord,
     UsedKey,
@@ -346,6 +350,66 @@ class MetadataContract:
             assert await walk(store.rows.not_succeeded, seq) == sorted(by_kind["f"] + by_kind["p"])
 
         self.tell(tmp_path_factory.mktemp("db"), story)
+
+    @settings(max_examples=25, suppress_health_check=_CHECKS, deadline=None)
+    @given(
+        st.lists(st.tuples(ids, st.sampled_from("spf")), max_size=30), ids | st.none(), st.booleans(),
+        st.sampled_from([None, "succeeded", "failed", "waiting"]), st.integers(0, 10), st.integers(0, 40),
+        st.integers(1, 9),
+    )  # fmt: skip
+    def test_rows_are_seen_by_name_and_outcome(
+        self, tmp_path_factory: pytest.TempPathFactory, given_rows: list[tuple[str, str]], name: str | None,
+        prefix: bool, outcome: RowOutcome | None, after: int, upto: int, limit: int,
+    ) -> None:  # fmt: skip
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 0)).seq
+            await store.rows.add(seq, "me", [Row(n, each, 0, 9) for n, (each, _) in enumerate(given_rows, start=1)])
+            kinds = {n: kind for n, (_, kind) in enumerate(given_rows, start=1)}
+            results = [Result(n, kind == "s", b"%d" % n) for n, kind in kinds.items() if kind != "p"]
+            if results:
+                await store.rows.commit(seq, "me", results)
+            wanted_kind = {None: "spf", "succeeded": "s", "failed": "f", "waiting": "p"}[outcome]
+            expected = [
+                SeenRow(
+                    Row(n, each, 0, 9),
+                    None if kinds[n] == "p" else kinds[n] == "s",
+                    None if kinds[n] == "p" else b"%d" % n,
+                )
+                for n, (each, _) in enumerate(given_rows, start=1)
+                if after < n <= upto
+                and kinds[n] in wanted_kind
+                and (name is None or each == name or (prefix and each.startswith(name)))
+            ]
+            found = await store.rows.seen(seq, RowFilter(name, prefix, outcome), after, upto, limit)
+            assert found == expected[:limit]
+            assert await store.rows.last_line(seq) == len(given_rows)
+
+        self.tell(tmp_path_factory.mktemp("db"), story)
+
+    def test_places_in_result_files_outlive_the_rows_and_go_with_the_batch(self, tmp_path: Path) -> None:
+        one, other = ResultPlace(False, 2, 0, 200), ResultPlace(True, 7, 900, 700)
+
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            assert await store.rows.offsets(seq, [2, 7, 99]) == {2: 200, 7: 700}
+            with pytest.raises(LeaseLost):
+                await store.rows.place(seq, "you", [one])
+            await store.rows.place(seq, "me", [ResultPlace(True, 1, 0, 100)])
+            await store.rows.place(seq, "me", [one, other])
+            await store.batches.change("batch_1", {"status": "completed", "completed_at": 5}, expected="in_progress")
+            await store.rows.clear_ended(seq)
+            assert await store.rows.places(seq) == [other, one]
+            second = (await owned_batch(store, name="batch_2")).seq
+            await store.rows.place(second, "me", [one])
+            assert await store.batches.delete("batch_1", [])
+            assert await store.rows.places(seq) == []
+            await store.batches.change("batch_2", {"status": "completed", "completed_at": 5}, expected="in_progress")
+            await store.rows.clear_ended(second)
+            await store.batches.add(batch("batch_3"))
+            assert await store.batches.prune(6) == 2
+            assert await store.rows.places(second) == []
+
+        self.tell(tmp_path, story)
 
     @pytest.mark.parametrize("again", [True, False])
     def test_clear_drops_the_rows_of_one_batch_only_however_many(self, tmp_path: Path, again: bool) -> None:

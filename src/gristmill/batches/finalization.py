@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gristmill.batches import lifecycle, output_lines
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, file_blob
 from gristmill.wire.batch import BatchError, LineError
 
 _PAGE_ROWS = 2_000
@@ -35,8 +35,10 @@ async def finalize(
         _new_file(storage, batch, owner, "output", now) as write_output,
         _new_file(storage, batch, owner, "error", now) as write_error,
     ):
-        output = await write_output(_output_lines(storage, batch))
-        error = await write_error(_error_lines(storage, batch, unrun))
+        places: list[ResultPlace] = []
+        output = await write_output(_placed(storage, batch, True, _output_pages(storage, batch), places))
+        error = await write_error(_placed(storage, batch, False, _error_pages(storage, batch, unrun), places))
+        await storage.metadata.rows.place(batch.seq, owner, places)
         files = [file for file in (output, error) if file is not None]
         changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
         if errors:
@@ -69,17 +71,32 @@ async def _new_file(
         yield write
 
 
-async def _output_lines(storage: Storage, batch: BatchRecord) -> AsyncIterator[bytes]:
+#: The first line of a page, and the page.
+_Pages = AsyncIterator[tuple[int, bytes]]
+
+
+async def _placed(
+    storage: Storage, batch: BatchRecord, succeeded: bool, pages: _Pages, places: list[ResultPlace]
+) -> AsyncIterator[bytes]:
+    """The pages, with a place for each: by these, rows are found in the files once the database has forgotten them."""
+    offset = 0
+    async for line, page in pages:
+        input_offsets = await storage.metadata.rows.offsets(batch.seq, [line])
+        places.append(ResultPlace(succeeded, line, offset, input_offsets[line]))
+        offset += len(page)
+        yield page
+
+
+async def _output_pages(storage: Storage, batch: BatchRecord) -> _Pages:
     after = 0
     while page := await storage.metadata.rows.succeeded(batch.seq, after, _PAGE_ROWS):
         after = page[-1][0]
-        yield b"".join(payload + b"\n" for _, payload in page)
+        yield page[0][0], b"".join(payload + b"\n" for _, payload in page)
 
 
-async def _error_lines(storage: Storage, batch: BatchRecord, unrun: LineError) -> AsyncIterator[bytes]:
+async def _error_pages(storage: Storage, batch: BatchRecord, unrun: LineError) -> _Pages:
     after = 0
     while page := await storage.metadata.rows.not_succeeded(batch.seq, after, _PAGE_ROWS):
         after = page[-1].line
-        yield b"".join(
-            (row.payload or output_lines.never_ran(batch.id, row.line, row.custom_id, unrun)) + b"\n" for row in page
-        )
+        lines = (row.payload or output_lines.never_ran(batch.id, row.line, row.custom_id, unrun) for row in page)
+        yield page[0].line, b"".join(line + b"\n" for line in lines)

@@ -29,7 +29,10 @@ from gristmill.storage.records import (
     PendingRow,
     RecordPage,
     Result,
+    ResultPlace,
     Row,
+    RowFilter,
+    SeenRow,
     Stage,
     UnfinishedBatch,
     UploadRecord,
@@ -218,6 +221,27 @@ class Rows(Protocol):
 
     async def succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[tuple[int, bytes]]: ...
     async def not_succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[ErrorRow]: ...
+    async def seen(
+        self, batch_seq: int, wanted: RowFilter, after_line: int, upto_line: int, limit: int
+    ) -> list[SeenRow]:
+        """In line order; no line behind ``upto_line`` is looked at."""
+        ...
+
+    async def last_line(self, batch_seq: int) -> int:
+        """The number of the last row's line; 0 where there are no rows."""
+        ...
+
+    async def offsets(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
+        """Where ``lines`` begin in the input file."""
+        ...
+
+    async def place(self, batch_seq: int, owner: str, places: Sequence[ResultPlace]) -> None:
+        """Remember these places in the result files, and no others. They outlive the rows, and go with the batch."""
+        ...
+
+    async def places(self, batch_seq: int) -> list[ResultPlace]:
+        """Those of the output file first, each file's in line order."""
+        ...
 
 
 class BlobWrites(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -226,6 +226,37 @@ class ErrorRow(NamedTuple):
     line: int
     custom_id: str
     payload: bytes | None
+
+
+#: None yet: waiting.
+RowOutcome = Literal["succeeded", "failed", "waiting"]
+
+
+class RowFilter(NamedTuple):
+    """Which rows are looked at: all, or those with the ``custom_id``, or whose custom_id begins so (``prefix``), or
+    with the ``outcome``: succeeded, failed, or none yet ("waiting")."""
+
+    custom_id: str | None = None
+    prefix: bool = False
+    outcome: RowOutcome | None = None
+
+
+class SeenRow(NamedTuple):
+    """A row with its result as far as it has one: ``succeeded`` and ``payload`` are None while it waits."""
+
+    row: Row
+    succeeded: bool | None
+    payload: bytes | None
+
+
+class ResultPlace(NamedTuple):
+    """A line of a result file, the output file or the error file: the request at ``line`` of the input, which begins at
+    ``input_offset`` there, has its result at ``offset`` of the file; in bytes."""
+
+    succeeded: bool
+    line: int
+    offset: int
+    input_offset: int
 
 
 class RecordPage(NamedTuple):

@@ -41,7 +41,7 @@ from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
-from gristmill.storage.sql.schema import batches, rows
+from gristmill.storage.sql.schema import batches, result_places, rows
 from gristmill.wire.batch import BatchPlan
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
@@ -199,6 +199,7 @@ class SqlBatches:
         def work(connection: Connection) -> bool:
             if connection.execute(forget).rowcount == 0:
                 return False
+            _drop_places(connection)
             delete_files(connection, files)
             return True
 
@@ -216,7 +217,13 @@ class SqlBatches:
             .limit(_PRUNED_AT_ONCE)
         )
         statement = delete(batches).where(batches.c.seq.in_(old))
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount, even_if_full=True)
+
+        def work(connection: Connection) -> int:
+            if pruned := connection.execute(statement).rowcount:
+                _drop_places(connection)
+            return pruned
+
+        return await self._database.write(work, even_if_full=True)
 
     async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
         if await self.next_in_line(now, stage) is None:
@@ -253,3 +260,9 @@ class SqlBatches:
     async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
         found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())
         return _record(found) if found else None
+
+
+def _drop_places(connection: Connection) -> None:
+    """Those in the files of batches that are forgotten: there are few of them, one for some thousand rows."""
+    kept = select(batches.c.seq).where(~batches.c.deleted)
+    connection.execute(delete(result_places).where(result_places.c.batch.not_in(kept)))

@@ -8,7 +8,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
 
-from gristmill.storage.records import TERMINAL_STATUSES, ErrorRow, Follower, PendingRow, Result, Row
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    ErrorRow,
+    Follower,
+    PendingRow,
+    Result,
+    ResultPlace,
+    Row,
+    RowFilter,
+    SeenRow,
+)
+from gristmill.storage.sql import seen_rows
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, results, rows, run_order
@@ -202,6 +213,33 @@ class SqlRows:
         values = {"batch": batch_seq, "after": after_line, "limit": limit}
         found = await self._database.read(lambda connection: connection.execute(_NOT_SUCCEEDED, values).all())
         return [ErrorRow(*row) for row in found]
+
+    async def seen(
+        self, batch_seq: int, wanted: RowFilter, after_line: int, upto_line: int, limit: int
+    ) -> list[SeenRow]:
+        query = functools.partial(
+            seen_rows.select_seen,
+            batch_seq=batch_seq, wanted=wanted, after_line=after_line, upto_line=upto_line, limit=limit,
+        )  # fmt: skip
+        return await self._database.read(query)
+
+    async def last_line(self, batch_seq: int) -> int:
+        last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
+        return await self._database.read(lambda connection: connection.scalar(last)) or 0
+
+    async def offsets(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
+        return await self._database.read(lambda it: seen_rows.select_offsets(it, batch_seq, lines))
+
+    async def place(self, batch_seq: int, owner: str, places: Sequence[ResultPlace]) -> None:
+        def work(connection: Connection) -> None:
+            require_lease(connection, batches.c.seq == batch_seq, owner)
+            seen_rows.replace_places(connection, batch_seq, places)
+
+        # A part of a batch's end, which must be possible on a full disk.
+        await self._database.write(work, even_if_full=True)
+
+    async def places(self, batch_seq: int) -> list[ResultPlace]:
+        return await self._database.read(lambda it: seen_rows.select_places(it, batch_seq))
 
     async def _store(self, batch_seq: int, owner: str, statement: Executable, values: list[dict[str, Any]]) -> None:
         def work(connection: Connection) -> None:

@@ -176,7 +176,23 @@ webhook_deliveries = Table(
 #: With the target: those of one that is busy are passed over without a look at the table.
 Index("webhook_deliveries_due", webhook_deliveries.c.status, webhook_deliveries.c.due_at, webhook_deliveries.c.target)
 
+#: Of an ended batch: a few of the lines of its result files, by which the others are found.
+result_places = Table(
+    "result_places",
+    metadata,
+    Column("batch", BigInteger, primary_key=True, autoincrement=False),
+    #: Whether it is a line of the output file, or of the error file.
+    Column("succeeded", Boolean, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("input_offset", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 Index("files_listed", files.c.deleted, files.c.purpose, files.c.seq)
 
 _follows = rows.c.original.is_not(None)
 Index("rows_original", rows.c.batch, rows.c.original, sqlite_where=_follows, postgresql_where=_follows)
+
+_failed = ~results.c.succeeded
+Index("results_failed", results.c.batch, results.c.line, sqlite_where=_failed, postgresql_where=_failed)

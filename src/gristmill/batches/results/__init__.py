@@ -1,0 +1,1 @@
+"""What came of a batch's rows, to be looked at while it runs and after its end."""

@@ -17,6 +17,7 @@ from gristmill.engines.protocol import Choice, Completion
 from gristmill.inference.answer import Backend
 from gristmill.inference.background_responses import MAX_BYTES, BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
+from gristmill.storage.scope import EVERYTHING
 from gristmill.wire.errors import ApiError
 from server_process import ServerProcess
 
@@ -112,22 +113,22 @@ async def test_what_has_ended_is_forgotten_first_and_what_is_under_way_never() -
     waiting = []
     with pytest.raises(ApiError) as busy:
         while True:
-            waiting.append(kept.start(BODY, engine.backend))
+            waiting.append(kept.start(BODY, engine.backend, EVERYTHING))
     assert busy.value.status == 503 and busy.value.retry_after is not None and len(waiting) > 50
-    assert all(kept.get(each.id).status == "queued" for each in waiting)
+    assert all(kept.get(each.id, EVERYTHING).status == "queued" for each in waiting)
     engine.go.set()
     for _ in range(20):
         await asyncio.sleep(0)
     found = []
     for each in waiting:
         try:
-            found.append(kept.get(each.id))
+            found.append(kept.get(each.id, EVERYTHING))
         except ApiError as error:
             assert error.status == 404
     assert 1 <= len(found) <= 3 and {each.status for each in found} == {"completed"}
     assert found[-1].id == waiting[-1].id
     for each in found:
-        kept.delete(each.id)
+        kept.delete(each.id, EVERYTHING)
     assert kept._bytes == 0
 
 
@@ -139,11 +140,11 @@ async def test_what_has_ended_is_forgotten_first_and_what_is_under_way_never() -
 async def test_whatever_fails_ends_the_response_as_failed(error: Exception, code: str) -> None:
     engine, kept = Engine(), BackgroundResponses(RecentItems())
     engine.error = error
-    begun = kept.start(BODY, engine.backend)
+    begun = kept.start(BODY, engine.backend, EVERYTHING)
     engine.go.set()
     for _ in range(5):
         await asyncio.sleep(0)
-    response = kept.get(begun.id)
+    response = kept.get(begun.id, EVERYTHING)
     assert response.status == "failed" and response.error is not None and response.error.code == code
     assert "defect" not in response.error.message
 
@@ -154,7 +155,7 @@ async def test_a_flood_of_small_ones_is_refused_by_what_they_hold_not_by_their_b
     try:
         with pytest.raises(ApiError) as busy:
             while True:
-                kept.start(BODY, engine.backend)
+                kept.start(BODY, engine.backend, EVERYTHING)
         await asyncio.sleep(0)
         held = tracemalloc.get_traced_memory()[0]
     finally:
@@ -165,21 +166,21 @@ async def test_a_flood_of_small_ones_is_refused_by_what_they_hold_not_by_their_b
 
 async def test_one_can_be_deleted_that_is_larger_than_there_is_room_for() -> None:
     engine, kept = Engine(), BackgroundResponses(RecentItems(), max_bytes=100, task_bytes=0)
-    begun = kept.start(BODY, engine.backend)
-    assert kept.delete(begun.id).deleted and kept._bytes == 0
+    begun = kept.start(BODY, engine.backend, EVERYTHING)
+    assert kept.delete(begun.id, EVERYTHING).deleted and kept._bytes == 0
 
 
 async def test_a_cancel_at_any_moment_stays_a_cancel() -> None:
     for moments in range(8):
         engine, kept = Engine(), BackgroundResponses(RecentItems())
-        begun = kept.start(BODY, engine.backend)
+        begun = kept.start(BODY, engine.backend, EVERYTHING)
         engine.go.set()
         for _ in range(moments):
             await asyncio.sleep(0)
-        before = kept.get(begun.id).status
-        status = kept.cancel(begun.id).status
+        before = kept.get(begun.id, EVERYTHING).status
+        status = kept.cancel(begun.id, EVERYTHING).status
         assert status == ("completed" if before == "completed" else "cancelled")
         for _ in range(8):
             await asyncio.sleep(0)
-        assert kept.get(begun.id).status == status
+        assert kept.get(begun.id, EVERYTHING).status == status
         await kept.close()

@@ -250,7 +250,7 @@ class World:
 
     def store(self) -> Storage:
         """The storage, with an eye on what is asked of it."""
-        metadata = self.opened = SqlMetadataStore(f"sqlite:///{self.folder / 'test.db'}")
+        metadata = self.opened = SqlMetadataStore.at(f"sqlite:///{self.folder / 'test.db'}")
         self._watch(metadata)
         for methods in metadata.files, metadata.blob_writes, metadata.batches, metadata.rows:
             for name in sorted(vars(type(methods))):

@@ -128,7 +128,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "test.db"
 
     async def main() -> None:
-        store = SqlMetadataStore(f"sqlite:///{path}")
+        store = SqlMetadataStore.at(f"sqlite:///{path}")
         await store.start()
         await store.stop()
 

@@ -108,7 +108,7 @@ def test_storage_and_lifecycle_agree_on_where_a_batch_stands(tmp_path: Path) -> 
     ]  # fmt: skip
 
     async def main() -> None:
-        store = SqlMetadataStore(f"sqlite:///{tmp_path / 'test.db'}")
+        store = SqlMetadataStore.at(f"sqlite:///{tmp_path / 'test.db'}")
         await store.start()
         try:
             for record in records:

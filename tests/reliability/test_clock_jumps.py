@@ -57,7 +57,7 @@ async def test_a_jump_of_the_wall_clock_costs_a_batch_nothing(
                 # Housekeeping goes on whatever the clock says: a file without a batch goes at once.
                 await add_file(host, f"file-gone-{number}", b"x")
                 await host.storage.metadata.files.delete(f"file-gone-{number}")
-                while await host.storage.metadata.files.get_kept(f"file-gone-{number}"):
+                while await host.storage.metadata.files.get_kept(f"file-gone-{number}", None):
                     await asyncio.sleep(0.01)
             while (ended := await host.batches.get(batch.id)).status != "completed":
                 assert ended.status in ("in_progress", "finalizing")

@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from gristmill.storage.errors import KeyUsed, LeaseLost, UnknownCursor
+from gristmill.storage.errors import KeyUsed, LeaseLost, NameTaken, OverLimit, UnknownCursor
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import (
+    AccessKey,
+    AuditEntry,
     BatchRecord,
     DeliveryRecord,
     FileRecord,
+    LoginSession,
     PartRecord,
     Result,
     ResultPlace,
@@ -29,6 +32,7 @@ from gristmill.storage.records import (
     UsedKey,
     WebhookRecord,
 )
+from gristmill.storage.scope import NOTHING, KeyLimits, Scope
 from gristmill.wire.batch import BatchPlan
 
 LEASE = 60.0
@@ -48,6 +52,11 @@ def batch(name: str = "batch_1", **fields: object) -> BatchRecord:
 def file(name: str, **fields: object) -> FileRecord:
     given = {"id": name, "bytes": 1, "created_at": 1, "filename": "a.jsonl", "purpose": "batch"}
     return FileRecord(**(given | fields))  # type: ignore[arg-type]
+
+
+def access_key(name: str, role: str = "user", **fields: object) -> AccessKey:
+    given = {"id": f"key_{name}", "name": name, "role": role, "secret_hash": b"hash", "created_at": 1}
+    return AccessKey(**(given | fields))  # type: ignore[arg-type]
 
 
 def upload(name: str) -> UploadRecord:
@@ -560,12 +569,12 @@ class MetadataContract:
             assert await store.files.delete("file-1")
             assert not await store.files.delete("file-1")
             assert await store.files.get("file-1") is None
-            assert await store.files.get_kept("file-1") == file("file-1")
+            assert await store.files.get_kept("file-1", None) == file("file-1")
             assert await store.files.garbage() == []
             await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
             assert await store.files.garbage() == ["file-1"]
             await store.files.mark_erased("file-1")
-            assert await store.files.get_kept("file-1") is None
+            assert await store.files.get_kept("file-1", None) is None
             assert await store.files.garbage() == []
 
         self.tell(tmp_path, story)
@@ -771,5 +780,124 @@ class MetadataContract:
             left = [(each.batch_id, each.target, each.status, each.last_error) for each in await deliveries(store)]
             kept = ("https://a:443", "pending", None)
             assert left == [("b", *kept), ("a", *kept), ("a", "", "dead", "none")]
+
+        self.tell(tmp_path, story)
+
+    def test_what_belongs_to_another_key_is_not_there(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            one, other = (store.seen_by(Scope(name)) for name in ("key_one", "key_other"))
+            await one.files.add(file("file-1"))
+            await one.batches.add(batch(status="completed"), files=[file("file-2")])
+            await one.uploads.add(upload("up"))
+            assert await one.uploads.add_part(PartRecord("part", "up", 5, 1))
+
+            for seen in (other, store.seen_by(NOTHING)):
+                assert await seen.files.get("file-1") is None and await seen.batches.get("batch_1") is None
+                assert await seen.uploads.get("up") is None and await seen.uploads.parts("up") == []
+                assert not await seen.files.delete("file-1") and not await seen.batches.delete("batch_1", ["file-2"])
+                assert not await seen.uploads.add_part(PartRecord("more", "up", 5, 1))
+                assert not await seen.uploads.end("up", "cancelled")
+                assert not await seen.batches.change("batch_1", {"priority": 1}, expected="completed")
+                files = await seen.files.page(after=None, limit=10, newest_first=True, purpose=None)
+                assert files.records == [] and (await seen.batches.page(after=None, limit=10)).records == []
+                with pytest.raises(UnknownCursor):
+                    await seen.files.page(after="file-1", limit=10, newest_first=True, purpose=None)
+                with pytest.raises(UnknownCursor):
+                    await seen.batches.page(after="batch_1", limit=10)
+            # A batch that has ended takes only its own files with it.
+            await other.files.add(file("file-3"))
+            assert await one.batches.delete("batch_1", ["file-2", "file-3"])
+            assert await one.files.get("file-2") is None and await other.files.get("file-3") is not None
+
+            for seen in (one, store, store.seen_by(Scope("key_admin", everything=True))):
+                found = await seen.files.get("file-1"), await seen.uploads.get("up")
+                assert [each and each.key_id for each in found] == ["key_one", "key_one"]
+            # Whoever puts an upload together, the file is whose the upload is.
+            assert await store.seen_by(Scope("key_admin", everything=True)).uploads.end(
+                "up", "completed", file("file-4")
+            )
+            assert await one.files.get("file-4") is not None
+
+        self.tell(tmp_path, story)
+
+    def test_a_batch_reads_the_files_of_its_own_key_an_admins_batch_any(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            entry = AuditEntry(1, "key added")
+            await store.access_keys.add(access_key("user"), entry)
+            await store.access_keys.add(access_key("admin", "admin"), entry)
+            await store.seen_by(Scope("key_user")).files.add(file("file-1"))
+            await store.files.add(file("file-2"))
+            readers = {reader: [] for reader in ("key_user", "key_admin", "key_none", None)}
+            for reader, read in readers.items():
+                for name in ("file-1", "file-2"):
+                    read.append(await store.files.get_kept(name, reader) is not None)
+            assert readers == {
+                "key_user": [True, False], "key_admin": [True, True], "key_none": [False, False], None: [True, True],
+            }  # fmt: skip
+
+        self.tell(tmp_path, story)
+
+    def test_the_same_idempotency_key_of_two_access_keys_is_two(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            used = UsedKey.of("again", "POST /v1/files", b"body", 1)
+            admin = store.seen_by(Scope("key_admin", everything=True))
+            for number, seen in enumerate((store, store.seen_by(Scope("key_one")), admin)):
+                await seen.files.add(file(f"file-{number}"), used)
+                with pytest.raises(KeyUsed):
+                    await seen.keys.check(used)
+
+        self.tell(tmp_path, story)
+
+    def test_a_key_holds_what_it_may_and_no_more(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seen = store.seen_by(Scope("key_one", limits=KeyLimits(bytes=10, batches=1)))
+            await seen.files.add(file("file-1", bytes=6))
+            await store.seen_by(Scope("key_other")).files.add(file("file-2", bytes=100))
+            with pytest.raises(OverLimit) as over:
+                await seen.files.add(file("file-3", bytes=5))
+            assert (over.value.what, over.value.limit, over.value.used, over.value.more) == ("bytes", 10, 6, 5)
+            await seen.uploads.add(upload("up"))
+            with pytest.raises(OverLimit):
+                await seen.uploads.end("up", "completed", file("file-4", bytes=5))
+            assert await seen.files.delete("file-1")
+            assert await seen.uploads.end("up", "completed", file("file-4", bytes=5))
+
+            await seen.batches.add(batch(), UsedKey.of("again", "POST", b"", 1))
+            with pytest.raises(OverLimit) as over:
+                await seen.batches.add(batch("batch_2"), UsedKey.of("another", "POST", b"", 1))
+            assert (over.value.what, over.value.limit, over.value.used) == ("batches", 1, 1)
+            # Sent again, the first is answered as before, and not refused.
+            with pytest.raises(KeyUsed):
+                await seen.batches.add(batch("batch_2"), UsedKey.of("again", "POST", b"", 1))
+            await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            await seen.batches.add(batch("batch_2"))
+
+        self.tell(tmp_path, story)
+
+    def test_access_keys_are_revoked_with_those_made_for_them(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            keys = store.access_keys
+            assert await keys.add(access_key("owner", "admin"), AuditEntry(1, "key added"), only_first=True)
+            assert not await keys.add(access_key("late", "admin"), AuditEntry(1, "key added"), only_first=True)
+            await keys.add(access_key("wall", "read-only", made_for="key_owner"), AuditEntry(2, "key added"))
+            with pytest.raises(NameTaken):
+                await keys.add(access_key("wall"), AuditEntry(3, "key added"))
+            session = LoginSession(b"token", "key_wall", expires_at=10)
+            await store.login_sessions.add(session)
+            assert await store.login_sessions.key(b"token", 9) == await keys.get("key_wall")
+            assert await store.login_sessions.key(b"token", 10) is None
+            assert await store.login_sessions.key(b"other", 9) is None
+
+            assert await keys.revoke("key_owner", AuditEntry(4, "key revoked", target="key_owner")) == 2
+            assert await keys.revoke("key_owner", AuditEntry(5, "key revoked", target="key_owner")) == 0
+            assert {key.name: key.revoked_at for key in await keys.all()} == {"owner": 4, "wall": 4}
+            # There was one once, so that a restart makes no other; its name is free again.
+            assert not await keys.add(access_key("late", "admin"), AuditEntry(6, "key added"), only_first=True)
+            await keys.add(access_key("wall", id="key_new"), AuditEntry(7, "key added"))
+            assert [entry.at for entry in await store.audit_log.newest(10)] == [7, 4, 2, 1]
+            assert await store.audit_log.delete_before(4) == 2
+
+            await store.login_sessions.delete(b"token")
+            assert await store.login_sessions.key(b"token", 9) is None
 
         self.tell(tmp_path, story)

@@ -12,4 +12,4 @@ from gristmill.storage.sql.store import SqlMetadataStore
 
 class TestSqlite(MetadataContract):
     def open(self, folder: Path) -> MetadataStore:
-        return SqlMetadataStore(f"sqlite:///{folder / 'test.db'}")
+        return SqlMetadataStore.at(f"sqlite:///{folder / 'test.db'}")

@@ -21,6 +21,7 @@ from gristmill.api import (
     uploads,
 )
 from gristmill.api.access import Access, AccessRules
+from gristmill.api.authentication import Authentication
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
 from gristmill.inference.background_responses import BackgroundResponses
@@ -43,7 +44,8 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     ]
     for router in (*app.state.resources, description.router, web.router):
         app.include_router(router)
-    # The last one added stands outermost.
+    # The last one added stands outermost. A browser asks without a key whether it may send one (CORS).
+    app.add_middleware(Authentication)
     if rules.origins:
         app.add_middleware(
             CORSMiddleware,

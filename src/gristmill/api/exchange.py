@@ -1,4 +1,4 @@
-"""What every handler needs: the host behind the request, JSON bodies in, JSON answers out."""
+"""What every handler needs: who calls, the host as the caller sees it, JSON bodies in, JSON answers out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from gristmill.batches.host import BatchHost
+from gristmill.access.caller import Caller, caller_of
+from gristmill.batches.scoped_host import ScopedHost
 from gristmill.wire.errors import ApiError, clip, too_large
 from gristmill.wire.json import encode
 
@@ -15,8 +16,16 @@ MAX_PROMPT_BYTES = 64 * 1024 * 1024
 MAX_JSON_BYTES = 2 * 1024 * 1024
 
 
-def host(request: Request) -> BatchHost:
-    found: BatchHost = request.app.state.host
+def caller(request: Request) -> Caller:
+    return caller_of(request.scope)
+
+
+def host(request: Request) -> ScopedHost:
+    """As the caller has it."""
+    scope = request.scope
+    if "scoped_host" not in scope:
+        scope["scoped_host"] = ScopedHost(request.app.state.host, caller(request).scope)
+    found: ScopedHost = scope["scoped_host"]
     return found
 
 

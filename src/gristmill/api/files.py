@@ -148,8 +148,10 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 def present(record: FileRecord) -> File:
     """The file object of the API."""
-    fields = {name: getattr(record, name) for name in record.__struct_fields__}
-    return File(**fields)
+    return File(**{name: getattr(record, name) for name in _SHARED_FIELDS})
+
+
+_SHARED_FIELDS = set(File.__struct_fields__) & set(FileRecord.__struct_fields__)
 
 
 def new_file_id() -> str:

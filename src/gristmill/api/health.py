@@ -10,8 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.api.description import described
 from gristmill.api.exchange import host, reply
-from gristmill.batches.host import BatchHost
-from gristmill.batches.measured import measured_batches
+from gristmill.batches.scoped_host import ScopedHost
 from gristmill.telemetry import metrics
 from gristmill.telemetry.batch_series import BatchSeries
 from gristmill.wire.health import Health, Readiness
@@ -70,9 +69,9 @@ async def prometheus(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
-async def _measured(found: BatchHost) -> BatchSeries | None:
+async def _measured(found: ScopedHost) -> BatchSeries | None:
     try:
-        batches = await measured_batches(found.storage, found.supervisor)
+        batches = await found.measured_batches()
     except Exception:
         metrics.DATABASE_UP.set(0)
         return None

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.answering import answered, backend, forwarded
 from gristmill.api.description import described
 from gristmill.api.disconnect import unless_disconnected
-from gristmill.api.exchange import host, read_body, reply
+from gristmill.api.exchange import caller, host, read_body, reply
 from gristmill.api.streaming import EVENTS, bridged_stream
 from gristmill.dispatch.fair_share import Flow
 from gristmill.inference import bridge, forwarding, responses
 from gristmill.inference.answer import Backend
 from gristmill.inference.background_responses import BackgroundResponses, asks_for_background
-from gristmill.inference.recent_items import RecentItems
+from gristmill.inference.recent_items import OwnItems, RecentItems
 from gristmill.inference.responses_stream import ResponseStream
 from gristmill.wire.errors import ApiError
 from gristmill.wire.response_events import ResponseEvent
@@ -40,10 +40,10 @@ async def create_response(request: Request) -> Response:
     if asks_for_background(body):
         background = _background(request)
         ask = dispatcher.asker(background.stop, lambda: _FLOW)
-        return reply(background.start(body, Backend(ask, dispatcher.forwards)))
+        return reply(background.start(body, Backend(ask, dispatcher.forwards), caller(request).scope))
     if dispatcher.forwards(responses.PATH):
         return await forwarded(request, forwarding.response_request(responses.PATH, body))
-    recent: RecentItems = request.app.state.recent_items
+    recent = _recent(request)
     wanted = responses.parse(body, recent)
     if wanted.stream:
         chat_body = responses.chat_body(wanted, body, dispatcher.passes_through)
@@ -64,7 +64,7 @@ async def retrieve_response(request: Request, response_id: str) -> Response:
     if request.query_params.get("stream") == "true":
         message = "A response in the background cannot be streamed here: ask for it until it has ended."
         raise ApiError(400, message, param="stream", code="unsupported_parameter")
-    return reply(_background(request).get(response_id))
+    return reply(_background(request).get(response_id, caller(request).scope))
 
 
 @router.post(
@@ -74,7 +74,7 @@ async def retrieve_response(request: Request, response_id: str) -> Response:
 )
 async def cancel_response(request: Request, response_id: str) -> Response:
     """One that has ended stays as it is."""
-    return reply(_background(request).cancel(response_id))
+    return reply(_background(request).cancel(response_id, caller(request).scope))
 
 
 @router.delete(
@@ -84,9 +84,14 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 )
 async def delete_response(request: Request, response_id: str) -> Response:
     """One that is still being made is given up."""
-    return reply(_background(request).delete(response_id))
+    return reply(_background(request).delete(response_id, caller(request).scope))
 
 
 def _background(request: Request) -> BackgroundResponses:
     found: BackgroundResponses = request.app.state.background_responses
     return found
+
+
+def _recent(request: Request) -> OwnItems:
+    found: RecentItems = request.app.state.recent_items
+    return found.of(caller(request).key_id)

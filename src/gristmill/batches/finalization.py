@@ -66,7 +66,9 @@ async def _new_file(
         async def write(lines: AsyncIterator[bytes]) -> FileRecord | None:
             size = await write_blob(lines)
             filename = f"{batch.id}_{kind}.jsonl"
-            return FileRecord(file_id, size, now, filename, "batch_output", now + lifetime) if size else None
+            if not size:
+                return None
+            return FileRecord(file_id, size, now, filename, "batch_output", now + lifetime, batch.key_id)
 
         yield write
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.batches.input_reader import Limits
-from gristmill.batches.message_batches import MessageBatches
 from gristmill.batches.service import BatchService
 from gristmill.batches.supervisor import Supervisor
 from gristmill.batches.waiting import start_waits_for
@@ -50,7 +49,6 @@ class BatchHost:
     dispatcher: Dispatcher
     supervisor: Supervisor
     batches: BatchService
-    message_batches: MessageBatches
 
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
@@ -81,7 +79,6 @@ class BatchHost:
         shutil.rmtree(scratch, ignore_errors=True)
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits)
         self.batches = BatchService(self.storage, self.supervisor, lambda: self.dispatcher.endpoints)
-        self.message_batches = MessageBatches(self.storage, self.batches)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
             supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),

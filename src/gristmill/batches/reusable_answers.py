@@ -23,11 +23,21 @@ class ReusableAnswer(NamedTuple):
 
 
 class ReusableAnswers:
-    """Of one batch, on an engine whose answers depend on nothing but the request and ``fingerprint``."""
+    """Of one batch, on an engine whose answers depend on nothing but the request and ``fingerprint``. Each access key
+    (``key_id``) has answers of its own: nobody learns from a quick answer what others have asked."""
 
-    def __init__(self, store: AnswerStore, fingerprint: str, endpoint: str, defaults: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        store: AnswerStore,
+        fingerprint: str,
+        endpoint: str,
+        defaults: dict[str, Any] | None,
+        key_id: str | None = None,
+    ) -> None:
         self._store = store
-        self._salt = f"{fingerprint}\0{endpoint}\0".encode()
+        # Without a key as before there were keys: what is kept is still found.
+        whose = "" if key_id is None else f"{key_id}\0"
+        self._salt = f"{whose}{fingerprint}\0{endpoint}\0".encode()
         self._endpoint = endpoint
         self._defaults = default_fields(defaults)
         self._new: list[tuple[bytes, bytes]] = []

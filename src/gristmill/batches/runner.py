@@ -183,7 +183,8 @@ class Runner:
         fingerprint = await self._dispatcher.fingerprint() if self.batch.reuse_answers else None
         if fingerprint is None:
             return None
-        return ReusableAnswers(self._workplace.answers, fingerprint, self.batch.endpoint, self.batch.defaults)
+        batch = self.batch
+        return ReusableAnswers(self._workplace.answers, fingerprint, batch.endpoint, batch.defaults, batch.key_id)
 
     async def _end(self, status: str) -> None:
         await self.stop.unless(self._write_files(status), only_leaving=True)

@@ -85,7 +85,7 @@ async def validate(
 
 async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchError | None, int]:
     """Why the file cannot be read at all, if so; and its size in bytes."""
-    file = await storage.metadata.files.get_kept(batch.input_file_id)
+    file = await storage.metadata.files.get_kept(batch.input_file_id, batch.key_id)
     if file is None:
         message = (
             f"Cannot find file {batch.input_file_id}, or this server does not have access to it. "

@@ -16,8 +16,9 @@ from gristmill.engines.errors import EngineError
 from gristmill.inference import chat, forwarding, responses
 from gristmill.inference.answer import Backend
 from gristmill.inference.failures import api_error
-from gristmill.inference.recent_items import RecentItems
+from gristmill.inference.recent_items import OwnItems, RecentItems
 from gristmill.inference.responses_stream import begun, failure
+from gristmill.storage.scope import Scope
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.errors import ApiError, clip, not_found, server_error
 from gristmill.wire.responses import DeletedResponse, ResponseObject, ResponseRequest
@@ -59,7 +60,8 @@ def _known_as(begun: ResponseObject, answer: msgspec.Struct | msgspec.Raw) -> Re
 
 
 class _Kept:
-    def __init__(self, begun: ResponseObject, size: int) -> None:
+    def __init__(self, begun: ResponseObject, size: int, key_id: str | None) -> None:
+        self.key_id = key_id
         self.begun = begun
         self.response: Response = begun
         self.size = size
@@ -77,51 +79,53 @@ class BackgroundResponses:
         self._bytes = 0
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
-    def start(self, body: bytes, backend: Backend) -> ResponseObject:
-        """The response as it begins. Raises ApiError for what is wrong with the request, 503 where too much waits."""
+    def start(self, body: bytes, backend: Backend, scope: Scope) -> ResponseObject:
+        """The response as it begins; it belongs to the key of ``scope``. Raises ApiError for what is wrong with the
+        request, 503 where too much waits."""
         fields = _fields_decoder.decode(body)
         fields.pop("background", None)
         if bytes(fields.get("store", b"")) == b"true":
             # It is kept, for a while.
             del fields["store"]
         body = msgspec.json.encode(fields)
-        request = self._checked(body, backend)
+        recent = self._recent.of(scope.key_id)
+        request = self._checked(body, backend, recent)
         size = len(body) + self._task_bytes
         self._make_room(size)
         response = msgspec.structs.replace(begun(request), status="queued", background=True)
-        kept = self._kept[response.id] = _Kept(response, size)
+        kept = self._kept[response.id] = _Kept(response, size, scope.key_id)
         self._bytes += kept.size
-        kept.task = asyncio.create_task(self._work(kept, request, body, backend))
+        kept.task = asyncio.create_task(self._work(kept, request, body, backend, recent))
         return response
 
-    def _checked(self, body: bytes, backend: Backend) -> ResponseRequest:
+    def _checked(self, body: bytes, backend: Backend, recent: OwnItems) -> ResponseRequest:
         if backend.forwards(responses.PATH):
             # What else is in it is for the server to say, in the end.
             head = forwarding.response_request(responses.PATH, body)
             request = ResponseRequest(head.model, "", stream=head.stream)
         else:
-            request = responses.parse(body, self._recent)
+            request = responses.parse(body, recent)
             responses.chat_body(request, body, backend.forwards(chat.PATH))
         if request.stream:
             message = "A response in the background cannot be streamed here: leave 'stream' or 'background' out."
             raise ApiError(400, message, param="stream", code="unsupported_parameter")
         return request
 
-    def get(self, response_id: str) -> Response:
+    def get(self, response_id: str, scope: Scope) -> Response:
         """As it stands. Raises ApiError 404."""
-        return self._find(response_id).response
+        return self._find(response_id, scope).response
 
-    def cancel(self, response_id: str) -> Response:
+    def cancel(self, response_id: str, scope: Scope) -> Response:
         """One that has ended stays as it is. Raises ApiError 404."""
-        kept = self._find(response_id)
+        kept = self._find(response_id, scope)
         if kept.task is not None:
             kept.task.cancel()
             self._end(kept, msgspec.structs.replace(kept.begun, status="cancelled"))
         return kept.response
 
-    def delete(self, response_id: str) -> DeletedResponse:
+    def delete(self, response_id: str, scope: Scope) -> DeletedResponse:
         """Whether it has ended or not. Raises ApiError 404."""
-        self.cancel(response_id)
+        self.cancel(response_id, scope)
         if (kept := self._kept.pop(response_id, None)) is not None:
             self._bytes -= kept.size
         return DeletedResponse(response_id)
@@ -133,11 +137,13 @@ class BackgroundResponses:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, kept: _Kept, request: ResponseRequest, body: bytes, backend: Backend) -> None:
+    async def _work(
+        self, kept: _Kept, request: ResponseRequest, body: bytes, backend: Backend, recent: OwnItems
+    ) -> None:
         kept.response = kept.begun = msgspec.structs.replace(kept.begun, status="in_progress")
         ended: Response
         try:
-            answer = await responses.answer(body, backend, self._recent)
+            answer = await responses.answer(body, backend, recent)
             ended = _known_as(kept.begun, answer.body)
         except ApiError as error:
             ended = self._failed(kept, error)
@@ -161,9 +167,9 @@ class BackgroundResponses:
         self._bytes += kept.size
         self._forget_ended(self._max_bytes)
 
-    def _find(self, response_id: str) -> _Kept:
+    def _find(self, response_id: str, scope: Scope) -> _Kept:
         kept = self._kept.get(response_id)
-        if kept is None:
+        if kept is None or not scope.has(kept.key_id):
             message = (
                 f"Response with id '{clip(response_id)}' not found: only responses with 'background': true are kept, "
                 "and only until the server ends."

@@ -14,7 +14,7 @@ import msgspec
 
 from gristmill.inference import bridge, chat, forwarding
 from gristmill.inference.answer import Answer, Backend
-from gristmill.inference.recent_items import RecentItems
+from gristmill.inference.recent_items import OwnItems
 from gristmill.inference.responses_input import chat_messages
 from gristmill.inference.responses_stream import ENCRYPTED, response_of
 from gristmill.wire.chat import ChatCompletionRequest
@@ -61,7 +61,7 @@ _decoder = msgspec.json.Decoder(ResponseRequest)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def parse(body: bytes, recent: RecentItems | None = None) -> ResponseRequest:
+def parse(body: bytes, recent: OwnItems | None = None) -> ResponseRequest:
     """With ``recent`` items in place of references to them. Raises ApiError for what no engine could answer."""
     request = decode(_decoder, body)
     if recent is not None and isinstance(request.input, list):
@@ -101,7 +101,7 @@ def chat_body(request: ResponseRequest, body: bytes, passes_through: bool) -> by
     return msgspec.json.encode(_others(body, passes_through) | given)
 
 
-async def answer(body: bytes, backend: Backend, recent: RecentItems | None = None) -> Answer:
+async def answer(body: bytes, backend: Backend, recent: OwnItems | None = None) -> Answer:
     """``recent`` are the items that the request may refer to, and to which its own are added."""
     if backend.forwards(PATH):
         return await forwarding.answer(forwarding.response_request(PATH, body), backend.ask)

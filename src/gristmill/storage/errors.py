@@ -21,6 +21,22 @@ class BlobLost(StorageError):
     """Bytes that a record names are gone, or there are fewer than it says. No retry brings them back."""
 
 
+class OverLimit(Exception):
+    """An access key has ``used`` what it may hold of ``what`` (as ``KeyLimits`` calls it), and ``more`` is above its
+    ``limit``; nothing was stored."""
+
+    def __init__(self, what: str, limit: int, used: int, more: int) -> None:
+        super().__init__(what)
+        self.what = what
+        self.limit = limit
+        self.used = used
+        self.more = more
+
+
+class NameTaken(Exception):
+    """An access key that is not revoked has this name."""
+
+
 class UnknownCursor(Exception):
     """``after`` names nothing in the list."""
 

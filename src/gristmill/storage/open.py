@@ -60,7 +60,7 @@ class OpenStorage:
         except OSError as error:
             where = error.filename or self._blob_folder
             raise UserError(f"{where} cannot be used: {error.strerror}.") from None
-        metadata = SqlMetadataStore(self._url)
+        metadata = SqlMetadataStore.at(self._url)
         try:
             await metadata.start()
             # This process is alone here: whoever held a lease is dead.

@@ -9,7 +9,11 @@
 6. The step that ends a batch stores that its end is to be told, once for each ending: ``Deliveries``.
 
 Every method happens whole or not at all. What frees space or changes a batch's status (delete, erase, end, change,
-release) works on a full disk, too. ``tests/storage/metadata_contract.py`` tests a backend.
+release) works on a full disk, too.
+
+A store is seen in a scope (``seen_by``): what takes the id of a file, an upload or a batch, or lists them, has what is
+in the scope and nothing else, by the same steps whether an id is another's or nobody's; what is added is the scope's
+own. Idempotency keys are each scope's own. ``tests/storage/metadata_contract.py`` tests a backend.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
+from gristmill.storage.access_protocol import AccessKeys, AuditLog, LoginSessions
 from gristmill.storage.blob_store import BlobStore, NewBlobs
+from gristmill.storage.files_protocol import BlobWrites, Files, Uploads
 from gristmill.storage.records import (
     BatchRecord,
     Changes,
@@ -25,7 +31,6 @@ from gristmill.storage.records import (
     ErrorRow,
     FileRecord,
     Follower,
-    PartRecord,
     PendingRow,
     RecordPage,
     Result,
@@ -35,9 +40,9 @@ from gristmill.storage.records import (
     SeenRow,
     Stage,
     UnfinishedBatch,
-    UploadRecord,
     UsedKey,
 )
+from gristmill.storage.scope import Scope
 
 
 class IdempotencyKeys(Protocol):
@@ -50,62 +55,11 @@ class IdempotencyKeys(Protocol):
     async def delete_expired(self, now: int) -> int: ...
 
 
-class Files(Protocol):
-    async def add(self, file: FileRecord, key: UsedKey | None = None) -> None:
-        """Raises KeyUsed."""
-        ...
-
-    async def get(self, file_id: str) -> FileRecord | None:
-        """None for unknown and deleted files."""
-        ...
-
-    async def get_kept(self, file_id: str) -> FileRecord | None:
-        """A deleted file, too, as long as its bytes are kept for a batch that reads it."""
-        ...
-
-    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> RecordPage: ...
-    async def delete(self, file_id: str) -> bool:
-        """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""
-        ...
-
-    async def delete_expired(self, now: int) -> int: ...
-    async def garbage(self) -> list[str]:
-        """Ids of deleted files whose bytes are still there and that no unfinished batch reads."""
-        ...
-
-    async def mark_erased(self, file_id: str) -> None: ...
-
-
-class Uploads(Protocol):
-    async def add(self, upload: UploadRecord, key: UsedKey | None = None) -> None:
-        """Raises KeyUsed."""
-        ...
-
-    async def get(self, upload_id: str) -> UploadRecord | None: ...
-    async def add_part(self, part: PartRecord) -> bool:
-        """False if the upload is no longer pending."""
-        ...
-
-    async def parts(self, upload_id: str) -> list[PartRecord]: ...
-    async def end(
-        self, upload_id: str, status: str, file: FileRecord | None = None, key: UsedKey | None = None
-    ) -> bool:
-        """From pending to completed (with its file), cancelled or expired; False if it was not pending. Raises
-        KeyUsed."""
-        ...
-
-    async def overdue(self, now: int) -> list[str]:
-        """Ids of pending uploads past their hour."""
-        ...
-
-    async def forget_parts(self, upload_id: str) -> None: ...
-
-
 class Batches(Protocol):
     async def add(
         self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
     ) -> BatchRecord:
-        """Store a new batch, and ``files`` in the same step; the answer has its ``seq``. Raises KeyUsed."""
+        """Store a new batch, and ``files`` in the same step; the answer has its ``seq``. Raises KeyUsed, OverLimit."""
         ...
 
     async def get(self, batch_id: str) -> BatchRecord | None:
@@ -244,24 +198,6 @@ class Rows(Protocol):
         ...
 
 
-class BlobWrites(Protocol):
-    """Blobs under way, so that bytes which no record names can be found. A record that names a blob (``Files.add``,
-    ``Uploads.add_part`` and ``end``, ``Batches.add`` and ``change``) ends its write in the same step."""
-
-    async def begin(self, path: str, owner: str) -> None:
-        """``owner`` is about to write ``path``; whoever began to before has given up."""
-        ...
-
-    async def under_way(self, path: str, owner: str) -> bool:
-        """Whether ``owner`` has begun and no record names the blob; after every change that was asked for before."""
-        ...
-
-    async def end(self, path: str, owner: str) -> None: ...
-    async def of_others(self, owner: str) -> list[tuple[str, str]]:
-        """Path and owner of what others have begun."""
-        ...
-
-
 class Deliveries(Protocol):
     """That batches have ended, to be told. ``Batches.change`` adds them: each end has one without a ``webhook``, for
     the server's own, and one for the batch's, where it has one."""
@@ -314,6 +250,16 @@ class MetadataStore(Protocol):
     def rows(self) -> Rows: ...
     @property
     def deliveries(self) -> Deliveries: ...
+    @property
+    def access_keys(self) -> AccessKeys: ...
+    @property
+    def login_sessions(self) -> LoginSessions: ...
+    @property
+    def audit_log(self) -> AuditLog: ...
+
+    def seen_by(self, scope: Scope) -> MetadataStore:
+        """The same store in another scope."""
+        ...
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -323,3 +269,6 @@ class Storage(NamedTuple):
     metadata: MetadataStore
     blobs: BlobStore
     new_blobs: NewBlobs
+
+    def seen_by(self, scope: Scope) -> Storage:
+        return self._replace(metadata=self.metadata.seen_by(scope))

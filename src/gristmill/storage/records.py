@@ -50,6 +50,8 @@ class FileRecord(msgspec.Struct, frozen=True):
     filename: str
     purpose: str
     expires_at: int | None = None
+    #: Whose it is; here and below None: nobody's, made where there were no keys.
+    key_id: str | None = None
 
 
 class UploadRecord(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ class UploadRecord(msgspec.Struct, frozen=True):
     status: str
     file_lifetime: int | None = None
     file_id: str | None = None
+    key_id: str | None = None
 
 
 class PartRecord(msgspec.Struct, frozen=True):
@@ -127,6 +130,7 @@ class BatchRecord(msgspec.Struct, frozen=True):
     plan: BatchPlan | None = None
     #: Of this batch alone, besides the server's.
     webhook: WebhookRecord | None = None
+    key_id: str | None = None
 
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
@@ -183,6 +187,42 @@ class UsedKey(msgspec.Struct, frozen=True):
 
     def answered(self, answer: object) -> UsedKey:
         return msgspec.structs.replace(self, answer=encode(answer))
+
+
+class AccessKey(msgspec.Struct, frozen=True):
+    """``secret_hash`` is the SHA-256 of what only the holder of the key has; times are Unix seconds."""
+
+    id: str
+    name: str
+    #: ``admin``, ``user`` or ``read-only``.
+    role: str
+    secret_hash: bytes
+    created_at: int
+    revoked_at: int | None = None
+    #: A read-only key sees what belongs to this key.
+    made_for: str | None = None
+    max_rows: int | None = None
+    max_bytes: int | None = None
+    max_batches: int | None = None
+
+
+class LoginSession(msgspec.Struct, frozen=True):
+    """A browser that has given a key; ``token_hash`` is the SHA-256 of its cookie."""
+
+    token_hash: bytes
+    key_id: str
+    expires_at: int
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """Who (``key_id``; None: nobody known) did what, to which object, from which address, and how it was answered."""
+
+    at: int
+    action: str
+    key_id: str | None = None
+    target: str | None = None
+    address: str | None = None
+    status: int | None = None
 
 
 class Row(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from gristmill.batches.host import BatchHost
+from gristmill.access.caller import caller_of
+from gristmill.batches.scoped_host import ScopedHost
 
 
-def host(request: Request) -> BatchHost:
-    found: BatchHost = request.app.state.host
-    return found
+def host(request: Request) -> ScopedHost:
+    """As the visitor has it."""
+    return ScopedHost(request.app.state.host, caller_of(request.scope).scope)

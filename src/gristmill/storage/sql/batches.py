@@ -36,12 +36,14 @@ from gristmill.storage.records import (
     UnfinishedBatch,
     UsedKey,
 )
+from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, result_places, rows
+from gristmill.storage.sql.scoped import check_batches, owned, seen
 from gristmill.wire.batch import BatchPlan
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
@@ -77,7 +79,6 @@ def _at_stage(stage: Stage) -> ColumnElement[bool]:
 _NOW = bindparam("now", type_=Float())
 #: No lease is longer: one that is was made before the clock was set back.
 _FREE = or_(batches.c.lease_until <= _NOW, batches.c.lease_until > _NOW + LONGEST_LEASE)
-_GET = select(*_FIELDS).where(batches.c.id == bindparam("batch_id"), ~batches.c.deleted)
 _NEXT_IN_LINE = {
     stage: select(*_FIELDS)
     .where(_at_stage(stage), _FREE)
@@ -109,29 +110,33 @@ _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
 class SqlBatches:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, scope: Scope = EVERYTHING) -> None:
         self._database = database
+        self._scope = scope
 
     async def add(
         self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
     ) -> BatchRecord:
         values = msgspec.to_builtins(batch)
         del values["seq"]
+        values["key_id"] = owned(self._scope, batch.key_id)
         statement = insert(batches).values(**values, deleted=False, lease_until=0)
 
         def work(connection: Connection) -> int:
-            use_key(connection, key)
+            use_key(connection, key, self._scope)
+            check_batches(connection, self._scope)
             for file in files:
-                insert_file(connection, file)
+                insert_file(connection, file, self._scope)
             inserted = connection.execute(statement).inserted_primary_key
             assert inserted is not None
             return int(inserted[0])
 
         seq = await self._database.write(work)
-        return msgspec.structs.replace(batch, seq=seq)
+        return msgspec.structs.replace(batch, seq=seq, key_id=values["key_id"])
 
     async def get(self, batch_id: str) -> BatchRecord | None:
-        return await self._one(_GET, {"batch_id": batch_id})
+        query = select(*_FIELDS).where(batches.c.id == batch_id, ~batches.c.deleted, seen(batches, self._scope))
+        return await self._one(query, {})
 
     async def page(
         self,
@@ -150,7 +155,13 @@ class SqlBatches:
         cursor, newest_first = (after, True) if before is None else (before, False)
         found, more = await self._database.read(
             lambda connection: select_page(
-                connection, batches, query, after=cursor, limit=limit, newest_first=newest_first
+                connection,
+                batches,
+                query,
+                seen(batches, self._scope),
+                after=cursor,
+                limit=limit,
+                newest_first=newest_first,
             )
         )
         records = [_record(row) for row in found]
@@ -158,9 +169,10 @@ class SqlBatches:
 
     async def unfinished(self, limit: int) -> tuple[list[UnfinishedBatch], dict[str, int]]:
         def work(connection: Connection) -> tuple[list[UnfinishedBatch], dict[str, int]]:
-            found = connection.execute(_NEXT_UNFINISHED, {"limit": limit})
+            there = seen(batches, self._scope)
+            found = connection.execute(_NEXT_UNFINISHED.where(there), {"limit": limit})
             listed = [UnfinishedBatch._make((*row[:-1], _plan(row[-1]))) for row in found]
-            return listed, dict(map(tuple, connection.execute(_BY_STATUS)))
+            return listed, dict(map(tuple, connection.execute(_BY_STATUS.where(there))))
 
         return await self._database.read(work)
 
@@ -174,7 +186,8 @@ class SqlBatches:
         files: Sequence[FileRecord] = (),
     ) -> bool:
         values = msgspec.to_builtins(changes)
-        statement = update(batches).where(batches.c.id == batch_id, batches.c.status == expected).values(**values)
+        there = (batches.c.id == batch_id, batches.c.status == expected, seen(batches, self._scope))
+        statement = update(batches).where(*there).values(**values)
 
         def work(connection: Connection) -> bool:
             if owner is not None:
@@ -182,7 +195,7 @@ class SqlBatches:
             if connection.execute(statement).rowcount == 0:
                 return False
             for file in files:
-                insert_file(connection, file)
+                insert_file(connection, file, self._scope)
             if values.get("status") in TERMINAL_STATUSES:
                 announce_end(connection, batch_id, values)
             return True
@@ -192,7 +205,12 @@ class SqlBatches:
     async def delete(self, batch_id: str, files: Sequence[str]) -> bool:
         forget = (
             update(batches)
-            .where(batches.c.id == batch_id, batches.c.status.in_(TERMINAL_STATUSES), ~batches.c.deleted)
+            .where(
+                batches.c.id == batch_id,
+                batches.c.status.in_(TERMINAL_STATUSES),
+                ~batches.c.deleted,
+                seen(batches, self._scope),
+            )
             .values(deleted=True, metadata=None, defaults=None, errors=None, webhook=None)
         )
 
@@ -200,7 +218,7 @@ class SqlBatches:
             if connection.execute(forget).rowcount == 0:
                 return False
             _drop_places(connection)
-            delete_files(connection, files)
+            delete_files(connection, files, self._scope)
             return True
 
         return await self._database.write(work, even_if_full=True)

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, true, update
 
 from gristmill.storage.records import Changes, DeliveryRecord, RecordPage
+from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import select_page
 from gristmill.storage.sql.schema import batches, webhook_deliveries
+from gristmill.storage.sql.scoped import seen
 
 _FIELDS = [webhook_deliveries.c[name] for name in DeliveryRecord.__struct_fields__]
 _DELETED_AT_ONCE = 1_000
@@ -54,25 +56,32 @@ def _record(row: Any) -> DeliveryRecord:
 
 
 class SqlDeliveries:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, scope: Scope = EVERYTHING) -> None:
         self._database = database
+        self._scope = scope
+
+    def _seen(self) -> ColumnElement[bool]:
+        """What tells of batches that are seen."""
+        if self._scope.everything:
+            return true()
+        return webhook_deliveries.c.batch_id.in_(select(batches.c.id).where(seen(batches, self._scope)))
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
-        query = select(*_FIELDS).where(webhook_deliveries.c.id == delivery_id)
+        query = select(*_FIELDS).where(webhook_deliveries.c.id == delivery_id, self._seen())
         found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return _record(found) if found else None
 
     async def page(
         self, *, after: str | None, limit: int, status: str | None = None, batch_id: str | None = None
     ) -> RecordPage:
-        query = select(*_FIELDS)
+        query = select(*_FIELDS).where(self._seen())
         if status is not None:
             query = query.where(webhook_deliveries.c.status == status)
         if batch_id is not None:
             query = query.where(webhook_deliveries.c.batch_id == batch_id)
         found, more = await self._database.read(
             lambda connection: select_page(
-                connection, webhook_deliveries, query, after=after, limit=limit, newest_first=True
+                connection, webhook_deliveries, query, self._seen(), after=after, limit=limit, newest_first=True
             )
         )
         return RecordPage([_record(row) for row in found], more)
@@ -109,7 +118,9 @@ class SqlDeliveries:
 
     async def send_again(self, delivery_id: str) -> bool:
         anew = {"status": "pending", "attempts": 0, "due_at": 0.0, "first_attempt_at": None}
-        statement = update(webhook_deliveries).where(webhook_deliveries.c.id == delivery_id).values(**anew)
+        statement = (
+            update(webhook_deliveries).where(webhook_deliveries.c.id == delivery_id, self._seen()).values(**anew)
+        )
         return await self._database.write(
             lambda connection: connection.execute(statement).rowcount > 0, even_if_full=True
         )

@@ -35,6 +35,7 @@ files = Table(
     #: A deleted file's row stays, so that its id remains a valid cursor; ``erased`` once its bytes are gone too.
     Column("deleted", Boolean, nullable=False, default=False),
     Column("erased", Boolean, nullable=False, default=False),
+    Column("key_id", Text),
 )
 
 uploads = Table(
@@ -49,6 +50,7 @@ uploads = Table(
     Column("status", Text, nullable=False),
     Column("file_lifetime", BigInteger),
     Column("file_id", Text),
+    Column("key_id", Text),
 )
 
 upload_parts = Table(
@@ -71,6 +73,8 @@ blob_writes = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    #: Of the access key, or empty: two callers may choose the same.
+    Column("key_id", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request", LargeBinary, nullable=False),
     Column("used_at", BigInteger, nullable=False),
@@ -119,6 +123,7 @@ batches = Table(
     Column("lease_owner", Text),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),
+    Column("key_id", Text),
 )
 
 rows = Table(
@@ -189,6 +194,45 @@ result_places = Table(
     sqlite_with_rowid=False,
 )
 
+#: Who may call. A revoked key stays, so that the audit log can name it.
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("made_for", Text),
+    Column("max_rows", BigInteger),
+    Column("max_bytes", BigInteger),
+    Column("max_batches", BigInteger),
+)
+
+login_sessions = Table(
+    "login_sessions",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("key_id", Text),
+    Column("target", Text),
+    Column("address", Text),
+    Column("status", Integer),
+)
+
+Index("files_of_key", files.c.key_id, files.c.seq)
+Index("batches_of_key", batches.c.key_id, batches.c.seq)
 Index("files_listed", files.c.deleted, files.c.purpose, files.c.seq)
 
 _follows = rows.c.original.is_not(None)

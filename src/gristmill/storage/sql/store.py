@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.storage.sql.access_keys import SqlAccessKeys
+from gristmill.storage.sql.audit_log import SqlAuditLog
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
+from gristmill.storage.sql.login_sessions import SqlLoginSessions
 from gristmill.storage.sql.rows import SqlRows
 from gristmill.storage.sql.uploads import SqlUploads
 
 
 class SqlMetadataStore:
-    """``url`` is a SQLAlchemy database URL."""
+    """The ``scope`` is that of the server itself, but for views."""
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
-        self.keys = SqlIdempotencyKeys(self._database)
-        self.files = SqlFiles(self._database)
-        self.blob_writes = SqlBlobWrites(self._database)
-        self.uploads = SqlUploads(self._database)
-        self.batches = SqlBatches(self._database)
-        self.rows = SqlRows(self._database)
-        self.deliveries = SqlDeliveries(self._database)
+    def __init__(self, database: Database, scope: Scope = EVERYTHING) -> None:
+        self._database = database
+        self.keys = SqlIdempotencyKeys(database, scope)
+        self.files = SqlFiles(database, scope)
+        self.blob_writes = SqlBlobWrites(database)
+        self.uploads = SqlUploads(database, scope)
+        self.batches = SqlBatches(database, scope)
+        self.rows = SqlRows(database)
+        self.deliveries = SqlDeliveries(database, scope)
+        self.access_keys = SqlAccessKeys(database)
+        self.login_sessions = SqlLoginSessions(database)
+        self.audit_log = SqlAuditLog(database)
+
+    @classmethod
+    def at(cls, url: str) -> SqlMetadataStore:
+        """``url`` is a SQLAlchemy database URL."""
+        return cls(Database(url))
+
+    def seen_by(self, scope: Scope) -> SqlMetadataStore:
+        return SqlMetadataStore(self._database, scope)
 
     async def start(self) -> None:
         await self._database.migrate()

@@ -5,33 +5,39 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, insert, select, update
 
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, part_blob
+from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import upload_parts, uploads
+from gristmill.storage.sql.scoped import owned, seen
 
 
 class SqlUploads:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, scope: Scope = EVERYTHING) -> None:
         self._database = database
+        self._scope = scope
 
     async def add(self, upload: UploadRecord, key: UsedKey | None = None) -> None:
         values = {name: getattr(upload, name) for name in upload.__struct_fields__}
+        values["key_id"] = owned(self._scope, upload.key_id)
 
         def work(connection: Connection) -> None:
-            use_key(connection, key)
+            use_key(connection, key, self._scope)
             connection.execute(insert(uploads).values(**values))
 
         await self._database.write(work)
 
     async def get(self, upload_id: str) -> UploadRecord | None:
-        query = select(uploads).where(uploads.c.id == upload_id)
+        query = select(uploads).where(uploads.c.id == upload_id, seen(uploads, self._scope))
         found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return UploadRecord(**found._mapping) if found else None
 
     async def add_part(self, part: PartRecord) -> bool:
-        pending = select(uploads.c.id).where(uploads.c.id == part.upload_id, uploads.c.status == "pending")
+        pending = select(uploads.c.id).where(
+            uploads.c.id == part.upload_id, uploads.c.status == "pending", seen(uploads, self._scope)
+        )
         values = {name: getattr(part, name) for name in part.__struct_fields__}
 
         def work(connection: Connection) -> bool:
@@ -44,7 +50,8 @@ class SqlUploads:
         return await self._database.write(work)
 
     async def parts(self, upload_id: str) -> list[PartRecord]:
-        query = select(upload_parts).where(upload_parts.c.upload_id == upload_id)
+        there = select(uploads.c.id).where(uploads.c.id == upload_id, seen(uploads, self._scope))
+        query = select(upload_parts).where(upload_parts.c.upload_id.in_(there))
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [PartRecord(**row._mapping) for row in found]
 
@@ -53,16 +60,18 @@ class SqlUploads:
     ) -> bool:
         statement = (
             update(uploads)
-            .where(uploads.c.id == upload_id, uploads.c.status == "pending")
+            .where(uploads.c.id == upload_id, uploads.c.status == "pending", seen(uploads, self._scope))
             .values(status=status, file_id=file.id if file else None)
         )
 
         def work(connection: Connection) -> bool:
-            use_key(connection, key)
+            use_key(connection, key, self._scope)
             if connection.execute(statement).rowcount == 0:
                 return False
             if file is not None:
-                insert_file(connection, file)
+                # Whose the upload is, whoever puts it together.
+                key_id = connection.scalar(select(uploads.c.key_id).where(uploads.c.id == upload_id))
+                insert_file(connection, file, self._scope._replace(key_id=key_id))
             return True
 
         return await self._database.write(work, even_if_full=True)

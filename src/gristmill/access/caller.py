@@ -1,0 +1,38 @@
+"""Who a request comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from gristmill.storage.scope import EVERYTHING, NOTHING, Scope
+
+
+class Role(StrEnum):
+    #: Sees and changes everybody's.
+    ADMIN = "admin"
+    #: Sees and changes its own.
+    USER = "user"
+    #: Changes nothing, and sees what belongs to the key it was made for, if any.
+    READ_ONLY = "read-only"
+
+
+class Caller(NamedTuple):
+    """``key_id`` is None where no key is asked for, or none is needed."""
+
+    key_id: str | None
+    role: Role
+    scope: Scope
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    """Of a request, by its ASGI scope. It is an error to ask before ``api/authentication`` has found it."""
+    found: Caller = scope["caller"]
+    return found
+
+
+#: Where there are no keys.
+EVERYBODY = Caller(None, Role.ADMIN, EVERYTHING)
+#: Without a key, where it takes one to see anything.
+NOBODY = Caller(None, Role.READ_ONLY, NOTHING)

@@ -787,7 +787,11 @@ class MetadataContract:
         async def story(store: MetadataStore) -> None:
             one, other = (store.seen_by(Scope(name)) for name in ("key_one", "key_other"))
             await one.files.add(file("file-1"))
-            await one.batches.add(batch(status="completed"), files=[file("file-2")])
+            await one.batches.add(batch(), files=[file("file-2")])
+            await one.batches.add(batch("batch_2"))
+            assert [each.id for each in (await one.batches.unfinished(10))[0]] == ["batch_1", "batch_2"]
+            assert await one.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            (told,) = (await one.deliveries.page(after=None, limit=10)).records
             await one.uploads.add(upload("up"))
             assert await one.uploads.add_part(PartRecord("part", "up", 5, 1))
 
@@ -804,6 +808,9 @@ class MetadataContract:
                     await seen.files.page(after="file-1", limit=10, newest_first=True, purpose=None)
                 with pytest.raises(UnknownCursor):
                     await seen.batches.page(after="batch_1", limit=10)
+                assert await seen.batches.unfinished(10) == ([], {})
+                assert (await seen.deliveries.page(after=None, limit=10)).records == []
+                assert await seen.deliveries.get(told.id) is None and not await seen.deliveries.send_again(told.id)
             # A batch that has ended takes only its own files with it.
             await other.files.add(file("file-3"))
             assert await one.batches.delete("batch_1", ["file-2", "file-3"])

@@ -103,7 +103,7 @@ async def request_at(
 ) -> bytes | None:
     """Line ``number`` of the batch's input. None where it is not there any more, or where more than ``most`` bytes
     would have to be read to find it. Raises BlobLost."""
-    file = await storage.metadata.files.get_kept(batch.input_file_id)
+    file = await storage.metadata.files.get_kept(batch.input_file_id, batch.key_id)
     before = [each for each in places if each.line <= number]
     if file is None or not before:
         return None

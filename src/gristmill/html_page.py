@@ -38,6 +38,11 @@ def one_line(text: str, most: int = 300) -> str:
     return line if len(line) <= most else line[:most].rstrip() + "…"
 
 
+def clipped(text: str, most: int = 20_000) -> str:
+    """Lines as they are, and at most so many characters."""
+    return text if len(text) <= most else f"{text[:most]}…\n({len(text) - most:,} more characters)"
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -47,5 +52,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(count=lambda number: f"{number:,}", short=short, duration=duration, one_line=one_line)
+    environment.filters.update(
+        count=lambda number: f"{number:,}", short=short, duration=duration, one_line=one_line, clipped=clipped
+    )
     return environment

@@ -144,10 +144,13 @@ def test_a_storage_that_refuses_for_a_while_pauses_the_batch_and_no_row_is_lost_
     async def story(host: BatchHost) -> None:
         rows, batches = host.storage.metadata.rows, host.storage.metadata.batches
         calls = {"commit": 0, "release": 0}
+        quiet_since = []
 
         def failing(method: Any, name: str, times: int) -> Any:
             async def call(*arguments: Any) -> Any:
                 calls[name] += 1
+                if name == "commit":
+                    quiet_since.append(host.supervisor.last_result_at(batch.id))
                 if calls[name] <= times:
                     raise StorageError("The disk is full: free some space.")
                 return await method(*arguments)
@@ -165,6 +168,9 @@ def test_a_storage_that_refuses_for_a_while_pauses_the_batch_and_no_row_is_lost_
         assert [line["custom_id"] for line in await lines(host, batch.output_file_id)] == [
             f"row-{row}" for row in range(50)
         ]
+        # Being tried again is not getting on: who watches for batches that stand still sees that it did from the start.
+        assert quiet_since[0] == quiet_since[1] == quiet_since[2] and quiet_since[0]
+        assert host.supervisor.last_result_at(batch.id) is None
 
     tell(tmp_path, story)
 

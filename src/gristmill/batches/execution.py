@@ -45,6 +45,7 @@ class Execution:
         dispatcher: Dispatcher,
         owner: str,
         reusable_answers: ReusableAnswers | None = None,
+        quiet_since: float | None = None,
     ) -> None:
         self._batch = batch
         self._endpoint = ENDPOINTS[batch.endpoint]
@@ -52,7 +53,7 @@ class Execution:
         self.flow = Flow(batch.id, weight(batch.priority, None, 0))
         self._reusable_answers = reusable_answers
         self._feed = RowFeed(storage, batch, reusable_answers)
-        self._log = ResultLog(storage.metadata.rows, batch.seq, owner, planned_reuse(batch))
+        self._log = ResultLog(storage.metadata.rows, batch.seq, owner, planned_reuse(batch), quiet_since)
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed

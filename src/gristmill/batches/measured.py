@@ -28,8 +28,8 @@ def _sample(batch: UnfinishedBatch, supervisor: Supervisor) -> BatchSample:
         id=batch.id,
         expires_at=batch.expires_at,
         rows_remaining=batch.total - batch.completed - batch.failed if known else None,
-        eta=running.progress.eta_seconds if running else None,
-        reuse=running.progress.reused_share if running else None,
+        eta=running.eta_seconds if running else None,
+        reuse=running.reused_share if running else None,
         planned_reuse=planned_reuse(batch),
-        last_result_at=running.last_result_at if running else None,
+        last_result_at=supervisor.last_result_at(batch.id),
     )

@@ -21,16 +21,24 @@ _LEAST_PLANNED_REUSE = 0.2
 class ResultLog:
     """``add`` takes results, ``run`` stores them until ``finish``; adding waits while storage is behind.
 
-    ``planned_reuse`` is the share of the prompt tokens that the batch's plan expects from the engine's cache.
+    ``planned_reuse`` is the share of the prompt tokens that the batch's plan expects from the engine's cache;
+    ``quiet_since`` (Unix time) is when an earlier attempt to run the rows last stored any.
     """
 
-    def __init__(self, rows: Rows, batch_seq: int, owner: str, planned_reuse: float | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        batch_seq: int,
+        owner: str,
+        planned_reuse: float | None = None,
+        quiet_since: float | None = None,
+    ) -> None:
         self._rows = rows
         self._batch_seq = batch_seq
         self._owner = owner
         self._planned_reuse = planned_reuse or 0.0
         #: When results were last stored, or this began: Unix time.
-        self.stored_at = time.time()
+        self.stored_at = quiet_since or time.time()
         self._buffer: list[Result] = []
         self._bytes = 0
         self._full = asyncio.Event()

@@ -55,7 +55,9 @@ class Runner:
     go on. Its every step gives way to it.
     """
 
-    def __init__(self, workplace: Workplace, batch: BatchRecord, stage: Stage) -> None:
+    def __init__(
+        self, workplace: Workplace, batch: BatchRecord, stage: Stage, quiet_since: float | None = None
+    ) -> None:
         self._workplace = workplace
         self._storage = workplace.storage
         self._dispatcher = workplace.dispatcher
@@ -64,6 +66,8 @@ class Runner:
         self.batch = batch
         self.stage = stage
         self.stop = Stop()
+        #: When the rows had their last result, or began to be run without one, in Unix time, at their last attempt.
+        self.quiet_since = quiet_since
 
     async def run(self) -> None:
         """Work until the batch has ended, or comes to a stage that takes more of the machine than its own, or is to be
@@ -172,10 +176,13 @@ class Runner:
     async def _execute(self) -> None:
         known = await self.stop.unless(self._reusable_answers())
         self._progress.total = self.batch.total
-        self._execution = Execution(self._storage, self.batch, self._dispatcher, self._workplace.owner, known)
+        self._execution = Execution(
+            self._storage, self.batch, self._dispatcher, self._workplace.owner, known, self.quiet_since
+        )
         try:
             await self._execution.run(self.stop)
         finally:
+            self.quiet_since = self._execution.last_result_at
             self._execution = None
             self._dispatcher.forget(self.batch.id)
 

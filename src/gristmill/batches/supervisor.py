@@ -48,13 +48,6 @@ class _Active(NamedTuple):
     since: float
 
 
-class Measured(NamedTuple):
-    """Of a batch that is being worked on here; ``last_result_at`` is Unix time, None where no rows are being run."""
-
-    progress: BatchProgress
-    last_result_at: float | None
-
-
 class Supervisor:
     """Runs as many batches at a time as there are places at their stage; those that run share the engine."""
 
@@ -74,6 +67,8 @@ class Supervisor:
         #: Of those that are active, and of those whose lease is being given back.
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_for: dict[str, str] = {}
+        #: Of those that are about to be tried again: when they last got on, in Unix time.
+        self._quiet_since: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -121,10 +116,16 @@ class Supervisor:
         """What all this is doing, in one sentence."""
         return status_line([each.runner.at_work() for each in self._active.values()], self._dispatcher.down_reason)
 
-    def measured(self, batch_id: str) -> Measured | None:
+    def last_result_at(self, batch_id: str) -> float | None:
+        """When a batch whose rows are being run, or that waits to be tried again after a failure, last stored a result
+        or began without one, in Unix time; None for any other."""
+        if batch_id in self._active:
+            return self._active[batch_id].runner.last_result_at
+        return self._quiet_since.get(batch_id)
+
+    def measured(self, batch_id: str) -> BatchProgress | None:
         """None for a batch that nobody works on here."""
-        active = self._active.get(batch_id)
-        return None if active is None else Measured(active.runner.progress(), active.runner.last_result_at)
+        return self._active[batch_id].runner.progress() if batch_id in self._active else None
 
     async def stop(self, grace: float) -> None:
         """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""
@@ -168,7 +169,7 @@ class Supervisor:
         return sum(active.runner.stage is stage for active in self._active.values())
 
     def _start(self, batch: BatchRecord, stage: Stage) -> None:
-        runner = Runner(self._workplace, batch, stage)
+        runner = Runner(self._workplace, batch, stage, self._quiet_since.pop(batch.id, None))
         if self._stopping.is_set():
             runner.stop.request(Why.LEAVING, 0)
         self._active[batch.id] = _Active(runner, time.monotonic())
@@ -193,13 +194,13 @@ class Supervisor:
             log.warning("another runner took the batch over", batch=batch_id)
         except* StorageError as group:
             reason = str(group.exceptions[0])
-            not_before = self._pause(batch_id, reason)
+            not_before = self._pause(runner, reason)
             log.error("batch paused", batch=batch_id, reason=reason)
         except* (Exception, asyncio.CancelledError) as group:
             # A cancellation is of something that it waited for: nobody cancels the task itself but to end the process.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            not_before = self._pause(batch_id, f"an unexpected error: {group.exceptions[0]!r}")
+            not_before = self._pause(runner, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
         # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
         del self._active[batch_id]
@@ -220,8 +221,10 @@ class Supervisor:
                 async with asyncio.timeout(RELEASE_PAUSE):
                     await self._stopping.wait()
 
-    def _pause(self, batch_id: str, reason: str) -> float:
-        self._waiting_for[batch_id] = reason
+    def _pause(self, runner: Runner, reason: str) -> float:
+        self._waiting_for[runner.batch.id] = reason
+        if runner.quiet_since is not None:
+            self._quiet_since[runner.batch.id] = runner.quiet_since
         asyncio.get_running_loop().call_later(FAILURE_PAUSE + 0.1, self.wake)
         return time.time() + FAILURE_PAUSE
 

@@ -40,7 +40,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[BatchSample], float | None]], ...] = 
     ),
     (
         "last_result_timestamp_seconds",
-        "When a result of a batch whose rows are being run was last stored, or the rows began to be run.",
+        "When a result of a batch whose rows are to be run now was last stored, or they began to be run.",
         lambda batch: batch.last_result_at,
     ),
 )

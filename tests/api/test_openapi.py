@@ -18,7 +18,7 @@ from gristmill.api.access import AccessRules
 from gristmill.api.app import create_app
 from gristmill.api.description import document
 from gristmill.batches.host import BatchHost
-from requests_jsonl import CHAT, chat_file
+from requests_jsonl import CHAT, chat_file, chat_line, jsonl
 from server_process import ServerProcess
 
 DESCRIPTION = document(create_app(cast(BatchHost, None), AccessRules()).state.resources)
@@ -34,9 +34,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/messages/batches": {"requests": entries(1)},
     "POST /v1/embeddings": {"model": "simulated", "input": "Hi"},
     "POST /v1/batches": {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h"},
+    "POST /v1/batches/{batch_id}": {"priority": 1},
     "POST /v1/uploads": {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"},
     "POST /v1/uploads/{upload_id}/complete": {"part_ids": []},
 }
+ORDERS = ("cancel", "pause", "resume", "retry")
 #: The simulated engine has none to pass them on to; tests/engines/openai_compatible has.
 SERVERS_OWN = ("/v1/rerank", "/v1/moderations")
 ASK = BODIES["POST /v1/chat/completions"]
@@ -126,14 +128,14 @@ def test_every_call_is_described_with_its_body_answer_and_errors(name: str) -> N
     assert operation["responses"]["200"]["content"]
     unavailable = "529" if path.startswith("/v1/messages") else "503"
     assert {"403", "500", unavailable, "default"} <= set(operation["responses"])
-    # A cancel has no body.
-    assert ("requestBody" in operation) == (method == "POST" and not path.endswith("/cancel"))
+    # What is only told to happen has no body.
+    assert ("requestBody" in operation) == (method == "POST" and path.rpartition("/")[2] not in ORDERS)
     for content in operation.get("requestBody", {}).get("content", {}).values():
         Draft202012Validator.check_schema(content["schema"])
 
 
 def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
-    files = {"file": ("a.jsonl", chat_file(3))}
+    files = {"file": ("a.jsonl", chat_file(3) + jsonl([chat_line("bad", max_tokens=-1)]))}
     fields = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     file = ask("POST", "/v1/files", data=fields, files=files).json()["id"]
     given = {"metadata": {"a": "b"}, "output_expires_after": {"anchor": "created_at", "seconds": 3600}}
@@ -141,9 +143,14 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     batch = ask("POST", "/v1/batches", json=body | given).json()["id"]
     failing = ask("POST", "/v1/batches", json=body | {"input_file_id": "file-x"}).json()["id"]
     stopped = ask("POST", "/v1/batches", json=body).json()["id"]
+    ask("POST", f"/v1/batches/{stopped}/retry")
+    ask("POST", f"/v1/batches/{stopped}/pause")
+    ask("POST", f"/v1/batches/{stopped}", json={"priority": 3})
+    ask("POST", f"/v1/batches/{stopped}/resume")
     ask("POST", f"/v1/batches/{stopped}/cancel")
     while {ask("GET", f"/v1/batches/{each}").json()["status"] for each in (batch, failing)} != {"completed", "failed"}:
         pass
+    ask("POST", f"/v1/batches/{batch}/retry")
     output = ask("GET", f"/v1/batches/{batch}").json()["output_file_id"]
     ask("GET", "/v1/batches", params={"limit": 2})
     ask("GET", f"/v1/files/{output}/content")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.batches import lifecycle
-from gristmill.storage.records import TERMINAL_STATUSES
+from gristmill.batches.lifecycle import Step
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord
 from gristmill.wire.batch import BatchError, BatchPlan
 
 UNFINISHED = ("validating", "in_progress", "finalizing")
@@ -13,7 +14,11 @@ UNFINISHED = ("validating", "in_progress", "finalizing")
 
 @pytest.mark.parametrize("status", UNFINISHED)
 def test_what_has_not_ended_can_be_cancelled(status: str) -> None:
-    assert lifecycle.cancel_requested(status, 7) == {"status": "cancelling", "cancelling_at": 7}
+    assert lifecycle.cancel_requested(status, 7) == {
+        "status": "cancelling",
+        "cancelling_at": 7,
+        "paused_at": None,
+    }
 
 
 @pytest.mark.parametrize("status", ["cancelling", "cancelled"])
@@ -23,7 +28,7 @@ def test_cancelling_again_changes_nothing(status: str) -> None:
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired"])
 def test_what_has_ended_otherwise_cannot_be_cancelled(status: str) -> None:
-    with pytest.raises(lifecycle.CannotCancel, match=status):
+    with pytest.raises(lifecycle.NotAllowed, match=status):
         lifecycle.cancel_requested(status, 7)
 
 
@@ -40,16 +45,61 @@ def test_an_end_sets_its_own_time_and_the_files_that_have_lines(status: str) -> 
         f"{status}_at": 9,
         "output_file_id": "file-1",
         "error_file_id": None,
+        "paused_at": None,
     }
 
 
 def test_each_step_sets_its_time() -> None:
     errors = [BatchError("invalid_json_line", "no")]
-    assert lifecycle.rejected(errors, 1) == {"status": "failed", "failed_at": 1, "errors": errors}
+    assert lifecycle.rejected(errors, 1) == {
+        "status": "failed",
+        "failed_at": 1,
+        "errors": errors,
+        "paused_at": None,
+    }
     plan = BatchPlan(1, 2, 30, 4)
     validated = {"status": "in_progress", "in_progress_at": 2, "total": 3, "model": "m", "plan": plan}
     assert lifecycle.validated(3, "m", plan, 2) == validated
-    assert lifecycle.all_rows_done(3) == {"status": "finalizing", "finalizing_at": 3}
+    assert lifecycle.all_rows_done(3) == {"status": "finalizing", "finalizing_at": 3, "paused_at": None}
+
+
+def record(status: str, **fields: object) -> BatchRecord:
+    given = {"expires_at": 100, "total": 3, "completed": 1} | fields
+    return BatchRecord(1, "batch_1", "/v1/chat/completions", "file-1", "24h", status, 1, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["validating", "in_progress"])
+def test_what_has_rows_to_run_can_be_paused_resumed_and_given_another_priority(status: str) -> None:
+    running, paused = record(status), record(status, paused_at=5)
+    assert lifecycle.pause_requested(running, 7) == {"paused_at": 7}
+    assert lifecycle.pause_requested(paused, 7) is None
+    assert lifecycle.resume_requested(paused) == {"paused_at": None}
+    assert lifecycle.resume_requested(running) is None
+    assert lifecycle.priority_requested(running, 2) == {"priority": 2}
+    assert lifecycle.priority_requested(running, 0) is None
+
+
+@pytest.mark.parametrize("status", ["finalizing", "cancelling", *TERMINAL_STATUSES])
+def test_nothing_else_can(status: str) -> None:
+    requests = (
+        lambda: lifecycle.pause_requested(record(status), 7),
+        lambda: lifecycle.resume_requested(record(status)),
+        lambda: lifecycle.priority_requested(record(status), 0),
+    )
+    for request in requests:
+        with pytest.raises(lifecycle.NotAllowed, match=status):
+            request()
+
+
+def test_a_paused_batch_rests_until_it_is_cancelled_or_its_window_is_over_or_its_rows_are_done() -> None:
+    for status in "validating", "in_progress":
+        assert lifecycle.rests(record(status, paused_at=5), 99)
+        assert lifecycle.next_step(record(status, paused_at=5), 99) is None
+        assert lifecycle.next_step(record(status, paused_at=5), 100) is Step.EXPIRE
+        assert not lifecycle.rests(record(status, paused_at=5), 100) and not lifecycle.rests(record(status), 99)
+    assert lifecycle.next_step(record("cancelling", paused_at=5), 99) is Step.CANCEL
+    assert lifecycle.next_step(record("in_progress", paused_at=5, failed=2), 99) is Step.FINALIZE
+    assert not any(lifecycle.rests(record(status, paused_at=5), 99) for status in TERMINAL_STATUSES)
 
 
 @pytest.mark.parametrize(

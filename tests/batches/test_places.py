@@ -101,10 +101,10 @@ STATUSES = ["validating", "in_progress", "finalizing", "cancelling", "completed"
 def test_storage_and_lifecycle_agree_on_where_a_batch_stands(tmp_path: Path) -> None:
     records = [
         BatchRecord(
-            0, f"batch_{status}_{expires_at}_{failed}", CHAT, "file-1", "24h", status, 1, expires_at,
-            total=3, completed=2, failed=failed,
+            0, f"batch_{status}_{expires_at}_{failed}_{paused_at}", CHAT, "file-1", "24h", status, 1, expires_at,
+            total=3, completed=2, failed=failed, paused_at=paused_at,
         )
-        for status in STATUSES for expires_at in (5, 10, 11) for failed in (0, 1)
+        for status in STATUSES for expires_at in (5, 10, 11) for failed in (0, 1) for paused_at in (None, 4)
     ]  # fmt: skip
 
     async def main() -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from gristmill.storage.errors import KeyUsed, LeaseLost, NameTaken, OverLimit, UnknownCursor
+from gristmill.storage.errors import AlreadyRetried, KeyUsed, LeaseLost, NameTaken, OverLimit, UnknownCursor
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import (
     AccessKey,
@@ -545,6 +545,38 @@ class MetadataContract:
             ]  # fmt: skip
             after = await store.batches.page(after="batch_1", limit=5)
             assert [record.id for record in after.records] == ["batch_0"]
+
+        self.tell(tmp_path, story)
+
+    def test_a_batch_has_one_retry_until_that_is_forgotten(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            async def retried_by(name: str) -> str | None:
+                record = await store.batches.get(name)
+                assert record is not None
+                return record.retried_by
+
+            await store.batches.add(batch("batch_1", status="completed"))
+            tries = [
+                store.batches.add(batch(f"batch_{n}", retry_of="batch_1"), None, [file(f"file-{n}")]) for n in (2, 3)
+            ]
+            outcomes = await asyncio.gather(*tries, return_exceptions=True)
+            (lost,) = [each for each in outcomes if isinstance(each, BaseException)]
+            (won,) = [each for each in outcomes if isinstance(each, BatchRecord)]
+            assert isinstance(lost, AlreadyRetried) and await retried_by("batch_1") == won.id
+            loser = {"batch_2": "3", "batch_3": "2"}[won.id]
+            assert await store.batches.get(f"batch_{loser}") is None and await store.files.get(f"file-{loser}") is None
+            with pytest.raises(AlreadyRetried):
+                await store.batches.add(batch("batch_4", retry_of="batch_none"))
+            await store.batches.change(won.id, {"status": "completed"}, expected="in_progress")
+            assert await store.batches.delete(won.id, [])
+            assert await retried_by("batch_1") is None
+            await store.batches.add(batch("batch_5", retry_of="batch_1", status="failed", failed_at=1))
+            await store.batches.add(batch("batch_6"))
+            await store.batches.change("batch_1", {"completed_at": 9}, expected="completed")
+            assert await store.batches.prune(5) == 1
+            # One that was pruned is as good as none.
+            await store.batches.add(batch("batch_7", retry_of="batch_1"))
+            assert await retried_by("batch_1") == "batch_7"
 
         self.tell(tmp_path, story)
 

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 from gristmill.api.description import described, page_query
 from gristmill.api.exchange import MAX_JSON_BYTES, host, page_limit, read_body, reply
 from gristmill.api.idempotency import used_key
-from gristmill.wire.batch import Batch, CreateBatchRequest
+from gristmill.wire.batch import Batch, ChangeBatchRequest, CreateBatchRequest
 from gristmill.wire.common import ListPage
 from gristmill.wire.json import decode
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 _decoder = msgspec.json.Decoder(CreateBatchRequest)
+_change_decoder = msgspec.json.Decoder(ChangeBatchRequest)
 
 
 @router.post(
@@ -49,3 +50,45 @@ async def retrieve(request: Request, batch_id: str) -> Response:
 )
 async def cancel(request: Request, batch_id: str) -> Response:
     return reply(await host(request).batches.cancel(batch_id))
+
+
+@router.post(
+    "/{batch_id}",
+    summary="Change the priority of a batch that has rows to run",
+    openapi_extra=described(body=ChangeBatchRequest, answer=Batch, also=[409]),
+)
+async def change(request: Request, batch_id: str) -> Response:
+    """At once, also where it runs."""
+    body = decode(_change_decoder, await read_body(request, MAX_JSON_BYTES))
+    return reply(await host(request).batches.set_priority(batch_id, body.priority))
+
+
+@router.post(
+    "/{batch_id}/pause",
+    summary="Pause a batch; its status stays",
+    openapi_extra=described(answer=Batch, also=[409]),
+)
+async def pause(request: Request, batch_id: str) -> Response:
+    """What is in flight has a minute to finish. The window goes on. Pausing a paused batch changes nothing."""
+    return reply(await host(request).batches.pause(batch_id))
+
+
+@router.post(
+    "/{batch_id}/resume",
+    summary="Go on with a paused batch",
+    openapi_extra=described(answer=Batch, also=[409]),
+)
+async def resume(request: Request, batch_id: str) -> Response:
+    """Changes nothing where the batch is not paused."""
+    return reply(await host(request).batches.resume(batch_id))
+
+
+@router.post(
+    "/{batch_id}/retry",
+    summary="Ask the rows of an ended batch again that have no answer, in a new batch",
+    openapi_extra=described(answer=Batch, keyed=True, also=[409]),
+)
+async def retry(request: Request, batch_id: str) -> Response:
+    """Failed rows, and rows that never ran. Where the batch was retried before, those that its last retry has not
+    answered; where that has not ended, it is the answer."""
+    return reply(await host(request).batches.retry(batch_id, used_key(request, b"")))

@@ -84,9 +84,9 @@ class Execution:
         """When a result was last stored, or the rows began to be run, in Unix time."""
         return self._log.stored_at
 
-    def weigh(self, eta: float | None) -> None:
+    def weigh(self, priority: int, eta: float | None) -> None:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
-        self.flow = Flow(self._batch.id, weight(self._batch.priority, eta, self._batch.expires_at - time.time()))
+        self.flow = Flow(self._batch.id, weight(priority, eta, self._batch.expires_at - time.time()))
 
     async def _end_with(self, stop: Stop, workers: Sequence[asyncio.Task[None]]) -> None:
         await stop.wait()

@@ -24,8 +24,8 @@ CANCELLING = "cancelling"
 CANCELLED = "cancelled"
 
 
-class CannotCancel(Exception):
-    """The batch has ended some other way."""
+class NotAllowed(Exception):
+    """The batch's status does not allow it."""
 
 
 def is_terminal(status: str) -> bool:
@@ -55,7 +55,7 @@ _STAGES = {Step.VALIDATE: Stage.VALIDATION, Step.EXECUTE: Stage.EXECUTION}
 
 
 def next_step(batch: BatchRecord, now: float) -> Step | None:
-    """None where the batch has ended. ``now`` is in Unix seconds: a window follows the wall clock."""
+    """None where the batch has ended, or rests. ``now`` is in Unix seconds: a window follows the wall clock."""
     if is_terminal(batch.status):
         return None
     if batch.status == CANCELLING:
@@ -66,12 +66,20 @@ def next_step(batch: BatchRecord, now: float) -> Step | None:
         return Step.FINALIZE
     if now >= batch.expires_at:
         return Step.EXPIRE
+    if batch.paused_at is not None:
+        return None
     return Step.VALIDATE if batch.status == VALIDATING else Step.EXECUTE
+
+
+def rests(batch: BatchRecord, now: float) -> bool:
+    """Whether it is paused, and nothing is to be done before somebody resumes it or its window is over. A pause keeps
+    no batch from its end: one whose last rows were in flight is completed."""
+    return batch.paused_at is not None and next_step(batch, now) is None and not is_terminal(batch.status)
 
 
 def rejected(errors: list[BatchError], now: int) -> Changes:
     """The input failed validation; nothing ran."""
-    return {"status": FAILED, "failed_at": now, "errors": errors}
+    return {"status": FAILED, "failed_at": now, "errors": errors, "paused_at": None}
 
 
 def validated(total: int, model: str | None, plan: BatchPlan, now: int) -> Changes:
@@ -79,16 +87,39 @@ def validated(total: int, model: str | None, plan: BatchPlan, now: int) -> Chang
 
 
 def all_rows_done(now: int) -> Changes:
-    return {"status": FINALIZING, "finalizing_at": now}
+    return {"status": FINALIZING, "finalizing_at": now, "paused_at": None}
 
 
 def cancel_requested(status: str, now: int) -> Changes | None:
-    """None where the batch is being or has been cancelled already. Raises CannotCancel."""
+    """None where the batch is being or has been cancelled already. Raises NotAllowed."""
     if status in (CANCELLING, CANCELLED):
         return None
     if is_terminal(status):
-        raise CannotCancel(status)
-    return {"status": CANCELLING, "cancelling_at": now}
+        raise NotAllowed(status)
+    return {"status": CANCELLING, "cancelling_at": now, "paused_at": None}
+
+
+def pause_requested(batch: BatchRecord, now: int) -> Changes | None:
+    """None where it is paused already. The status stays as it is, so that clients wait on. Raises NotAllowed."""
+    _check_work_left(batch)
+    return None if batch.paused_at is not None else {"paused_at": now}
+
+
+def resume_requested(batch: BatchRecord) -> Changes | None:
+    """None where it is not paused. Raises NotAllowed."""
+    _check_work_left(batch)
+    return None if batch.paused_at is None else {"paused_at": None}
+
+
+def priority_requested(batch: BatchRecord, priority: int) -> Changes | None:
+    """None where it has that priority. Raises NotAllowed."""
+    _check_work_left(batch)
+    return None if batch.priority == priority else {"priority": priority}
+
+
+def _check_work_left(batch: BatchRecord) -> None:
+    if batch.status not in (VALIDATING, IN_PROGRESS):
+        raise NotAllowed(batch.status)
 
 
 def ended(status: str, output_file_id: str | None, error_file_id: str | None, now: int) -> Changes:
@@ -98,6 +129,7 @@ def ended(status: str, output_file_id: str | None, error_file_id: str | None, no
         f"{status}_at": now,
         "output_file_id": output_file_id,
         "error_file_id": error_file_id,
+        "paused_at": None,
     }
 
 

@@ -11,6 +11,8 @@ from gristmill.storage.records import BatchRecord, Stage
 #: Batches worked on at the same time. Executing takes memory for the rows read ahead, validating a core or two; a batch
 #: that only ends never waits behind those that run.
 PLACES = {Stage.VALIDATION: 4, Stage.EXECUTION: 16, Stage.ENDING: 4}
+#: What a batch waits for that is paused.
+PAUSED = "paused"
 #: Seconds after which a batch gives way to one of the same priority that waits, so that none waits for ever.
 TURN_SECONDS = 600.0
 
@@ -42,6 +44,8 @@ def who_gives_way(held: Sequence[HeldPlace], priority: int) -> str | None:
 
 def waiting_reason(batch: BatchRecord, now: float, held: Sequence[HeldPlace]) -> str | None:
     """Why nobody works on an unfinished batch, in words; None where somebody will at once."""
+    if lifecycle.rests(batch, now):
+        return PAUSED
     step = lifecycle.next_step(batch, now)
     if step is None:
         return None

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from gristmill.batches import lifecycle
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
@@ -31,6 +33,8 @@ from gristmill.wire.batch import BatchError, BatchProgress
 
 log = get_logger(__name__)
 
+#: What is in flight of a batch that is paused may take this long (seconds); what takes longer runs again.
+PAUSE_GRACE = 60.0
 #: A cancelled batch's requests in flight may finish within this many seconds, as with OpenAI.
 CANCEL_GRACE = 600.0
 _WATCH_SECONDS = 1.0
@@ -92,9 +96,14 @@ class Runner:
             watching.cancel()
             self.stop.close()
 
-    def cancel(self) -> None:
-        """The batch's status says cancelling now."""
-        self.stop.request(Why.CANCELLED, CANCEL_GRACE)
+    def heed(self, stored: BatchRecord) -> None:
+        """What somebody else has changed of the batch: it was cancelled, paused, or given another priority."""
+        if stored.status == lifecycle.CANCELLING:
+            self.stop.request(Why.CANCELLED, CANCEL_GRACE)
+        elif lifecycle.rests(stored, time.time()):
+            self.stop.request(Why.LEAVING, PAUSE_GRACE)
+        self.batch = msgspec.structs.replace(self.batch, priority=stored.priority)
+        self._weigh()
 
     def progress(self) -> BatchProgress:
         if self._execution is None:
@@ -239,19 +248,22 @@ class Runner:
 
     async def _watch(self) -> None:
         """Look again and again at what nobody may have told: the wall clock, which a window follows and which may jump,
-        and the status, which whoever cancels changes first."""
+        and what is stored, which whoever cancels or pauses changes first."""
         while True:
-            eta = self.progress().eta_seconds
-            if self._execution is not None:
-                self._execution.weigh(eta)
+            self._weigh()
             if time.time() >= self.batch.expires_at:
                 self.stop.request(Why.EXPIRED, 0)
             # A storage that cannot answer now is met by the step under way.
             with contextlib.suppress(Exception):
                 batch = await self._storage.metadata.batches.get(self.batch.id)
-                if batch is not None and batch.status == lifecycle.CANCELLING:
-                    self.cancel()
+                if batch is not None:
+                    self.heed(batch)
             await asyncio.sleep(_WATCH_SECONDS)
+
+    def _weigh(self) -> None:
+        eta = self.progress().eta_seconds
+        if self._execution is not None:
+            self._execution.weigh(self.batch.priority, eta)
 
 
 def _cannot_reuse(engine: str) -> BatchError:

@@ -1,7 +1,8 @@
-"""What can be asked of batches: create, look at, cancel. The HTTP API and the command line both call this."""
+"""What can be asked of batches: create, look at, cancel, pause, retry. HTTP API and command line call this."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence, Set
@@ -10,9 +11,11 @@ from typing import Any, Protocol
 import msgspec
 
 from gristmill.batches import lifecycle
+from gristmill.batches.retry import retrying
 from gristmill.inference.endpoints import offered
+from gristmill.storage.errors import AlreadyRetried
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, UsedKey
+from gristmill.storage.records import BatchRecord, Changes, FileRecord, UsedKey
 from gristmill.wire.batch import (
     Batch,
     BatchErrors,
@@ -42,7 +45,7 @@ class Work(Protocol):
     """Who runs batches; the supervisor."""
 
     def wake(self) -> None: ...
-    def cancel(self, batch_id: str) -> None: ...
+    def changed(self, stored: BatchRecord) -> None: ...
     def progress(self, batch: BatchRecord) -> BatchProgress | None: ...
 
 
@@ -50,6 +53,7 @@ class BatchService:
     """``served`` tells which endpoints the engine answers."""
 
     def __init__(self, storage: Storage, work: Work, served: Callable[[], Set[str]]) -> None:
+        self._storage = storage
         self._batches = storage.metadata.batches
         self._work = work
         self._served = served
@@ -60,7 +64,7 @@ class BatchService:
         now = int(time.time())
         record = BatchRecord(
             seq=0,
-            id="batch_" + secrets.token_hex(16),
+            id=_new_id(),
             endpoint=self.endpoint(request.endpoint),
             input_file_id=request.input_file_id,
             completion_window=request.completion_window,
@@ -105,21 +109,83 @@ class BatchService:
 
     async def cancelled(self, batch_id: str) -> BatchRecord:
         """As ``cancel``, which says how it stands then."""
+        now = int(time.time())
+        return await self._changed(batch_id, "cancel", lambda record: lifecycle.cancel_requested(record.status, now))
+
+    async def pause(self, batch_id: str) -> Batch:
+        """Its status stays. Raises ApiError 404, or 409 where there is nothing left to pause."""
+        now = int(time.time())
+        return self._present(
+            await self._changed(batch_id, "pause", lambda record: lifecycle.pause_requested(record, now))
+        )
+
+    async def resume(self, batch_id: str) -> Batch:
+        """Also of one that is not paused. Raises ApiError 404, or 409 where there is nothing left to run."""
+        return self._present(await self._changed(batch_id, "resume", lifecycle.resume_requested))
+
+    async def set_priority(self, batch_id: str, priority: int) -> Batch:
+        """From -5 to 5; at once. Raises ApiError 404, or 409 where there is nothing left to run."""
+        return self._present(
+            await self._changed(
+                batch_id, "change the priority of", lambda record: lifecycle.priority_requested(record, priority)
+            )
+        )
+
+    async def retry(self, batch_id: str, key: UsedKey | None = None) -> Batch:
+        """A new batch that asks the rows again which have no answer in an ended one, or in the last of its retries;
+        where that has not ended, it. Raises ApiError 404, or 409 where nothing can be retried, and KeyUsed."""
+        if key is not None:
+            await self._storage.metadata.keys.check(key)
+        while True:
+            asked = await self.record(batch_id)
+            last = await self._last_retry(asked)
+            if last is not asked and not lifecycle.is_terminal(last.status):
+                return self._present(last)
+            self.endpoint(last.endpoint)
+            with contextlib.suppress(AlreadyRetried):
+                async with retrying(self._storage, last) as made:
+                    now = int(time.time())
+                    record = BatchRecord(
+                        seq=0,
+                        id=_new_id(),
+                        endpoint=last.endpoint,
+                        input_file_id=made.input_file_id,
+                        completion_window=last.completion_window,
+                        status=lifecycle.VALIDATING,
+                        created_at=now,
+                        expires_at=now + _window(last.completion_window),
+                        total=made.rows,
+                        metadata=last.metadata,
+                        defaults=last.defaults,
+                        priority=last.priority,
+                        reuse_answers=last.reuse_answers,
+                        output_file_lifetime=last.output_file_lifetime,
+                        retry_of=last.id,
+                    )
+                    created = self._present(record)
+                    await self.add(record, None if key is None else key.answered(created), made.files)
+                return created
+
+    async def _last_retry(self, record: BatchRecord) -> BatchRecord:
+        """Also of one that was forgotten, the last is the one before."""
+        while record.retried_by is not None and (later := await self._batches.get(record.retried_by)) is not None:
+            record = later
+        return record
+
+    async def _changed(self, batch_id: str, what: str, decide: Callable[[BatchRecord], Changes | None]) -> BatchRecord:
         while True:
             record = await self.record(batch_id)
             try:
-                changes = lifecycle.cancel_requested(record.status, int(time.time()))
-            except lifecycle.CannotCancel:
-                message = f"Cannot cancel a batch with status '{record.status}'."
+                changes = decide(record)
+            except lifecycle.NotAllowed:
+                message = f"Cannot {what} a batch with status '{record.status}'."
                 raise ApiError(409, message, retry=False) from None
-            if changes is None:
-                # Once more: the call that changed the status may have been cut off before it told anyone.
-                self._work.cancel(batch_id)
-                return record
             # The status may change between reading and writing; then look again.
-            if await self._batches.change(batch_id, changes, expected=record.status):
-                self._work.cancel(batch_id)
-                return await self.record(batch_id)
+            if changes is None or await self._batches.change(batch_id, changes, expected=record.status):
+                record = record if changes is None else await self.record(batch_id)
+                # Also where nothing was to change: the call that did may have been cut off before it told anyone.
+                self._work.changed(record)
+                return record
 
     async def record(self, batch_id: str) -> BatchRecord:
         """As it is stored. Raises ApiError 404."""
@@ -135,9 +201,8 @@ class BatchService:
 
 def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch:
     """The batch object of the API."""
-    if record.plan is not None:
-        known = {"plan": record.plan, "reused_answers": record.reused_answers}
-        progress = msgspec.structs.replace(progress or BatchProgress(), **known)
+    known = {name: getattr(record, name) for name in _KNOWN_FIELDS}
+    progress = msgspec.structs.replace(progress or BatchProgress(), **known)
     shared = {name: getattr(record, name) for name in _SHARED_FIELDS}
     return Batch(
         **shared,
@@ -148,7 +213,12 @@ def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch
     )
 
 
+_KNOWN_FIELDS = set(BatchProgress.__struct_fields__) & set(BatchRecord.__struct_fields__)
 _SHARED_FIELDS = (set(Batch.__struct_fields__) & set(BatchRecord.__struct_fields__)) - {"errors"}
+
+
+def _new_id() -> str:
+    return "batch_" + secrets.token_hex(16)
 
 
 def _usage(record: BatchRecord) -> BatchUsage | None:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from gristmill.batches import lifecycle
 from gristmill.batches.input_reader import Limits
-from gristmill.batches.places import PLACES, HeldPlace, waiting_reason, who_gives_way
+from gristmill.batches.places import PAUSED, PLACES, HeldPlace, waiting_reason, who_gives_way
 from gristmill.batches.runner import Runner, Workplace
 from gristmill.batches.status_line import status_line
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -96,18 +97,18 @@ class Supervisor:
         """There may be a new batch."""
         self._wake.set()
 
-    def cancel(self, batch_id: str) -> None:
-        """The batch's status was set to cancelling."""
-        if batch_id in self._active:
-            self._active[batch_id].runner.cancel()
+    def changed(self, stored: BatchRecord) -> None:
+        """The batch was cancelled, paused, resumed, or given another priority."""
+        if stored.id in self._active:
+            self._active[stored.id].runner.heed(stored)
         self.wake()
 
     def progress(self, batch: BatchRecord) -> BatchProgress | None:
         """How an unfinished batch is doing; None where nothing is known beyond what is stored."""
-        reason = self._waiting_for.get(batch.id)
+        reason = PAUSED if lifecycle.rests(batch, time.time()) else self._waiting_for.get(batch.id)
         if batch.id in self._active:
             progress = self._active[batch.id].runner.progress()
-            return progress if progress.waiting_for else msgspec.structs.replace(progress, waiting_for=reason)
+            return progress if reason is None else msgspec.structs.replace(progress, waiting_for=reason)
         reason = reason or waiting_reason(batch, time.time(), self._held())
         return BatchProgress(waiting_for=reason) if reason else None
 

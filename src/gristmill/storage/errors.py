@@ -41,6 +41,10 @@ class UnknownCursor(Exception):
     """``after`` names nothing in the list."""
 
 
+class AlreadyRetried(Exception):
+    """Another batch asks the unanswered rows of that batch again, or it was forgotten; nothing was stored now."""
+
+
 class KeyUsed(Exception):
     """The idempotency key ``given`` was used in the last 24 hours, as ``first`` says; nothing was stored now."""
 

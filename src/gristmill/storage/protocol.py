@@ -59,7 +59,8 @@ class Batches(Protocol):
     async def add(
         self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
     ) -> BatchRecord:
-        """Store a new batch, and ``files`` in the same step; the answer has its ``seq``. Raises KeyUsed, OverLimit."""
+        """Store a new batch, and ``files`` in the same step; the answer has its ``seq``. If it is a retry, the batch
+        that it is a retry of says so from then on. Raises KeyUsed, OverLimit, AlreadyRetried."""
         ...
 
     async def get(self, batch_id: str) -> BatchRecord | None:
@@ -99,8 +100,8 @@ class Batches(Protocol):
         ...
 
     async def delete(self, batch_id: str, files: Sequence[str]) -> bool:
-        """Forget a batch that has ended, with what it told, and delete ``files`` in the same step. False where it has
-        not ended or there is none."""
+        """Forget a batch that has ended, with what it told, and delete ``files`` in the same step; what it was a retry
+        of may be retried anew. False where it has not ended or there is none."""
         ...
 
     async def prune(self, ended_before: int) -> int:

@@ -123,6 +123,11 @@ class BatchRecord(msgspec.Struct, frozen=True):
     output_file_lifetime: int | None = None
     #: Each step is twice the share of the engine.
     priority: int = 0
+    #: Since when nobody works on it, because somebody said so; none of a batch that is about to end.
+    paused_at: int | None = None
+    #: The batch whose unanswered rows this one asks again, and the one that asks this one's.
+    retry_of: str | None = None
+    retried_by: str | None = None
     reuse_answers: bool = False
     #: Rows answered with the answers of earlier batches.
     reused_answers: int = 0

@@ -8,6 +8,8 @@ import msgspec
 
 from gristmill.wire.files import ExpiresAfter, ObjectId
 
+Priority = Annotated[int, msgspec.Meta(ge=-5, le=5)]
+
 
 class CreateBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     input_file_id: ObjectId
@@ -18,9 +20,15 @@ class CreateBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     #: Gristmill's own addition: body parameters for lines that do not set them; messages come before a line's own.
     defaults: dict[str, Any] | None = None
     #: Another: each step is twice the share of the engine, where batches run at the same time.
-    priority: Annotated[int, msgspec.Meta(ge=-5, le=5)] = 0
+    priority: Priority = 0
     #: Another: take the answers of earlier batches that set this, too, for rows that ask the same without chance.
     reuse_answers: bool = False
+
+
+class ChangeBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What may be changed of a batch that has rows to run."""
+
+    priority: Priority
 
 
 class BatchError(msgspec.Struct):
@@ -81,20 +89,26 @@ class BatchPlan(msgspec.Struct):
 
 
 class BatchProgress(msgspec.Struct):
-    """Gristmill's own addition to the batch object: how a running batch is doing, measured by its runner."""
+    """Gristmill's own addition to the batch object. Rates, reuse and the time left are measured while it runs."""
 
     rows_per_second: float | None = None
     tokens_per_second: float | None = None
     #: Cached prompt tokens over prompt tokens.
     reused_share: float | None = None
     eta_seconds: float | None = None
-    #: Why nothing is moving, in words; null while all is well.
+    #: Why nothing is moving, in words ("paused", where somebody said so); null while all is well.
     waiting_for: str | None = None
     plan: BatchPlan | None = None
     #: Rows answered with the answers of earlier batches.
     reused_answers: int = 0
     #: Of the engine, which batches may share.
     requests_in_flight: int | None = None
+    priority: int = 0
+    #: Unix seconds; null where it is not paused.
+    paused_at: int | None = None
+    #: The batch whose unanswered rows this one asks again, and the one that asks this one's.
+    retry_of: str | None = None
+    retried_by: str | None = None
 
 
 class Batch(msgspec.Struct):

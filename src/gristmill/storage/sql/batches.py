@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     Row,
     Select,
+    Update,
     and_,
     bindparam,
     delete,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from gristmill.storage.errors import AlreadyRetried
 from gristmill.storage.records import (
     TERMINAL_STATUSES,
     UNFINISHED_STATUSES,
@@ -73,7 +75,7 @@ def _at_stage(stage: Stage) -> ColumnElement[bool]:
     if stage is Stage.ENDING:
         return and_(batches.c.status.not_in(TERMINAL_STATUSES), only_ending)
     status = "validating" if stage is Stage.VALIDATION else "in_progress"
-    return and_(batches.c.status == status, not_(only_ending))
+    return and_(batches.c.status == status, batches.c.paused_at.is_(None), not_(only_ending))
 
 
 _NOW = bindparam("now", type_=Float())
@@ -125,6 +127,8 @@ class SqlBatches:
         def work(connection: Connection) -> int:
             use_key(connection, key, self._scope)
             check_batches(connection, self._scope)
+            if batch.retry_of is not None and connection.execute(self._retried(batch.retry_of, batch.id)).rowcount == 0:
+                raise AlreadyRetried(batch.retry_of)
             for file in files:
                 insert_file(connection, file, self._scope)
             inserted = connection.execute(statement).inserted_primary_key
@@ -218,6 +222,7 @@ class SqlBatches:
             if connection.execute(forget).rowcount == 0:
                 return False
             _drop_places(connection)
+            connection.execute(update(batches).where(batches.c.retried_by == batch_id).values(retried_by=None))
             delete_files(connection, files, self._scope)
             return True
 
@@ -274,6 +279,13 @@ class SqlBatches:
 
     async def release_all(self) -> None:
         await self._database.write(lambda connection: connection.execute(_RELEASE_ALL), even_if_full=True)
+
+    def _retried(self, batch_id: str, by: str) -> Update:
+        """That a batch is retried by another, if it is by none that is still known."""
+        known = select(batches.c.id).where(~batches.c.deleted)
+        free = or_(batches.c.retried_by.is_(None), batches.c.retried_by.not_in(known))
+        there = (batches.c.id == batch_id, ~batches.c.deleted, seen(batches, self._scope))
+        return update(batches).where(*there, free).values(retried_by=by)
 
     async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
         found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())

@@ -116,6 +116,9 @@ batches = Table(
     Column("plan", JSON),
     Column("webhook", JSON),
     Column("priority", Integer, nullable=False, server_default="0"),
+    Column("paused_at", BigInteger),
+    Column("retry_of", Text),
+    Column("retried_by", Text),
     Column("reuse_answers", Boolean, nullable=False, server_default="0"),
     Column("reused_answers", BigInteger, nullable=False, server_default="0"),
     #: As for files: the row of a deleted batch stays, as a cursor, and without what it told.

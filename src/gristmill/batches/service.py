@@ -160,6 +160,7 @@ class BatchService:
                         priority=last.priority,
                         reuse_answers=last.reuse_answers,
                         output_file_lifetime=last.output_file_lifetime,
+                        webhook=last.webhook,
                         retry_of=last.id,
                     )
                     created = self._present(record)

@@ -580,6 +580,20 @@ class MetadataContract:
 
         self.tell(tmp_path, story)
 
+    def test_a_retry_is_its_batch_owners_also_by_an_admin_and_nobody_elses(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            owner, other = (store.seen_by(Scope(name)) for name in ("key_one", "key_other"))
+            admin = store.seen_by(Scope("key_admin", everything=True))
+            await owner.batches.add(batch("batch_1", status="completed"))
+            retry = batch("batch_2", retry_of="batch_1", key_id="key_one")
+            with pytest.raises(AlreadyRetried):
+                await other.batches.add(retry, None, [file("file-2", key_id="key_one")])
+            await admin.batches.add(retry, None, [file("file-2", key_id="key_one")])
+            assert await owner.batches.get("batch_2") is not None and await owner.files.get("file-2") is not None
+            assert await other.batches.get("batch_2") is None and await other.files.get("file-2") is None
+
+        self.tell(tmp_path, story)
+
     def test_an_unknown_cursor_is_an_error_and_a_deleted_file_still_is_one(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             for number in range(3):

@@ -65,7 +65,7 @@ async def retrying(storage: Storage, batch: BatchRecord) -> AsyncIterator[RetryI
         now = int(time.time())
         # As long as the input that it is a part of, which was to be kept so long after its upload.
         expires_at = None if source.expires_at is None else now + source.expires_at - source.created_at
-        made = FileRecord(file_id, size, now, f"retry_of_{batch.id}.jsonl", "batch", expires_at)
+        made = FileRecord(file_id, size, now, f"retry_of_{batch.id}.jsonl", "batch", expires_at, batch.key_id)
         yield RetryInput(file_id, unanswered.found, [made])
 
 

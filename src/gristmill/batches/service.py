@@ -161,6 +161,7 @@ class BatchService:
                         reuse_answers=last.reuse_answers,
                         output_file_lifetime=last.output_file_lifetime,
                         webhook=last.webhook,
+                        key_id=last.key_id,
                         retry_of=last.id,
                     )
                     created = self._present(record)

@@ -121,16 +121,18 @@ class SqlBatches:
     ) -> BatchRecord:
         values = msgspec.to_builtins(batch)
         del values["seq"]
-        values["key_id"] = owned(self._scope, batch.key_id)
+        # A retry by an admin is whose batch it retries.
+        scope = EVERYTHING if batch.retry_of is not None and self._scope.everything else self._scope
+        values["key_id"] = owned(scope, batch.key_id)
         statement = insert(batches).values(**values, deleted=False, lease_until=0)
 
         def work(connection: Connection) -> int:
             use_key(connection, key, self._scope)
-            check_batches(connection, self._scope)
+            check_batches(connection, scope)
             if batch.retry_of is not None and connection.execute(self._retried(batch.retry_of, batch.id)).rowcount == 0:
                 raise AlreadyRetried(batch.retry_of)
             for file in files:
-                insert_file(connection, file, self._scope)
+                insert_file(connection, file, scope)
             inserted = connection.execute(statement).inserted_primary_key
             assert inserted is not None
             return int(inserted[0])

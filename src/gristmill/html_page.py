@@ -27,6 +27,23 @@ def told_date(seconds: float) -> str:
     return f"{int(day)} {rest}"
 
 
+def day(seconds: float) -> str:
+    """Unix time as "25 Nov, 14:05", in UTC; with the year where that is another one."""
+    given = time.gmtime(seconds)
+    year = "" if given.tm_year == time.gmtime().tm_year else time.strftime(" %Y", given)
+    return f"{given.tm_mday} {time.strftime('%b', given)}{year}, {time.strftime('%H:%M', given)}"
+
+
+def told_bytes(size: int) -> str:
+    """Two or three digits: "3.4 GB"."""
+    amount, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if amount >= 100 or unit == "bytes" else f"{amount:.1f} {unit}"
+
+
 def short(number: float | None) -> str:
     """Three digits; nothing for None."""
     return "" if number is None else f"{number:.3g}"
@@ -53,6 +70,12 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        count=lambda number: f"{number:,}", short=short, duration=duration, one_line=one_line, clipped=clipped
+        count=lambda number: f"{number:,}",
+        short=short,
+        duration=duration,
+        one_line=one_line,
+        clipped=clipped,
+        bytes=told_bytes,
+        day=day,
     )
     return environment

@@ -27,6 +27,7 @@ from gristmill.batches.host import BatchHost
 from gristmill.inference.background_responses import BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
 from gristmill.web import app as web
+from gristmill.web.dashboard import Dashboard
 
 
 def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
@@ -37,6 +38,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     app.state.recent_items = RecentItems()
     app.state.background_responses = BackgroundResponses(app.state.recent_items)
     app.state.started_at = int(time.time())
+    app.state.dashboard = Dashboard(host)
     errors.install(app)
     app.state.resources = [
         each.router

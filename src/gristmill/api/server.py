@@ -90,7 +90,12 @@ async def _serve_host(
         )
         logging.getLogger("uvicorn.error").addFilter(_log_once)
         server = _Server(config, manager.ready)
-        _stop_on_signals(server, lambda: manager.stopping(settings.host.stop_grace + _STOP_SECONDS))
+
+        def stopping() -> None:
+            manager.stopping(settings.host.stop_grace + _STOP_SECONDS)
+            app.state.dashboard.streams.close()
+
+        _stop_on_signals(server, stopping)
         address, port = listener.getsockname()[:2]
         ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/v1")
         await server.serve(sockets=[listener])

@@ -57,7 +57,8 @@ class Execution:
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed
-        self.counts = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
+        self.began_with = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
+        self.counts = self.began_with
 
     async def run(self, stop: Stop) -> None:
         """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and

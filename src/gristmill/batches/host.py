@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
 from gristmill.tasks import supervised
+from gristmill.telemetry.throughput import PERIOD, Throughput
 from gristmill.user_error import UserError
 
 
@@ -55,6 +57,7 @@ class BatchHost:
         self._opened = OpenStorage(settings.storage)
         self._engine = create_engine(settings.engine)
         self._tasks: list[asyncio.Task[None]] = []
+        self.throughput = Throughput()
 
     async def start(self) -> None:
         """Raises UserError for what a person can mend."""
@@ -81,8 +84,17 @@ class BatchHost:
         self.batches = BatchService(self.storage, self.supervisor, lambda: self.dispatcher.endpoints)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
+            supervised("throughput", self._measure),
             supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),
         ]
+
+    async def _measure(self) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(PERIOD)
+            now = time.monotonic()
+            self.throughput.note(time.time(), now - before, *self.supervisor.take_done())
+            before = now
 
     @property
     def waiting_for(self) -> str:

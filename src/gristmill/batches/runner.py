@@ -28,7 +28,7 @@ from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
-from gristmill.telemetry.progress import Progress
+from gristmill.telemetry.progress import Counts, Progress
 from gristmill.wire.batch import BatchError, BatchProgress
 
 log = get_logger(__name__)
@@ -67,6 +67,7 @@ class Runner:
         self._dispatcher = workplace.dispatcher
         self._execution: Execution | None = None
         self._progress = Progress(batch.total)
+        self._last_execution: Execution | None = None
         self.batch = batch
         self.stage = stage
         self.stop = Stop()
@@ -123,6 +124,11 @@ class Runner:
     def last_result_at(self) -> float | None:
         """When a result was last stored, in Unix time; None where no rows are being run."""
         return None if self._execution is None else self._execution.last_result_at
+
+    def done(self) -> tuple[Counts, Counts] | None:
+        """What had been done when the rows began to be run here, and what has been by now; None before that."""
+        last = self._last_execution
+        return None if last is None else (last.began_with, last.counts)
 
     async def _take(self, step: Step) -> None:
         try:
@@ -188,6 +194,7 @@ class Runner:
         self._execution = Execution(
             self._storage, self.batch, self._dispatcher, self._workplace.owner, known, self.quiet_since
         )
+        self._last_execution = self._execution
         try:
             await self._execution.run(self.stop)
         finally:

@@ -27,6 +27,7 @@ from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ACTIVE_BATCHES, LEASE_TAKEOVERS
+from gristmill.telemetry.progress import Counts
 from gristmill.wire.batch import BatchProgress
 
 log = get_logger(__name__)
@@ -70,6 +71,8 @@ class Supervisor:
         self._waiting_for: dict[str, str] = {}
         #: Of those that are about to be tried again: when they last got on, in Unix time.
         self._quiet_since: dict[str, float] = {}
+        #: What was done of batches that were left since ``take_done``.
+        self._left: dict[str, tuple[Counts, Counts]] = {}
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -127,6 +130,15 @@ class Supervisor:
     def measured(self, batch_id: str) -> BatchProgress | None:
         """None for a batch that nobody works on here."""
         return self._active[batch_id].runner.progress() if batch_id in self._active else None
+
+    def take_done(self) -> tuple[dict[str, Counts], dict[str, Counts]]:
+        """What has been done by now of each batch whose rows are run here, and what had been when that began. Batches
+        that were left since the last call are told of once more."""
+        found = self._left | {
+            batch_id: done for batch_id, (runner, _) in self._active.items() if (done := runner.done())
+        }
+        self._left = {}
+        return {name: now for name, (_, now) in found.items()}, {name: began for name, (began, _) in found.items()}
 
     async def stop(self, grace: float) -> None:
         """Leave every batch; what is in flight has ``grace`` seconds to finish and be stored."""
@@ -203,6 +215,8 @@ class Supervisor:
                 raise
             not_before = self._pause(runner, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
+        if (done := runner.done()) is not None:
+            self._left[batch_id] = done
         # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
         del self._active[batch_id]
         ACTIVE_BATCHES.set(len(self._active))

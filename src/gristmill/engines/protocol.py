@@ -258,6 +258,16 @@ class TellsWhatItWaitsFor(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsLoads(Protocol):
+    """What an engine is besides, if others may make its server load the model again, which throws its cache away."""
+
+    @property
+    def loads(self) -> int:
+        """How often a row found the model not loaded, since the start."""
+        ...
+
+
 def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingRequest) -> list[bytes]:
     """The prompt in pieces, in the order of its tokens: messages, or one text. Rows that share the beginning of their
     prompt share the first of them. Inputs to embed share nothing: of them there are none."""

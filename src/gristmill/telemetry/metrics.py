@@ -87,6 +87,11 @@ Gauge("gristmill_build_info", "1; the version that runs.", ["version", "python"]
 ENGINE_INFO = Gauge("gristmill_engine_info", "1; the engine that is used.", ["engine"], registry=REGISTRY)
 
 
+def total(name: str) -> int:
+    """Of a counter, by its name without ``_total``."""
+    return int(REGISTRY.get_sample_value(f"{name}_total") or 0)
+
+
 def render(batches: BatchSeries | None = None) -> bytes:
     """The text exposition format. ``batches``: what is known of the unfinished ones now."""
     return generate_latest(_Scrape(batches))

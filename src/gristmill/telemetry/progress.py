@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import statistics
+from bisect import bisect_right
 from collections import deque
 from typing import NamedTuple
+
+#: The stretches of equal length into which what has been seen is divided, to tell how much the pace varies.
+_STRETCHES = 10
+#: Student's t at 0.95, with nine degrees of freedom.
+_T = 1.833
+#: A stretch shorter than this (seconds) shows how answers bunch together, not how the pace varies.
+_SHORTEST_STRETCH = 1.0
 
 
 class Counts(NamedTuple):
@@ -17,19 +28,26 @@ class Counts(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """None until there is something to measure."""
+    """None until there is something to measure.
 
-    rows_per_second: float | None
-    tokens_per_second: float | None
-    reused_share: float | None
-    eta_seconds: float | None
+    The last two are the ends of a 90 % interval: if what is left is like what was measured, nine times out of ten it
+    takes no less and no more. The upper end stays None where the pace has varied too much to name one.
+    """
+
+    rows_per_second: float | None = None
+    tokens_per_second: float | None = None
+    reused_share: float | None = None
+    eta_seconds: float | None = None
+    eta_low_seconds: float | None = None
+    eta_high_seconds: float | None = None
 
 
 class Progress:
     """Feed it ``(time, counts)`` observations; ``rates`` looks back over ``window`` seconds.
 
     The time that is left is told by a longer look: over half the time since the first observation, where that is more.
-    Rows differ in length, and the average of many is surer than that of the last minute's.
+    Rows differ in length, and the average of many is surer than that of the last minute's. How much the pace has varied
+    meanwhile gives the band around it.
     """
 
     def __init__(self, total: int, window: float = 60.0) -> None:
@@ -52,7 +70,7 @@ class Progress:
 
     def rates(self) -> Rates:
         if not self._observations:
-            return Rates(None, None, None, None)
+            return Rates()
         end, last = self._observations[-1]
         start, first = self._since(end - self._window)
         share = None
@@ -60,11 +78,35 @@ class Progress:
             share = last.cached_tokens / last.prompt_tokens
         seconds, done = end - start, last.rows - first.rows
         if seconds <= 0 or done <= 0:
-            return Rates(None, None, share, None)
+            return Rates(reused_share=share)
         tokens = last.prompt_tokens + last.completion_tokens - first.prompt_tokens - first.completion_tokens
         earliest, then = self._observations[0]
         pace = (last.rows - then.rows) / (end - earliest)
-        return Rates(done / seconds, tokens / seconds, share, max(self.total - last.rows, 0) / pace)
+        left = max(self.total - last.rows, 0)
+        return Rates(done / seconds, tokens / seconds, share, left / pace, *self._band(left))
+
+    def _band(self, left: int) -> tuple[float | None, float | None]:
+        """From the paces of equal stretches of what has been seen: the variance of their mean, and that of the mean of
+        as many stretches as are to come (a prediction interval for the mean of normal values)."""
+        times = [at for at, _ in self._observations]
+        length = (times[-1] - times[0]) / _STRETCHES
+        if length < _SHORTEST_STRETCH:
+            return None, None
+        rows = [self._rows_at(times, times[0] + i * length) for i in range(_STRETCHES + 1)]
+        paces = [(after - before) / length for before, after in itertools.pairwise(rows)]
+        mean, spread = statistics.mean(paces), statistics.stdev(paces)
+        if mean <= 0 or not left:
+            return None, None
+        to_come = left / mean / length
+        error = _T * spread * math.sqrt(1 / _STRETCHES + 1 / to_come)
+        return left / (mean + error), left / (mean - error) if mean > error else None
+
+    def _rows_at(self, times: list[float], at: float) -> float:
+        """Between two observations, as if rows had come evenly."""
+        after = min(max(bisect_right(times, at), 1), len(times) - 1)
+        (before_at, before), (after_at, later) = self._observations[after - 1], self._observations[after]
+        share = min(max((at - before_at) / max(after_at - before_at, 1e-9), 0.0), 1.0)
+        return before.rows + share * (later.rows - before.rows)
 
     def _since(self, begin: float) -> tuple[float, Counts]:
         """The last observation that is not after ``begin``, or the first of all."""

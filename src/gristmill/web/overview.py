@@ -1,27 +1,84 @@
-"""``/``: all batches."""
+"""``/``: all batches, the engine and the disk."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
-from gristmill.web.batch_row import batch_row
+from gristmill.html_page import render
+from gristmill.web.batch_row import batch_row, reused
+from gristmill.web.curves import columns, curves, recent
+from gristmill.web.engine_facts import engine_facts
+from gristmill.web.headers import SECURITY_HEADERS
+from gristmill.web.milestones import Milestones
 from gristmill.web.page import page
-from gristmill.web.visitor import host
+from gristmill.web.stream import Update, event, named_event
+from gristmill.web.visitor import dashboard, host, names, seen_by, throughput
 
 router = APIRouter()
 
-_LISTED = 100
+#: Batches under way on one page, and such as have ended.
+_UNDER_WAY, _ENDED = 100, 20
 
 
 @router.get("/")
 async def overview(request: Request) -> Response:
+    shown = await _shown(request, request.query_params.get("after"))
+    return page("overview", here="overview", told="", **shown)
+
+
+@router.get("/events")
+async def events(request: Request) -> Response:
+    milestones, last_sample = Milestones(), 0.0
+
+    async def make() -> Update:
+        nonlocal last_sample
+        shown = await _shown(request, None)
+        rows = [*shown["unfinished"], *shown["ended"]]
+        told = milestones.told(time.monotonic(), rows, shown["engine"].trouble)
+        state = event(render("web/templates/overview_live.html.jinja", told=told, **shown))
+        samples = shown["samples"]
+        if not samples or samples[-1].time == last_sample:
+            return Update(state)
+        last_sample = samples[-1].time
+        return Update(state, named_event("samples", recent(samples)))
+
+    return dashboard(request).streams.open(("overview", seen_by(request)), make)
+
+
+@router.get("/throughput")
+async def all_throughput(request: Request) -> Response:
+    """For the page's script."""
+    headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
     batches = host(request).batches
-    unfinished = await batches.page(None, _LISTED, ended=False)
-    ended = await batches.page(request.query_params.get("after"), _LISTED, ended=True)
-    return page(
-        "overview",
-        here="overview",
-        unfinished=[batch_row(batch) for batch in unfinished.data],
-        ended=[batch_row(batch) for batch in ended.data],
-        more=ended.last_id if ended.has_more else None,
+    seen = [
+        *(await batches.page(None, _UNDER_WAY, ended=False)).data,
+        *(await batches.page(None, _ENDED, ended=True)).data,
+    ]
+    return Response(columns(throughput(request, seen)), headers=headers, media_type="application/json")
+
+
+async def _shown(request: Request, after: str | None) -> dict[str, Any]:
+    batches = host(request).batches
+    unfinished, ended, disk = await asyncio.gather(
+        batches.page(None, _UNDER_WAY, ended=False),
+        batches.page(after, _ENDED, ended=True),
+        dashboard(request).disk.facts(),
     )
+    called = await names(request, [*unfinished.data, *ended.data])
+    samples = throughput(request, [*unfinished.data, *ended.data])
+    return {
+        "unfinished": [batch_row(batch, called[batch.id]) for batch in unfinished.data],
+        "more_unfinished": unfinished.has_more,
+        "ended": [batch_row(batch, called[batch.id]) for batch in ended.data],
+        "after": after,
+        "more": ended.last_id if ended.has_more else None,
+        "reused": reused(unfinished.data),
+        "engine": engine_facts(host(request).dispatcher),
+        "disk": disk,
+        "samples": samples,
+        "curves": curves(samples),
+    }

@@ -8,12 +8,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 
 from gristmill.batches.results.reader import ResultsGone, ResultsReader, Wanted
-from gristmill.batches.results.tally import ResultTallies, Tally
+from gristmill.batches.results.tally import Tally
 from gristmill.storage.records import BatchRecord, RowOutcome
 from gristmill.web.label_scores import distribution, labels_of, spread_view, told_shares
 from gristmill.web.page import page
 from gristmill.web.row_request import told_request
-from gristmill.web.visitor import host
+from gristmill.web.visitor import dashboard, host
 from gristmill.wire.errors import ApiError, invalid_value, not_found
 from gristmill.wire.paths import SCORE
 
@@ -34,7 +34,7 @@ async def results(request: Request, batch_id: str) -> Response:
     try:
         found = await reader.page(batch, wanted, start, _PAGE_ROWS)
         if batch.failed or batch.error_file_id is not None:
-            causes = await _tallies(request).causes(reader, batch, _COUNT_SECONDS)
+            causes = await dashboard(request).tallies.causes(reader, batch, _COUNT_SECONDS)
     except ResultsGone as error:
         gone = str(error)
     except ValueError as error:
@@ -91,7 +91,7 @@ async def scores(request: Request, batch_id: str) -> Response:
         raise not_found("This batch asks for no scores of labels.")
     reader = ResultsReader(host(request).storage)
     try:
-        tally = await _tallies(request).spread(reader, batch, _COUNT_SECONDS)
+        tally = await dashboard(request).tallies.spread(reader, batch, _COUNT_SECONDS)
     except ResultsGone as error:
         raise not_found(str(error)) from None
     labels = labels_of(None, batch.defaults) or await _labels_of_first(reader, batch)
@@ -110,14 +110,6 @@ async def _labels_of_first(reader: ResultsReader, batch: BatchRecord) -> list[st
         return None
     told = told_request(await reader.request(batch, found.rows[0].view.line), batch.defaults)
     return labels_of(told.body if told is not None else None, batch.defaults)
-
-
-def _tallies(request: Request) -> ResultTallies:
-    state = request.app.state
-    if not hasattr(state, "result_tallies"):
-        state.result_tallies = ResultTallies()
-    found: ResultTallies = state.result_tallies
-    return found
 
 
 def _wanted(request: Request) -> Wanted:

@@ -96,6 +96,10 @@ class BatchProgress(msgspec.Struct):
     #: Cached prompt tokens over prompt tokens.
     reused_share: float | None = None
     eta_seconds: float | None = None
+    #: The ends of a 90 % interval, if the rest is like what has been measured; the upper one is null where the pace has
+    #: varied too much to tell.
+    eta_low_seconds: float | None = None
+    eta_high_seconds: float | None = None
     #: Why nothing is moving, in words ("paused", where somebody said so); null while all is well.
     waiting_for: str | None = None
     plan: BatchPlan | None = None

@@ -17,12 +17,15 @@ import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gristmill.engines.registry import ENGINES, EngineSettings
 from gristmill.user_error import UserError
+
+if TYPE_CHECKING:
+    from gristmill.storage.open import StorageSettings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _DEFAULT_FILE = Path("gristmill.toml")
@@ -46,6 +49,9 @@ def load_defaults(path: Path | None, settings: Settings) -> dict[str, Any]:
         raise UserError(f"The settings file {file} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The settings file {file} is not valid TOML: {error}.") from None
+    # Those who look after what a server keeps mean the same as the server.
+    if shared := {key: value for key, value in _mapping(tables.get("serve")).items() if key in _STORAGE}:
+        tables["admin"] = shared | _mapping(tables.get("admin"))
     try:
         return {name: _table(name, table, settings) for name, table in tables.items()}
     except _Unknown as error:
@@ -91,6 +97,14 @@ def _flags(name: str, table: dict[str, Any], known: Sequence[str]) -> dict[str, 
             names = ", ".join(sorted(each.replace("_", "-") for each in known))
             raise _Unknown(f"[{name}] has no setting '{flag.replace('_', '-')}'. It has: {names}.")
     return flags
+
+
+#: Where a server keeps what it stores.
+_STORAGE = ("data", "database", "blobs")
+
+
+def _mapping(table: Any) -> dict[str, Any]:
+    return table if isinstance(table, dict) else {}
 
 
 def _flag(key: str) -> str:
@@ -140,6 +154,15 @@ ReuseAnswers = Annotated[
 Wait = Annotated[
     str, typer.Option("--wait", envvar="GRISTMILL_WAIT", help="How long to wait for the engine to start: 90s, 10m, 2h.")
 ]
+Data = Annotated[
+    Path | None, typer.Option(envvar="GRISTMILL_DATA", help="Where batches live. [~/.local/share/gristmill]")
+]
+Database = Annotated[
+    str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
+]
+Blobs = Annotated[
+    str | None, typer.Option(envvar="GRISTMILL_BLOBS", help="Folder or URL of the files. [in the data folder]")
+]
 Currency = Annotated[str, typer.Option(metavar="CODE", help="Of the prices, such as USD or EUR.")]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
 
@@ -152,6 +175,13 @@ def engine_settings(engine: str, model: str | None, url: str | None, options: li
             raise UserError(f"The engine option '{option}' is not KEY=VALUE.")
         pairs[key.strip().replace("-", "_")] = value
     return EngineSettings(engine, model, url, pairs)
+
+
+def storage_settings(data: Path | None, database: str | None, blobs: str | None) -> StorageSettings:
+    # Imported here, so that the commands that only ask a server start in half the time.
+    from gristmill.storage.open import StorageSettings
+
+    return StorageSettings(data or default_data_folder(), database, blobs)
 
 
 def alias_settings(given: list[str] | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import ask, batches, bench, completion, doctor, files, models, plan, run, score, serve
+from gristmill.cli import admin, ask, batches, bench, completion, doctor, files, models, plan, run, score, serve
 from gristmill.cli.config import load_defaults
 from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
@@ -31,6 +31,7 @@ app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(plan.plan)
 app.command()(completion.completion)
+app.add_typer(admin.app, name="admin")
 app.add_typer(batches.app, name="batches")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,20 +18,14 @@ def serve(
         str, typer.Option(envvar="GRISTMILL_HOST", help="Address to listen on; 0.0.0.0 for the whole network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GRISTMILL_PORT", min=0, max=65535, help="0 takes a free one.")] = 4080,
-    data: Annotated[
-        Path | None, typer.Option(envvar="GRISTMILL_DATA", help="Where batches live. [~/.local/share/gristmill]")
-    ] = None,
+    data: config.Data = None,
     engine: config.EngineName = "openvino",
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
     alias: config.Aliases = None,
-    database: Annotated[
-        str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
-    ] = None,
-    blobs: Annotated[
-        str | None, typer.Option(envvar="GRISTMILL_BLOBS", help="Folder or URL of the files. [in the data folder]")
-    ] = None,
+    database: config.Database = None,
+    blobs: config.Blobs = None,
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     stop_grace: Annotated[
@@ -71,14 +64,13 @@ def serve(
     from gristmill.api.server import ServerSettings
     from gristmill.api.server import serve as serve_api
     from gristmill.batches.host import HostSettings
-    from gristmill.storage.open import StorageSettings
 
     log.configure(config.check_log_level(log_level), log_json)
     settings = ServerSettings(
         address=host,
         port=port,
         host=HostSettings(
-            storage=StorageSettings(data or config.default_data_folder(), database, blobs),
+            storage=config.storage_settings(data, database, blobs),
             engine=config.engine_settings(engine, model, url, engine_option),
             concurrency=concurrency,
             request_timeout=request_timeout,

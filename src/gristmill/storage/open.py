@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.storage.blobs import LocalBlobStore
-from gristmill.storage.lock import database_lock, folder_lock
+from gristmill.storage.errors import StorageError
+from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import Storage
+from gristmill.storage.sql.database import Version
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
 
@@ -22,23 +26,85 @@ class StorageSettings(NamedTuple):
     blobs: str | None = None
 
 
+class Places(NamedTuple):
+    """Where the parts of what a user configured are; ``data`` is as the user wrote it, the others are absolute."""
+
+    data: Path
+    database: Path
+    blobs: Path
+    answers: Path
+
+    @property
+    def locks(self) -> list[ProcessLock]:
+        """What a process holds that is alone with all of it."""
+        locks = [folder_lock(self.data)]
+        if not self.database.is_relative_to(self.data.absolute()):
+            locks.append(database_lock(self.database))
+        return locks
+
+    @property
+    def restoring(self) -> Path:
+        """A folder that is there while a backup is being put in place: what else there is may be half of it."""
+        return self.data / "restoring"
+
+
+def places(settings: StorageSettings) -> Places:
+    """Raises UserError for what is not supported."""
+    database = Path(_database_url(settings).removeprefix("sqlite:///")).absolute()
+    return Places(settings.data, database, _blob_folder(settings), settings.data.absolute() / "answers.db")
+
+
+@contextlib.asynccontextmanager
+async def open_beside(settings: StorageSettings, earlier: bool = False) -> AsyncIterator[Storage]:
+    """What a server may be using now: nothing is locked, migrated or tidied up. Raises UserError where there is nothing
+    or where it is not of this version (``earlier``: or an earlier one)."""
+    found = places(settings)
+    if not found.database.is_file():
+        raise UserError(
+            f"There is no database {found.database}: name the server's folder with --data, and its --database and "
+            "--blobs, if it has any."
+        )
+    metadata = SqlMetadataStore.at(_database_url(settings))
+    try:
+        try:
+            version = await metadata.version()
+        except StorageError as error:
+            raise UserError(f"The database {found.database} cannot be used: {error}") from error
+        if not version.is_current and not (earlier and version.known):
+            raise UserError(f"The database {found.database} is {_of_another_version(version)}.")
+        blobs = LocalBlobStore(found.blobs)
+        yield Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
+    finally:
+        await metadata.stop()
+
+
+def _of_another_version(version: Version) -> str:
+    if version.database is None:
+        return "not Gristmill's"
+    if version.known:
+        return "of an earlier version of Gristmill: start this one's server with it once, which brings it up to date"
+    return "of a newer version of Gristmill: use that one"
+
+
 class OpenStorage:
     """A data folder and its database, locked for this process, with the metadata and blobs in them."""
 
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
         self._url = _database_url(settings)
-        self._database = Path(self._url.removeprefix("sqlite:///")).absolute()
-        self._blob_folder = _blob_folder(settings)
-        self._locks = [folder_lock(settings.data)]
-        if not self._database.is_relative_to(settings.data.absolute()):
-            self._locks.append(database_lock(self._database))
+        self._places = places(settings)
+        self._locks = self._places.locks
 
     async def start(self) -> Storage:
         """Raises UserError, in a sentence, for a folder or database that cannot be used."""
         try:
             for lock in self._locks:
                 lock.acquire()
+            if self._places.restoring.exists():
+                raise UserError(
+                    f"A backup was being restored into {self._settings.data}, and that was cut off: run "
+                    "'gristmill admin restore' again."
+                )
             self.storage = await self._open()
         except BaseException:
             self._release()
@@ -52,13 +118,13 @@ class OpenStorage:
     async def _open(self) -> Storage:
         try:
             tighten(self._settings.data)
-            private_file(self._database)
-            blobs = LocalBlobStore(self._blob_folder)
-            if self._blob_folder.is_relative_to(self._settings.data.absolute()):
+            private_file(self._places.database)
+            blobs = LocalBlobStore(self._places.blobs)
+            if self._places.blobs.is_relative_to(self._places.data.absolute()):
                 # Nobody else writes there.
                 blobs.remove_unfinished()
         except OSError as error:
-            where = error.filename or self._blob_folder
+            where = error.filename or self._places.blobs
             raise UserError(f"{where} cannot be used: {error.strerror}.") from None
         metadata = SqlMetadataStore.at(self._url)
         try:
@@ -67,7 +133,7 @@ class OpenStorage:
             await metadata.batches.release_all()
         except Exception as error:
             await metadata.stop()
-            raise UserError(f"The database {self._database} cannot be opened: {error}") from error
+            raise UserError(f"The database {self._places.database} cannot be opened: {error}") from error
         return Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
 
     def _release(self) -> None:

@@ -43,6 +43,7 @@ from gristmill.storage.records import (
     UsedKey,
 )
 from gristmill.storage.scope import Scope
+from gristmill.storage.upkeep_protocol import Upkeep
 
 
 class IdempotencyKeys(Protocol):
@@ -249,6 +250,8 @@ class MetadataStore(Protocol):
     def batches(self) -> Batches: ...
     @property
     def rows(self) -> Rows: ...
+    @property
+    def upkeep(self) -> Upkeep: ...
     @property
     def deliveries(self) -> Deliveries: ...
     @property

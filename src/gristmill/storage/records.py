@@ -265,6 +265,22 @@ class Result(NamedTuple):
     reused: bool = False
 
 
+class NamedBlob(NamedTuple):
+    """A blob that a record names, and how many bytes it has to have."""
+
+    path: str
+    bytes: int
+
+
+class DatabaseSizes(NamedTuple):
+    """In bytes: the whole, and what of it is free inside, to be used again. ``gives_back``: whether the free part can
+    be given to the disk while the database is used."""
+
+    bytes: int
+    free: int
+    gives_back: bool
+
+
 class ErrorRow(NamedTuple):
     """A row of the error file: a stored failure, or (payload None) a row that never ran."""
 

@@ -9,10 +9,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -44,6 +46,16 @@ class Database:
             await self._run(self._writer, self._write_even_if_full, _upgrade)
         except DBAPIError as error:
             raise StorageError(str(error.orig)) from error
+
+    async def version(self) -> Version:
+        """Of the tables, beside that of this program; nothing is changed. Raises StorageError."""
+        try:
+            return await self.read(_version)
+        except DBAPIError as error:
+            raise StorageError(str(error.orig)) from error
+
+    async def rebuild(self) -> None:
+        await self._run(self._writer, lambda _: self._rebuild(), lambda _: None)
 
     async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
         """``even_if_full``: what lets users free space may use the space that is kept for it."""
@@ -85,6 +97,20 @@ class Database:
         finally:
             connection.close()
 
+    def _rebuild(self) -> None:
+        """Outside any transaction, as VACUUM has to be."""
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            # What a database of an earlier version has not yet; it comes with the VACUUM.
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            raise DiskFull(f"The database cannot be written anew ({error}): free space on its disk.") from error
+        finally:
+            connection.close()
+
     def _write(self, work: Callable[[Connection], T]) -> T:
         return self._transaction(work, sqlite_begin="BEGIN IMMEDIATE")
 
@@ -109,7 +135,11 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in (
         "busy_timeout = 30000",
+        # Before the database has any content; ``upkeep`` gives its free pages back.
+        "auto_vacuum = INCREMENTAL",
         "journal_mode = WAL",
+        # After a long reader, such as a backup, the log may be large; usually it is folded back at 4 MB.
+        "journal_size_limit = 16777216",
         # A counted result is durable: every commit reaches the disk, also when the power fails.
         "synchronous = FULL",
         "foreign_keys = ON",
@@ -125,9 +155,33 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
 
 
-def _upgrade(connection: Connection) -> None:
+class Version(NamedTuple):
+    """The last migration that a database has had, and the last that this program knows; ``known``: the former, too."""
+
+    database: str | None
+    program: str | None
+    known: bool
+
+    @property
+    def is_current(self) -> bool:
+        return self.database == self.program
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def _version(connection: Connection) -> Version:
+    scripts = ScriptDirectory.from_config(_config())
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    return Version(found, scripts.get_current_head(), found in known)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")

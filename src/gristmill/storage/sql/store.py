@@ -7,12 +7,13 @@ from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.storage.sql.audit_log import SqlAuditLog
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
-from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.database import Database, Version
 from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
 from gristmill.storage.sql.login_sessions import SqlLoginSessions
 from gristmill.storage.sql.rows import SqlRows
+from gristmill.storage.sql.upkeep import SqlUpkeep
 from gristmill.storage.sql.uploads import SqlUploads
 
 
@@ -31,6 +32,7 @@ class SqlMetadataStore:
         self.access_keys = SqlAccessKeys(database)
         self.login_sessions = SqlLoginSessions(database)
         self.audit_log = SqlAuditLog(database)
+        self.upkeep = SqlUpkeep(database)
 
     @classmethod
     def at(cls, url: str) -> SqlMetadataStore:
@@ -42,6 +44,10 @@ class SqlMetadataStore:
 
     async def start(self) -> None:
         await self._database.migrate()
+
+    async def version(self) -> Version:
+        """Of the tables, as they are; nothing is changed."""
+        return await self._database.version()
 
     async def stop(self) -> None:
         await self._database.close()

@@ -1,0 +1,11 @@
+"""``gristmill admin``: looking after a server, on its own machine; one file a command."""
+
+from __future__ import annotations
+
+import typer
+
+from gristmill.cli.admin import backup, restore
+
+app = typer.Typer(help="Look after a server's data, while it runs or not.", no_args_is_help=True)
+app.command()(backup.backup)
+app.command()(restore.restore)

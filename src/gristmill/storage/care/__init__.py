@@ -1,0 +1,1 @@
+"""Care for what is stored, while it is used: backups and their restoring, checking, pruning, and the disk it takes."""

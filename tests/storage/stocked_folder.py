@@ -1,0 +1,114 @@
+"""A data folder with something in it, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from gristmill.storage.open import OpenStorage, StorageSettings
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import BatchRecord, FileRecord, Result, Row, Stage, file_blob
+
+
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def add_file(storage: Storage, file_id: str, content: bytes, **fields: object) -> None:
+    async with storage.new_blobs.begin(file_blob(file_id)) as write:
+        size = await write(once(content))
+        record = {"id": file_id, "bytes": size, "created_at": 1, "filename": "a.jsonl", "purpose": "batch"}
+        await storage.metadata.files.add(FileRecord(**(record | fields)))  # type: ignore[arg-type]
+
+
+async def add_batch(storage: Storage, name: str, rows: int, done: int, **fields: object) -> BatchRecord:
+    """In progress, with ``done`` results."""
+    record = {
+        "seq": 0, "id": name, "endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h",
+        "status": "in_progress", "created_at": 1, "expires_at": 2**40, "total": rows, "in_progress_at": 1,
+    }  # fmt: skip
+    batches, at = storage.metadata.batches, storage.metadata.rows
+    added = await batches.add(BatchRecord(**(record | fields)))  # type: ignore[arg-type]
+    while (claimed := await batches.claim(name, 0, 60, Stage.EXECUTION)) is not None and claimed.id != name:
+        pass
+    await at.add(added.seq, name, [Row(line, f"row-{line}", line, 1) for line in range(1, rows + 1)])
+    await at.commit(added.seq, name, [Result(line, True, b"x" * 100) for line in range(1, done + 1)])
+    return added
+
+
+async def use(data: Path, story: Callable[[Storage], Awaitable[None]]) -> None:
+    """As a server would that starts and stops."""
+    opened = OpenStorage(StorageSettings(data))
+    storage = await opened.start()
+    try:
+        await story(storage)
+    finally:
+        await opened.stop()
+
+
+async def _stock(storage: Storage) -> None:
+    await add_file(storage, "file-1", b"one\n" * 1000)
+    await add_file(storage, "file-2", b"two\n" * 500)
+    await add_batch(storage, "batch_1", 20, 7)
+
+
+def stocked(data: Path) -> Path:
+    asyncio.run(use(data, _stock))
+    return data
+
+
+def content(data: Path) -> dict[str, object]:
+    """All that is stored, as it can be seen when a server has started on it and stopped."""
+
+    async def nothing(_: Storage) -> None:
+        pass
+
+    asyncio.run(use(data, nothing))
+    with sqlite3.connect(data / "gristmill.db") as connection:
+        tables = ("files", "batches", "rows", "results")
+        found: dict[str, object] = {each: connection.execute(f"SELECT * FROM {each}").fetchall() for each in tables}
+    connection.close()
+    blobs = {path.name: path.read_bytes() for path in (data / "blobs").rglob("*") if path.is_file()}
+    return found | {"blobs": blobs}
+
+
+#: What changes what is on the disk, as Python tells its auditors.
+_CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect", "open")
+
+
+def run_until_change(number: int, work: Callable[[], Awaitable[object]]) -> bool:
+    """Run ``work`` in a process of its own that is killed just before its ``number``-th change of the disk, counted
+    from 1. False where it ended before there were so many."""
+    pid = os.fork()
+    if pid == 0:
+        seen = 0
+
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            if event in _CHANGES and not (event == "open" and not _writes(arguments)):
+                seen += 1
+                if seen == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(count)
+            asyncio.run(work())  # type: ignore[arg-type]
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0, "the process failed before it could be killed"
+    return False
+
+
+def _writes(arguments: tuple[object, ...]) -> bool:
+    flags = arguments[2] if len(arguments) > 2 else 0
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

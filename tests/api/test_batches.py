@@ -135,7 +135,7 @@ MISSPELT = {
     "Endpoint": "Did you mean 'endpoint'?",
     "output_expire_after": "Did you mean 'output_expires_after'?",
     "reuse_answer": "Did you mean 'reuse_answers'?",
-    "webhook": "Unrecognized request argument supplied: webhook",
+    "callback": "Unrecognized request argument supplied: callback",
 }
 
 

@@ -38,7 +38,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/uploads": {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"},
     "POST /v1/uploads/{upload_id}/complete": {"part_ids": []},
 }
-ORDERS = ("cancel", "pause", "resume", "retry")
+ORDERS = ("cancel", "pause", "resume", "retry", "resend")
 #: The simulated engine has none to pass them on to; tests/engines/openai_compatible has.
 SERVERS_OWN = ("/v1/rerank", "/v1/moderations")
 ASK = BODIES["POST /v1/chat/completions"]
@@ -141,6 +141,9 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     given = {"metadata": {"a": "b"}, "output_expires_after": {"anchor": "created_at", "seconds": 3600}}
     body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
     batch = ask("POST", "/v1/batches", json=body | given).json()["id"]
+    # Nobody is there: the name is reserved for that.
+    webhook = {"webhook": {"url": "https://receiver.invalid/"}}
+    told = ask("POST", "/v1/batches", json=body | webhook | {"input_file_id": "file-x"}).json()["id"]
     failing = ask("POST", "/v1/batches", json=body | {"input_file_id": "file-x"}).json()["id"]
     stopped = ask("POST", "/v1/batches", json=body).json()["id"]
     ask("POST", f"/v1/batches/{stopped}/retry")
@@ -148,7 +151,10 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     ask("POST", f"/v1/batches/{stopped}", json={"priority": 3})
     ask("POST", f"/v1/batches/{stopped}/resume")
     ask("POST", f"/v1/batches/{stopped}/cancel")
-    while {ask("GET", f"/v1/batches/{each}").json()["status"] for each in (batch, failing)} != {"completed", "failed"}:
+    while {ask("GET", f"/v1/batches/{each}").json()["status"] for each in (batch, failing, told)} != {
+        "completed",
+        "failed",
+    }:
         pass
     ask("POST", f"/v1/batches/{batch}/retry")
     output = ask("GET", f"/v1/batches/{batch}").json()["output_file_id"]
@@ -195,6 +201,9 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
         ask("POST", "/v1/embeddings", json=BODIES["POST /v1/embeddings"] | {"encoding_format": form})
     for path in SERVERS_OWN:
         ask("POST", path, json={"model": "simulated", "query": "q", "documents": ["d"], "input": "i"})
+    delivery = ask("GET", "/v1/webhook_deliveries", params={"batch_id": told, "limit": 1}).json()["data"][0]["id"]
+    ask("GET", f"/v1/webhook_deliveries/{delivery}")
+    ask("POST", f"/v1/webhook_deliveries/{delivery}/resend")
     ask("GET", "/v1/models")
     ask("GET", "/v1/models/simulated")
     for path in ("/health", "/ready", "/metrics"):

@@ -833,11 +833,15 @@ class MetadataContract:
         async def story(store: MetadataStore) -> None:
             one, other = (store.seen_by(Scope(name)) for name in ("key_one", "key_other"))
             await one.files.add(file("file-1"))
-            await one.batches.add(batch(), files=[file("file-2")])
+            webhook = WebhookRecord("https://a/", "whsec_x", "https://a:443")
+            await one.batches.add(batch(webhook=webhook), files=[file("file-2")])
             await one.batches.add(batch("batch_2"))
             assert [each.id for each in (await one.batches.unfinished(10))[0]] == ["batch_1", "batch_2"]
             assert await one.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
-            (told,) = (await one.deliveries.page(after=None, limit=10)).records
+            # The server's own webhook is only the server's affair.
+            told, own = await deliveries(store)
+            assert await deliveries(one) == [told] and await one.deliveries.get(own.id) is None
+            assert not await one.deliveries.send_again(own.id)
             await one.uploads.add(upload("up"))
             assert await one.uploads.add_part(PartRecord("part", "up", 5, 1))
 

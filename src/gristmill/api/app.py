@@ -19,6 +19,7 @@ from gristmill.api import (
     models,
     responses,
     uploads,
+    webhooks,
 )
 from gristmill.api.access import Access, AccessRules
 from gristmill.api.authentication import Authentication
@@ -42,7 +43,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     errors.install(app)
     app.state.resources = [
         each.router
-        for each in (files, uploads, batches, inference, responses, messages, message_batches, models, health)
+        for each in (files, uploads, batches, inference, responses, messages, message_batches, webhooks, models, health)
     ]
     for router in (*app.state.resources, description.router, web.router):
         app.include_router(router)

@@ -16,6 +16,10 @@ from gristmill.batches.waiting import start_waits_for
 from gristmill.dispatch.aliases import check_aliases
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.notify.addresses import AllowedHosts
+from gristmill.notify.notifier import Notifier
+from gristmill.notify.sender import Sender
+from gristmill.notify.webhooks import WebhookService, WebhookSettings
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
@@ -23,6 +27,9 @@ from gristmill.storage.protocol import Storage
 from gristmill.tasks import supervised
 from gristmill.telemetry.throughput import PERIOD, Throughput
 from gristmill.user_error import UserError
+
+#: Seconds in which webhooks under way may be answered at a stop.
+_NOTIFIER_GRACE = 5.0
 
 
 class HostSettings(NamedTuple):
@@ -42,6 +49,7 @@ class HostSettings(NamedTuple):
     aliases: Mapping[str, str] = {}
     #: Seconds for which a command waits for its engine to start; a server waits for as long as it takes.
     start_wait: float = 1800.0
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 class BatchHost:
@@ -51,6 +59,9 @@ class BatchHost:
     dispatcher: Dispatcher
     supervisor: Supervisor
     batches: BatchService
+    webhooks: WebhookService
+    webhook_hosts: AllowedHosts
+    notifier: Notifier
 
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
@@ -61,6 +72,7 @@ class BatchHost:
 
     async def start(self) -> None:
         """Raises UserError for what a person can mend."""
+        own_webhook, self.webhook_hosts = self.settings.webhooks.own(), self.settings.webhooks.allowed()
         self.storage = await self._opened.start()
         try:
             await self._engine.start()
@@ -81,9 +93,14 @@ class BatchHost:
         # This process is alone here: what there is was left behind by a kill.
         shutil.rmtree(scratch, ignore_errors=True)
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits)
-        self.batches = BatchService(self.storage, self.supervisor, lambda: self.dispatcher.endpoints)
+        self.batches = BatchService(
+            self.storage, self.supervisor, lambda: self.dispatcher.endpoints, self.webhook_hosts
+        )
+        self.notifier = Notifier(self.storage.metadata.deliveries, Sender(self.webhook_hosts), own_webhook)
+        self.webhooks = WebhookService(self.storage.metadata.deliveries, self.notifier)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
+            supervised("webhooks", self.notifier.run),
             supervised("throughput", self._measure),
             supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),
         ]
@@ -111,6 +128,7 @@ class BatchHost:
     async def stop(self) -> None:
         """Finish or hand back what is in flight, store it, and close everything."""
         await self.supervisor.stop(self.settings.stop_grace)
+        await self.notifier.stop(min(self.settings.stop_grace, _NOTIFIER_GRACE))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -22,10 +22,13 @@ from gristmill.storage.private import private_folder
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
+from gristmill.wire.webhooks import WebhookDelivery
 
 #: A run has no deadline; this is the longest window there is.
 _WINDOW = "366d"
 _INPUT_ID = "file-input"
+#: How long an ended run waits for its webhook to be taken.
+_TELL_SECONDS = 60.0
 #: The batch as it ended: running it again is only delivering its files.
 _ENDED = "ended.json"
 
@@ -48,6 +51,8 @@ class LocalRun:
     def __init__(self, state: Path, job: Job) -> None:
         self.state = state
         self.job = job
+        #: How the end was told, once it has ended, where the settings have a webhook.
+        self.told: WebhookDelivery | None = None
 
     def begun(self) -> bool:
         return (self.state / NOTE).exists()
@@ -94,6 +99,8 @@ class LocalRun:
                 look(batch)
                 await _pause(stopped, LOOK_SECONDS)
                 batch = await host.batches.get(batch.id)
+            if is_terminal(batch.status) and settings.webhooks.url is not None:
+                self.told = await _told(host, batch.id, stopped)
         finally:
             await host.stop()
         if is_terminal(batch.status):
@@ -138,6 +145,18 @@ class LocalRun:
         private_folder(blob.parent)
         blob.unlink(missing_ok=True)
         blob.symlink_to(self.job.source.resolve())
+
+
+async def _told(host: BatchHost, batch_id: str, stopped: asyncio.Event) -> WebhookDelivery | None:
+    """The delivery of the batch's end, when it was delivered or a while has passed: what is not delivered then never
+    is, because nothing stays of a run."""
+    give_up = time.monotonic() + _TELL_SECONDS
+    while True:
+        page = await host.webhooks.page(None, 1, batch_id=batch_id)
+        found = page.data[0] if page.data else None
+        if found is None or found.status != "pending" or stopped.is_set() or time.monotonic() > give_up:
+            return found
+        await _pause(stopped, LOOK_SECONDS)
 
 
 def _check_endpoint(host: BatchHost, endpoint: str) -> None:

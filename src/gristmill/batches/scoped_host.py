@@ -6,6 +6,7 @@ from gristmill.batches.host import BatchHost
 from gristmill.batches.measured import measured_batches
 from gristmill.batches.message_batches import MessageBatches
 from gristmill.batches.service import BatchService
+from gristmill.notify.webhooks import WebhookService
 from gristmill.storage.scope import Scope
 from gristmill.telemetry.batch_series import BatchSeries
 
@@ -18,8 +19,11 @@ class ScopedHost:
         self.settings = host.settings
         self.dispatcher = host.dispatcher
         self.storage = host.storage.seen_by(scope)
-        self.batches = BatchService(self.storage, host.supervisor, lambda: host.dispatcher.endpoints)
+        self.batches = BatchService(
+            self.storage, host.supervisor, lambda: host.dispatcher.endpoints, host.webhook_hosts
+        )
         self.message_batches = MessageBatches(self.storage, self.batches)
+        self.webhooks = WebhookService(self.storage.metadata.deliveries, host.notifier)
 
     async def measured_batches(self) -> BatchSeries:
         """Raises what storage raises."""

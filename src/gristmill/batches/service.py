@@ -11,20 +11,18 @@ from typing import Any, Protocol
 import msgspec
 
 from gristmill.batches import lifecycle
+from gristmill.batches.batch_object import present
 from gristmill.batches.retry import retrying
 from gristmill.inference.endpoints import offered
+from gristmill.notify.addresses import NO_OTHER_HOSTS, AllowedHosts
+from gristmill.notify.webhooks import webhook_of
 from gristmill.storage.errors import AlreadyRetried
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Changes, FileRecord, UsedKey
 from gristmill.wire.batch import (
     Batch,
-    BatchErrors,
     BatchProgress,
-    BatchUsage,
     CreateBatchRequest,
-    InputTokensDetails,
-    OutputTokensDetails,
-    RequestCounts,
 )
 from gristmill.wire.common import ListPage
 from gristmill.wire.errors import ApiError, clip, invalid_value, not_found, string_too_long, wrong_type
@@ -50,13 +48,21 @@ class Work(Protocol):
 
 
 class BatchService:
-    """``served`` tells which endpoints the engine answers."""
+    """``served`` tells which endpoints the engine answers; ``webhook_hosts`` which hosts batches may tell of their end,
+    besides public ones."""
 
-    def __init__(self, storage: Storage, work: Work, served: Callable[[], Set[str]]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        work: Work,
+        served: Callable[[], Set[str]],
+        webhook_hosts: AllowedHosts = NO_OTHER_HOSTS,
+    ) -> None:
         self._storage = storage
         self._batches = storage.metadata.batches
         self._work = work
         self._served = served
+        self._webhook_hosts = webhook_hosts
 
     async def create(self, request: CreateBatchRequest, key: UsedKey | None = None) -> Batch:
         """Answers at once; the file is validated later. Raises ApiError for what the request itself has wrong, KeyUsed
@@ -76,8 +82,10 @@ class BatchService:
             priority=request.priority,
             reuse_answers=request.reuse_answers,
             output_file_lifetime=request.output_expires_after.seconds if request.output_expires_after else None,
+            webhook=None if request.webhook is None else webhook_of(request.webhook, self._webhook_hosts),
         )
-        created = self._present(record)
+        made_secret = request.webhook is not None and request.webhook.secret is None
+        created = present(record, self._work.progress(record), with_secret=made_secret)
         await self.add(record, None if key is None else key.answered(created))
         return created
 
@@ -201,38 +209,8 @@ class BatchService:
         return present(record, progress)
 
 
-def present(record: BatchRecord, progress: BatchProgress | None = None) -> Batch:
-    """The batch object of the API."""
-    known = {name: getattr(record, name) for name in _KNOWN_FIELDS}
-    progress = msgspec.structs.replace(progress or BatchProgress(), **known)
-    shared = {name: getattr(record, name) for name in _SHARED_FIELDS}
-    return Batch(
-        **shared,
-        errors=BatchErrors(record.errors) if record.errors else None,
-        request_counts=RequestCounts(record.total, record.completed, record.failed),
-        usage=_usage(record),
-        gristmill=progress,
-    )
-
-
-_KNOWN_FIELDS = set(BatchProgress.__struct_fields__) & set(BatchRecord.__struct_fields__)
-_SHARED_FIELDS = (set(Batch.__struct_fields__) & set(BatchRecord.__struct_fields__)) - {"errors"}
-
-
 def _new_id() -> str:
     return "batch_" + secrets.token_hex(16)
-
-
-def _usage(record: BatchRecord) -> BatchUsage | None:
-    if record.in_progress_at is None:
-        return None
-    return BatchUsage(
-        input_tokens=record.input_tokens,
-        input_tokens_details=InputTokensDetails(None if record.unreported_rows else record.cached_tokens),
-        output_tokens=record.output_tokens,
-        output_tokens_details=OutputTokensDetails(),
-        total_tokens=record.input_tokens + record.output_tokens,
-    )
 
 
 def _window(window: str) -> int:

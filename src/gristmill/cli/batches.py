@@ -9,7 +9,7 @@ import typer
 
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.output_lines import errors_beside
-from gristmill.cli import config, jsonl, show, stdio
+from gristmill.cli import config, jsonl, show, stdio, webhook_options
 from gristmill.cli.progress_view import DownloadView, ProgressView
 from gristmill.cli.targets import check_targets
 from gristmill.client import Client
@@ -36,16 +36,28 @@ def submit(
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
     reuse_answers: config.ReuseAnswers = False,
+    webhook: webhook_options.BatchUrl = None,
+    webhook_secret_file: webhook_options.SecretFile = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload a JSONL file and create a batch from it."""
     pairs = _pairs(metadata or [])
     read_defaults = jsonl.read_defaults(defaults)
+    to_tell = webhook_options.of_batch(webhook, webhook_secret_file)
     client = Client(server)
     with stdio.readable(input_file) as source:
         path = endpoint or jsonl.first_endpoint(source)
-        batch = client.submit(source, path, window, metadata=pairs, defaults=read_defaults, reuse_answers=reuse_answers)
+        batch = client.submit(
+            source,
+            path,
+            window,
+            metadata=pairs,
+            defaults=read_defaults,
+            reuse_answers=reuse_answers,
+            webhook=to_tell.request,
+        )
+    to_tell.show_new_secret()
     if watch:
         batch = _watch(client, batch, quiet=as_json)
     if as_json:

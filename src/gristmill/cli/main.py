@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 import gristmill
-from gristmill.cli import admin, ask, batches, bench, completion, doctor, files, models, plan, run, score, serve
+from gristmill.cli import (
+    admin,
+    ask,
+    batches,
+    bench,
+    completion,
+    doctor,
+    files,
+    models,
+    plan,
+    run,
+    score,
+    serve,
+    webhooks,
+)
 from gristmill.cli.config import load_defaults
 from gristmill.printable import printable_lines
 from gristmill.user_error import UserError
@@ -35,6 +49,7 @@ app.add_typer(admin.app, name="admin")
 app.add_typer(batches.app, name="batches")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _show_version(wanted: bool) -> None:

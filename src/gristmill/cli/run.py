@@ -14,7 +14,7 @@ import typer
 
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.output_lines import errors_beside
-from gristmill.cli import config, jsonl, show, stdio
+from gristmill.cli import config, jsonl, show, stdio, webhook_options
 from gristmill.cli.progress_view import ProgressView
 from gristmill.cli.targets import check_targets
 from gristmill.engines.registry import EngineSettings
@@ -51,6 +51,9 @@ def run(
     concurrency: config.Concurrency = None,
     request_timeout: config.RequestTimeout = 600.0,
     reuse_answers: config.ReuseAnswers = False,
+    webhook: webhook_options.RunUrl = None,
+    webhook_secret_file: webhook_options.SecretFile = None,
+    allow_webhook_host: webhook_options.AllowedHosts = None,
     wait: config.Wait = "30m",
     overwrite: Annotated[bool, typer.Option(help="Replace OUTPUT if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
@@ -79,6 +82,7 @@ def run(
             answers=config.default_data_folder() / "answers.db",
             aliases=config.alias_settings(alias),
             start_wait=config.wait_seconds(wait, "--wait"),
+            webhooks=webhook_options.settings(webhook, webhook_secret_file, allow_webhook_host),
         )
         with folder.held():
             source, named = _source(input_file, folder)
@@ -132,6 +136,8 @@ def _run_and_deliver(local: LocalRun, settings: HostSettings, folder: JobFolder,
     local.deliver(batch.error_file_id, errors_beside(target), even_if_empty=False)
     local.deliver(batch.output_file_id, target, even_if_empty=True)
     lines = [" ".join(filter(None, (show.summary(batch), speed)))]
+    if local.told is not None:
+        lines.append(show.told(local.told))
     errors_path = str(errors_beside(output)) if batch.error_file_id else None
     if not piped:
         lines.append(f"Answers: {output}" + (f"   Errors: {errors_path}" if errors_path else ""))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gristmill.cli import config
+from gristmill.cli import config, webhook_options
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
 
@@ -56,6 +56,9 @@ def serve(
             help="How long ended batches can be looked at: minutes, hours or days, such as 30d. [for ever]",
         ),
     ] = None,
+    webhook: webhook_options.OwnUrl = None,
+    webhook_secret_file: webhook_options.SecretFile = None,
+    allow_webhook_host: webhook_options.AllowedHosts = None,
     log_level: config.LogLevel = "info",
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
 ) -> None:
@@ -77,6 +80,7 @@ def serve(
             stop_grace=stop_grace,
             keep_ended_batches=_seconds(keep_ended_batches),
             aliases=config.alias_settings(alias),
+            webhooks=webhook_options.settings(webhook, webhook_secret_file, allow_webhook_host),
         ),
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),

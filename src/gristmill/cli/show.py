@@ -18,6 +18,7 @@ from gristmill.telemetry.progress import duration
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, BatchError
 from gristmill.wire.files import File
+from gristmill.wire.webhooks import WebhookDelivery
 
 _SHOWN_ERRORS = 20
 #: Characters; more than any table has.
@@ -108,6 +109,13 @@ def summary(batch: Batch) -> str:
         share = "unknown" if cached is None else f"{cached / max(usage.input_tokens, 1):.1%}"
         text += f" {usage.input_tokens:,} prompt tokens (reused: {share}), {usage.output_tokens:,} output tokens."
     return text
+
+
+def told(delivery: WebhookDelivery) -> str:
+    """How the end of a run was told to its webhook."""
+    if delivery.status == "delivered":
+        return "The webhook has been told."
+    return f"The webhook was not told: {printable(delivery.last_error or 'it has not answered yet.')}"
 
 
 def errors_text(errors: list[BatchError]) -> str:

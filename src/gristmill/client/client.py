@@ -23,6 +23,7 @@ from gristmill.wire.common import ListPage
 from gristmill.wire.files import File, FileDeleted
 from gristmill.wire.models import ModelList
 from gristmill.wire.score import ScoreResponse
+from gristmill.wire.webhooks import WebhookDelivery, WebhookRequest
 
 _POLL_SECONDS = 1.0
 #: After a creation that was not confirmed; a server may take a moment to store the batch.
@@ -123,11 +124,15 @@ class Client:
         metadata: dict[str, str] | None = None,
         defaults: dict[str, Any] | None = None,
         reuse_answers: bool = False,
+        webhook: WebhookRequest | None = None,
     ) -> Batch:
         """Upload a JSONL file and create a batch of it. ``window`` is how long it may take, such as 24h or 30d;
-        ``defaults`` are body parameters for lines that do not set them."""
+        ``defaults`` are body parameters for lines that do not set them; ``webhook`` is told of the end, and should have
+        a secret: the one that the server makes is lost where its answer is."""
         file = self.upload(Path(path))
-        request = CreateBatchRequest(file.id, endpoint, window, defaults=defaults, reuse_answers=reuse_answers)
+        request = CreateBatchRequest(
+            file.id, endpoint, window, defaults=defaults, reuse_answers=reuse_answers, webhook=webhook
+        )
         return self.create(request, metadata)
 
     def save(self, batch: Batch, output: str | Path, on_bytes: OnBytes | None = None) -> list[Path]:
@@ -198,6 +203,18 @@ class Client:
     def stream(self, file_id: str, write: Callable[[bytes], object]) -> None:
         """Hand a file's bytes to ``write`` as they come: what it was given cannot be taken back."""
         stream_whole(self._connection, file_id, self.file(file_id).bytes, write)
+
+    def webhook_deliveries(
+        self, limit: int, after: str | None = None, status: str | None = None, batch_id: str | None = None
+    ) -> ListPage[WebhookDelivery]:
+        """Newest first."""
+        given = {"limit": limit, "after": after, "status": status, "batch_id": batch_id}
+        query = {name: value for name, value in given.items() if value is not None}
+        return self._connection.ask("GET", "/webhook_deliveries", ListPage[WebhookDelivery], params=query)
+
+    def resend_webhook(self, delivery_id: str) -> WebhookDelivery:
+        path = f"/webhook_deliveries/{quote(delivery_id, safe='')}/resend"
+        return self._connection.ask("POST", path, WebhookDelivery)
 
     def _get_at_last(self, batch_id: str, no_answer: Callable[[Silence], None] | None) -> Batch:
         backoff, since = Backoff(), time.time()

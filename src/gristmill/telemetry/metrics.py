@@ -86,6 +86,14 @@ Gauge("gristmill_build_info", "1; the version that runs.", ["version", "python"]
 ).set(1)
 ENGINE_INFO = Gauge("gristmill_engine_info", "1; the engine that is used.", ["engine"], registry=REGISTRY)
 
+_webhook_deliveries = Counter(
+    "gristmill_webhook_deliveries",
+    "Attempts to deliver a webhook: delivered, failed (tried again later) or dead (given up).",
+    ["outcome"],
+    registry=REGISTRY,
+)
+WEBHOOK_DELIVERIES = {outcome: _webhook_deliveries.labels(outcome) for outcome in ("delivered", "failed", "dead")}
+
 
 def total(name: str) -> int:
     """Of a counter, by its name without ``_total``."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gristmill.wire.files import ExpiresAfter, ObjectId
+from gristmill.wire.webhooks import BatchWebhook, WebhookRequest
 
 Priority = Annotated[int, msgspec.Meta(ge=-5, le=5)]
 
@@ -23,6 +24,8 @@ class CreateBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     priority: Priority = 0
     #: Another: take the answers of earlier batches that set this, too, for rows that ask the same without chance.
     reuse_answers: bool = False
+    #: Another: whom to tell that the batch has ended.
+    webhook: WebhookRequest | None = None
 
 
 class ChangeBatchRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,6 +116,8 @@ class BatchProgress(msgspec.Struct):
     #: The batch whose unanswered rows this one asks again, and the one that asks this one's.
     retry_of: str | None = None
     retried_by: str | None = None
+    #: Whom the batch tells of its end, besides the server's own webhook.
+    webhook: BatchWebhook | None = None
 
 
 class Batch(msgspec.Struct):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, true, update
 
 from gristmill.storage.records import Changes, DeliveryRecord, RecordPage
 from gristmill.storage.scope import EVERYTHING, Scope
@@ -61,10 +61,11 @@ class SqlDeliveries:
         self._scope = scope
 
     def _seen(self) -> ColumnElement[bool]:
-        """What tells of batches that are seen."""
+        """What tells the webhooks of batches that are seen; the server's own is only the server's affair."""
         if self._scope.everything:
             return true()
-        return webhook_deliveries.c.batch_id.in_(select(batches.c.id).where(seen(batches, self._scope)))
+        of_seen = webhook_deliveries.c.batch_id.in_(select(batches.c.id).where(seen(batches, self._scope)))
+        return and_(webhook_deliveries.c.target != "", of_seen)
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         query = select(*_FIELDS).where(webhook_deliveries.c.id == delivery_id, self._seen())

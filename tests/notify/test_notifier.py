@@ -30,7 +30,7 @@ YEAR = 366 * 86400
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlMetadataStore]:
-    opened = SqlMetadataStore(f"sqlite:///{tmp_path / 'test.db'}")
+    opened = SqlMetadataStore.at(f"sqlite:///{tmp_path / 'test.db'}")
     await opened.start()
     yield opened
     await opened.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 from collections import Counter
@@ -27,7 +28,7 @@ from gristmill.storage.protocol import Storage
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, FileRecord, Stage, file_blob
 from gristmill.storage.sql.schema import batches
 from gristmill.storage.sql.store import SqlMetadataStore
-from gristmill.wire.batch import CreateBatchRequest
+from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import ApiError
 from requests_jsonl import CHAT, chat_line, jsonl
@@ -50,7 +51,8 @@ TRANSITIONS = {
 UNEXPECTED = {"batch paused by an unexpected error", "a row failed unexpectedly", "a task failed and starts again"}
 #: What may happen between two moments of a schedule.
 MISFORTUNES = (
-    "nothing", "cancel", "away", "crash", "disk", "create", "create", "tidy", "take", "clock", "delete", "lose",
+    "nothing", "cancel", "pause", "pause", "resume", "priority", "retry", "retry",
+    "away", "crash", "disk", "create", "create", "tidy", "take", "clock", "delete", "lose",
 )  # fmt: skip
 #: What becomes of a row; most are fine. Of those called "same" a batch has several that ask the same.
 KINDS = {"fine": 12, "wrong": 1, "unlucky": 1, "defect": 1, "dropped": 1, "killer": 1, "same": 3}
@@ -207,7 +209,10 @@ class World:
         self.rows: dict[str, list[str]] = {}
         self.window_end: dict[str, float] = {}
         self.cancelled_at: dict[str, float] = {}
+        self.paused_at: dict[str, float] = {}
         self.taken_at: dict[str, float] = {}
+        #: By the input of a retry: that of the batch which was asked first, whose name its rows still bear.
+        self.first_input: dict[str, str] = {}
         #: Input files whose bytes got lost.
         self.lost: set[str] = set()
         self.stopped_at: float | None = None
@@ -231,6 +236,8 @@ class World:
             self.faults.append(f"{row} was asked at {now}, after the stop at {self.stopped_at}")
         if name in self.cancelled_at and now > self.cancelled_at[name]:
             self.faults.append(f"{row} was asked at {now}, after the cancel at {self.cancelled_at[name]}")
+        if name in self.paused_at and now > self.paused_at[name]:
+            self.faults.append(f"{row} was asked at {now}, after the pause at {self.paused_at[name]}")
         if self.wall() > self.window_end[name] + NOTICE and now > self.clock_set_at + NOTICE:
             self.faults.append(f"{row} was asked at {self.wall()}, after the window's end at {self.window_end[name]}")
         if name in self.taken_at and now > self.taken_at[name] + NOTICE_LEASE:
@@ -239,6 +246,9 @@ class World:
             self.faults.append(f"{+self.in_flight} are too many at a time")
         if len({each.split()[0] for each in +self.in_flight}) > PLACES[Stage.EXECUTION]:
             self.faults.append(f"{+self.in_flight} are of too many batches")
+
+    def name_of(self, batch: BatchRecord | Batch) -> str:
+        return self.first_input.get(batch.input_file_id, batch.input_file_id)
 
     def ends(self, row: str) -> None:
         self.in_flight[row] -= 1
@@ -290,7 +300,7 @@ class World:
         async def watched_claim(*arguments: Any) -> BatchRecord | None:
             batch = await claim(*arguments)
             if batch is not None:
-                self.taken_at.pop(batch.input_file_id, None)
+                self.taken_at.pop(self.name_of(batch), None)
             return batch
 
         metadata.batches.change = watched_change  # type: ignore[method-assign]
@@ -376,6 +386,15 @@ class Process:
                 await tidy(self.storage, int(world.wall()))
             case "cancel":
                 await self._cancel_one()
+            case "pause":
+                await self._pause_one()
+            case "resume":
+                await self._resume_one()
+            case "priority":
+                for batch in (await self._unfinished())[:1]:
+                    await self.service.set_priority(batch.id, chance.randint(-5, 5))
+            case "retry" if len(world.first_input) < 5:
+                await self._retry_one()
             case "away":
                 self.engine.go_away(chance.choice((0.1, 5, 40)))
             case "crash":
@@ -399,8 +418,45 @@ class Process:
     async def _cancel_one(self) -> None:
         unfinished = await self._unfinished()
         if unfinished:
-            name = (await self.service.cancel(self.world.chance.choice(unfinished).id)).input_file_id
+            name = self.world.name_of(await self.service.cancel(self.world.chance.choice(unfinished).id))
             self.world.cancelled_at.setdefault(name, self.world.now())
+
+    async def _pause_one(self) -> None:
+        unfinished = await self._unfinished()
+        if unfinished:
+            name = self.world.name_of(await self.service.pause(self.world.chance.choice(unfinished).id))
+            self.world.paused_at.setdefault(name, self.world.now())
+
+    async def _resume_one(self) -> None:
+        unfinished = await self._unfinished()
+        if unfinished:
+            await self.resume(self.world.chance.choice(unfinished))
+
+    async def resume(self, batch: BatchRecord) -> None:
+        self.world.paused_at.pop(self.world.name_of(batch), None)
+        await self.service.resume(batch.id)
+
+    async def _retry_one(self) -> None:
+        """Sometimes two at once."""
+        world = self.world
+        ended = [batch for batch in await all_batches(self.storage) if batch.status in TERMINAL_STATUSES]
+        if not ended:
+            return
+        batch = world.chance.choice(ended)
+        name = world.name_of(batch)
+        # What was cancelled or paused is over, and the new batch has a window of its own.
+        world.cancelled_at.pop(name, None)
+        world.paused_at.pop(name, None)
+        world.window_end[name] = world.wall() + 2 * DAY
+        tries = [self.service.retry(batch.id) for _ in range(world.chance.choice((1, 1, 2)))]
+        made = await asyncio.gather(*tries, return_exceptions=True)
+        for each in made:
+            if isinstance(each, Batch):
+                assert each.expires_at is not None
+                world.first_input.setdefault(each.input_file_id, name)
+                world.window_end[name] = each.expires_at
+            elif not isinstance(each, ApiError | StorageError):
+                raise each
 
     async def _take_one(self) -> None:
         """Another server takes a batch, and gives it back after some time."""
@@ -413,12 +469,12 @@ class Process:
         of = batches.c.id == batch.id
         taken = {"lease_owner": "another", "lease_until": world.wall() + seconds}
         await write(lambda connection: connection.execute(update(batches).where(of).values(taken)))
-        world.taken_at[batch.input_file_id] = world.now()
+        world.taken_at[world.name_of(batch)] = world.now()
         await asyncio.sleep(seconds)
         given_back = {"lease_owner": None, "lease_until": 0}
         is_taken = batches.c.lease_owner == "another"
         await write(lambda connection: connection.execute(update(batches).where(of, is_taken).values(given_back)))
-        world.taken_at.pop(batch.input_file_id, None)
+        world.taken_at.pop(world.name_of(batch), None)
 
     async def _unfinished(self) -> list[BatchRecord]:
         return [batch for batch in await all_batches(self.storage) if batch.status not in TERMINAL_STATUSES]
@@ -438,7 +494,11 @@ async def troubles(process: Process) -> None:
 
 
 async def until_all_is_done(process: Process) -> None:
-    while any(batch.status not in TERMINAL_STATUSES for batch in await all_batches(process.storage)):
+    while unfinished := await process._unfinished():
+        for batch in unfinished:
+            if batch.paused_at is not None:
+                with contextlib.suppress(ApiError):
+                    await process.resume(batch)
         await asyncio.sleep(5)
     # What comes after the end of a batch is part of it.
     await asyncio.sleep(1)

@@ -1,9 +1,10 @@
 """A batch's life under thousands of schedules: whatever happens between any two of its steps, the contract holds.
 
 Each schedule is a seed. It makes a few batches and lets things happen to them at moments of its own choosing: cancels,
-ends of windows, clocks that are set, servers that are stopped or killed and started again, leases that another server
-takes, an engine that goes away, crashes or cuts rows off, a disk that refuses, files that are deleted or lost. Then all
-is well again, and everything has to come to its end. Replay one with SCHEDULE_SEED=number.
+pauses, other priorities, retries, ends of windows, clocks that are set, servers that are stopped or killed and started
+again, leases that another server takes, an engine that goes away, crashes or cuts rows off, a disk that refuses, files
+that are deleted or lost. Then all is well again, and everything has to come to its end. Replay one with
+SCHEDULE_SEED=number.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gristmill import tasks
 from gristmill.batches import execution, places, runner, supervisor, validation
 from gristmill.batches.places import PLACES
 from gristmill.dispatch import dispatcher
-from gristmill.storage.records import TERMINAL_STATUSES, Stage, file_blob
+from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Stage, file_blob
 from gristmill.storage.sql import database
 from gristmill.storage.sql.store import SqlMetadataStore
 from seeded_loop import live
@@ -89,10 +90,11 @@ def judge(world: World) -> None:
         files = await storage.metadata.files.page(after=None, limit=100, newest_first=True, purpose=None)
         kept = {file.id for file in files.records} - world.lost
         assert set(world.blobs.kept) == {file_blob(file_id) for file_id in kept}
-        for record in await all_batches(storage):
-            assert record.status in TERMINAL_STATUSES
+        records = {record.id: record for record in await all_batches(storage)}
+        for record in records.values():
+            assert record.status in TERMINAL_STATUSES and record.paused_at is None
             assert await storage.metadata.rows.not_succeeded(record.seq, 0, 99) == []
-            rows = world.rows[record.input_file_id]
+            rows = rows_of(world, record, records)
             output, errors = lines(world, record.output_file_id), lines(world, record.error_file_id)
             if record.status == "failed":
                 assert record.errors
@@ -112,6 +114,18 @@ def judge(world: World) -> None:
 
     asyncio.run(main())
     assert not world.faults, world.faults
+
+
+def rows_of(world: World, record: BatchRecord, records: dict[str, BatchRecord]) -> list[str]:
+    """The ids of its rows: of a retry, those that the batch before it has not answered."""
+    if record.retry_of is None:
+        return world.rows[record.input_file_id]
+    before = records[record.retry_of]
+    assert before.retried_by == record.id and before.status in TERMINAL_STATUSES
+    if before.input_file_id == record.input_file_id:
+        # It was refused as a whole.
+        return rows_of(world, before, records)
+    return [ident(line) for line in lines(world, before.error_file_id)]
 
 
 def ident(line: dict[str, Any]) -> str:

@@ -157,6 +157,10 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     }:
         pass
     ask("POST", f"/v1/batches/{batch}/retry")
+    for kind in "output", "error":
+        ask("GET", f"/v1/batches/{batch}/results", params={"kind": kind})
+    ask("GET", f"/v1/batches/{batch}/results", params={"after": "row-0"})
+    ask("GET", f"/v1/batches/{batch}/results", params={"after": "row-none"})
     output = ask("GET", f"/v1/batches/{batch}").json()["output_file_id"]
     ask("GET", "/v1/batches", params={"limit": 2})
     ask("GET", f"/v1/files/{output}/content")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, cast, get_args
+
 import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
 from gristmill.api.description import described, page_query
-from gristmill.api.exchange import MAX_JSON_BYTES, host, page_limit, read_body, reply
+from gristmill.api.exchange import LINES, MAX_JSON_BYTES, begun, host, page_limit, read_body, reply
 from gristmill.api.idempotency import used_key
-from gristmill.wire.batch import Batch, ChangeBatchRequest, CreateBatchRequest
+from gristmill.batches.results.result_lines import Kind, result_lines
+from gristmill.wire.batch import Batch, ChangeBatchRequest, CreateBatchRequest, OutputLine
 from gristmill.wire.common import ListPage
+from gristmill.wire.errors import invalid_value
 from gristmill.wire.json import decode
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 _decoder = msgspec.json.Decoder(CreateBatchRequest)
+_KIND = {"type": "string", "enum": list(get_args(Kind)), "default": "output"}
+_RESULTS_QUERY: dict[str, dict[str, Any]] = {"kind": _KIND, "after": {"type": "string"}}
 _change_decoder = msgspec.json.Decoder(ChangeBatchRequest)
 
 
@@ -92,3 +99,21 @@ async def retry(request: Request, batch_id: str) -> Response:
     """Failed rows, and rows that never ran. Where the batch was retried before, those that its last retry has not
     answered; where that has not ended, it is the answer."""
     return reply(await host(request).batches.retry(batch_id, used_key(request, b"")))
+
+
+@router.get(
+    "/{batch_id}/results",
+    summary="The lines of a batch's output or error file so far, and those of its retries",
+    openapi_extra=described(media={LINES: OutputLine}, query=_RESULTS_QUERY),
+)
+async def results(request: Request, batch_id: str) -> Response:
+    """Before the batch's end, those of the rows that have run; after it, what is in its files. With retries, the output
+    lines of all of them one after another, and the error lines of the last. In input order for each batch; `after` is
+    the `custom_id` of the last line that you have."""
+    given = host(request)
+    kind = request.query_params.get("kind", "output")
+    if kind not in get_args(Kind):
+        raise invalid_value("kind", kind, "'output' and 'error'")
+    record = await given.batches.record(batch_id)
+    lines = result_lines(given.storage, record, cast(Kind, kind), request.query_params.get("after"))
+    return StreamingResponse(await begun(lines), media_type=LINES)

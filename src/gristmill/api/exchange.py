@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,6 +15,8 @@ from gristmill.wire.json import encode
 #: Of a request that asks the engine, whose prompts may be long, and of any other.
 MAX_PROMPT_BYTES = 64 * 1024 * 1024
 MAX_JSON_BYTES = 2 * 1024 * 1024
+#: The media type of JSON lines, as Anthropic's API names it.
+LINES = "application/x-jsonl"
 
 
 def caller(request: Request) -> Caller:
@@ -31,6 +34,19 @@ def host(request: Request) -> ScopedHost:
 
 def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(encode(body), status, headers, media_type="application/json")
+
+
+async def begun(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, the first of which have been read: an answer that has begun could not be taken back, so whatever
+    is wrong before that is an error."""
+    first = await anext(stream, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in stream:
+            yield piece
+
+    return whole()
 
 
 async def read_body(request: Request, limit: int = MAX_PROMPT_BYTES) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from gristmill.api.byte_range import ByteRange, Unsatisfiable, parse_range
 from gristmill.api.description import described, page_query
-from gristmill.api.exchange import host, page_limit, reply
+from gristmill.api.exchange import begun, host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
 from gristmill.api.incoming import IncomingFile, expiry
 from gristmill.api.multipart import read_form
@@ -135,15 +134,7 @@ async def content(request: Request, file_id: str) -> Response:
     start, end = part or ByteRange(0, file.bytes)
     headers["content-length"] = str(end - start)
     stream = host(request).storage.blobs.stream(file_blob(file.id), start, end, _PIECE_BYTES)
-    # Read before the answer begins, which could not be taken back: bytes that are gone or cut off are an error.
-    first = await anext(stream, b"")
-    return StreamingResponse(_after(first, stream), status, headers, media_type="application/octet-stream")
-
-
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+    return StreamingResponse(await begun(stream), status, headers, media_type="application/octet-stream")
 
 
 def present(record: FileRecord) -> File:

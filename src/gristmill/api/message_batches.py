@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gristmill.api.description import Schema, described
-from gristmill.api.exchange import check_json, host, page_limit, reply
+from gristmill.api.exchange import LINES, begun, check_json, host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
 from gristmill.api.incoming import DEFAULT_BATCH_LIFETIME
 from gristmill.api.messages import versioned
@@ -32,7 +32,6 @@ from gristmill.wire.messages import MessageErrorResponse
 router = APIRouter(prefix="/v1/messages/batches", tags=["message batches"], dependencies=versioned)
 
 #: The media type of results: one JSON object a line.
-LINES = "application/x-jsonl"
 _PAGE_QUERY: dict[str, Schema] = {
     "after_id": {"type": "string"},
     "before_id": {"type": "string"},
@@ -117,15 +116,7 @@ async def results(request: Request, message_batch_id: str) -> Response:
     storage = host(request).storage
     record = await host(request).message_batches.record(message_batch_id)
     lines = message_results.results(storage, await message_results.files_of(storage, record, message_batch_id))
-    # Read before the answer begins, which could not be taken back.
-    first = await anext(lines, b"")
-    return StreamingResponse(_after(first, lines), media_type=LINES)
-
-
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
+    return StreamingResponse(await begun(lines), media_type=LINES)
 
 
 async def _received(

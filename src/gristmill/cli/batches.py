@@ -22,6 +22,9 @@ app = typer.Typer(help="Submit batches to a server and follow them.", no_args_is
 Server = Annotated[str, typer.Option("--server", envvar="GRISTMILL_SERVER", help="The server's base URL.")]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Priority = Annotated[
+    int, typer.Option(min=-5, max=5, help="Its share of the engine among other batches: each step is twice as much.")
+]
 DEFAULT_SERVER = "http://127.0.0.1:4080/v1"
 
 
@@ -36,6 +39,7 @@ def submit(
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
     ] = None,
     reuse_answers: config.ReuseAnswers = False,
+    priority: Priority = 0,
     webhook: webhook_options.BatchUrl = None,
     webhook_secret_file: webhook_options.SecretFile = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
@@ -55,6 +59,7 @@ def submit(
             metadata=pairs,
             defaults=read_defaults,
             reuse_answers=reuse_answers,
+            priority=priority,
             webhook=to_tell.request,
         )
     to_tell.show_new_secret()
@@ -96,6 +101,8 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
         show.print_text(show.errors_text(batch.errors.data))
     if text := show.rates(batch):
         show.print_text(text)
+    for text in show.relations(batch):
+        show.print_text(text)
 
 
 @app.command()
@@ -118,6 +125,62 @@ def cancel_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: As
         show.print_text(f"{printable(batch.id)} is {printable(batch.status)}.")
 
 
+@app.command("pause")
+def pause_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Pause a batch: nothing more is asked until it is resumed. Its window goes on."""
+    batch = Client(server).pause(batch_id)
+    if as_json:
+        show.print_json(batch)
+        return
+    until = f" It still expires at {show.local_time(batch.expires_at)}." if batch.expires_at else ""
+    name = printable(batch.id)
+    show.print_text(f"{name} is paused.{until} To go on: gristmill batches resume {name}")
+
+
+@app.command("resume")
+def resume_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Go on with a paused batch."""
+    batch = Client(server).resume(batch_id)
+    if as_json:
+        show.print_json(batch)
+    else:
+        show.print_text(f"{printable(batch.id)} goes on.")
+
+
+@app.command("priority")
+def set_priority(
+    batch_id: BatchId,
+    priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=-5, max=5, help="From -5 to 5.")],
+    server: Server = DEFAULT_SERVER,
+    as_json: AsJson = False,
+) -> None:
+    """Give a batch that waits or runs another priority; each step is twice the share of the engine."""
+    batch = Client(server).set_priority(batch_id, priority)
+    if as_json:
+        show.print_json(batch)
+    else:
+        show.print_text(f"{printable(batch.id)} has the priority {priority}.")
+
+
+@app.command("retry")
+def retry_batch(
+    batch_id: BatchId,
+    server: Server = DEFAULT_SERVER,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the new batch until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the rows of an ended batch that failed or never ran again, in a new batch; prints its id."""
+    client = Client(server)
+    batch = client.retry(batch_id)
+    if watch:
+        batch = _watch(client, batch, quiet=as_json)
+    if as_json:
+        show.print_json(batch)
+    elif not watch:
+        show.print_text(printable(batch.id))
+    _exit(batch if watch else None)
+
+
 @app.command("download")
 def download_batch(
     batch_id: BatchId,
@@ -126,25 +189,26 @@ def download_batch(
     ],
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Download the answers, and failed rows to OUTPUT.errors.jsonl. Resumes where an earlier try stopped."""
+    """Download the answers, and failed rows to OUTPUT.errors.jsonl: those so far, where the batch has not ended (exit
+    code 1), and with those of its retries."""
     client = Client(server)
     if not stdio.is_dash(output):
         check_targets({"output": output, "file of failed rows": errors_beside(output)}, [])
     batch = client.get(batch_id)
-    if not is_terminal(batch.status):
-        raise UserError(
-            f"The batch is {printable(batch.status)}: its files come when it ends "
-            f"(gristmill batches watch {printable(batch.id)})."
-        )
+    # Asked before the answers: there may be more of these by then, never fewer.
+    chain = client.chain(batch)
     if stdio.is_dash(output):
-        stdio.write_downloads(client, [file for file in (batch.output_file_id, batch.error_file_id) if file])
+        stdio.write_results(client, batch)
     else:
         with DownloadView() as view:
             written = client.save(batch, output, view.update)
         for path in written:
             show.print_text(str(path))
-    if batch.output_file_id is None:
-        show.console.print("No row was answered, so there is no output file.")
+    told = show.downloaded(chain)
+    if told:
+        show.console.print(told)
+    if not is_terminal(chain[-1].status):
+        raise typer.Exit(1)
 
 
 def _watch(client: Client, batch: Batch, quiet: bool) -> Batch:

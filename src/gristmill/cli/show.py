@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.batches.lifecycle import is_terminal
 from gristmill.printable import printable, printable_json, printable_lines
 from gristmill.telemetry.progress import duration
 from gristmill.user_error import UserError
@@ -118,6 +119,42 @@ def told(delivery: WebhookDelivery) -> str:
     return f"The webhook was not told: {printable(delivery.last_error or 'it has not answered yet.')}"
 
 
+def downloaded(chain: list[Batch]) -> str:
+    """What is worth knowing of the answers of a batch and its retries that were just downloaded; may be nothing."""
+    batch, last = chain[0], chain[-1]
+    answered, total = sum(each.request_counts.completed for each in chain), batch.request_counts.total
+    texts = []
+    if not is_terminal(last.status):
+        failed = f", {last.request_counts.failed:,} failed" if last.request_counts.failed else ""
+        rows = f"{answered:,} of {total:,} rows answered so far{failed}" if total else "no row has run yet"
+        name = printable(last.id)
+        texts.append(
+            f"This is a part: {rows}. {name} is {_status(last)}; download again when it has ended "
+            f"(gristmill batches watch {name})."
+        )
+    elif not answered:
+        texts.append("No row was answered, so there is no output file.")
+    if len(chain) > 1:
+        retries = ", ".join(printable(each.id) for each in chain[1:])
+        texts.append(f"With the answers of what was retried in {retries}: {answered:,} of {total:,} rows answered.")
+    return " ".join(texts)
+
+
+def relations(batch: Batch) -> list[str]:
+    """How it stands to other batches: its priority, what it retries, and what retries it."""
+    progress = batch.gristmill
+    if progress is None:
+        return []
+    texts = [f"Priority {progress.priority}"] if progress.priority else []
+    links = (("Retries what was not answered in", progress.retry_of), ("Retried by", progress.retried_by))
+    return texts + [f"{what} {printable(batch_id)}" for what, batch_id in links if batch_id is not None]
+
+
+def _status(batch: Batch) -> str:
+    paused = batch.gristmill is not None and batch.gristmill.paused_at is not None
+    return printable(batch.status) + (" (paused)" if paused else "")
+
+
 def errors_text(errors: list[BatchError]) -> str:
     """The first reasons why an input was rejected, a line each."""
     lines = [(f"  line {error.line}: " if error.line else "  ") + printable(error.message) for error in errors]
@@ -133,7 +170,7 @@ def batch_table(batches: list[Batch]) -> Table:
         counts = batch.request_counts
         created = local_time(batch.created_at)
         figures = (f"{counts.completed:,}", f"{counts.failed:,}", f"{counts.total:,}")
-        table.add_row(*map(printable, (batch.id, batch.status, batch.model or "")), *figures, created)
+        table.add_row(printable(batch.id), _status(batch), printable(batch.model or ""), *figures, created)
     return table
 
 

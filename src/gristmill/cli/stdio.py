@@ -18,6 +18,7 @@ from gristmill.client import Client
 from gristmill.printable import printable_lines
 from gristmill.scratch import scratch_folder
 from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
 
 DASH = "-"
 _HEADING_BYTES = 1024 * 1024
@@ -134,6 +135,17 @@ def write_downloads(client: Client, file_ids: Sequence[str]) -> None:
     output = Output()
     for file_id in file_ids:
         client.stream(file_id, output.write)
+    output.flush()
+
+
+def write_results(client: Client, batch: Batch) -> None:
+    """As far as there are any; failed rows last."""
+    if client.is_whole(batch):
+        write_downloads(client, [file for file in (batch.output_file_id, batch.error_file_id) if file])
+        return
+    output = Output()
+    client.stream_results(batch, "output", output.write)
+    client.stream_results(batch, "error", output.write)
     output.flush()
 
 

@@ -16,6 +16,7 @@ from gristmill.batches.output_lines import errors_beside
 from gristmill.client.chat import stream_chat
 from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
 from gristmill.client.download import OnBytes, download_whole, stream_whole
+from gristmill.client.result_stream import ResultKind, ResultStream, save_lines
 from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -125,20 +126,31 @@ class Client:
         defaults: dict[str, Any] | None = None,
         reuse_answers: bool = False,
         webhook: WebhookRequest | None = None,
+        priority: int = 0,
     ) -> Batch:
         """Upload a JSONL file and create a batch of it. ``window`` is how long it may take, such as 24h or 30d;
-        ``defaults`` are body parameters for lines that do not set them; ``webhook`` is told of the end, and should have
-        a secret: the one that the server makes is lost where its answer is."""
+        ``defaults`` are body parameters for lines that do not set them; ``priority``, from -5 to 5, is its share of the
+        engine among other batches, each step twice as much; ``webhook`` is told of the end, and should have a secret:
+        the one that the server makes is lost where its answer is."""
         file = self.upload(Path(path))
         request = CreateBatchRequest(
-            file.id, endpoint, window, defaults=defaults, reuse_answers=reuse_answers, webhook=webhook
+            file.id,
+            endpoint,
+            window,
+            defaults=defaults,
+            reuse_answers=reuse_answers,
+            webhook=webhook,
+            priority=priority,
         )
         return self.create(request, metadata)
 
     def save(self, batch: Batch, output: str | Path, on_bytes: OnBytes | None = None) -> list[Path]:
-        """Write the answers of an ended batch to ``output``, and failed rows, if any, to ``OUTPUT.errors`` beside it.
-        Goes on where an earlier try stopped. The files that were written: none where no row ran."""
+        """Write a batch's answers to ``output``, and failed rows, if any, to ``OUTPUT.errors`` beside it: of one that
+        has not ended, as far as there are any, and with those of its retries. Of one that has ended and was not
+        retried, goes on where an earlier try stopped. The files that were written: none where no row ran."""
         target = Path(output)
+        if not self.is_whole(batch):
+            return save_lines(target, lambda kind, write: self.stream_results(batch, kind, write))
         written = []
         for file_id, path in ((batch.output_file_id, target), (batch.error_file_id, errors_beside(target))):
             if file_id is not None:
@@ -169,7 +181,45 @@ class Client:
         return self._connection.ask("GET", "/batches", ListPage[Batch], params=query)
 
     def cancel(self, batch_id: str) -> Batch:
-        return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/cancel", Batch)
+        return self._order(batch_id, "cancel")
+
+    def pause(self, batch_id: str) -> Batch:
+        """Its status stays, and its window goes on."""
+        return self._order(batch_id, "pause")
+
+    def resume(self, batch_id: str) -> Batch:
+        return self._order(batch_id, "resume")
+
+    def set_priority(self, batch_id: str, priority: int) -> Batch:
+        """From -5 to 5, of a batch that has rows to run; at once."""
+        path = f"/batches/{quote(batch_id, safe='')}"
+        return self._connection.ask("POST", path, Batch, json={"priority": priority})
+
+    def retry(self, batch_id: str) -> Batch:
+        """A new batch of the rows that an ended one has not answered; where one of its retries has not ended, that."""
+        return self._order(batch_id, "retry", slow=True, headers={"Idempotency-Key": secrets.token_hex(16)})
+
+    def chain(self, batch: Batch) -> list[Batch]:
+        """The batch and its retries, one after another."""
+        chain = [batch]
+        while chain[-1].gristmill is not None and (later := chain[-1].gristmill.retried_by) is not None:
+            chain.append(self.get(later))
+        return chain
+
+    def is_whole(self, batch: Batch) -> bool:
+        """Whether its two files hold all that is known: it has ended, and was not retried."""
+        return is_terminal(batch.status) and (batch.gristmill is None or batch.gristmill.retried_by is None)
+
+    def stream_results(self, batch: Batch, kind: ResultKind, write: Callable[[bytes], object]) -> int:
+        """Hand the lines that a batch and its retries have so far to ``write``, whole lines at a time; how many."""
+        if batch.gristmill is None:
+            raise UserError(
+                f"The batch is {printable(batch.status)}, and this server gives its results when it has ended."
+            )
+        return ResultStream(self._connection, batch.id, kind, write).complete()
+
+    def _order(self, batch_id: str, what: str, **of: Any) -> Batch:
+        return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/{what}", Batch, **of)
 
     def files(self, limit: int, after: str | None = None, purpose: str | None = None) -> ListPage[File]:
         """Newest first."""

@@ -30,7 +30,7 @@ def download_whole(
     # Named after the file, so that what is left of another download is not taken for its beginning.
     part = target.with_name(f"{target.name}.{_UNSAFE_IN_NAMES.sub('_', file_id)[:80]}.part")
     try:
-        with _opened(part, target) as file:
+        with opened(part, target) as file:
             have = os.fstat(file.fileno()).st_size
             _Download(connection, file_id, size, file, on_bytes or (lambda done, total: None), have).complete()
             os.fsync(file.fileno())
@@ -75,7 +75,7 @@ class _OneWay:
 
 
 @contextmanager
-def _opened(part: Path, target: Path) -> Iterator[BinaryIO]:
+def opened(part: Path, target: Path) -> Iterator[BinaryIO]:
     """By one process at a time."""
     try:
         descriptor = hold(part)

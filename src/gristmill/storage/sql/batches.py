@@ -12,7 +12,6 @@ from sqlalchemy import (
     Float,
     Row,
     Select,
-    Update,
     and_,
     bindparam,
     delete,
@@ -26,7 +25,6 @@ from sqlalchemy import (
     update,
 )
 
-from gristmill.storage.errors import AlreadyRetried
 from gristmill.storage.records import (
     TERMINAL_STATUSES,
     UNFINISHED_STATUSES,
@@ -44,6 +42,7 @@ from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
+from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places, rows
 from gristmill.storage.sql.scoped import check_batches, owned, seen
 from gristmill.wire.batch import BatchPlan
@@ -129,8 +128,7 @@ class SqlBatches:
         def work(connection: Connection) -> int:
             use_key(connection, key, self._scope)
             check_batches(connection, scope)
-            if batch.retry_of is not None and connection.execute(self._retried(batch.retry_of, batch.id)).rowcount == 0:
-                raise AlreadyRetried(batch.retry_of)
+            link_retry(connection, self._scope, batch)
             for file in files:
                 insert_file(connection, file, scope)
             inserted = connection.execute(statement).inserted_primary_key
@@ -224,7 +222,7 @@ class SqlBatches:
             if connection.execute(forget).rowcount == 0:
                 return False
             _drop_places(connection)
-            connection.execute(update(batches).where(batches.c.retried_by == batch_id).values(retried_by=None))
+            unlink_retry(connection, batch_id)
             delete_files(connection, files, self._scope)
             return True
 
@@ -281,13 +279,6 @@ class SqlBatches:
 
     async def release_all(self) -> None:
         await self._database.write(lambda connection: connection.execute(_RELEASE_ALL), even_if_full=True)
-
-    def _retried(self, batch_id: str, by: str) -> Update:
-        """That a batch is retried by another, if it is by none that is still known."""
-        known = select(batches.c.id).where(~batches.c.deleted)
-        free = or_(batches.c.retried_by.is_(None), batches.c.retried_by.not_in(known))
-        there = (batches.c.id == batch_id, ~batches.c.deleted, seen(batches, self._scope))
-        return update(batches).where(*there, free).values(retried_by=by)
 
     async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
         found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())

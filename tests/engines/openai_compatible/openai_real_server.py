@@ -103,7 +103,9 @@ def vllm(log: Path) -> RealServer:
     command += ["--model", str(folder / "smollm2"), "--served-model-name", model, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager"]
     command += ["--enable-prompt-tokens-details", "--max-num-seqs", "8", "--api-key", KEY]
+    # For CPUs this is the share of the whole memory that has to be free.
+    command += ["--gpu-memory-utilization", "0.3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     return RealServer(
         "vllm", command, port, model, log,
-        VLLM_CPU_KVTEST_ENGINES_SPACE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", HF_HUB_OFFLINE="1",
+        VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", HF_HUB_OFFLINE="1",
     )  # fmt: skip

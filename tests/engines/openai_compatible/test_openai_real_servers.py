@@ -242,7 +242,8 @@ def test_a_message_over_its_chats_is_the_one_of_the_servers_own(server, front, w
             read = usage.input_tokens + (usage.cache_read_input_tokens or 0)
             said.append(([{**block, "id": None, "citations": None} for block in content], message.stop_reason, read,
                          usage.output_tokens))  # fmt: skip
-    assert said == [said[0]] * 4
+    # vLLM's own two ways tell a call that was cut off in different words.
+    assert said[2:] == said[:2]
 
 
 def test_a_batch_runs_through(server, tmp_path):

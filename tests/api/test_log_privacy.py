@@ -97,7 +97,7 @@ def test_a_defect_is_one_line_that_says_what_and_where(slow: ServerProcess) -> N
     assert answer.json()["error"]["type"] == "server_error" and "purpose" not in answer.text
     lines = new_lines(slow, before, 1)
     assert len(lines) == 1 and SECRET not in lines[0]
-    assert "RuntimeError: broken on purpose" in lines[0] and "failing_server" not in answer.text
+    assert "RuntimeError" in lines[0] and "broken on purpose" not in lines[0] and "failing_server" not in answer.text
     assert "__main__:18 get" in lines[0] and answer.headers["x-request-id"] in lines[0]
     if "--log-json" in slow._options:
         assert json.loads(lines[0])["path"] == "/v1/files/file-broken"
@@ -111,7 +111,7 @@ def test_an_answer_that_fails_in_the_middle_is_cut_off_and_one_line(slow: Server
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{slow.base_url}/files/{file.id}/content", headers={"authorization": SECRET})
     lines = new_lines(slow, before, 1)
-    assert len(lines) == 1 and SECRET not in lines[0] and "broken in the middle" in lines[0]
+    assert len(lines) == 1 and SECRET not in lines[0] and "error" in lines[0]
 
 
 def test_ids_from_outside_cannot_write_lines_of_their_own(slow: ServerProcess) -> None:

@@ -86,7 +86,7 @@ class Supervisor:
                     await self._fill_places()
                     await self._make_room()
                 except Exception as error:
-                    log.error("cannot look for batches", reason=str(error))
+                    log.error("cannot look for batches", exc_info=error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._wake.wait()
@@ -231,7 +231,7 @@ class Supervisor:
             except Exception as error:
                 if self._stopping.is_set():
                     return
-                log.error("cannot release a batch", batch=batch_id, reason=str(error))
+                log.error("cannot release a batch", batch=batch_id, exc_info=error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELEASE_PAUSE):
                     await self._stopping.wait()
@@ -249,7 +249,7 @@ class Supervisor:
             try:
                 held = await self._storage.metadata.batches.renew(self.owner, time.time(), LEASE_SECONDS)
             except Exception as error:
-                log.error("cannot renew leases", reason=str(error))
+                log.error("cannot renew leases", exc_info=error)
                 continue
             for batch_id, active in self._active.items():
                 if batch_id not in held:

@@ -72,7 +72,7 @@ async def validate(
         except ReaderDied as died:
             # Once more without planning, and in this process: whatever killed it, memory most likely, is not repeated.
             failure = str(died)
-            log.error("input is read again", batch=batch.id, reason=failure)
+            log.error("the process that read the input ended; it is read again", batch=batch.id, content=failure)
             source.folder = None
             found = await _index(storage, batch, owner, source)
         if found.errors:
@@ -131,7 +131,7 @@ async def _store_plan(
 ) -> BatchPlan:
     """Nothing but ``rows.clear`` undoes it."""
     if plan is None:
-        log.error("rows run in the order of their lines", batch=batch.id, reason=failure)
+        log.error("planning failed; rows run in the order of their lines", batch=batch.id, content=failure)
         return BatchPlan(failure=failure)
     place = 1
     async for lines in _numbers(plan.order):

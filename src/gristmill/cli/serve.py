@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import sys
 from typing import Annotated
 
 import typer
@@ -61,6 +60,13 @@ def serve(
     allow_webhook_host: webhook_options.AllowedHosts = None,
     log_level: config.LogLevel = "info",
     log_json: Annotated[bool, typer.Option(envvar="GRISTMILL_LOG_JSON", help="Log JSON lines.")] = False,
+    log_content: Annotated[
+        bool,
+        typer.Option(
+            envvar="GRISTMILL_LOG_CONTENT",
+            help="Let the log repeat what errors say in full, which may be parts of prompts and answers.",
+        ),
+    ] = False,
 ) -> None:
     """Serve the OpenAI Batch API."""
     # Imported here, so that the commands that only ask a server start in half the time.
@@ -68,7 +74,7 @@ def serve(
     from gristmill.api.server import serve as serve_api
     from gristmill.batches.host import HostSettings
 
-    log.configure(config.check_log_level(log_level), log_json)
+    log.configure(config.check_log_level(log_level), log_json, log_content)
     settings = ServerSettings(
         address=host,
         port=port,
@@ -89,8 +95,8 @@ def serve(
 
     def announce(base_url: str) -> None:
         if not _is_loopback(host):
-            print(_OPEN_TO_ALL.format(address=host), file=sys.stderr, flush=True)
-        print(f"Gristmill is ready: {base_url}", file=sys.stderr, flush=True)
+            log.announce(_OPEN_TO_ALL.format(address=host))
+        log.announce(f"Gristmill is ready: {base_url}")
 
     serve_api(settings, ready=announce)
 

@@ -28,7 +28,7 @@ async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int |
                 await forget_batches(storage, now - keep_batches)
             await answers.prune()
         except Exception as error:
-            log.warning("housekeeping failed", reason=str(error))
+            log.warning("housekeeping failed", exc_info=error)
         await asyncio.sleep(INTERVAL_SECONDS)
 
 

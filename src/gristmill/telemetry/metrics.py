@@ -74,6 +74,9 @@ REGISTRY.register(_commits)
 REQUEST_SECONDS = _requests.by_value
 COMMIT_SECONDS = _commits.by_value[""]
 
+LOST_LOG_LINES = Counter(
+    "gristmill_lost_log_lines", "Lines of the log that nobody took, or that could not be written.", registry=REGISTRY
+)
 HTTP_REQUESTS = Counter(
     "gristmill_http_requests",
     "Requests answered, by the template of their route.",

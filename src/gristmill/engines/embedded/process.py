@@ -258,7 +258,7 @@ class WorkerProcess:
         assert stderr is not None
         while data := await stderr.read(65536):
             self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
-            log.debug("embedded engine printed", text=data.decode("utf-8", "replace").rstrip())
+            log.debug("embedded engine printed", bytes=len(data), content=data.decode("utf-8", "replace").rstrip())
 
 
 def _call(on_delta: OnDelta, frame: Decoded, future: asyncio.Future[Any]) -> None:

@@ -100,7 +100,8 @@ class WorkerSupervisor:
             how = await worker.wait_for_death()
             deaths = 1 if worker.answered else deaths + 1
             self._worker = None
-            log.error("embedded engine's process ended", because=how, times_without_an_answer=deaths)
+            because = how.partition("; it printed")[0]
+            log.error("embedded engine's process ended", because=because, times_without_an_answer=deaths, content=how)
             often = f" {deaths} times in a row without answering a request" if deaths > 1 else ""
             self._down = f"The embedded engine's process ended{often} ({how}); it is being started again."
             worker, deaths = await self._start_again(deaths)

@@ -77,7 +77,7 @@ class PoolServer:
                 self._note(error)
                 raise
             except UserError as error:
-                self._failed(str(error), gone=True)
+                self._failed(ErrorKind.UNAVAILABLE, str(error), gone=True)
                 raise
             finally:
                 self.in_flight -= 1
@@ -102,7 +102,7 @@ class PoolServer:
             raise
         except asyncio.CancelledError:
             # Most likely the caller's time-out: a server that hangs must not be asked for ever.
-            self._failed("it did not answer in time", gone=False)
+            self._failed(ErrorKind.TIMEOUT, "it did not answer in time", gone=False)
             raise
         finally:
             self.in_flight -= 1
@@ -162,17 +162,17 @@ class PoolServer:
             self._health = after_push_back(self._health, error.retry_after, time.monotonic())
         else:
             gone = error.kind is ErrorKind.UNAVAILABLE or error.crashed is not None
-            self._failed(error.message, gone)
+            self._failed(error.kind, error.message, gone)
 
     def _answered(self) -> None:
         if self._health.trips:
             log.info("server answers again", server=self.url)
         self._health = ServerHealth()
 
-    def _failed(self, reason: str, gone: bool) -> None:
+    def _failed(self, kind: ErrorKind, reason: str, gone: bool) -> None:
         before, self._health = self._health, after_failure(self._health, gone, time.monotonic())
         if self._health.trips > before.trips == 0:
-            log.warning("server is left alone for a while", server=self.url, reason=reason)
+            log.warning("server is left alone for a while", server=self.url, because=kind.value, content=reason)
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:

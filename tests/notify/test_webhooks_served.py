@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -161,7 +163,7 @@ def test_an_event_is_sent_again_by_hand_with_the_same_id(served: Served) -> None
         first, second = receiver.wait(2)
         assert (first.id, first.body) == (second.id, second.body)
         second.unwrap()
-        wait_for(lambda: served.deliveries(batch_id=batch.id, status="delivered"))
+        wait_for(lambda: len(served.deliveries(batch_id=batch.id, status="delivered")) == 2)
         metrics = httpx.get(f"{served.server.base_url.removesuffix('/v1')}/metrics").text
         assert 'gristmill_webhook_deliveries_total{outcome="dead"} 1.0' in metrics
         for words, what in ((["resend", "whd_none"], "No webhook delivery found"), (["resend"], "Name the deliveries")):
@@ -216,6 +218,31 @@ async def test_a_server_says_what_is_wrong_with_its_webhook_and_does_not_start(
         webhooks = settings(url, tmp_path / file if file else None, allowed)
         await BatchHost(HostSettings(StorageSettings(tmp_path), EngineSettings("simulated"), webhooks=webhooks)).start()
     assert "hunter2" not in str(told.value) and "x=1" not in str(told.value)
+
+
+def test_the_receiver_of_the_guide_works(served: Served, tmp_path: Path) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "webhooks.md"
+    code = guide.read_text().partition("```python\n")[2].partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for written, here in (("http://127.0.0.1:4080/v1", served.server.base_url), ("9000", str(port))):
+        assert written in code
+        code = code.replace(written, here)
+    environment = os.environ | {"GRISTMILL_WEBHOOK_SECRET": SECRET}
+    receiver = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        webhook = {"url": f"http://127.0.0.1:{port}/", "secret": SECRET}
+        batch = served.create(webhook=webhook)
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == f"batch.completed {batch.id} 2 rows answered\n"
+        url = webhook["url"]
+        wait_for(lambda: url in [each["url"] for each in served.deliveries(batch_id=batch.id, status="delivered")])
+        assert httpx.post(url, content=b"{}").status_code == 400
+        unsigned = {"webhook-id": "x", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,x"}
+        assert httpx.post(url, content=b"{}", headers=unsigned).status_code == 400
+    finally:
+        receiver.kill()
+        receiver.wait()
 
 
 class DyingServer(ServerProcess):

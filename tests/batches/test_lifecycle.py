@@ -8,6 +8,7 @@ from gristmill.batches import lifecycle
 from gristmill.batches.lifecycle import Step
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord
 from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.prefix_tree import PrefixBox
 
 UNFINISHED = ("validating", "in_progress", "finalizing")
 
@@ -57,9 +58,9 @@ def test_each_step_sets_its_time() -> None:
         "errors": errors,
         "paused_at": None,
     }
-    plan = BatchPlan(1, 2, 30, 4)
+    plan, tree = BatchPlan(1, 2, 30, 4), [PrefixBox(1, 0.0, 100.0, 3, 10, 2.0, 20, 1)]
     validated = {"status": "in_progress", "in_progress_at": 2, "total": 3, "model": "m", "plan": plan}
-    assert lifecycle.validated(3, "m", plan, 2) == validated
+    assert lifecycle.validated(3, "m", plan, tree, 2) == validated | {"prefix_tree": tree}
     assert lifecycle.all_rows_done(3) == {"status": "finalizing", "finalizing_at": 3, "paused_at": None}
 
 

@@ -34,6 +34,7 @@ from gristmill.storage.records import (
 )
 from gristmill.storage.scope import NOTHING, KeyLimits, Scope
 from gristmill.wire.batch import BatchPlan
+from gristmill.wire.prefix_tree import PrefixBox
 
 LEASE = 60.0
 Story = Callable[[MetadataStore], Awaitable[None]]
@@ -496,6 +497,20 @@ class MetadataContract:
             assert await page(before="batch_0") == ("42", True)
             assert await page(before="batch_5") == ("86", False)
             assert await page(before="batch_8") == ("", False)
+
+        self.tell(tmp_path, story)
+
+    def test_the_picture_of_what_rows_share_is_kept_until_the_batch_is_deleted(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            boxes = [PrefixBox(1, 0.0, 100.0, 9, 500, 3.5, 4_000, 1), PrefixBox(2, 0.0, 40.5, 4, 700, 0.0, 600, 2)]
+            await store.batches.add(batch("batch_1"))
+            assert await store.batches.prefix_tree("batch_1") is None
+            assert await store.batches.change("batch_1", {"prefix_tree": boxes}, expected="in_progress")
+            assert await store.batches.prefix_tree("batch_1") == boxes
+            await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
+            await store.batches.delete("batch_1", [])
+            assert await store.batches.prefix_tree("batch_1") is None
+            assert await store.batches.prefix_tree("unknown") is None
 
         self.tell(tmp_path, story)
 

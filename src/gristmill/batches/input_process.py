@@ -24,12 +24,14 @@ import msgspec
 
 from gristmill.batches.input_reader import InputReader, Limits
 from gristmill.planning.job_plan import JobPlanner
-from gristmill.planning.token_bill import token_bill
+from gristmill.planning.prefix_boxes import prefix_boxes
+from gristmill.planning.token_bill import group_bills, token_bill
 from gristmill.storage.blob_store import BlobStore
 from gristmill.storage.blobs import open_blobs
 from gristmill.storage.records import Row
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.line_body import Fields
+from gristmill.wire.prefix_tree import PrefixBox
 
 #: Inputs up to this size are read in this process: sooner than another has started.
 _SMALL_BYTES = 1024 * 1024
@@ -67,6 +69,8 @@ class PlanFiles(msgspec.Struct):
     summary: BatchPlan
     order: str | None
     duplicates: str | None
+    #: What the rows share, to be drawn.
+    tree: list[PrefixBox]
 
 
 class InputRead(msgspec.Struct, tag="end"):
@@ -171,7 +175,8 @@ def _write_plan(planner: JobPlanner, folder: Path) -> PlanFiles:
     summary = BatchPlan(len(plan.groups), len(plan.duplicates.lines), bill.sent, bill.computed, bill.output)
     order = None if plan.in_line_order else _write(folder / "order", plan.order)
     pairs = array("q", itertools.chain.from_iterable(zip(*plan.duplicates, strict=True)))
-    return PlanFiles(summary, order, _write(folder / "duplicates", pairs) if pairs else None)
+    tree = prefix_boxes(plan, group_bills(plan.groups))
+    return PlanFiles(summary, order, _write(folder / "duplicates", pairs) if pairs else None, tree)
 
 
 def _write(path: Path, numbers: array[int]) -> str:

@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, Stage
 from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.prefix_tree import PrefixBox
 
 VALIDATING = "validating"
 IN_PROGRESS = "in_progress"
@@ -82,8 +83,10 @@ def rejected(errors: list[BatchError], now: int) -> Changes:
     return {"status": FAILED, "failed_at": now, "errors": errors, "paused_at": None}
 
 
-def validated(total: int, model: str | None, plan: BatchPlan, now: int) -> Changes:
-    return {"status": IN_PROGRESS, "in_progress_at": now, "total": total, "model": model, "plan": plan}
+def validated(total: int, model: str | None, plan: BatchPlan, tree: list[PrefixBox] | None, now: int) -> Changes:
+    """``tree`` is the picture of what the rows share, None where they could not be planned."""
+    found = {"total": total, "model": model, "plan": plan, "prefix_tree": tree}
+    return {"status": IN_PROGRESS, "in_progress_at": now, **found}
 
 
 def all_rows_done(now: int) -> Changes:

@@ -163,7 +163,7 @@ class Runner:
             return
         plan = validation.plan
         assert plan is not None
-        await self._change(lifecycle.validated(validation.total, validation.model, plan, _now()))
+        await self._change(lifecycle.validated(validation.total, validation.model, plan, validation.tree, _now()))
         found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
         log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
 

@@ -24,6 +24,7 @@ from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, file_blob
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.prefix_tree import PrefixBox
 
 log = get_logger(__name__)
 
@@ -38,6 +39,7 @@ class Validation(NamedTuple):
     model: str | None
     errors: list[BatchError]
     plan: BatchPlan | None = None
+    tree: list[PrefixBox] | None = None
 
 
 async def validate(
@@ -80,7 +82,7 @@ async def validate(
         if scratch is None:
             return Validation(found.total, found.model, [])
         plan = await _store_plan(storage, batch, owner, found.plan, failure or found.plan_failure)
-    return Validation(found.total, found.model, [], plan)
+    return Validation(found.total, found.model, [], plan, found.plan.tree if found.plan is not None else None)
 
 
 async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchError | None, int]:

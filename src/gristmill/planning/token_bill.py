@@ -65,6 +65,11 @@ class GroupBill(msgspec.Struct, frozen=True):
     saved: int
     first_line: int
 
+    @property
+    def level(self) -> int:
+        """Counted from 1."""
+        return self.depth + 1
+
 
 def group_bills(groups: list[PrefixGroup], bytes_per_token: float = USUAL_BYTES_PER_TOKEN) -> list[GroupBill]:
     """In depth-first order, as ``groups`` are."""

@@ -44,6 +44,7 @@ from gristmill.storage.records import (
 )
 from gristmill.storage.scope import Scope
 from gristmill.storage.upkeep_protocol import Upkeep
+from gristmill.wire.prefix_tree import PrefixBox
 
 
 class IdempotencyKeys(Protocol):
@@ -66,6 +67,10 @@ class Batches(Protocol):
 
     async def get(self, batch_id: str) -> BatchRecord | None:
         """None for unknown and deleted batches."""
+        ...
+
+    async def prefix_tree(self, batch_id: str) -> list[PrefixBox] | None:
+        """None where the batch is not there, has not been planned, or was by an earlier version."""
         ...
 
     async def page(

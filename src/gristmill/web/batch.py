@@ -1,17 +1,121 @@
-"""``/batches/ID``: one batch."""
+"""``/batches/ID``: one batch, what can be done with it, and a copy of its page to send on."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+import asyncio
+import time
+from typing import Any
 
-from gristmill.web.batch_row import batch_row
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from gristmill.html_page import render, told_date
+from gristmill.planning.prefix_boxes import drawn
+from gristmill.web.batch_facts import batch_facts, most_saving
+from gristmill.web.curves import columns, curves, recent
+from gristmill.web.engine_facts import engine_facts
+from gristmill.web.failures import Failures, failures
+from gristmill.web.headers import COPY_HEADERS, SECURITY_HEADERS
+from gristmill.web.milestones import Milestones
 from gristmill.web.page import page
-from gristmill.web.visitor import host
+from gristmill.web.stream import Update, event, named_event
+from gristmill.web.visitor import dashboard, host, names, seen_by, throughput_of
+from gristmill.wire.batch import Batch
 
 router = APIRouter(prefix="/batches")
+
+#: Of a page's time, for counting why rows failed; while somebody looks on, it is counted again after so long (seconds).
+COUNT_SECONDS, COUNT_AGAIN_SECONDS = 0.05, 10.0
 
 
 @router.get("/{batch_id}")
 async def batch_page(request: Request, batch_id: str) -> Response:
-    row = batch_row(await host(request).batches.get(batch_id))
-    return page("batch", here="batch", row=row)
+    batch = await host(request).batches.get(batch_id)
+    shown, tree = await asyncio.gather(_shown(request, batch, None), _tree(request, batch))
+    return page("batch", here="batch", told="", links=True, **shown, **tree)
+
+
+@router.get("/{batch_id}/events")
+async def events(request: Request, batch_id: str) -> Response:
+    await host(request).batches.get(batch_id)
+    milestones, last_sample = Milestones(), 0.0
+    counted: tuple[float, Failures] | None = None
+
+    async def make() -> Update:
+        nonlocal last_sample, counted
+        batch = await host(request).batches.get(batch_id)
+        now = time.monotonic()
+        known = counted[1] if counted is not None and now - counted[0] < COUNT_AGAIN_SECONDS else None
+        shown = await _shown(request, batch, known)
+        if known is None:
+            counted = now, shown["failures"]
+        told = milestones.told(now, [shown["batch"].row], shown["engine"].trouble)
+        state = event(render("web/templates/batch_live.html.jinja", told=told, links=True, **shown))
+        samples = shown["samples"]
+        if not samples or samples[-1].time == last_sample:
+            return Update(state)
+        last_sample = samples[-1].time
+        return Update(state, named_event("samples", recent(samples)))
+
+    return dashboard(request).streams.open(("batch", batch_id, seen_by(request)), make)
+
+
+@router.get("/{batch_id}/throughput")
+async def throughput(request: Request, batch_id: str) -> Response:
+    """For the page's script."""
+    await host(request).batches.get(batch_id)
+    headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
+    return Response(columns(throughput_of(request, batch_id)), headers=headers, media_type="application/json")
+
+
+@router.get("/{batch_id}/copy")
+async def copy(request: Request, batch_id: str) -> Response:
+    """The page as one file that needs nothing else."""
+    batch = await host(request).batches.get(batch_id)
+    shown, tree = await asyncio.gather(_shown(request, batch, None), _tree(request, batch))
+    values = {**shown, **tree, "links": False, "told": "", "made_at": told_date(time.time())}
+    body = render("web/templates/batch_copy.html.jinja", **values)
+    headers = {**COPY_HEADERS, "content-disposition": f'attachment; filename="{batch.id}.html"'}
+    return Response(body, headers=headers, media_type="text/html")
+
+
+@router.post("/{batch_id}/cancel")
+async def cancel(request: Request, batch_id: str) -> Response:
+    return _to(await host(request).batches.cancel(batch_id))
+
+
+@router.post("/{batch_id}/pause")
+async def pause(request: Request, batch_id: str) -> Response:
+    return _to(await host(request).batches.pause(batch_id))
+
+
+@router.post("/{batch_id}/resume")
+async def resume(request: Request, batch_id: str) -> Response:
+    return _to(await host(request).batches.resume(batch_id))
+
+
+@router.post("/{batch_id}/retry")
+async def retry(request: Request, batch_id: str) -> Response:
+    return _to(await host(request).batches.retry(batch_id))
+
+
+def _to(batch: Batch) -> Response:
+    return RedirectResponse(f"/batches/{batch.id}", 303, SECURITY_HEADERS)
+
+
+async def _shown(request: Request, batch: Batch, counted: Failures | None) -> dict[str, Any]:
+    """``counted``: why rows failed, where that need not be looked at again."""
+    name = (await names(request, [batch]))[batch.id]
+    samples = throughput_of(request, batch.id)
+    return {
+        "batch": batch_facts(batch, name),
+        "failures": counted or await failures(request, [batch], COUNT_SECONDS),
+        "engine": engine_facts(host(request).dispatcher),
+        "samples": samples,
+        "curves": curves(samples),
+    }
+
+
+async def _tree(request: Request, batch: Batch) -> dict[str, Any]:
+    boxes = await host(request).storage.metadata.batches.prefix_tree(batch.id) or []
+    return {"tree": drawn(boxes, batch.request_counts.total), "groups": most_saving(boxes)}

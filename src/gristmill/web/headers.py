@@ -18,3 +18,9 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+#: Of a page that is a file to keep: it holds its own style, and no script ever runs in it.
+COPY_HEADERS = {
+    **SECURITY_HEADERS,
+    "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "cache-control": "no-store",
+}

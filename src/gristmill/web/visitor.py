@@ -37,6 +37,12 @@ def throughput(request: Request, batches: Iterable[Batch]) -> list[Sample]:
     return samples
 
 
+def throughput_of(request: Request, batch_id: str) -> list[Sample]:
+    """Of one batch, which the visitor has been found to see."""
+    found: list[Sample] = request.app.state.host.throughput.of_one(batch_id)
+    return found
+
+
 async def names(request: Request, batches: Iterable[Batch]) -> dict[str, str]:
     """What people call each batch, by id: what its metadata says, or its input file; empty where neither is known."""
     scope = caller_of(request.scope).scope

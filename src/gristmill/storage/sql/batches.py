@@ -46,6 +46,7 @@ from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places, rows
 from gristmill.storage.sql.scoped import check_batches, owned, seen
 from gristmill.wire.batch import BatchPlan
+from gristmill.wire.prefix_tree import PrefixBox
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
 LONGEST_LEASE = 120.0
@@ -142,6 +143,13 @@ class SqlBatches:
         query = select(*_FIELDS).where(batches.c.id == batch_id, ~batches.c.deleted, seen(batches, self._scope))
         return await self._one(query, {})
 
+    async def prefix_tree(self, batch_id: str) -> list[PrefixBox] | None:
+        query = select(batches.c.prefix_tree).where(
+            batches.c.id == batch_id, ~batches.c.deleted, seen(batches, self._scope)
+        )
+        found = await self._database.read(lambda connection: connection.scalar(query))
+        return None if found is None else msgspec.convert(found, list[PrefixBox])
+
     async def page(
         self,
         *,
@@ -215,7 +223,7 @@ class SqlBatches:
                 ~batches.c.deleted,
                 seen(batches, self._scope),
             )
-            .values(deleted=True, metadata=None, defaults=None, errors=None, webhook=None)
+            .values(deleted=True, metadata=None, defaults=None, errors=None, webhook=None, prefix_tree=None)
         )
 
         def work(connection: Connection) -> bool:

@@ -114,6 +114,8 @@ batches = Table(
     Column("defaults", JSON),
     Column("output_file_lifetime", BigInteger),
     Column("plan", JSON),
+    #: What the rows share, as it is drawn; in no list.
+    Column("prefix_tree", JSON),
     Column("webhook", JSON),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("paused_at", BigInteger),

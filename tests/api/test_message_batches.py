@@ -109,6 +109,22 @@ def test_one_batch_in_both_dialects(server: ServerProcess, claude: anthropic.Ant
         client.files.retrieve(batch.input_file_id)
 
 
+def test_a_message_batch_is_retried_and_the_retry_goes_with_its_input(
+    server: ServerProcess, claude: anthropic.Anthropic, client: openai.OpenAI, plain: httpx.Client
+) -> None:
+    first = ended(claude, claude.messages.batches.create(requests=[*entries(2), entry("bad", max_tokens=0)]).id)
+    before = blobs(server.data)
+    retry = plain.post(f"/v1/batches/batch_{first.id.removeprefix('msgbatch_')}/retry").raise_for_status().json()
+    assert retry["endpoint"] == "/v1/messages" and retry["request_counts"]["total"] == 1
+    seen = ended(claude, f"msgbatch_{retry['id'].removeprefix('batch_')}")
+    assert (counts(seen), list(results(claude, seen.id))) == ({"errored": 1}, ["bad"])
+    claude.messages.batches.delete(seen.id)
+    assert blobs(server.data) == before
+    # What was deleted is no retry any more.
+    again = plain.get(f"/v1/batches/{retry['gristmill']['retry_of']}").json()
+    assert again["gristmill"]["retried_by"] is None
+
+
 def test_batches_of_other_endpoints_are_not_message_batches(claude: anthropic.Anthropic, client: openai.OpenAI) -> None:
     file = client.files.create(file=chat_file(1), purpose="batch")
     other = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")

@@ -14,6 +14,7 @@ from test_supervisor import end, lines, reach, submit, tell
 
 from gristmill.batches import runner
 from gristmill.batches.host import BatchHost
+from gristmill.batches.measured import measured_batches
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.errors import ApiError
 from requests_jsonl import CHAT, chat_file
@@ -127,6 +128,23 @@ def test_a_paused_batch_survives_a_restart_and_is_cancelled_or_expires_where_it_
 
     tell(tmp_path, first, latency=0.05, slots=8)
     tell(tmp_path, second, latency=0.001, slots=8)
+
+
+def test_a_paused_batch_is_not_watched_for_results(tmp_path: Path) -> None:
+    async def story(host: BatchHost) -> None:
+        batch = await submit(host, chat_file(ROWS))
+        await reach(host, batch.id, lambda seen: seen.request_counts.completed >= 1)
+        await host.batches.pause(batch.id)
+        await left(host)
+        # It waited to be tried again when it was paused.
+        host.supervisor._quiet_since[batch.id] = 1.0
+        (told,) = (await measured_batches(host.storage, host.supervisor))._unfinished
+        assert told.last_result_at is None and told.rows_remaining and told.eta is None
+        await host.batches.resume(batch.id)
+        (told,) = (await measured_batches(host.storage, host.supervisor))._unfinished
+        assert told.last_result_at is not None
+
+    tell(tmp_path, story, latency=0.05, slots=8)
 
 
 def test_a_batch_that_has_no_rows_to_run_is_not_paused_resumed_or_moved(tmp_path: Path) -> None:

@@ -31,5 +31,6 @@ def _sample(batch: UnfinishedBatch, supervisor: Supervisor) -> BatchSample:
         eta=running.eta_seconds if running else None,
         reuse=running.reused_share if running else None,
         planned_reuse=planned_reuse(batch),
-        last_result_at=supervisor.last_result_at(batch.id),
+        # Of one that is paused none is expected, whatever it waited for before.
+        last_result_at=None if batch.paused_at is not None else supervisor.last_result_at(batch.id),
     )

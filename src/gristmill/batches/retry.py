@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
@@ -39,9 +38,9 @@ _decoder = msgspec.json.Decoder(_Identified)
 
 
 @contextlib.asynccontextmanager
-async def retrying(storage: Storage, batch: BatchRecord) -> AsyncIterator[RetryInput]:
-    """The input of a batch that retries ``batch``; its bytes stay only if its files are added meanwhile. Raises
-    ApiError 409 where nothing can be retried, and BlobLost."""
+async def retrying(storage: Storage, batch: BatchRecord, file_id: str) -> AsyncIterator[RetryInput]:
+    """The input of a batch that retries ``batch``, which is ``file_id`` where it is made for it; the bytes stay only if
+    its files are added meanwhile. Raises ApiError 409 where nothing can be retried, and BlobLost."""
     if not lifecycle.is_terminal(batch.status):
         message = (
             f"Cannot retry a batch with status '{batch.status}': its rows are still being run. "
@@ -58,7 +57,6 @@ async def retrying(storage: Storage, batch: BatchRecord) -> AsyncIterator[RetryI
         raise ApiError(409, message, code="nothing_to_retry", retry=False)
     source = await _kept(storage, batch.input_file_id, "input file")
     errors = await _kept(storage, batch.error_file_id, "error file, which says what to retry,")
-    file_id = "file-" + secrets.token_hex(16)
     async with storage.new_blobs.begin(file_blob(file_id)) as write:
         unanswered = _Unanswered(storage, source, errors)
         size = await write(unanswered.lines())

@@ -70,7 +70,7 @@ class BatchService:
         now = int(time.time())
         record = BatchRecord(
             seq=0,
-            id=_new_id(),
+            id="batch_" + secrets.token_hex(16),
             endpoint=self.endpoint(request.endpoint),
             input_file_id=request.input_file_id,
             completion_window=request.completion_window,
@@ -151,11 +151,13 @@ class BatchService:
                 return self._present(last)
             self.endpoint(last.endpoint)
             with contextlib.suppress(AlreadyRetried):
-                async with retrying(self._storage, last) as made:
+                name = secrets.token_hex(16)
+                # Named alike, as those of a message batch are: they are deleted together.
+                async with retrying(self._storage, last, f"file-{name}") as made:
                     now = int(time.time())
                     record = BatchRecord(
                         seq=0,
-                        id=_new_id(),
+                        id=f"batch_{name}",
                         endpoint=last.endpoint,
                         input_file_id=made.input_file_id,
                         completion_window=last.completion_window,
@@ -207,10 +209,6 @@ class BatchService:
     def _present(self, record: BatchRecord) -> Batch:
         progress = None if lifecycle.is_terminal(record.status) else self._work.progress(record)
         return present(record, progress)
-
-
-def _new_id() -> str:
-    return "batch_" + secrets.token_hex(16)
 
 
 def _window(window: str) -> int:

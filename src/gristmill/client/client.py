@@ -203,7 +203,13 @@ class Client:
         """The batch and its retries, one after another."""
         chain = [batch]
         while chain[-1].gristmill is not None and (later := chain[-1].gristmill.retried_by) is not None:
-            chain.append(self.get(later))
+            try:
+                chain.append(self.get(later))
+            except Refusal as error:
+                # It was deleted, or forgotten after its time.
+                if error.status != 404:
+                    raise
+                break
         return chain
 
     def is_whole(self, batch: Batch) -> bool:

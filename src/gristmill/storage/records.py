@@ -174,6 +174,7 @@ class UnfinishedBatch(NamedTuple):
     total: int
     completed: int
     failed: int
+    paused_at: int | None
     plan: BatchPlan | None
 
 

@@ -27,6 +27,7 @@ from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
 from gristmill.inference.background_responses import BackgroundResponses
 from gristmill.inference.recent_items import RecentItems
+from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.web import app as web
 from gristmill.web.dashboard import Dashboard
 
@@ -40,6 +41,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     app.state.background_responses = BackgroundResponses(app.state.recent_items)
     app.state.started_at = int(time.time())
     app.state.dashboard = Dashboard(host)
+    app.state.scoring_jobs = ScoringJobs(host)
     errors.install(app)
     app.state.resources = [
         each.router

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from typing import Any
 
@@ -15,8 +14,8 @@ from gristmill.api.byte_range import ByteRange, Unsatisfiable, parse_range
 from gristmill.api.description import described, page_query
 from gristmill.api.exchange import begun, host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
-from gristmill.api.incoming import IncomingFile, expiry
-from gristmill.api.multipart import read_form
+from gristmill.batches.incoming import IncomingFile, expiry, new_file_id
+from gristmill.multipart_form import read_form
 from gristmill.storage.errors import StorageError
 from gristmill.storage.housekeeping import erase_deleted
 from gristmill.storage.records import FileRecord, file_blob
@@ -143,10 +142,6 @@ def present(record: FileRecord) -> File:
 
 
 _SHARED_FIELDS = set(File.__struct_fields__) & set(FileRecord.__struct_fields__)
-
-
-def new_file_id() -> str:
-    return "file-" + secrets.token_hex(16)
 
 
 def _lifetime(fields: dict[str, str]) -> int | None:

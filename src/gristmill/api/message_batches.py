@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from gristmill.api.description import Schema, described
 from gristmill.api.exchange import LINES, begun, check_json, host, page_limit, reply
 from gristmill.api.idempotency import idempotency_key, used_key
-from gristmill.api.incoming import DEFAULT_BATCH_LIFETIME
 from gristmill.api.messages import versioned
 from gristmill.batches import message_results
+from gristmill.batches.incoming import DEFAULT_BATCH_LIFETIME
 from gristmill.batches.message_batches import input_file_id, new_name
 from gristmill.batches.message_input import MessageInput
 from gristmill.inference import messages

@@ -78,6 +78,7 @@ async def _serve_host(
     gc.freeze()
     app = create_app(host, rules)
     try:
+        app.state.scoring_jobs.start()
         config = uvicorn.Config(
             app,
             http=_connection_class(settings.max_connections),
@@ -101,6 +102,7 @@ async def _serve_host(
         await server.serve(sockets=[listener])
     finally:
         await app.state.background_responses.close()
+        await app.state.scoring_jobs.close()
         await host.stop()
 
 

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.api.description import described
 from gristmill.api.exchange import MAX_JSON_BYTES, host, read_body, reply
-from gristmill.api.files import new_file_id
 from gristmill.api.files import present as present_file
 from gristmill.api.idempotency import used_key
-from gristmill.api.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry
-from gristmill.api.multipart import read_form
+from gristmill.batches.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry, new_file_id
+from gristmill.multipart_form import read_form
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import Storage

@@ -131,19 +131,29 @@ def _view(report: ScoreReport) -> dict[str, object]:
     }
 
 
-def _histogram(scores: Sequence[float], scale: Scale) -> dict[str, object]:
-    """Bars over the scale, and its ticks; heights and places in percent."""
+def histogram_of(scores: Sequence[float], scale: Scale) -> list[tuple[str, int]]:
+    """Scores counted over the scale, in equal steps from its lowest value on: from where to where, and how many."""
     least, most = scale.values[0], scale.values[-1]
     counts = [0] * _BARS
     for score in scores:
         counts[min(round((score - least) / (most - least) * (_BARS - 1)), _BARS - 1)] += 1
-    tallest = max(counts) or 1
-    bars = []
+    found = []
     for place, count in enumerate(counts):
         # Each bar stands around its value, so that those of whole labels stand over their names.
         around = (min(max((place + half) / (_BARS - 1), 0.0), 1.0) for half in (-0.5, 0.5))
         begin, end = (short(least + (most - least) * share) for share in around)
-        bars.append({"height": round(100 * count / tallest, 1), "text": f"{begin} to {end}: {count:,} rows"})
+        found.append((f"{begin} to {end}", count))
+    return found
+
+
+def _histogram(scores: Sequence[float], scale: Scale) -> dict[str, object]:
+    """Bars over the scale, and its ticks; heights and places in percent."""
+    least, most = scale.values[0], scale.values[-1]
+    counted = histogram_of(scores, scale)
+    tallest = max(count for _, count in counted) or 1
+    bars = [
+        {"height": round(100 * count / tallest, 1), "text": f"{between}: {count:,} rows"} for between, count in counted
+    ]
     ticks = [
         {"at": round(100 * ((value - least) / (most - least) * (_BARS - 1) + 0.5) / _BARS, 1), "text": name}
         for value, name in _ticks(scale)

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 #: How the names of what we keep in a data folder begin.
-_OURS = ("lock", "gristmill.db", "answers.db", "blobs", "scratch", "job", "ending", "held", "restoring")
+_OURS = ("lock", "gristmill.db", "answers.db", "blobs", "scoring", "scratch", "job", "ending", "held", "restoring")
 
 
 def private_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
@@ -37,6 +38,11 @@ class IncomingFile:
     def digest(self) -> str | None:
         return None if self._hashing is None else self._hashing.hexdigest()
 
+    @property
+    def first_line(self) -> bytes:
+        """Or what was kept of it, where it is very long; without a byte order mark."""
+        return bytes(self._first_line).removeprefix(BOM).strip()
+
     def check(self, purpose: str) -> None:
         """Refuse what cannot be such a file: the same cases that OpenAI refuses at upload."""
         check_purpose(purpose)
@@ -46,7 +52,7 @@ class IncomingFile:
     def _starts_as_jsonl(self) -> bool:
         if len(self._first_line) > _MAX_FIRST_LINE:
             return True
-        line = bytes(self._first_line).removeprefix(BOM).strip()
+        line = self.first_line
         # A blank first line says nothing yet; a file of nothing but blank lines is found by validation.
         return self.bytes > 0 and (not line or parses_as_json(line))
 
@@ -67,6 +73,10 @@ class IncomingFile:
         line, newline, _ = chunk.partition(b"\n")
         self._first_line += line
         self._first_line_ended = bool(newline) or len(self._first_line) > _MAX_FIRST_LINE
+
+
+def new_file_id() -> str:
+    return "file-" + secrets.token_hex(16)
 
 
 def check_purpose(purpose: str) -> None:

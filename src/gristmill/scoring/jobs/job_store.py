@@ -1,0 +1,87 @@
+"""The folders of scorings. What is in one is whole at any moment, so that a kill loses nothing."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from gristmill.batches.job_folder import write_whole
+from gristmill.scoring.jobs.job import JobStatus, ScoreJob
+from gristmill.storage.private import private_folder
+from gristmill.storage.scope import Scope
+from gristmill.user_error import UserError
+
+#: Of a table; what it takes in memory is several times that.
+MAX_TABLE_BYTES = 1024**3
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+RESULT, REPORT, WORK = "scores.csv", "report.html", "work"
+#: Seconds after which a table that nobody scored goes.
+_DRAFT_LIFETIME = 86_400
+_NOTE = "job.json"
+_ID = re.compile(r"scoring_[0-9a-f]{32}")
+
+
+class JobStore:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new(self, scope: Scope, now: int) -> ScoreJob:
+        """With a folder, in which its ``file`` can be written; it is not kept before ``save``."""
+        job = ScoreJob(f"scoring_{secrets.token_hex(16)}", now, scope, "", "incoming")
+        private_folder(self._folder)
+        private_folder(self.folder(job))
+        return job
+
+    def name(self, job: ScoreJob, table: str) -> None:
+        """Call its file as its format wants it. Raises UserError for what is no table's name."""
+        suffix = Path(table).suffix.lower()
+        if suffix not in TABLE_SUFFIXES:
+            allowed = ", ".join(TABLE_SUFFIXES)
+            raise UserError(f"'{table[:200]}' is no table this can read: choose a file that ends in {allowed}.")
+        file = f"table{suffix}"
+        (self.folder(job) / job.file).replace(self.folder(job) / file)
+        job.table, job.file = table, file
+
+    def folder(self, job: ScoreJob) -> Path:
+        return self._folder / job.id
+
+    def save(self, job: ScoreJob) -> None:
+        write_whole(self.folder(job) / _NOTE, msgspec.json.encode(job))
+
+    def get(self, job_id: str, scope: Scope) -> ScoreJob | None:
+        """None for an unknown one, and for another's."""
+        if _ID.fullmatch(job_id) is None:
+            return None
+        job = self._read(self._folder / job_id)
+        return job if job is not None and scope.has(job.scope.key_id) else None
+
+    def all(self, scope: Scope) -> list[ScoreJob]:
+        """Newest first."""
+        if not self._folder.is_dir():
+            return []
+        found = (self._read(each) for each in self._folder.iterdir() if _ID.fullmatch(each.name))
+        mine = [job for job in found if job is not None and scope.has(job.scope.key_id)]
+        return sorted(mine, key=lambda job: (job.created_at, job.id), reverse=True)
+
+    def remove(self, job: ScoreJob) -> None:
+        shutil.rmtree(self.folder(job), ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what was never begun, and what a kill has left of an upload. Only while nothing is uploaded."""
+        if not self._folder.is_dir():
+            return
+        for folder in self._folder.iterdir():
+            job = self._read(folder)
+            if job is None or (job.status is JobStatus.DRAFT and job.created_at < time.time() - _DRAFT_LIFETIME):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self, folder: Path) -> ScoreJob | None:
+        try:
+            return msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
+        except (OSError, msgspec.DecodeError):
+            return None

@@ -1,0 +1,208 @@
+"""Runs the scorings of a server, a process each, and goes on with those that a stop or a kill has left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from gristmill.batches.host import BatchHost
+from gristmill.batches.scoped_host import ScopedHost
+from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, TableFacts
+from gristmill.scoring.jobs.job_store import WORK, JobStore
+from gristmill.scoring.jobs.messages import (
+    FromWorker,
+    Inspect,
+    Inspected,
+    Refused,
+    RunPass,
+    Score,
+    Scored,
+    Task,
+    ToWorker,
+)
+from gristmill.scoring.jobs.passes_here import begin_pass, end_pass
+from gristmill.storage.errors import StorageError
+from gristmill.storage.scope import EVERYTHING
+from gristmill.telemetry.log import get_logger
+from gristmill.user_error import UserError
+from gristmill.wire.errors import ApiError
+from gristmill.wire.paths import SCORE
+
+log = get_logger(__name__)
+
+#: Scorings worked on at the same time; each has its table in memory.
+_AT_ONCE = 2
+#: Tables looked at at the same time, and for how long, in seconds.
+_INSPECTED_AT_ONCE, _INSPECT_SECONDS = 2, 60.0
+#: Of what the process says; a request's shared part may be a long rubric with examples.
+_LONGEST_LINE = 64 * 1024 * 1024
+_RETRY_SECONDS = 5.0
+
+
+_decoder: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+
+
+class ScoringJobs:
+    """``start``, then use; ``close`` before the host stops: what runs goes on at the next start."""
+
+    def __init__(self, host: BatchHost) -> None:
+        self._host = host
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._inspecting = asyncio.Semaphore(_INSPECTED_AT_ONCE)
+
+    @functools.cached_property
+    def store(self) -> JobStore:
+        return JobStore(self._host.settings.storage.data / "scoring")
+
+    def start(self) -> None:
+        self.store.tidy()
+        for job in self.store.all(EVERYTHING):
+            if job.status is JobStatus.RUNNING:
+                self._run(job)
+
+    async def close(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def inspect(self, job: ScoreJob) -> TableFacts:
+        """What the job's table is. Raises UserError."""
+        async with self._inspecting, _worker() as worker:
+            await worker.say(Inspect(str(self.store.folder(job) / job.file)))
+            try:
+                async with asyncio.timeout(_INSPECT_SECONDS):
+                    found = await worker.hear()
+            except TimeoutError:
+                raise UserError(f"The table took more than {_INSPECT_SECONDS:.0f} seconds to read.") from None
+        if not isinstance(found, Inspected):
+            raise UserError(found.message if isinstance(found, Refused) else "The table cannot be read.")
+        return found.facts
+
+    def begin(self, job: ScoreJob, form: ScoreForm) -> None:
+        job.form, job.status, job.batches, job.error = form, JobStatus.RUNNING, [], None
+        self.store.save(job)
+        self._run(job)
+
+    async def cancel(self, job: ScoreJob) -> ScoreJob:
+        """The job as it is then. Its batches are cancelled, too."""
+        task = self._running.get(job.id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        job = self.store.get(job.id, EVERYTHING) or job
+        if job.status is JobStatus.RUNNING:
+            self._end(job, JobStatus.CANCELLED)
+            for batch_id in job.batches:
+                with contextlib.suppress(ApiError):
+                    await ScopedHost(self._host, job.scope).batches.cancel(batch_id)
+        return job
+
+    async def remove(self, job: ScoreJob) -> None:
+        """With its table and its scores; its batches stay."""
+        await self.cancel(job)
+        await asyncio.to_thread(self.store.remove, job)
+
+    def _run(self, job: ScoreJob) -> None:
+        task = self._running[job.id] = asyncio.create_task(self._until_ended(job))
+        task.add_done_callback(lambda _: self._running.pop(job.id, None))
+
+    async def _until_ended(self, job: ScoreJob) -> None:
+        async with self._places:
+            while job.status is JobStatus.RUNNING:
+                try:
+                    await self._work(job)
+                except UserError as error:
+                    self._end(job, JobStatus.FAILED, str(error))
+                except (StorageError, OSError) as error:
+                    # A full disk, for example: the batches wait as well.
+                    log.warning("a scoring waits", scoring=job.id, reason=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+                except Exception as error:
+                    log.error("a scoring failed unexpectedly", scoring=job.id, exc_info=error)
+                    self._end(job, JobStatus.FAILED, f"It failed unexpectedly: {error!r}.")
+
+    async def _work(self, job: ScoreJob) -> None:
+        """Raises UserError, and what storage raises."""
+        mine = ScopedHost(self._host, job.scope)
+        assert job.form is not None
+        async with _worker() as worker:
+            folder = self.store.folder(job)
+            labels = SCORE in mine.dispatcher.endpoints
+            await worker.say(Score(str(folder), job.file, job.table, job.form, labels))
+            while True:
+                match await worker.hear():
+                    case RunPass() as asked:
+                        await worker.say(await self._pass(mine, job, asked))
+                    case Scored(summaries):
+                        job.summaries = summaries
+                        self._end(job, JobStatus.COMPLETED)
+                        return
+                    case Refused(message):
+                        raise UserError(message)
+                    case Inspected():
+                        raise AssertionError("nobody asked for it")
+
+    async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker:
+        try:
+            batch_id = await begin_pass(mine, asked, f"{job.table[:200]}: {Path(asked.folder).name}")
+            if batch_id not in job.batches:
+                job.batches = [*job.batches, batch_id]
+                self.store.save(job)
+            return await end_pass(mine, asked, batch_id)
+        except UserError as error:
+            return Refused(str(error))
+
+    def _end(self, job: ScoreJob, status: JobStatus, error: str | None = None) -> None:
+        job.status, job.error, job.ended_at = status, error, int(time.time())
+        self.store.save(job)
+        # What the passes asked and were answered; their batches have it.
+        shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
+
+
+class _Worker:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self._process, self._in, self._out = process, process.stdin, process.stdout
+
+    async def say(self, message: Task | ToWorker) -> None:
+        with contextlib.suppress(ConnectionError):
+            self._in.write(msgspec.json.encode(message) + b"\n")
+            await self._in.drain()
+
+    async def hear(self) -> FromWorker:
+        """Raises UserError where the process has ended."""
+        line = await self._out.readline()
+        if not line:
+            code = await self._process.wait()
+            if code < 0:
+                raise UserError(
+                    "The process that reads the table was ended by the system: most often there is too little memory "
+                    "for the table. Score it in parts."
+                )
+            raise UserError(f"The process that reads the table ended with exit code {code}.")
+        return _decoder.decode(line)
+
+
+@contextlib.asynccontextmanager
+async def _worker() -> AsyncIterator[_Worker]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gristmill.scoring.jobs.worker",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LONGEST_LINE,
+        # Its own session: the terminal's interrupt goes to the server alone.
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield _Worker(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,63 @@
+"""What the server and the process that works on a scoring say to each other: a line of JSON each, over its pipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gristmill.scoring.jobs.job import ScoreForm, ScoreSummary, TableFacts
+from gristmill.wire.batch import Batch
+
+
+class Inspect(msgspec.Struct, tag="inspect"):
+    """Asks what the table at the path is; answered with ``Inspected``."""
+
+    path: str
+
+
+class Score(msgspec.Struct, tag="score"):
+    """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``; answered with
+    ``Scored``. ``labels``: whether the engine gives the probabilities of labels."""
+
+    folder: str
+    file: str
+    table: str
+    form: ScoreForm
+    labels: bool
+
+
+class Inspected(msgspec.Struct, tag="inspected"):
+    facts: TableFacts
+
+
+class RunPass(msgspec.Struct, tag="pass"):
+    """Asks the server for a batch; answered with ``PassEnded``, or ``Refused``. See ``ScoreBackend.run``."""
+
+    folder: str
+    input_file: str
+    endpoint: str
+    shared: dict[str, Any]
+    identity: dict[str, Any]
+
+
+class PassEnded(msgspec.Struct, tag="ended"):
+    batch: Batch
+    files: list[str]
+
+
+class Scored(msgspec.Struct, tag="scored"):
+    """The result and the report are in the job's folder."""
+
+    summaries: list[ScoreSummary]
+
+
+class Refused(msgspec.Struct, tag="refused"):
+    """It cannot be done, and a person is told why."""
+
+    message: str
+
+
+Task = Inspect | Score
+FromWorker = Inspected | RunPass | Scored | Refused
+ToWorker = PassEnded | Refused

@@ -1,0 +1,75 @@
+"""The form of a scoring: what its fields ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs
+
+from fastapi import Request
+
+from gristmill.scoring.jobs.job import ScoreForm, TableFacts
+from gristmill.scoring.scale import parse_scale
+from gristmill.user_error import UserError
+from gristmill.wire.errors import ApiError, too_large
+
+#: Of the whole form: a rubric of a quarter of a million tokens.
+_MAX_BYTES = 2 * 1024 * 1024
+_MAX_FIELDS = 2_000
+METHODS = (
+    ("", "as the engine can"),
+    ("labels", "labels: the probability of every score"),
+    ("generate", "generate: the model writes the score"),
+)
+
+
+async def read_fields(request: Request) -> dict[str, list[str]]:
+    """Of a form without files. Raises ApiError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise ApiError(415, "This takes a form, as the page sends it.", code="unsupported_content_type")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise too_large(f"The form is larger than {_MAX_BYTES:,} bytes: shorten the rubric.")
+    try:
+        return parse_qs(body.decode("ascii", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise ApiError(400, f"The form has more than {_MAX_FIELDS:,} fields.") from None
+
+
+def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequence[str]) -> tuple[ScoreForm, str]:
+    """What is asked, and what is wrong with it: an empty text where nothing is."""
+
+    def text(name: str) -> str:
+        return fields.get(name, [""])[0].strip()
+
+    form = ScoreForm(
+        rubric=text("rubric").replace("\r\n", "\n"),
+        scale=text("scale"),
+        model=text("model"),
+        id_column=text("id") or None,
+        columns=[name for name in facts.columns if name in fields.get("columns", ())],
+        criteria=[each.strip() for each in text("criteria").split(",") if each.strip()],
+        method=text("method") or None,
+        reason=bool(text("reason")),
+    )
+    return form, _problem(form, facts, models)
+
+
+def _problem(form: ScoreForm, facts: TableFacts, models: Sequence[str]) -> str:
+    if not form.rubric:
+        return "Write the rubric: what the model is to judge by."
+    if not form.columns:
+        return "Choose at least one column that the model is to see."
+    if form.id_column is not None and form.id_column not in facts.columns:
+        return f"The table has no column '{form.id_column[:100]}'."
+    if form.model not in models:
+        return f"The server has no model '{form.model[:100]}'. It has: {', '.join(models) or 'none'}."
+    if form.method not in {name or None for name, _ in METHODS}:
+        return f"There is no method '{(form.method or '')[:100]}'."
+    try:
+        parse_scale(form.scale)
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,148 @@
+"""Scorings that a server runs: tables of every kind, a kill in the middle, another's jobs."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+
+from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
+from gristmill.scoring.jobs.job_store import JobStore
+from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused
+from gristmill.scoring.jobs.worker import Pipes, inspect, work
+from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.wire.json import encode
+from server_process import ServerProcess
+
+FORM = {"rubric": "How good?", "scale": "0..3", "id": "id", "columns": "text", "model": "simulated", "method": ""}
+
+
+def told(path: Path) -> str:
+    """What a worker says to a table it cannot take."""
+    out = io.BytesIO()
+    work(Pipes(io.BytesIO(encode(Inspect(str(path))) + b"\n"), out))
+    import msgspec
+
+    said = msgspec.json.decode(out.getvalue(), type=FromWorker)
+    assert isinstance(said, Refused), said
+    assert str(path) not in said.message
+    return said.message
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", b"a,b\n", "has no rows"),
+        ("utf16.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
+        ("latin.tsv", b"a\tb\ncaf\xe9\t1\n", "is not UTF-8: its line 2"),
+        ("noise.parquet", bytes(range(256)) * 20, "cannot be read as a table"),
+        ("cut.parquet", b"PAR1" + b"\0" * 100 + b"PAR1", "cannot be read as a table"),
+        ("list.jsonl", b'{"a": [1, 2]}\n', "write .jsonl or .parquet instead"),
+        ("broken.jsonl", b'{"a": \n', "cannot be read as a table"),
+        ("wide.csv", ",".join(f"c{n}" for n in range(1_001)).encode() + b"\n" + b"," * 1_000 + b"\n", "1,001 columns"),
+    ],
+)
+def test_what_is_no_table_is_told_without_the_servers_paths(tmp_path: Path, name: str, data: bytes, said: str):
+    (tmp_path / name).write_bytes(data)
+    assert said in told(tmp_path / name)
+
+
+def test_a_table_is_told_by_its_columns_its_rows_and_the_first_of_them(tmp_path: Path):
+    table = pl.DataFrame({"id": range(1_000), "text": ["x" * 5_000] * 1_000, "none": [None] * 1_000})
+    table.write_parquet(tmp_path / "t.parquet")
+    facts = inspect(Inspect(str(tmp_path / "t.parquet"))).facts
+    assert (facts.columns, facts.rows, len(facts.sample)) == (["id", "text", "none"], 1_000, 5)
+    assert facts.sample[3] == ["3", "x" * 200, ""]
+
+
+def test_a_job_is_there_for_its_owner_and_for_whoever_sees_everything(tmp_path: Path):
+    store = JobStore(tmp_path / "scoring")
+    mine, other = Scope("key_1"), Scope("key_2")
+    job = store.new(mine, 5)
+    assert store.get(job.id, mine) is None, "it has not been saved"
+    store.save(job)
+    found = store.get(job.id, mine)
+    assert isinstance(found, ScoreJob) and found.scope == mine
+    assert store.get(job.id, other) is None and store.all(other) == []
+    assert store.get(job.id, EVERYTHING) is not None and len(store.all(EVERYTHING)) == 1
+    for nonsense in ("", "..", "../scoring", job.id + "/..", job.id.upper()):
+        assert store.get(nonsense, EVERYTHING) is None
+
+
+def test_what_was_never_begun_goes_after_a_day_and_what_was_cut_off_at_once(tmp_path: Path):
+    store = JobStore(tmp_path)
+    old, new, begun = (store.new(Scope(), int(at)) for at in (time.time() - 90_000, time.time(), 5))
+    begun.status, begun.form = JobStatus.RUNNING, ScoreForm("r", "0..1", "m")
+    for job in (old, new, begun):
+        store.save(job)
+    cut_off = store.new(Scope(), 5)
+    store.tidy()
+    assert {job.id for job in store.all(EVERYTHING)} == {new.id, begun.id}
+    assert not store.folder(cut_off).exists()
+
+
+def upload(site: httpx.Client, name: str, data: bytes) -> str:
+    """The address of the job."""
+    answer = site.post("/scoring/new", files={"table": (name, data)}, headers={"accept": "text/html"})
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def until(site: httpx.Client, address: str, *words: str) -> str:
+    while True:
+        page = site.get(address).text
+        said = re.search('role="status">(.*?)</p>', page)
+        assert said is not None, page
+        if said[1] in words:
+            return page
+        assert said[1] == "Running.", page
+        time.sleep(0.1)
+
+
+def test_a_scoring_goes_on_after_a_kill_and_asks_no_row_again(tmp_path: Path):
+    rows = 300
+    data = pl.DataFrame({"id": range(rows), "text": [f"Candidate {n}" for n in range(rows)]}).write_csv().encode()
+    with ServerProcess(tmp_path / "data", "-O", "latency=0.05", "-O", "slots=8") as server:
+        with httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site:
+            address = upload(site, "t.csv", data)
+            assert site.post(address, data=FORM).status_code == 303
+            client = server.client()
+            while not any(each.request_counts.completed for each in client.batches.list().data):
+                time.sleep(0.05)
+        server.kill()
+        server.start()
+        with httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site:
+            until(site, address, "Done.")
+            scores = pl.read_csv(site.get(f"{address}/scores.csv").content)
+            assert scores.height == rows and scores["score"].null_count() == 0
+            # Two passes, the first few rows and all others, and no batch twice.
+            batches = server.client().batches.list().data
+            assert sum(each.request_counts.total for each in batches) == rows
+            assert "sandbox" in site.get(f"{address}/report.html").headers["content-security-policy"]
+
+
+def test_a_scoring_is_cancelled_with_its_batches_and_refused_with_a_reason(server: ServerProcess):
+    with httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site:
+        address = upload(site, "t.csv", b"id,text\n1,a\n1,b\n")
+        assert site.post(address, data=FORM).status_code == 303
+        while "share an id" not in site.get(address).text:
+            time.sleep(0.1)
+        assert site.get(f"{address}/scores.csv").status_code == 404
+        assert site.post(address, data=FORM | {"id": ""}).status_code == 303
+        until(site, address, "Done.")
+        for field, value, said in (
+            ("rubric", " ", "Write the rubric"), ("scale", "5..1", "scale"), ("model", "gpt", "no model"),
+            ("columns", "nothing", "at least one column"), ("id", "nothing", "no column"), ("method", "x", "no method"),
+        ):  # fmt: skip
+            other = upload(site, "t.csv", b"id,text\n1,a\n")
+            answer = site.post(other, data=FORM | {field: value})
+            assert answer.status_code == 400 and said in answer.text, field
+            assert site.post(f"{other}/cancel").status_code == 303
+            assert site.post(f"{other}/delete").status_code == 303
+            assert site.get(other).status_code == 404

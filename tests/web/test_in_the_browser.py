@@ -1,0 +1,225 @@
+"""The dashboard in Chromium, as people use it: upload, watch, look for errors, download, score a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types import Batch
+from visit import HOSTILE, Visit, chromium
+
+from requests_jsonl import chat_line, jsonl
+from server_process import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def busy(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose rows fail where they ask for the impossible. After the browser: without one, nothing starts."""
+    options = ("-O", "latency=0.01", "-O", "fail_on=impossible", "-O", "failure_kind=invalid_request")
+    with ServerProcess(tmp_path_factory.mktemp("data"), *options) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Any, busy: ServerProcess) -> Iterator[Visit]:
+    visiting = Visit(browser, busy.base_url.removesuffix("/v1"))
+    yield visiting
+    try:
+        visiting.check()
+    finally:
+        visiting.close()
+
+
+@pytest.fixture(scope="module")
+def client(busy: ServerProcess) -> openai.OpenAI:
+    return busy.client()
+
+
+@pytest.fixture(scope="module")
+def hostile(client: openai.OpenAI) -> str:
+    """The id of a batch with hostile texts wherever its owner may put one, once it has ended."""
+    lines = [chat_line(f"row-{n}{HOSTILE if n % 7 == 0 else ''}", f"Candidate {n} {HOSTILE}") for n in range(60)]
+    lines += [chat_line(f"bad-{n}", f"impossible {HOSTILE}") for n in range(4)]
+    return ended(client, jsonl(lines), "/v1/chat/completions")
+
+
+@pytest.fixture(scope="module")
+def scored(client: openai.OpenAI) -> str:
+    body = {"model": "simulated", "labels": ["no", "maybe", HOSTILE], "items": ["x"]}
+    ask = {"method": "POST", "url": "/v1/score"}
+    lines = [ask | {"custom_id": f"s{n}", "body": body | {"query": f"q {n}"}} for n in range(30)]
+    return ended(client, jsonl(lines), "/v1/score")
+
+
+def ended(client: openai.OpenAI, data: bytes, endpoint: Any) -> str:
+    file = client.files.create(file=(f"{HOSTILE[:200]}.jsonl", data), purpose="batch")
+    metadata = {"name": HOSTILE, HOSTILE[:60]: HOSTILE}
+    batch = client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", metadata=metadata)
+    completed(client, batch.id)
+    return batch.id
+
+
+def completed(client: openai.OpenAI, batch_id: str) -> Batch:
+    while (batch := client.batches.retrieve(batch_id)).status != "completed":
+        assert batch.status in ("validating", "in_progress", "finalizing"), batch
+        time.sleep(0.1)
+    return batch
+
+
+def test_a_file_is_dropped_its_batch_watched_and_its_results_downloaded(visit: Visit, client: openai.OpenAI):
+    page = visit.page
+    visit.look("/")
+    page.get_by_role("link", name="New batch").click()
+    data = jsonl([chat_line(f"c{n}", "impossible" if n % 10 == 0 else f"Candidate {n}") for n in range(200)])
+    dropping = """(zone, text) => {
+        const carried = new DataTransfer();
+        carried.items.add(new File([text], "dropped.jsonl"));
+        zone.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+    }"""
+    page.locator(".drop").evaluate(dropping, data.decode())
+    page.get_by_role("button", name="Start the batch").click()
+    page.wait_for_url("**/batches/batch_*")
+    batch_id = page.url.rsplit("/", 1)[1]
+    created = completed(client, batch_id)
+    assert (created.endpoint, created.metadata, created.request_counts.failed) == (
+        "/v1/chat/completions", {"name": "dropped.jsonl"}, 20,
+    )  # fmt: skip
+    visit.look(f"/batches/{batch_id}/results")
+    # By what went wrong.
+    page.get_by_role("link", name="20 rows that failed because").click()
+    assert page.locator("tbody tr td.outcome").all_inner_texts() == ["failed"] * 20
+    # By name.
+    page.goto(f"/batches/{batch_id}/results")
+    page.get_by_label("custom_id").fill("c19")
+    page.get_by_label("match").select_option("prefix")
+    page.get_by_role("button", name="Show").click()
+    assert page.locator("#rows tbody th a").all_inner_texts() == ["c19", *(f"c{n}" for n in range(191, 200)), "c190"]
+    page.get_by_role("link", name="c199").click()
+    assert "Candidate 199" in page.locator("pre").last.inner_text()
+
+
+def test_pages_of_results_follow_one_another(visit: Visit, hostile: str):
+    visit.look(f"/batches/{hostile}/results")
+    seen = visit.page.locator("#rows tbody th a").all_inner_texts()
+    while visit.page.get_by_role("link", name="Next page").count():
+        visit.page.get_by_role("link", name="Next page").click()
+        seen += visit.page.locator("#rows tbody th a").all_inner_texts()
+    assert len(seen) == len(set(seen)) == 64
+
+
+def test_what_is_no_batch_input_is_refused_in_a_sentence_and_nothing_is_kept(
+    visit: Visit, client: openai.OpenAI, tmp_path: Path
+):
+    before = len(client.files.list().data), len(client.batches.list().data)
+    visit.look("/new")
+    for name, data, said in (
+        ("table.csv", b"a,b\n1,2\n", "Must be .jsonl"),
+        ("empty.jsonl", b"", "Must be .jsonl"),
+        ("no-url.jsonl", b'{"custom_id": "a", "body": {}}\n', "does not say which endpoint"),
+        ("other.jsonl", b'\n\n{"custom_id": "a", "url": "/v1/images/edits"}\n', "Supported values are: '/v1/chat"),
+        (f"{HOSTILE.replace('/', '')}.jsonl", b'{"url": "<img src=x onerror=alert(1)>"}\n', "Invalid value: '<img"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        visit.page.get_by_label("JSONL file").set_input_files(path)
+        visit.page.get_by_role("button", name="Start the batch").click()
+        problem = visit.page.get_by_role("alert")
+        problem.get_by_text(said).wait_for()
+        assert visit.page.url.endswith("/new")
+    assert (len(client.files.list().data), len(client.batches.list().data)) == before
+
+
+def test_without_scripts_a_file_is_uploaded_as_well(browser: Any, busy: ServerProcess, tmp_path: Path):
+    visit = Visit(browser, busy.base_url.removesuffix("/v1"), java_script_enabled=False)
+    path = tmp_path / "plain.jsonl"
+    path.write_bytes(jsonl([chat_line("a")]))
+    visit.look("/new")
+    visit.page.get_by_label("JSONL file").set_input_files(path)
+    visit.page.get_by_label("Priority").select_option("higher")
+    visit.page.get_by_role("button", name="Start the batch").click()
+    assert "/batches/batch_" in visit.page.url
+    assert visit.faults == []
+    visit.close()
+
+
+def test_a_table_and_a_rubric_become_scores(visit: Visit, tmp_path: Path):
+    page = visit.page
+    table = tmp_path / "candidates <b>.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", HOSTILE])
+        writer.writerows([f"=row{n}", f"Candidate {n}", HOSTILE] for n in range(40))
+    visit.look("/scoring/new")
+    page.get_by_label("Table (CSV").set_input_files(table)
+    page.get_by_role("button", name="Look at the table").click()
+    page.wait_for_url("**/scoring/scoring_*")
+    assert "40 rows, 3 columns." in page.locator("main").inner_text()
+    visit.audit()
+    page.get_by_label("Rubric").fill("How well would they work in a mill?")
+    page.get_by_label("Scale").fill("5..1")
+    page.get_by_label("Column that names").select_option("id")
+    page.get_by_role("button", name="Score 40 rows").click()
+    page.get_by_role("alert").get_by_text("scale").wait_for()
+    # What was written is still there.
+    assert page.get_by_label("Rubric").input_value() == "How well would they work in a mill?"
+    page.get_by_label("Scale").fill("0..3")
+    page.get_by_role("button", name="Score 40 rows").click()
+    page.get_by_text("Download the scores").wait_for(timeout=60_000)
+    visit.audit()
+    with page.expect_download() as download:
+        page.get_by_text("Download the scores").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    assert len(rows) == 40
+    assert all(0 <= float(row["score"]) <= 3 for row in rows)
+    # A spreadsheet would compute a cell that begins so.
+    assert {row["id"][:2] for row in rows} == {"'="}
+    page.get_by_role("link", name="The report").click()
+    assert (
+        "How well would they work in a mill?" in page.locator("main, body").first.inner_text()
+        or page.locator("pre").count()
+    )
+    visit.check()
+    visit.look("/scoring")
+    assert page.get_by_role("link", name="candidates <b>.csv").count() == 1
+    page.get_by_role("link", name="candidates <b>.csv").click()
+    page.get_by_role("button", name="Delete the table").click()
+    assert page.get_by_role("link", name="candidates <b>.csv").count() == 0
+
+
+def test_what_is_no_table_is_refused_in_a_sentence(visit: Visit, tmp_path: Path):
+    (tmp_path / "latin.csv").write_bytes("a,b\ncafé,1\n".encode("latin-1"))
+    visit.look("/scoring/new")
+    visit.page.get_by_label("Table (CSV").set_input_files(tmp_path / "latin.csv")
+    visit.page.get_by_role("button", name="Look at the table").click()
+    visit.page.get_by_role("alert").get_by_text("not UTF-8: its line 2").wait_for()
+
+
+def test_axe_finds_nothing_and_no_hostile_text_does_anything(visit: Visit, hostile: str, scored: str):
+    rows = f"/batches/{hostile}/rows"
+    pages = [
+        "/", f"/batches/{hostile}", f"/batches/{hostile}/results", f"/batches/{hostile}/results?outcome=failed",
+        f"/batches/{hostile}/results?name=nobody", f"{rows}/l1", f"{rows}/l61", f"/batches/{scored}/results",
+        f"/batches/{scored}/scores", f"/batches/{scored}/rows/l3", "/new", "/scoring", "/scoring/new",
+    ]  # fmt: skip
+    for path in pages:
+        visit.look(path)
+        visit.audit()
+        visit.check()
+    visit.look(f"{rows}/l1")
+    assert HOSTILE in visit.page.locator("h1").inner_text()
+    assert HOSTILE[:50] in visit.page.title()
+    visit.look(f"/batches/{hostile}/rows/l999", 404)
+    visit.look(f"/batches/{hostile}/rows/{'<b>'}", 404)
+    visit.look(f"/batches/{hostile}/results?from=x", 400)

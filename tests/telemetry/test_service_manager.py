@@ -67,7 +67,7 @@ def test_it_is_told_through_its_socket_whichever_kind_that_is(kind: str, tmp_pat
     with contextlib.closing(listener.socket):
         environment = {"NOTIFY_SOCKET": address, "OTHER": "stays"}
         service_manager(environment).ready()
-        assert listener.next() == {"READY": "1"}
+        assert listener.next() == {"READY": "1", "STATUS": "Ready."}
         assert environment == {"OTHER": "stays"}
 
 

@@ -46,12 +46,12 @@ class ServiceManager:
     def ready(self) -> None:
         """From now on requests are answered."""
         self._started = True
-        self._tell(READY=1)
+        self._tell(READY=1, STATUS="Ready.")
 
     def stopping(self, seconds: float) -> None:
         """It may take up to ``seconds`` until the process has ended."""
         self._stopping = True
-        self._tell(STOPPING=1, EXTEND_TIMEOUT_USEC=_microseconds(seconds))
+        self._tell(STOPPING=1, STATUS="Stopping.", EXTEND_TIMEOUT_USEC=_microseconds(seconds))
 
     async def beat(self, status: Callable[[], str]) -> None:
         """For ever, in the event loop that does the work: that this runs is what shows that it is alive. ``status`` is

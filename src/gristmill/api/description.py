@@ -25,7 +25,7 @@ from gristmill.api.idempotency import HEADER, MAX_KEY
 from gristmill.html_page import render, told_date
 from gristmill.inference import messages_errors
 from gristmill.wire.errors import ErrorResponse
-from gristmill.wire.messages import MessageErrorResponse
+from gristmill.wire.messages import VERSION_HEADER, VERSIONS, MessageErrorResponse
 
 Schema = dict[str, Any]
 
@@ -54,6 +54,8 @@ _KEY = {
     "name": HEADER, "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     "description": "The same request with the same key creates nothing more and gets the first answer, for 24 hours.",
 }  # fmt: skip
+
+_VERSION = {"name": VERSION_HEADER, "in": "header", "required": True, "schema": {"enum": list(VERSIONS)}}
 
 
 class _Call(NamedTuple):
@@ -196,6 +198,7 @@ def _operation(route: APIRoute, method: str, call: _Call, schemas: _Schemas) -> 
     parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in call.query.items()]
     parameters += [{"name": name, "in": "header", "schema": schema} for name, schema in call.headers.items()]
     parameters += [_KEY] if call.keyed else []
+    parameters += [_VERSION] if call.error is MessageErrorResponse else []
     operation: Schema = {
         "operationId": "_".join([*map(str, route.tags), route.name]),
         "summary": route.summary,
@@ -232,6 +235,7 @@ def _responses(method: str, call: _Call, schemas: _Schemas, *, has_id: bool) -> 
     elif method != "GET":
         statuses.add(507)
     if call.error is MessageErrorResponse:
+        statuses.add(400)
         statuses = {messages_errors.status(each) for each in statuses}
     error = schemas.of(call.error)
     responses = {}

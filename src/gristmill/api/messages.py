@@ -15,16 +15,14 @@ from gristmill.inference.messages_request import NAMES, chat_body, parse
 from gristmill.wire.errors import ApiError, clip
 from gristmill.wire.message_events import MessageEvent
 from gristmill.wire.messages import (
+    VERSION_HEADER,
+    VERSIONS,
     CountTokensRequest,
     MessageAnswer,
     MessageErrorResponse,
     MessagesRequest,
     TokensCount,
 )
-
-VERSION_HEADER = "anthropic-version"
-#: All there are; the differences do not concern what is answered here.
-VERSIONS = ("2026-10-21", "2023-06-01", "2023-01-01")
 
 
 async def check_version(request: Request) -> None:

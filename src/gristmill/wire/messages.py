@@ -12,6 +12,9 @@ import msgspec
 
 from gristmill.wire.chat import TokenLimit, TopP
 
+VERSION_HEADER = "anthropic-version"
+#: All there are; the differences do not concern what is answered here.
+VERSIONS = ("2026-10-21", "2023-06-01", "2023-01-01")
 #: Strictly less than OpenAI's.
 MessageTemperature = Annotated[float, msgspec.Meta(ge=0, le=1)]
 TopK = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]

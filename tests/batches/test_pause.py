@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from test_places import fill_places
-from test_supervisor import end, lines, reach, submit, tell
+from test_supervisor import add_file, end, lines, reach, submit, tell
 
 from gristmill.batches import runner
 from gristmill.batches.host import BatchHost
@@ -58,8 +58,9 @@ def test_a_batch_paused_at_any_moment_rests_goes_on_when_it_is_told_and_loses_no
         assert again.gristmill and paused.gristmill and again.gristmill.paused_at == paused.gristmill.paused_at
         await left(host)
         before = await host.batches.get(batch.id)
-        host.supervisor.wake()
-        await asyncio.sleep(0.15)
+        # Others run, and it does not.
+        await add_file(host, chat_file(3), "file-other")
+        await end(host, (await host.batches.create(CreateBatchRequest("file-other", CHAT, "24h"))).id)
         resting = await host.batches.get(batch.id)
         assert rests(resting) and resting.request_counts == before.request_counts
         assert resting.status == before.status and host.dispatcher.in_flight == 0

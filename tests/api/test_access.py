@@ -10,7 +10,7 @@ import pytest
 from contract import check_error
 from starlette.datastructures import Headers
 
-from gristmill.api.access import AccessRules
+from gristmill.access.host_rules import AccessRules
 from requests_jsonl import chat_file
 from server_process import ServerProcess
 
@@ -126,13 +126,21 @@ def test_any_way_to_declare_json_is_accepted(http: httpx.Client, kind: str) -> N
 
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    options = ("--host", "0.0.0.0", "--allowed-host", "gristmill", "--allowed-origin", "http://localhost:3000")
+    options = (
+        "--host",
+        "0.0.0.0",
+        "--no-keys",
+        "--allowed-host",
+        "gristmill",
+        "--allowed-origin",
+        "http://localhost:3000",
+    )
     with ServerProcess(tmp_path_factory.mktemp("data"), *options) as running:
         yield running
 
 
 def test_listening_on_the_network_is_said_loudly(open_server: ServerProcess, server: ServerProcess) -> None:
-    assert any(line.startswith("WARNING: on 0.0.0.0, everybody") for line in open_server.log)
+    assert any(line.startswith("WARNING: --no-keys on 0.0.0.0: everybody") for line in open_server.log)
     assert not any("WARNING" in line for line in server.log)
 
 

@@ -14,7 +14,7 @@ from anthropic_client import ENTRY, entries, user
 from contract import named_events, stream_chunks
 from jsonschema import Draft202012Validator
 
-from gristmill.api.access import AccessRules
+from gristmill.access.host_rules import AccessRules
 from gristmill.api.app import create_app
 from gristmill.api.description import document
 from gristmill.batches.host import BatchHost

@@ -24,6 +24,7 @@ class Caller(NamedTuple):
     key_id: str | None
     role: Role
     scope: Scope
+    name: str = ""
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:

@@ -7,6 +7,8 @@ import time
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from gristmill.access.gate import Gate
+from gristmill.access.host_rules import AccessRules
 from gristmill.api import (
     batches,
     description,
@@ -21,7 +23,7 @@ from gristmill.api import (
     uploads,
     webhooks,
 )
-from gristmill.api.access import Access, AccessRules
+from gristmill.api.access import Access
 from gristmill.api.authentication import Authentication
 from gristmill.api.boundary import Boundary
 from gristmill.batches.host import BatchHost
@@ -32,11 +34,12 @@ from gristmill.web import app as web
 from gristmill.web.dashboard import Dashboard
 
 
-def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
-    """An application over a host that has been started."""
+def create_app(host: BatchHost, rules: AccessRules, gate: Gate | None = None) -> FastAPI:
+    """An application over a host that has been started; without a ``gate``, everybody may call."""
     # FastAPI's own description knows no struct, and its pages load scripts from elsewhere.
     app = FastAPI(openapi_url=None)
     app.state.host = host
+    app.state.gate = gate
     app.state.recent_items = RecentItems()
     app.state.background_responses = BackgroundResponses(app.state.recent_items)
     app.state.started_at = int(time.time())
@@ -50,7 +53,7 @@ def create_app(host: BatchHost, rules: AccessRules) -> FastAPI:
     for router in (*app.state.resources, description.router, web.router):
         app.include_router(router)
     # The last one added stands outermost. A browser asks without a key whether it may send one (CORS).
-    app.add_middleware(Authentication)
+    app.add_middleware(Authentication, gate=gate, rules=rules)
     if rules.origins:
         app.add_middleware(
             CORSMiddleware,

@@ -28,7 +28,7 @@ _change_decoder = msgspec.json.Decoder(ChangeBatchRequest)
 @router.post(
     "",
     summary="Create a batch",
-    openapi_extra=described(body=CreateBatchRequest, answer=Batch, keyed=True),
+    openapi_extra=described(body=CreateBatchRequest, answer=Batch, keyed=True, limited=True),
 )
 async def create(request: Request) -> Response:
     body = await read_body(request, MAX_JSON_BYTES)
@@ -93,7 +93,7 @@ async def resume(request: Request, batch_id: str) -> Response:
 @router.post(
     "/{batch_id}/retry",
     summary="Ask the rows of an ended batch again that have no answer, in a new batch",
-    openapi_extra=described(answer=Batch, keyed=True, also=[409]),
+    openapi_extra=described(answer=Batch, keyed=True, limited=True, also=[409]),
 )
 async def retry(request: Request, batch_id: str) -> Response:
     """Failed rows, and rows that never ran. Where the batch was retried before, those that its last retry has not

@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from msgspec.inspect import Field, StructType, Type
 
 import gristmill
+from gristmill.access.open_paths import OPEN_PATHS
 from gristmill.api.exchange import reply
 from gristmill.api.idempotency import HEADER, MAX_KEY
 from gristmill.html_page import render, told_date
@@ -36,20 +37,27 @@ _MEANINGS = {
     200: "What was asked for.",
     206: "The range that was asked for.",
     400: "Something in the request is wrong; `param` says what.",
-    403: "The host name or the web page that the request comes from is not allowed.",
+    401: "No key came with it, or one that is not right.",
+    403: "The host name or the web page that the request comes from is not allowed, or its key is read-only.",
     404: "There is no such object, or no such model.",
     408: "The body did not arrive in time.",
     409: "The object is no longer in a state that allows it.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     416: "The file has no such range.",
-    429: "The engine asks for a pause.",
+    429: "The engine asks for a pause, or the key holds as much as it may.",
     500: "The server or the engine failed.",
     503: "The server or the engine is not available now.",
     504: "The engine took too long.",
     529: "The server or the engine is not available now.",
     507: "The disk or the database refuses.",
 }
+#: Of servers that ask for keys; {}: the others.
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+_SECURITY: list[Schema] = [{"bearer": []}, {"x-api-key": []}, {}]
 _KEY = {
     "name": HEADER, "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     "description": "The same request with the same key creates nothing more and gets the first answer, for 24 hours.",
@@ -66,6 +74,7 @@ class _Call(NamedTuple):
     query: Mapping[str, Schema]
     headers: Mapping[str, Schema]
     keyed: bool
+    limited: bool
     asks_engine: bool
     also: Iterable[int]
     unavailable: Any
@@ -81,6 +90,7 @@ def described(
     query: Mapping[str, Schema] | None = None,
     headers: Mapping[str, Schema] | None = None,
     keyed: bool = False,
+    limited: bool = False,
     asks_engine: bool = False,
     also: Iterable[int] = (),
     unavailable: Any = None,
@@ -89,11 +99,14 @@ def described(
     """For ``openapi_extra`` of a route.
 
     ``body`` and ``answer`` are types of JSON, ``form`` is the schema of a multipart body; ``media`` are other media
-    types of the answer, and what they hold. ``keyed``: it takes an ``Idempotency-Key``. ``also`` are statuses that do
+    types of the answer, and what they hold. ``keyed``: it takes an ``Idempotency-Key``; ``limited``: it adds something
+    of which a key may hold so much. ``also`` are statuses that do
     not follow from all this; ``unavailable`` is what a 503 may be besides an error, and ``error`` the
     shape of errors."""
     media, query, headers = media or {}, query or {}, headers or {}
-    return {"call": _Call(body, form, answer, media, query, headers, keyed, asks_engine, also, unavailable, error)}
+    return {
+        "call": _Call(body, form, answer, media, query, headers, keyed, limited, asks_engine, also, unavailable, error)
+    }
 
 
 def page_query(maximum: int, default: int) -> dict[str, Schema]:
@@ -131,7 +144,7 @@ def document(resources: Iterable[APIRouter]) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "Gristmill", "version": gristmill.__version__},
         "paths": paths,
-        "components": {"schemas": schemas.components},
+        "components": {"schemas": schemas.components, "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -204,8 +217,10 @@ def _operation(route: APIRoute, method: str, call: _Call, schemas: _Schemas) -> 
         "summary": route.summary,
         "tags": list(route.tags),
         "parameters": parameters,
-        "responses": _responses(method, call, schemas, has_id=bool(names)),
+        "responses": _responses(method, call, schemas, has_id=bool(names), is_open=route.path_format in OPEN_PATHS),
     }
+    if route.path_format not in OPEN_PATHS:
+        operation["security"] = _SECURITY
     if route.endpoint.__doc__:
         operation["description"] = inspect.cleandoc(route.endpoint.__doc__)
     content = {}
@@ -218,10 +233,14 @@ def _operation(route: APIRoute, method: str, call: _Call, schemas: _Schemas) -> 
     return operation
 
 
-def _responses(method: str, call: _Call, schemas: _Schemas, *, has_id: bool) -> Schema:
+def _responses(method: str, call: _Call, schemas: _Schemas, *, has_id: bool, is_open: bool) -> Schema:
     content = {} if call.answer is None else {"application/json": {"schema": schemas.of(call.answer)}}
     content |= {kind: {"schema": schemas.of(held)} for kind, held in call.media.items()}
     statuses = {403, 500, 503, *call.also}
+    if not is_open:
+        statuses.add(401)
+    if call.limited:
+        statuses.add(429)
     if call.body is not None or call.form is not None:
         statuses |= {400, 408, 413}
     if call.body is not None:

@@ -6,13 +6,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from gristmill.access.refusals import over_limit
 from gristmill.api.exchange import host, reply
 from gristmill.api.idempotency import first_answer
 from gristmill.engines.errors import EngineError
 from gristmill.inference import messages, messages_errors
 from gristmill.inference.endpoints import UNAVAILABLE_ENDPOINTS, offered
 from gristmill.inference.failures import api_error
-from gristmill.storage.errors import BlobLost, KeyUsed, StorageError, UnknownCursor
+from gristmill.storage.errors import BlobLost, KeyUsed, OverLimit, StorageError, UnknownCursor
 from gristmill.telemetry.log import get_logger
 from gristmill.web.problem import problem, wants_page
 from gristmill.wire.errors import ApiError, clip, server_error
@@ -26,6 +27,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(UnknownCursor, _unknown_cursor)
     app.add_exception_handler(KeyUsed, _key_used)
+    app.add_exception_handler(OverLimit, _over_limit)
     app.add_exception_handler(StorageError, _storage_error)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -73,6 +75,11 @@ async def _key_used(request: Request, error: Exception) -> Response:
         return first_answer(error)
     except ApiError as refusal:
         return answer(refusal, request.scope)
+
+
+async def _over_limit(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OverLimit)
+    return answer(over_limit(error), request.scope)
 
 
 async def _storage_error(request: Request, error: Exception) -> Response:

@@ -48,13 +48,14 @@ _LIST_QUERY = page_query(10_000, 10_000) | {
 }  # fmt: skip
 
 
-@router.post("", summary="Upload a file", openapi_extra=described(form=_FORM, answer=File, keyed=True))
+@router.post("", summary="Upload a file", openapi_extra=described(form=_FORM, answer=File, keyed=True, limited=True))
 async def create(request: Request) -> Response:
     storage = host(request).storage
     file_id = new_file_id()
     keyed = idempotency_key(request) is not None
+    room = await storage.metadata.files.room()
     async with storage.new_blobs.begin(file_blob(file_id)) as write:
-        incoming = IncomingFile(write, hashlib.sha256() if keyed else None)
+        incoming = IncomingFile(write, room, hashlib.sha256() if keyed else None)
         form = await read_form(request, "file", incoming.receive)
         purpose = form.fields.get("purpose")
         if purpose is None:

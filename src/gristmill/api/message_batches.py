@@ -43,7 +43,12 @@ _PAGE_QUERY: dict[str, Schema] = {
     "",
     summary="Create a message batch",
     openapi_extra=described(
-        body=CreateMessageBatchRequest, answer=MessageBatch, error=MessageErrorResponse, keyed=True, also=[404]
+        body=CreateMessageBatchRequest,
+        answer=MessageBatch,
+        error=MessageErrorResponse,
+        keyed=True,
+        limited=True,
+        also=[404],
     ),
 )
 async def create(request: Request) -> Response:

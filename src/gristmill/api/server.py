@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import uvicorn
 
-from gristmill.api.access import AccessRules
+from gristmill.access.gate import Gate
+from gristmill.access.host_rules import AccessRules
 from gristmill.api.app import create_app
 from gristmill.api.connection import KEEP_ALIVE_SECONDS, ClientConnection
 from gristmill.batches.host import BatchHost, HostSettings
@@ -41,10 +42,23 @@ class ServerSettings(NamedTuple):
     allowed_hosts: Sequence[str] = ()
     allowed_origins: Sequence[str] = ()
     max_connections: int = 1024
+    #: Whether callers need a key.
+    keys: bool = False
+    #: Whether one is made where there was never any.
+    first_key: bool = True
 
 
-def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; returns with everything stored. ``ready`` is told the base URL.
+class Started(NamedTuple):
+    """``first_key``: the admin's key that was made just now, which nobody is told again. ``keys``: how many are valid;
+    None where nobody needs one."""
+
+    base_url: str
+    first_key: str | None
+    keys: int | None
+
+
+def serve(settings: ServerSettings, ready: Callable[[Started], None]) -> None:
+    """Serve until SIGTERM or SIGINT; returns with everything stored. ``ready`` is told where, and of keys.
 
     Raises UserError for what a person can mend.
     """
@@ -52,7 +66,7 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
         runner.run(_serve(settings, listener, ready))
 
 
-async def _serve(settings: ServerSettings, listener: socket.socket, ready: Callable[[str], None]) -> None:
+async def _serve(settings: ServerSettings, listener: socket.socket, ready: Callable[[Started], None]) -> None:
     host = BatchHost(settings.host)
     manager = service_manager()
     telling = supervised("service manager", lambda: manager.beat(lambda: host.status_line))
@@ -68,7 +82,7 @@ async def _serve_host(
     settings: ServerSettings,
     listener: socket.socket,
     manager: ServiceManager,
-    ready: Callable[[str], None],
+    ready: Callable[[Started], None],
 ) -> None:
     rules = AccessRules.of(settings.address, settings.allowed_hosts, settings.allowed_origins)
     await host.start()
@@ -76,7 +90,8 @@ async def _serve_host(
     # second each two thousand rows (measured by benchmarks/http_overhead).
     gc.collect()
     gc.freeze()
-    app = create_app(host, rules)
+    gate = Gate(host.storage.metadata) if settings.keys else None
+    app = create_app(host, rules, gate)
     try:
         app.state.scoring_jobs.start()
         config = uvicorn.Config(
@@ -98,7 +113,9 @@ async def _serve_host(
 
         _stop_on_signals(server, stopping)
         address, port = listener.getsockname()[:2]
-        ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/v1")
+        base_url = f"http://{f'[{address}]' if ':' in address else address}:{port}/v1"
+        first_key = await gate.keyring.add_first() if gate is not None and settings.first_key else None
+        ready(Started(base_url, first_key, await gate.keyring.count() if gate is not None else None))
         await server.serve(sockets=[listener])
     finally:
         await app.state.background_responses.close()

@@ -16,7 +16,7 @@ from gristmill.api.files import present as present_file
 from gristmill.api.idempotency import used_key
 from gristmill.batches.incoming import MAX_FILE_BYTES, IncomingFile, check_purpose, expiry, new_file_id
 from gristmill.multipart_form import read_form
-from gristmill.storage.errors import BlobLost
+from gristmill.storage.errors import BlobLost, OverLimit
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, file_blob, part_blob
@@ -41,7 +41,7 @@ _complete_decoder = msgspec.json.Decoder(CompleteUploadRequest)
 @router.post(
     "",
     summary="Begin an upload",
-    openapi_extra=described(body=CreateUploadRequest, answer=Upload, keyed=True),
+    openapi_extra=described(body=CreateUploadRequest, answer=Upload, keyed=True, limited=True),
 )
 async def create(request: Request) -> Response:
     body = await read_body(request, MAX_JSON_BYTES)
@@ -50,6 +50,9 @@ async def create(request: Request) -> Response:
     if not 0 < wanted.bytes <= MAX_FILE_BYTES:
         message = f"Invalid 'bytes': expected a number between 1 and {MAX_FILE_BYTES:,}, but got {wanted.bytes:,}."
         raise ApiError(400, message, param="bytes", code="invalid_value")
+    room = await host(request).storage.metadata.files.room()
+    if room is not None and room.used + wanted.bytes > room.limit:
+        raise OverLimit("bytes", *room, more=wanted.bytes)
     now = int(time.time())
     record = UploadRecord(
         id="upload_" + secrets.token_hex(16),
@@ -70,7 +73,7 @@ async def create(request: Request) -> Response:
 @router.post(
     "/{upload_id}/parts",
     summary="Add a part of at most 64 MB",
-    openapi_extra=described(form=_PART_FORM, answer=UploadPart),
+    openapi_extra=described(form=_PART_FORM, answer=UploadPart, limited=True),
 )
 async def add_part(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
@@ -88,7 +91,7 @@ async def add_part(request: Request, upload_id: str) -> Response:
 @router.post(
     "/{upload_id}/complete",
     summary="Put the parts together into a file",
-    openapi_extra=described(body=CompleteUploadRequest, answer=Upload, keyed=True),
+    openapi_extra=described(body=CompleteUploadRequest, answer=Upload, keyed=True, limited=True),
 )
 async def complete(request: Request, upload_id: str) -> Response:
     storage = host(request).storage
@@ -109,7 +112,7 @@ async def _complete(storage: Storage, upload_id: str, wanted: CompleteUploadRequ
     parts = await _ordered_parts(storage, upload, wanted.part_ids)
     file_id = new_file_id()
     async with storage.new_blobs.begin(file_blob(file_id)) as write:
-        incoming = IncomingFile(write, hashlib.md5(usedforsecurity=False) if wanted.md5 else None)
+        incoming = IncomingFile(write, None, hashlib.md5(usedforsecurity=False) if wanted.md5 else None)
         try:
             await incoming.receive(_joined(storage, parts))
         except BlobLost:

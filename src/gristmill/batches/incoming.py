@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 from gristmill.batches.lines import BOM
 from gristmill.storage.blob_store import WriteBlob
+from gristmill.storage.errors import OverLimit
+from gristmill.storage.scope import Room
 from gristmill.wire.errors import ApiError, invalid_value, too_large
 from gristmill.wire.files import UPLOAD_PURPOSES
 from gristmill.wire.json import parses_as_json
@@ -23,7 +25,8 @@ class IncomingFile:
     """Streams into a blob; afterwards knows its size, whether its first line is JSON and, where ``hashing`` was given,
     the digest of its bytes."""
 
-    def __init__(self, write: WriteBlob, hashing: hashlib._Hash | None = None) -> None:
+    def __init__(self, write: WriteBlob, room: Room | None, hashing: hashlib._Hash | None = None) -> None:
+        self._room = room
         self._write = write
         self._hashing = hashing
         self.bytes = 0
@@ -31,7 +34,7 @@ class IncomingFile:
         self._first_line_ended = False
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> IncomingFile:
-        """Raises ApiError 413; then nothing is kept."""
+        """Raises ApiError 413, OverLimit; then nothing is kept."""
         self.bytes = await self._write(self._watched(chunks))
         return self
 
@@ -63,6 +66,9 @@ class IncomingFile:
             if size > MAX_FILE_BYTES:
                 message = f"File is too large. The maximum is {MAX_FILE_BYTES:,} bytes."
                 raise too_large(message, param="file", code="file_too_large")
+            if self._room is not None and self._room.used + size > self._room.limit:
+                # At once: what would be refused in the end would fill the disk until then.
+                raise OverLimit("bytes", *self._room, more=size)
             if not self._first_line_ended:
                 self._look(chunk)
             if self._hashing is not None:

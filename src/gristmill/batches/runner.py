@@ -16,6 +16,7 @@ from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers
+from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
 from gristmill.dispatch.dispatcher import Dispatcher
@@ -157,7 +158,11 @@ class Runner:
         if self.batch.reuse_answers and await self._dispatcher.fingerprint() is None:
             await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
             return
-        validation = await self._read_input(plan=True)
+        allowance = await row_allowance(self._storage, self.batch)
+        validation = await self._read_input(plan=True, most_rows=allowance.limit)
+        if not validation.errors and (refusal := allowance.refusal(validation.total)):
+            await self._reject([refusal])
+            return
         if validation.errors:
             await self._reject(validation.errors)
             return
@@ -167,11 +172,14 @@ class Runner:
         found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
         log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
 
-    async def _read_input(self, plan: bool) -> Validation:
+    async def _read_input(self, plan: bool, most_rows: int | None = None) -> Validation:
         place, models = self._workplace, self._dispatcher.models
         scratch = place.scratch if plan else None
+        limits = place.limits
+        if most_rows is not None:
+            limits = limits._replace(max_rows=min(limits.max_rows, most_rows))
         pinned = self._dispatcher.engine.capabilities.pinned
-        return await validate(self._storage, self.batch, place.owner, models, place.limits, scratch, pinned)
+        return await validate(self._storage, self.batch, place.owner, models, limits, scratch, pinned)
 
     async def _reject(self, errors: list[BatchError]) -> None:
         if not await self._change(lifecycle.rejected(errors, _now())):

@@ -75,15 +75,20 @@ def _table(name: str, table: Any, settings: Settings) -> dict[str, Any]:
 
 def _group(name: str, table: dict[str, Any], commands: Settings) -> dict[str, Any]:
     shared = {key: value for key, value in table.items() if key not in commands}
-    of_any = {flag for flags in commands.values() for flag in flags}
-    _flags(name, shared, list(of_any))
-    return {
-        command: _flags(
-            name, {**{k: v for k, v in shared.items() if _flag(k) in flags}, **table.get(command, {})}, flags
-        )
-        for command, flags in commands.items()
-        if not isinstance(flags, Mapping)
-    }
+    _flags(name, shared, list(_all_flags(commands)))
+    found = {}
+    for command, flags in commands.items():
+        known = _all_flags(flags)
+        given = {**{key: value for key, value in shared.items() if _flag(key) in known}, **table.get(command, {})}
+        found[command] = _group(name, given, flags) if isinstance(flags, Mapping) else _flags(name, given, flags)
+    return found
+
+
+def _all_flags(settings: Sequence[str] | Settings) -> set[str]:
+    """Of a command, or of all commands of a group."""
+    if isinstance(settings, Mapping):
+        return {flag for each in settings.values() for flag in _all_flags(each)}
+    return set(settings)
 
 
 def _flags(name: str, table: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:

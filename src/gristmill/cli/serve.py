@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+import os
+import sys
+from typing import Annotated, TextIO
 
 import typer
 
@@ -45,6 +47,14 @@ def serve(
             help="A web page's origin that may call the server, such as http://localhost:3000; *: any. [none]",
         ),
     ] = None,
+    keys: Annotated[
+        bool | None,
+        typer.Option(
+            "--keys/--no-keys",
+            envvar="GRISTMILL_KEYS",
+            help="Whether callers need a key. [only where others than this machine can reach the server]",
+        ),
+    ] = None,
     max_connections: Annotated[
         int, typer.Option(envvar="GRISTMILL_MAX_CONNECTIONS", min=1, help="Clients' connections; a 503 beyond.")
     ] = 1024,
@@ -70,10 +80,11 @@ def serve(
 ) -> None:
     """Serve the OpenAI Batch API."""
     # Imported here, so that the commands that only ask a server start in half the time.
-    from gristmill.api.server import ServerSettings
+    from gristmill.api.server import ServerSettings, Started
     from gristmill.api.server import serve as serve_api
     from gristmill.batches.host import HostSettings
 
+    wants_keys = not _is_loopback(host) if keys is None else keys
     log.configure(config.check_log_level(log_level), log_json, log_content)
     settings = ServerSettings(
         address=host,
@@ -91,12 +102,19 @@ def serve(
         allowed_hosts=allowed_host or (),
         allowed_origins=allowed_origin or (),
         max_connections=max_connections,
+        keys=wants_keys,
+        first_key=not _is_journal(sys.stdout),
     )
 
-    def announce(base_url: str) -> None:
-        if not _is_loopback(host):
+    def announce(started: Started) -> None:
+        if started.first_key is not None:
+            # Not where the log goes: it is no place for a key.
+            print(_FIRST_KEY.format(key=started.first_key), flush=True)
+        elif started.keys == 0:
+            log.announce(_NO_KEY_YET)
+        elif started.keys is None and not _is_loopback(host):
             log.announce(_OPEN_TO_ALL.format(address=host))
-        log.announce(f"Gristmill is ready: {base_url}")
+        log.announce(f"Gristmill is ready: {started.base_url}")
 
     serve_api(settings, ready=announce)
 
@@ -115,10 +133,32 @@ def _seconds(given: str | None) -> int | None:
     return seconds
 
 
-_OPEN_TO_ALL = """\
-WARNING: on {address}, everybody who can reach this machine can use the server: run requests, read and delete every file
-and batch. It asks for no key. Let a firewall or a proxy with passwords decide who reaches the port, or listen on
-127.0.0.1 (the default) and use an SSH tunnel."""
+_FIRST_KEY = """\
+This server asks for a key. The first one is yours, an admin's; it is shown this once:
+
+    {key}
+
+Clients: GRISTMILL_API_KEY for gristmill, api_key for SDKs; in a browser, log in with it. Keys for others:
+'gristmill admin key add NAME' on this machine."""
+
+_NO_KEY_YET = """\
+This server asks for a key, and there is none. Make one on this machine, with the same --data as here:
+gristmill admin key add NAME --role admin"""
+
+_OPEN_TO_ALL = (
+    "WARNING: --no-keys on {address}: everybody who can reach this machine can run requests, and read and delete every "
+    "file and batch."
+)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether systemd's journal keeps what is written there."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gristmill.storage.records import FileRecord, PartRecord, RecordPage, UploadRecord, UsedKey
+from gristmill.storage.scope import Room
 
 
 class Files(Protocol):
@@ -26,6 +27,10 @@ class Files(Protocol):
         """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""
         ...
 
+    async def room(self) -> Room | None:
+        """For files and parts of uploads in this scope; None: no limit."""
+        ...
+
     async def delete_expired(self, now: int) -> int: ...
     async def garbage(self) -> list[str]:
         """Ids of deleted files whose bytes are still there and that no unfinished batch reads."""
@@ -41,7 +46,7 @@ class Uploads(Protocol):
 
     async def get(self, upload_id: str) -> UploadRecord | None: ...
     async def add_part(self, part: PartRecord) -> bool:
-        """False if the upload is no longer pending."""
+        """False if the upload is no longer pending. Raises OverLimit."""
         ...
 
     async def parts(self, upload_id: str) -> list[PartRecord]: ...

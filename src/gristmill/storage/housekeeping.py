@@ -15,6 +15,8 @@ log = get_logger(__name__)
 INTERVAL_SECONDS = 60.0
 #: Of webhooks, sent or dead; as long as result files are kept by default.
 KEEP_DELIVERIES_SECONDS = 30 * 86400
+#: Of the audit log: a year, and what it takes to look back at one.
+KEEP_AUDIT_SECONDS = 400 * 86400
 
 
 async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int | None) -> None:
@@ -42,6 +44,8 @@ async def tidy(storage: Storage, now: int) -> None:
     await storage.metadata.keys.delete_expired(now)
     while await storage.metadata.deliveries.delete_ended(now - KEEP_DELIVERIES_SECONDS):
         pass
+    await storage.metadata.login_sessions.delete_expired(now)
+    await storage.metadata.audit_log.delete_before(now - KEEP_AUDIT_SECONDS)
     await erase_deleted(storage)
     blobs, size = await storage.new_blobs.free_unnamed()
     if blobs:

@@ -110,6 +110,10 @@ class Batches(Protocol):
         of may be retried anew. False where it has not ended or there is none."""
         ...
 
+    async def enqueued_rows(self, key_id: str, but_batch: str) -> int:
+        """Rows without result of the batches of a key that have not ended, but of one."""
+        ...
+
     async def prune(self, ended_before: int) -> int:
         """Forget some of the batches that ended before then, how many: call again for the rest. Never the newest batch,
         whose ``seq`` would be given again, and none that still has rows."""

@@ -16,6 +16,13 @@ class KeyLimits(NamedTuple):
     batches: int | None = None
 
 
+class Room(NamedTuple):
+    """Bytes: how many there may be in a scope, and how many there are."""
+
+    limit: int
+    used: int
+
+
 class Scope(NamedTuple):
     """What is added belongs to the access key ``key_id`` (None: to nobody, as on a server without keys) and has to keep
     within its ``limits``. What belongs to others is not there, but with ``everything``."""

@@ -42,9 +42,10 @@ async def form(request: Request) -> Response:
 async def create(request: Request) -> Response:
     mine = host(request)
     file_id, fields = new_file_id(), dict[str, str]()
+    room = await mine.storage.metadata.files.room()
     try:
         async with mine.storage.new_blobs.begin(file_blob(file_id)) as write:
-            incoming = IncomingFile(write)
+            incoming = IncomingFile(write, room)
             sent = await read_form(request, "file", incoming.receive)
             fields = sent.fields
             incoming.check("batch")

@@ -44,7 +44,7 @@ from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places, rows
-from gristmill.storage.sql.scoped import check_batches, owned, seen
+from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
 from gristmill.wire.batch import BatchPlan
 from gristmill.wire.prefix_tree import PrefixBox
 
@@ -128,7 +128,7 @@ class SqlBatches:
 
         def work(connection: Connection) -> int:
             use_key(connection, key, self._scope)
-            check_batches(connection, scope)
+            check_batch(connection, scope, batch.total)
             link_retry(connection, self._scope, batch)
             for file in files:
                 insert_file(connection, file, scope)
@@ -235,6 +235,9 @@ class SqlBatches:
             return True
 
         return await self._database.write(work, even_if_full=True)
+
+    async def enqueued_rows(self, key_id: str, but_batch: str) -> int:
+        return await self._database.read(lambda connection: enqueued_rows(connection, key_id, but_batch))
 
     async def prune(self, ended_before: int) -> int:
         old = (

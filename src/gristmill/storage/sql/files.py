@@ -9,19 +9,19 @@ from sqlalchemy import ColumnElement, Connection, Table, insert, select, update
 
 from gristmill.storage.errors import UnknownCursor
 from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, UsedKey, file_blob
-from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.storage.scope import EVERYTHING, Room, Scope
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import batches, files
-from gristmill.storage.sql.scoped import check_bytes, owned, readable, seen
+from gristmill.storage.sql.scoped import check_bytes, owned, readable, seen, used_bytes
 
 _FIELDS = [files.c[name] for name in FileRecord.__struct_fields__]
 
 
-def insert_file(connection: Connection, file: FileRecord, scope: Scope) -> None:
-    """Raises OverLimit."""
-    check_bytes(connection, scope, file.bytes)
+def insert_file(connection: Connection, file: FileRecord, scope: Scope, of_upload: str = "") -> None:
+    """``of_upload``: the upload whose parts it is. Raises OverLimit."""
+    check_bytes(connection, scope, file.bytes, of_upload)
     values = {name: getattr(file, name) for name in file.__struct_fields__}
     values["key_id"] = owned(scope, file.key_id)
     connection.execute(insert(files).values(**values, deleted=False, erased=False))
@@ -94,6 +94,13 @@ class SqlFiles:
         return await self._database.write(
             lambda connection: delete_files(connection, [file_id], self._scope) > 0, even_if_full=True
         )
+
+    async def room(self) -> Room | None:
+        limit = self._scope.limits.bytes
+        if limit is None:
+            return None
+        used = await self._database.read(lambda connection: used_bytes(connection, self._scope.key_id))
+        return Room(limit, used)
 
     async def delete_expired(self, now: int) -> int:
         statement = update(files).where(~files.c.deleted, files.c.expires_at <= now).values(deleted=True)

@@ -11,7 +11,7 @@ from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.files import insert_file
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.schema import upload_parts, uploads
-from gristmill.storage.sql.scoped import owned, seen
+from gristmill.storage.sql.scoped import check_bytes, owned, seen
 
 
 class SqlUploads:
@@ -43,6 +43,7 @@ class SqlUploads:
         def work(connection: Connection) -> bool:
             if connection.scalar(pending) is None:
                 return False
+            check_bytes(connection, self._scope, part.bytes)
             connection.execute(insert(upload_parts).values(**values))
             end_blob_write(connection, part_blob(part.id))
             return True
@@ -71,7 +72,7 @@ class SqlUploads:
             if file is not None:
                 # Whose the upload is, whoever puts it together.
                 key_id = connection.scalar(select(uploads.c.key_id).where(uploads.c.id == upload_id))
-                insert_file(connection, file, self._scope._replace(key_id=key_id))
+                insert_file(connection, file, self._scope._replace(key_id=key_id), upload_id)
             return True
 
         return await self._database.write(work, even_if_full=True)

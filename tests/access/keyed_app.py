@@ -145,6 +145,14 @@ class Owner:
         batch = await self._made("/v1/batches", json=made | {"completion_window": "24h"})
         return await self._ended(f"/v1/batches/{batch['id']}", "status", "completed")
 
+    async def delivery(self) -> str:
+        body = {"input_file_id": await self.file(), "endpoint": CHAT, "completion_window": "24h"}
+        webhook = {"url": "https://webhook.invalid/"}
+        batch = await self._made("/v1/batches", json=body | {"webhook": webhook})
+        while not (found := (await self._client.get(f"/v1/webhook_deliveries?batch_id={batch['id']}")).json()["data"]):
+            await asyncio.sleep(0)
+        return str(next(each["id"] for each in found if each["url"] is not None))
+
     async def upload(self) -> str:
         body = {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"}
         made = str((await self._made("/v1/uploads", json=body))["id"])

@@ -53,6 +53,7 @@ MAKE: dict[str, Callable[[Owner], Any]] = {
     "upload_id": Owner.upload,
     "message_batch_id": Owner.message_batch,
     "response_id": Owner.response,
+    "delivery_id": Owner.delivery,
 }
 #: What routes with an id take besides, where it is not nothing.
 CONTENT: dict[str, dict[str, Any]] = {
@@ -69,6 +70,7 @@ LISTS = {
     "GET /v1/files": ("file_id", "after"),
     "GET /v1/batches": ("batch_id", "after"),
     "GET /v1/messages/batches": ("message_batch_id", "after_id"),
+    "GET /v1/webhook_deliveries": ("delivery_id", "after"),
 }
 #: What makes objects, and may name others in its body: each has a test below.
 MAKING = {

@@ -111,6 +111,7 @@ async def keyed_app(folder: Path) -> AsyncIterator[KeyedApp]:
             yield KeyedApp(app, host, gate)
         finally:
             await app.state.background_responses.close()
+            await app.state.scoring_jobs.close()
     finally:
         await host.stop()
 
@@ -144,6 +145,12 @@ class Owner:
         made = {"input_file_id": (await self._made("/v1/files", **form))["id"], "endpoint": SCORE}
         batch = await self._made("/v1/batches", json=made | {"completion_window": "24h"})
         return await self._ended(f"/v1/batches/{batch['id']}", "status", "completed")
+
+    async def scoring(self) -> str:
+        """One that has not begun."""
+        answer = await self._client.post("/scoring/new", files={"table": ("a.csv", b"name,points\na,1\nb,2\n")})
+        assert answer.status_code == 303, answer.text
+        return answer.headers["location"].rpartition("/")[2]
 
     async def delivery(self) -> str:
         body = {"input_file_id": await self.file(), "endpoint": CHAT, "completion_window": "24h"}

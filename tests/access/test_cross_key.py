@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import httpx
+import msgspec
 import pytest
 from fastapi.routing import APIRoute
 from keyed_app import MESSAGE, KeyedApp, Owner, keyed_app, note_queries, noted_queries
@@ -22,6 +23,7 @@ from gristmill.access.open_paths import OPEN_PATHS, is_open
 from gristmill.api.app import create_app
 from gristmill.api.description import document
 from gristmill.batches.host import BatchHost
+from gristmill.storage.scope import EVERYTHING
 from requests_jsonl import CHAT
 
 APP = create_app(cast(BatchHost, None), AccessRules())
@@ -54,6 +56,7 @@ MAKE: dict[str, Callable[[Owner], Any]] = {
     "message_batch_id": Owner.message_batch,
     "response_id": Owner.response,
     "delivery_id": Owner.delivery,
+    "job_id": Owner.scoring,
 }
 #: What routes with an id take besides, where it is not nothing.
 CONTENT: dict[str, dict[str, Any]] = {
@@ -85,7 +88,11 @@ NOBODYS = {
 #: Has series of batches.
 METRICS = "GET /metrics"
 #: Pages without an id, which list or stream what the visitor has.
-LISTING_PAGES = {"GET /", "GET /events", "GET /throughput"}
+LISTING_PAGES = {"GET /", "GET /events", "GET /throughput", "GET /scoring"}
+#: Pages that have nothing of anybody, or make something new that is their caller's.
+FORMS = {"GET /new", "POST /new", "GET /scoring/new", "POST /scoring/new"}
+#: What their owner has not yet, either; that is told in other words.
+NOT_YET = {"GET /scoring/{job_id}/scores.csv", "GET /scoring/{job_id}/report.html"}
 
 
 def parameters(name: str) -> list[str]:
@@ -102,7 +109,7 @@ OF_OBJECTS = [name for name in [*OPERATIONS, *PAGES] if is_of_an_object(name)]
 def test_every_route_is_driven() -> None:
     known = {*LISTS, *MAKING, *NOBODYS, METRICS}
     unknown = [name for name in OPERATIONS if not is_of_an_object(name) and name not in known]
-    unknown += [name for name in PAGES if not is_of_an_object(name) and name not in LISTING_PAGES]
+    unknown += [name for name in PAGES if not is_of_an_object(name) and name not in LISTING_PAGES | FORMS]
     unknown += [name for name in OF_OBJECTS if not {*parameters(name)} <= {*MAKE, *OTHERS}]
     assert not unknown, f"say in {__file__} how another key's objects could be reached by {unknown}"
     gone = [name for name in [*known, *CONTENT] if name not in OPERATIONS]
@@ -166,6 +173,8 @@ async def snapshot(world: World) -> dict[str, Any]:
     """Everything there is, as an admin sees it."""
     paths = ("/v1/files", "/v1/batches", "/v1/messages/batches")
     found = {path: (await world.admin.get(path)).json()["data"] for path in paths}
+    scorings = world.app.app.state.scoring_jobs.store
+    found["scorings"] = [msgspec.json.encode(each) for each in scorings.all(EVERYTHING)]
     for kept in world.app.app.state.background_responses._kept.values():
         found[kept.response.id] = kept.key_id
     uploads = world.app.host.storage.metadata.uploads
@@ -190,7 +199,8 @@ async def test_an_id_of_another_key_is_one_that_nobody_has(world: World, name: s
     assert await snapshot(world) == before
 
     # The one who has it is answered otherwise, so that this test could fail.
-    assert (await asked(world.owner, name, theirs)).status not in (401, 403, 404)
+    own = await asked(world.owner, name, theirs)
+    assert own.body != of_another.body and (name in NOT_YET or own.status not in (401, 403, 404))
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -218,10 +228,13 @@ async def test_pages_and_metrics_tell_of_ones_own(world: World, page: str) -> No
     paused = await world.owner.post(f"/v1/batches/{theirs}/pause")
     assert paused.status_code == 200
     path = page.partition(" ")[2]
+    scoring = await Owner(world.app, world.owner).scoring()
     told = {client: (await client.get(path)).text for client in world[1:]}
-    assert theirs not in told[world.other] + told[world.monitor]
+    for client in (world.other, world.monitor):
+        assert theirs not in told[client] and scoring not in told[client]
     if page != "GET /throughput":
-        assert theirs in told[world.owner] and theirs in told[world.admin]
+        shown = scoring if page == "GET /scoring" else theirs
+        assert shown in told[world.owner] and shown in told[world.admin]
     for client, told in ((world.owner, True), (world.admin, True), (world.other, False), (world.monitor, False)):
         answer = await client.get("/metrics")
         assert answer.status_code == 200 and (theirs in answer.text) is told

@@ -97,6 +97,21 @@ async def test_who_does_not_answer_is_given_up(answer: Answer) -> None:
     assert outcome.error in ("There was no answer within 0.5 seconds.", "What it answered is not HTTP.")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(b"HTTP/1.1 200 OK\r\n", then=b"X: y\r\n" * 10_000),
+        raw(b"", then=b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 1_000),
+        raw(b"HTTP/1.1 200 ", then=b"x" * 65_536),
+    ],
+    ids=["headers", "hints", "status"],
+)
+async def test_a_flood_of_an_answer_is_broken_off(answer: Answer) -> None:
+    """It kept the whole server busy, for as long as an attempt may take, to read provisional answers."""
+    with Receiver(answer) as receiver:
+        assert await send(receiver.url) == SendOutcome(None, "What it answered is not HTTP.")
+
+
 async def test_a_body_without_end_is_not_read() -> None:
     sent = 0
 
@@ -189,7 +204,7 @@ async def test_a_name_server_that_does_not_answer_holds_up_nothing() -> None:
 
 
 _SEND = """
-import asyncio, sys
+import sys, uvloop
 from gristmill.notify.addresses import AllowedHosts
 from gristmill.notify.resolver import Lookups
 from gristmill.notify.sender import Sender
@@ -200,7 +215,7 @@ async def main():
     for url in sys.argv[1:]:
         outcome = await sender.send(url, {"webhook-id": "x"}, b"")
         print(outcome.status, outcome.error)
-asyncio.run(main())
+uvloop.run(main())
 """
 
 

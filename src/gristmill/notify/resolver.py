@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from gristmill.notify.addresses import AllowedHosts, as_address
 from gristmill.notify.target import not_public
 
@@ -68,39 +66,23 @@ class Lookups:
         return await found
 
 
-class CheckedResolver(AbstractResolver):
-    """For one request: the connection goes to an address that it has answered, and it answers only allowed ones, so
-    that a name which resolves differently the next time (DNS rebinding) leads nowhere."""
+async def checked_addresses(lookups: Lookups, allowed: AllowedHosts, host: str, port: int) -> list[str]:
+    """The addresses of a host that may be connected to, as the system orders them. Who connects to one of them, and not
+    to the name, is led nowhere by a name that resolves differently the next time (DNS rebinding).
 
-    def __init__(self, lookups: Lookups, allowed: AllowedHosts) -> None:
-        self._lookups = lookups
-        self._allowed = allowed
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Raises TargetRefused where none of its addresses is allowed, OSError where it has none."""
-        any_address = self._allowed.name(host, port)
-        found = await self._lookups.addresses(host, port)
-        results = []
-        for kind, _, protocol, _, where in found:
-            address = as_address(str(where[0]))
-            if address is not None and (any_address or self._allowed.reaches(address, port)):
-                results.append(
-                    ResolveResult(
-                        hostname=host,
-                        host=str(where[0]),
-                        port=port,
-                        family=kind,
-                        proto=protocol,
-                        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                    )
-                )
-        if found and not results:
-            raise not_public(host)
-        if not results:
-            raise OSError(None, "it has no address")
-        return results
-
-    async def close(self) -> None:
-        pass
+    Raises TargetRefused where none is allowed, OSError where it has none."""
+    if as_address(host) is not None:
+        found = [host]
+    else:
+        try:
+            answered = await lookups.addresses(host, port)
+        except OSError:
+            raise OSError(None, "Its name cannot be resolved.") from None
+        found = [str(where[0]) for *_, where in answered]
+    any_address = allowed.name(host, port)
+    checked = [
+        each for each in found if (address := as_address(each)) and (any_address or allowed.reaches(address, port))
+    ]
+    if not checked:
+        raise not_public(host)
+    return checked

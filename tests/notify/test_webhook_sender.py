@@ -174,6 +174,9 @@ async def test_a_url_is_checked_again_before_each_attempt() -> None:
     with Receiver() as receiver:
         assert "is not on the public internet" in str((await send(receiver.url, AllowedHosts())).error)
         assert receiver.received == []
+    names = Names(["127.0.0.1"])
+    assert "port 25 is not one" in str((await send("http://a.example:25/", LOOPBACK, names)).error)
+    assert names.asked == []
 
 
 async def test_a_name_that_is_allowed_may_be_anywhere() -> None:

@@ -15,6 +15,8 @@ from test_supervisor import add_file, end, lines, reach, submit, tell
 from gristmill.batches import runner
 from gristmill.batches.host import BatchHost
 from gristmill.batches.measured import measured_batches
+from gristmill.batches.places import PLACES
+from gristmill.storage.records import Stage
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from gristmill.wire.errors import ApiError
 from requests_jsonl import CHAT, chat_file
@@ -24,6 +26,10 @@ ROWS = 300
 
 def rests(batch: Batch) -> bool:
     return bool(batch.gristmill and batch.gristmill.paused_at and batch.gristmill.waiting_for == "paused")
+
+
+def waits_for_its_turn(batch: Batch) -> bool:
+    return bool(batch.gristmill and "Its turn" in (batch.gristmill.waiting_for or ""))
 
 
 async def left(host: BatchHost) -> None:
@@ -129,6 +135,31 @@ def test_a_paused_batch_survives_a_restart_and_is_cancelled_or_expires_where_it_
 
     tell(tmp_path, first, latency=0.05, slots=8)
     tell(tmp_path, second, latency=0.001, slots=8)
+
+
+def test_a_paused_batch_gives_its_place_to_one_that_waits_and_waits_for_its_turn_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLACES, Stage.EXECUTION, 1)
+
+    async def story(host: BatchHost) -> None:
+        batch = await submit(host, chat_file(ROWS))
+        await reach(host, batch.id, lambda seen: seen.request_counts.completed >= 1)
+        other = await host.batches.create(CreateBatchRequest("file-1", CHAT, "24h"))
+        await reach(
+            host, other.id, lambda seen: bool(seen.gristmill and "Its turn" in (seen.gristmill.waiting_for or ""))
+        )
+        await host.batches.pause(batch.id)
+        await reach(host, other.id, lambda seen: seen.request_counts.completed >= 1)
+        resumed = await host.batches.resume(batch.id)
+        assert waits_for_its_turn(resumed)
+        # Of those that wait and those that run, the one with the highest priority has the place.
+        await host.batches.set_priority(batch.id, 1)
+        await end(host, batch.id)
+        assert (await host.batches.get(other.id)).status == "in_progress"
+        assert (await end(host, other.id)).request_counts.completed == ROWS
+
+    tell(tmp_path, story, latency=0.02, slots=8)
 
 
 def test_a_paused_batch_is_not_watched_for_results(tmp_path: Path) -> None:

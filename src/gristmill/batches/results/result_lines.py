@@ -27,7 +27,7 @@ from gristmill.wire.json import encode_ascii
 Kind = Literal["output", "error"]
 
 #: Rows of the database in memory at a time.
-_PAGE_ROWS = 500
+_PAGE_ROWS = 2_000
 
 
 async def chain_of(storage: Storage, batch: BatchRecord) -> list[BatchRecord]:

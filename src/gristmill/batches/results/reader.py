@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from gristmill.batches import lifecycle
@@ -16,9 +16,10 @@ from gristmill.batches.results.causes import cause_of
 from gristmill.batches.results.result_files import (
     PAGE_BYTES,
     SEARCH_BYTES,
-    FileLine,
+    FilePart,
     LineNumbers,
-    custom_id_of,
+    custom_id_field,
+    has_field,
     line_numbered,
     lines_from,
     request_at,
@@ -27,7 +28,6 @@ from gristmill.batches.results.row_view import RowView, read_line, waiting
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, RowFilter, RowOutcome, SeenRow, file_blob
-from gristmill.wire.json import encode_ascii
 
 #: For one page; the rest of the 200 ms that a page may take is for all else.
 SEARCH_SECONDS = 0.1
@@ -78,7 +78,12 @@ class ResultsReader:
         """``start`` is an earlier page's ``more``, None for the beginning. Raises ResultsGone."""
         if lifecycle.is_terminal(batch.status):
             return await self._file_page(batch, wanted, start, limit)
-        return await self._database_page(batch, wanted, start, limit)
+        found = await self._database_page(batch, wanted, start, limit)
+        now = await self._storage.metadata.batches.get(batch.id)
+        if now is None or not lifecycle.is_terminal(now.status):
+            return found
+        # It has ended meanwhile, and its rows may have gone while they were read.
+        return await self._file_page(now, wanted, start, limit)
 
     async def row(self, batch: BatchRecord, place: str) -> RowView | None:
         """None where there is no such row. Raises ResultsGone."""
@@ -94,9 +99,9 @@ class ResultsReader:
                 if found is not None:
                     return read_line(found.data, number)
             elif kind == file_kind:
-                async for lines in lines_from(self._storage, file, number, PAGE_BYTES):
-                    if lines:
-                        return read_line(lines[0].data, LineNumbers(batch.id, of_file).of(lines[0]))
+                async for part in lines_from(self._storage, file, number, PAGE_BYTES):
+                    if part.lines:
+                        return read_line(part.lines[0].data, LineNumbers(batch.id, of_file).of(part.lines[0]))
         return None
 
     async def request(self, batch: BatchRecord, line: int) -> bytes | None:
@@ -153,30 +158,33 @@ class ResultsReader:
         size, before = sum(file.bytes for _, file in files) or 1, 0
         found: list[PlacedRow] = []
         until = time.monotonic() + self._seconds
-        is_wanted = _line_test(wanted)
-        searching = wanted.custom_id is not None or wanted.cause is not None
+        field = None if wanted.custom_id is None else custom_id_field(wanted.custom_id, wanted.prefix)
         for kind, file in files:
             numbers = LineNumbers(batch.id, _of_file(places, kind))
             begin = offset if kind == first else 0
-            async for lines in self._lines(file, begin, searching):
-                for line in lines:
-                    if not is_wanted(line.data):
+            async for part in self._parts(file, begin, field, wanted.cause is not None):
+                for line in part.lines:
+                    if field is not None and not has_field(line.data, field):
+                        continue
+                    if wanted.cause is not None and not _has_cause(read_line(line.data), wanted.cause):
                         continue
                     if len(found) == limit:
                         return ResultsPage(found, f"{kind}{line.offset}")
                     view = read_line(line.data, numbers.of(line))
                     place = f"l{view.line}" if view.line is not None else f"{kind}{line.offset}"
                     found.append(PlacedRow(place, view))
-                if lines and time.monotonic() >= until and lines[-1].after < file.bytes:
-                    at = lines[-1].after
-                    return ResultsPage(found, f"{kind}{at}", (before + at) / size)
+                if time.monotonic() >= until and part.after < file.bytes:
+                    return ResultsPage(found, f"{kind}{part.after}", (before + part.after) / size)
             before += file.bytes
         return ResultsPage(found, None)
 
-    async def _lines(self, file: FileRecord, begin: int, searching: bool) -> AsyncIterator[list[FileLine]]:
+    async def _parts(
+        self, file: FileRecord, begin: int, field: bytes | None, searching: bool
+    ) -> AsyncIterator[FilePart]:
+        chunk = SEARCH_BYTES if searching or field is not None else PAGE_BYTES
         try:
-            async for lines in lines_from(self._storage, file, begin, SEARCH_BYTES if searching else PAGE_BYTES):
-                yield lines
+            async for part in lines_from(self._storage, file, begin, chunk, field):
+                yield part
         except BlobLost as error:
             raise ResultsGone(str(error)) from None
 
@@ -210,16 +218,6 @@ def _of_seen(seen: SeenRow) -> RowView:
     if seen.payload is None:
         return waiting(seen.row.custom_id, seen.row.line)
     return read_line(seen.payload, seen.row.line)
-
-
-def _line_test(wanted: Wanted) -> Callable[[bytes], bool]:
-    """Whether a line of a file is wanted. It may be asked of a million lines."""
-    cause, escaped = wanted.cause, encode_ascii(wanted.custom_id)
-    if wanted.prefix:
-        escaped = escaped[:-1]
-    if wanted.custom_id is None:
-        return lambda line: cause is None or _has_cause(read_line(line), cause)
-    return lambda line: custom_id_of(line, escaped) and (cause is None or _has_cause(read_line(line), cause))
 
 
 def _has_cause(view: RowView, cause: str) -> bool:

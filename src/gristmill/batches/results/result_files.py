@@ -14,12 +14,13 @@ from gristmill.batches.lines import LineSplitter
 from gristmill.batches.output_lines import stable_id
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, file_blob
+from gristmill.wire.json import encode_ascii
 
 #: How every line begins: ``output_lines`` writes its fields in this order.
 _BEGIN = b'{"id":"batch_req_'
 _ID_END = len(_BEGIN) + 32
 #: Read at a time where a page is wanted, and where something is looked for.
-PAGE_BYTES, SEARCH_BYTES = 256 * 1024, 4 * 1024 * 1024
+PAGE_BYTES, SEARCH_BYTES = 256 * 1024, 2 * 1024 * 1024
 #: Numbers of lines tried for one line, some microseconds each.
 _MOST_TRIES = 20_000
 
@@ -32,27 +33,50 @@ class FileLine(NamedTuple):
     after: int
 
 
-def custom_id_of(line: bytes, escaped: bytes) -> bool:
-    """Whether the line's custom_id, as JSON, begins with ``escaped``; with its quotes it is all of it."""
-    begins = b'","custom_id":' + escaped
-    return line.startswith(begins, _ID_END) if line.startswith(_BEGIN) else begins in line
+class FilePart(NamedTuple):
+    """``after`` is where the line behind these begins."""
+
+    lines: list[FileLine]
+    after: int
 
 
-async def lines_from(storage: Storage, file: FileRecord, offset: int, chunk: int) -> AsyncIterator[list[FileLine]]:
-    """The lines from ``offset`` on, where one begins, those of a chunk at a time. Raises BlobLost."""
+def custom_id_field(custom_id: str, prefix: bool) -> bytes:
+    """What stands in a line with the ``custom_id``, or with one that begins so."""
+    escaped = encode_ascii(custom_id)
+    return b'","custom_id":' + (escaped[:-1] if prefix else escaped)
+
+
+def has_field(line: bytes, field: bytes) -> bool:
+    """Whether the field that ``custom_id_field`` makes is where a line has it."""
+    return line.startswith(field, _ID_END) if line.startswith(_BEGIN) else field in line
+
+
+async def lines_from(
+    storage: Storage, file: FileRecord, offset: int, chunk: int, containing: bytes | None = None
+) -> AsyncIterator[FilePart]:
+    """The file from ``offset`` on, where a line begins, a chunk at a time; without the lines of chunks that do not have
+    ``containing`` in them. Raises BlobLost."""
     rest, begin = b"", min(max(offset, 0), file.bytes)
     async for piece in storage.blobs.stream(file_blob(file.id), begin, file.bytes, chunk):
-        parts = (rest + piece).split(b"\n")
-        rest = parts.pop()
-        found = []
-        for part in parts:
-            after = begin + len(part) + 1
-            if part:
-                found.append(FileLine(begin, part, after))
-            begin = after
-        yield found
+        data = rest + piece
+        end = data.rfind(b"\n") + 1
+        rest, found = data[end:], []
+        if containing is None or data.find(containing, 0, end) >= 0:
+            found = _lines(data[:end], begin)
+        begin += end
+        yield FilePart(found, begin)
     if rest:
-        yield [FileLine(begin, rest, file.bytes)]
+        yield FilePart([FileLine(begin, rest, file.bytes)], file.bytes)
+
+
+def _lines(data: bytes, begin: int) -> list[FileLine]:
+    found = []
+    for line in data.split(b"\n")[:-1]:
+        after = begin + len(line) + 1
+        if line:
+            found.append(FileLine(begin, line, after))
+        begin = after
+    return found
 
 
 class LineNumbers:
@@ -89,8 +113,8 @@ async def line_numbered(
         return None
     wanted = _BEGIN + stable_id("", batch_id, number).encode()
     end = places[at + 1].offset if at + 1 < len(places) else file.bytes
-    async for lines in lines_from(storage, file, places[at].offset, PAGE_BYTES):
-        for line in lines:
+    async for part in lines_from(storage, file, places[at].offset, PAGE_BYTES):
+        for line in part.lines:
             if line.offset >= end:
                 return None
             if line.data.startswith(wanted):

@@ -14,7 +14,8 @@ from gristmill.batches import lifecycle
 from gristmill.batches.results.result_files import (
     PAGE_BYTES,
     SEARCH_BYTES,
-    custom_id_of,
+    custom_id_field,
+    has_field,
     line_numbered,
     lines_from,
 )
@@ -22,7 +23,6 @@ from gristmill.storage.errors import BlobLost, UnknownCursor
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, FileRecord, RowFilter, RowOutcome, SeenRow, file_blob
 from gristmill.wire.errors import not_found
-from gristmill.wire.json import encode_ascii
 
 Kind = Literal["output", "error"]
 
@@ -91,11 +91,11 @@ class _Part:
                 self._line = seen[0].row.line if seen else 0
                 return bool(seen)
         file = await self._file()
-        name = encode_ascii(custom_id)
+        name = custom_id_field(custom_id, prefix=False)
         if file is not None:
-            async for lines in lines_from(self._storage, file, 0, SEARCH_BYTES):
-                for line in lines:
-                    if custom_id_of(line.data, name):
+            async for part in lines_from(self._storage, file, 0, SEARCH_BYTES, name):
+                for line in part.lines:
+                    if has_field(line.data, name):
                         self._offset = line.after
                         return True
         return False

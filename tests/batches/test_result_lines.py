@@ -153,3 +153,33 @@ def test_a_retry_that_was_refused_as_a_whole_hides_nothing(tmp_path: Path) -> No
         assert await read(host, batch.id, "error") == await lines(host, batch.error_file_id)
 
     tell(tmp_path, story, fail_on="unlucky", failure_kind="invalid_request")
+
+
+def test_any_name_says_where_to_go_on(tmp_path: Path) -> None:
+    names = [
+        "a",
+        'a"',
+        'a"b',
+        "\u00e9\U0001f33e",
+        "e\u0301",
+        "x\\",
+        "\u2028",
+        "row\nrow",
+        "%41",
+        "a ",
+        "{}",
+        '","custom_id":"a"',
+    ]
+
+    async def story(host: BatchHost) -> None:
+        data = jsonl([chat_line(name, f"text {n}") for n, name in enumerate([*names, "never"])])
+        batch = await submit(host, data)
+        await reach(host, batch.id, lambda seen: seen.request_counts.completed == len(names))
+        for ended in False, True:
+            if ended:
+                await host.batches.cancel(batch.id)
+                await end(host, batch.id)
+            for n, name in enumerate(names):
+                assert ids(await read(host, batch.id, "output", name)) == names[n + 1 :]
+
+    tell(tmp_path, story, fail_on=f"text {len(names)}", failure_kind="unavailable", latency=0.01)

@@ -58,6 +58,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         kind = name.removesuffix("_id")
         case.path_parameters[name] = chance.instead(value, _KNOWN.get(name) or _an_id(_KIND.get(kind, kind), chance))
     if isinstance(case.body, dict):
+        if case.path == "/v1/responses" and chance.number() % 4:
+            # Only those can be asked for later.
+            case.body["background"] = True
         for name, value in case.body.items():
             case.body[name] = chance.instead(value, _body_value(name, value, chance))
 

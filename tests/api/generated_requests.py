@@ -3,10 +3,11 @@
 Of what it makes up alone, most is refused for a model or an object that does not exist. Here three of four name what
 does: ids that the server has given before, the model that it has, a file that can be run.
 
-For a long run, against a server of your own that may be filled with rubbish:
+For a long run, against a server of your own that may be filled with rubbish, with keys or without:
 
-    gristmill serve --engine simulated --data /tmp/rubbish
-    SCHEMATHESIS_HOOKS=generated_requests PYTHONPATH=tests/api st run http://127.0.0.1:4080/openapi.json \\
+    gristmill serve --engine simulated --data /tmp/rubbish --keys
+    export GRISTMILL_API_KEY=... SCHEMATHESIS_HOOKS=generated_requests PYTHONPATH=tests/api
+    st run http://127.0.0.1:4080/openapi.json \\
         --checks not_a_server_error,content_type_conformance,response_schema_conformance,status_is_named \\
         --phases coverage,fuzzing --max-examples 200 --max-time 10m
 """
@@ -14,6 +15,7 @@ For a long run, against a server of your own that may be filled with rubbish:
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from collections import defaultdict, deque
@@ -30,6 +32,8 @@ _ROWS = b"".join(
 )
 _KNOWN = {"model": "simulated", "endpoint": "/v1/chat/completions", "completion_window": "24h", "purpose": "batch"}
 
+#: Of an access key, where the server asks for one: most requests carry it.
+key = os.environ.get("GRISTMILL_API_KEY")
 #: The last ones that were given, by kind.
 given: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=20))
 
@@ -54,6 +58,8 @@ def before_load_schema(context: Any, raw_schema: Any) -> None:
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     chance = _Chance(case)
+    if key is not None and chance.number() % 8:
+        case.headers["authorization"] = f"Bearer {key}"
     for name, value in case.path_parameters.items():
         kind = name.removesuffix("_id")
         case.path_parameters[name] = chance.instead(value, _KNOWN.get(name) or _an_id(_KIND.get(kind, kind), chance))

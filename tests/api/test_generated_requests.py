@@ -5,6 +5,7 @@ No answer is a failure of the server, and each is described: status, content typ
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -31,9 +32,14 @@ schema.config.phases.update(phases=["fuzzing"])
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a server that has one of each kind of object."""
-    with ServerProcess(tmp_path_factory.mktemp("data")) as server:
-        with httpx.Client(base_url=server.base_url, timeout=60) as http:
+    """Of a server that asks for a key, and has one of each kind of object."""
+    data = tmp_path_factory.mktemp("data") / "server"
+    add = [*ServerProcess.program, "admin", "key", "add", "tester", "--role", "admin", "--data", str(data)]
+    key = subprocess.run(add, check=True, capture_output=True, text=True).stdout.strip()
+    generated_requests.key = key
+    with ServerProcess(data, "--keys") as server:
+        bearer = {"authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=server.base_url, headers=bearer, timeout=60) as http:
 
             def made(path: str, **content: Any) -> Any:
                 answer = http.post(path, **content).raise_for_status().json()

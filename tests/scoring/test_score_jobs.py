@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import httpx
+import msgspec
 import polars as pl
 import pytest
 
+from gristmill.scoring.jobs import keeper
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused
 from gristmill.scoring.jobs.worker import Pipes, inspect, work
 from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.user_error import UserError
 from gristmill.wire.json import encode
 from server_process import ServerProcess
 
@@ -26,8 +29,6 @@ def told(path: Path) -> str:
     """What a worker says to a table it cannot take."""
     out = io.BytesIO()
     work(Pipes(io.BytesIO(encode(Inspect(str(path))) + b"\n"), out))
-    import msgspec
-
     said = msgspec.json.decode(out.getvalue(), type=FromWorker)
     assert isinstance(said, Refused), said
     assert str(path) not in said.message
@@ -85,6 +86,14 @@ def test_what_was_never_begun_goes_after_a_day_and_what_was_cut_off_at_once(tmp_
     store.tidy()
     assert {job.id for job in store.all(EVERYTHING)} == {new.id, begun.id}
     assert not store.folder(cut_off).exists()
+
+
+async def test_a_table_that_kills_its_process_is_told_to_be_too_large(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(keeper, "_WORKER", ("-c", "import os; os.kill(os.getpid(), 6)"))
+    async with keeper._worker() as worker:
+        await worker.say(Inspect("t.csv"))
+        with pytest.raises(UserError, match="too little memory"):
+            await worker.hear()
 
 
 def upload(site: httpx.Client, name: str, data: bytes) -> str:

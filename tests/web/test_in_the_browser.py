@@ -27,7 +27,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def busy(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server whose rows fail where they ask for the impossible. After the browser: without one, nothing starts."""
-    options = ("-O", "latency=0.01", "-O", "fail_on=impossible", "-O", "failure_kind=invalid_request")
+    # Four hundred tokens a second: a row is as slow as it is long.
+    options = ("-O", "decode_speed=400", "-O", "fail_on=impossible", "-O", "failure_kind=invalid_request")
     with ServerProcess(tmp_path_factory.mktemp("data"), *options) as running:
         yield running
 
@@ -92,11 +93,18 @@ def test_a_file_is_dropped_its_batch_watched_and_its_results_downloaded(visit: V
     page.get_by_role("button", name="Start the batch").click()
     page.wait_for_url("**/batches/batch_*")
     batch_id = page.url.rsplit("/", 1)[1]
-    created = completed(client, batch_id)
+    # The page tells of the end by itself.
+    page.get_by_text("200 of 200 rows").wait_for()
+    page.locator("#live .state.completed").wait_for()
+    created = client.batches.retrieve(batch_id)
     assert (created.endpoint, created.metadata, created.request_counts.failed) == (
         "/v1/chat/completions", {"name": "dropped.jsonl"}, 20,
     )  # fmt: skip
-    visit.look(f"/batches/{batch_id}/results")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the").first.click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == 180
+    page.get_by_role("link", name="Rows and results").click()
     # By what went wrong.
     page.get_by_role("link", name="20 rows that failed because").click()
     assert page.locator("tbody tr td.outcome").all_inner_texts() == ["failed"] * 20
@@ -108,6 +116,66 @@ def test_a_file_is_dropped_its_batch_watched_and_its_results_downloaded(visit: V
     assert page.locator("#rows tbody th a").all_inner_texts() == ["c19", *(f"c{n}" for n in range(191, 200)), "c190"]
     page.get_by_role("link", name="c199").click()
     assert "Candidate 199" in page.locator("pre").last.inner_text()
+
+
+def test_a_batch_is_paused_resumed_and_cancelled_on_its_page(visit: Visit, client: openai.OpenAI):
+    page = visit.page
+    lines = [chat_line(f"slow-{n}", f"Candidate {n}", max_tokens=400) for n in range(2_000)]
+    file = client.files.create(file=("slow.jsonl", jsonl(lines)), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"name": "slow"}
+    )
+    visit.look(f"/batches/{batch.id}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").wait_for()
+    assert client.batches.retrieve(batch.id).to_dict()["gristmill"]["paused_at"] is not None
+    visit.audit()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    page.get_by_text("Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel the batch").click()
+    page.locator("#live .state.cancelled").wait_for()
+    # What never ran is with the failures, and can be asked again.
+    page.get_by_role("link", name="Rows and results").click()
+    page.get_by_label("outcome").select_option("failed")
+    page.get_by_role("button", name="Show").click()
+    assert set(page.locator("#rows td.outcome").all_inner_texts()) == {"never ran"}
+
+
+def test_failed_rows_are_retried_on_the_page_of_their_batch(visit: Visit, client: openai.OpenAI, hostile: str):
+    page = visit.page
+    visit.look(f"/batches/{hostile}")
+    page.get_by_role("button", name="Retry the rows without an answer").click()
+    page.wait_for_url(lambda url: hostile not in url)
+    page.get_by_text("4 of 4 rows").wait_for()
+    retried = client.batches.retrieve(page.url.rsplit("/", 1)[1])
+    assert retried.request_counts.total == 4
+
+
+def test_a_key_logs_in_and_nothing_is_shown_without(browser: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with ServerProcess(tmp_path / "data", "--keys") as server:
+        key = next(word for word in capfd.readouterr().out.split() if word.startswith("sk-gristmill-"))
+        visit = Visit(browser, server.base_url.removesuffix("/v1"))
+        page = visit.page
+        for path in ("/", "/new", "/scoring", "/scoring/new", "/batches/batch_x/results"):
+            page.goto(path)
+            assert page.get_by_role("button", name="Log in").count() == 1, path
+        page.goto("/new")
+        visit.audit()
+        page.get_by_label("Key").fill(HOSTILE)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("alert").get_by_text("not a key").wait_for()
+        page.get_by_label("Key").fill(key)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Start the batch").wait_for()
+        assert page.url.endswith("/new")
+        page.get_by_role("link", name="Access").click()
+        visit.audit()
+        page.get_by_role("button", name="Log out").click()
+        page.goto("/")
+        assert page.get_by_role("button", name="Log in").count() == 1
+        visit.check()
+        visit.close()
 
 
 def test_pages_of_results_follow_one_another(visit: Visit, hostile: str):
@@ -211,7 +279,7 @@ def test_axe_finds_nothing_and_no_hostile_text_does_anything(visit: Visit, hosti
     pages = [
         "/", f"/batches/{hostile}", f"/batches/{hostile}/results", f"/batches/{hostile}/results?outcome=failed",
         f"/batches/{hostile}/results?name=nobody", f"{rows}/l1", f"{rows}/l61", f"/batches/{scored}/results",
-        f"/batches/{scored}/scores", f"/batches/{scored}/rows/l3", "/new", "/scoring", "/scoring/new",
+        f"/batches/{scored}/scores", f"/batches/{scored}/rows/l3", "/new", "/scoring", "/scoring/new", "/login",
     ]  # fmt: skip
     for path in pages:
         visit.look(path)

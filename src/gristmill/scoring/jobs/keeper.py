@@ -15,7 +15,7 @@ import msgspec
 
 from gristmill.batches.host import BatchHost
 from gristmill.batches.scoped_host import ScopedHost
-from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, TableFacts
+from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import WORK, JobStore
 from gristmill.scoring.jobs.messages import (
     FromWorker,
@@ -45,6 +45,7 @@ _INSPECTED_AT_ONCE, _INSPECT_SECONDS = 2, 60.0
 #: Of what the process says; a request's shared part may be a long rubric with examples.
 _LONGEST_LINE = 64 * 1024 * 1024
 _RETRY_SECONDS = 5.0
+_WORKER = ("-m", "gristmill.scoring.jobs.worker")
 
 
 _decoder: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
@@ -99,12 +100,13 @@ class ScoringJobs:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         job = self.store.get(job.id, EVERYTHING) or job
-        if job.status is JobStatus.RUNNING:
-            self._end(job, JobStatus.CANCELLED)
-            for batch_id in job.batches:
-                with contextlib.suppress(ApiError):
-                    await ScopedHost(self._host, job.scope).batches.cancel(batch_id)
-        return job
+        if job.status is not JobStatus.RUNNING:
+            return job
+        self._end(job, JobStatus.CANCELLED)
+        for batch_id in job.batches:
+            with contextlib.suppress(ApiError):
+                await ScopedHost(self._host, job.scope).batches.cancel(batch_id)
+        return self.store.get(job.id, EVERYTHING) or job
 
     async def remove(self, job: ScoreJob) -> None:
         """With its table and its scores; its batches stay."""
@@ -117,20 +119,29 @@ class ScoringJobs:
 
     async def _until_ended(self, job: ScoreJob) -> None:
         async with self._places:
-            while job.status is JobStatus.RUNNING:
+            while True:
                 try:
-                    await self._work(job)
-                except UserError as error:
-                    self._end(job, JobStatus.FAILED, str(error))
+                    self._end(job, *await self._outcome(job))
+                    return
                 except (StorageError, OSError) as error:
                     # A full disk, for example: the batches wait as well.
                     log.warning("a scoring waits", scoring=job.id, reason=str(error))
                     await asyncio.sleep(_RETRY_SECONDS)
-                except Exception as error:
-                    log.error("a scoring failed unexpectedly", scoring=job.id, exc_info=error)
-                    self._end(job, JobStatus.FAILED, f"It failed unexpectedly: {error!r}.")
 
-    async def _work(self, job: ScoreJob) -> None:
+    async def _outcome(self, job: ScoreJob) -> tuple[JobStatus, str | None]:
+        """How it ended, and why it failed if it did. Raises what storage raises."""
+        try:
+            job.summaries = await self._work(job)
+        except UserError as error:
+            return JobStatus.FAILED, str(error)
+        except (StorageError, OSError):
+            raise
+        except Exception as error:
+            log.error("a scoring failed unexpectedly", scoring=job.id, exc_info=error)
+            return JobStatus.FAILED, f"It failed unexpectedly: {error!r}."
+        return JobStatus.COMPLETED, None
+
+    async def _work(self, job: ScoreJob) -> list[ScoreSummary]:
         """Raises UserError, and what storage raises."""
         mine = ScopedHost(self._host, job.scope)
         assert job.form is not None
@@ -143,9 +154,7 @@ class ScoringJobs:
                     case RunPass() as asked:
                         await worker.say(await self._pass(mine, job, asked))
                     case Scored(summaries):
-                        job.summaries = summaries
-                        self._end(job, JobStatus.COMPLETED)
-                        return
+                        return summaries
                     case Refused(message):
                         raise UserError(message)
                     case Inspected():
@@ -162,8 +171,8 @@ class ScoringJobs:
             return Refused(str(error))
 
     def _end(self, job: ScoreJob, status: JobStatus, error: str | None = None) -> None:
-        job.status, job.error, job.ended_at = status, error, int(time.time())
-        self.store.save(job)
+        # As a copy: what could not be written down has not ended.
+        self.store.save(msgspec.structs.replace(job, status=status, error=error, ended_at=int(time.time())))
         # What the passes asked and were answered; their batches have it.
         shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
 
@@ -195,7 +204,7 @@ class _Worker:
 @contextlib.asynccontextmanager
 async def _worker() -> AsyncIterator[_Worker]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gristmill.scoring.jobs.worker",
+        sys.executable, *_WORKER,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LONGEST_LINE,
         # Its own session: the terminal's interrupt goes to the server alone.
         start_new_session=True,

@@ -154,12 +154,15 @@ def _in_its_owners_words(message: str, task: Task) -> str:
 
 
 def _limit_memory() -> None:
-    """The system ends this process before the server; it may have half of the memory there is."""
+    """The system ends this process before the server; it may have half of the memory that is left."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_DATA, (half, half))
+        left = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                left = int(line.split()[1]) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (left // 2, left // 2))
 
 
 def _end_with(parent: int, leave: Callable[[int], None] = os._exit) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import openai
 
@@ -28,11 +29,11 @@ class ServerProcess:
         self.wait_until_ready()
         return self
 
-    def spawn(self) -> None:
+    def spawn(self, stdout: IO[str] | None = None) -> None:
         """Start the process without waiting for it: so that it can be killed while it starts."""
         command = [*self.program, "serve", "--engine", "simulated", "--port", "0"]
         command += ["--data", str(self.data), *self._options]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
     def wait_until_ready(self) -> None:
         assert self._process is not None and self._process.stderr is not None

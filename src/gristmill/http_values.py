@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
+
+from gristmill.user_error import UserError
 
 
 def shown(url: str) -> str:
@@ -28,3 +31,12 @@ def seconds(retry_after: str | None) -> float | None:
         return None if retry_after is None else max(float(retry_after), 0.0)
     except ValueError:
         return None  # an HTTP date: our own backoff will do
+
+
+def sent_key(given: str | None = None) -> str:
+    """The access key for the server that a user names: ``given``, or GRISTMILL_API_KEY; empty for none. Raises
+    UserError for one that no request could carry."""
+    key = (given if given is not None else os.environ.get("GRISTMILL_API_KEY", "")).strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise UserError("The API key (GRISTMILL_API_KEY) holds a space, a line break or a letter that no key has.")
+    return key

@@ -45,8 +45,12 @@ class Authentication:
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._gate is None:
+        if self._gate is None:
             scope["caller"] = EVERYBODY
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # Nothing else is served; without a caller nothing could be.
             await self._app(scope, receive, send)
             return
         if is_open(scope["path"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from gristmill.http_values import api_base, seconds, shown
+from gristmill.http_values import api_base, seconds, sent_key, shown
 from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.errors import ErrorBody, ErrorResponse
@@ -104,7 +103,7 @@ class ServerConnection:
             raise _no_address(shown(server)) from None
         #: The address for messages.
         self.shown = shown(self.server)
-        self._key = _checked(api_key if api_key is not None else os.environ.get("GRISTMILL_API_KEY", ""))
+        self._key = sent_key(api_key)
         self._patience = patience
         self._http = httpx.Client(
             timeout=_QUICK,
@@ -230,10 +229,3 @@ def _error_of(answer: httpx.Response) -> ErrorBody | None:
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode(answer.content, type=ErrorResponse).error
     return None
-
-
-def _checked(key: str) -> str:
-    key = key.strip()
-    if not all("!" <= character <= "~" for character in key):
-        raise UserError("The API key (GRISTMILL_API_KEY) holds a space, a line break or a letter that no key has.")
-    return key

@@ -23,11 +23,12 @@ from gristmill.doctor.judgement import (
     judge_disk,
     judge_endpoints,
     judge_models,
+    judge_refusal,
     judge_reuse,
 )
 from gristmill.doctor.ollama import examine_ollama, ollama_version
 from gristmill.engines.openai_compatible.served_paths import PATHS, is_served, question
-from gristmill.http_values import api_base, shown
+from gristmill.http_values import api_base, sent_key, shown
 from gristmill.user_error import UserError
 from gristmill.wire.paths import CHAT
 
@@ -68,13 +69,19 @@ def examine(url: str, input_file: Path | None = None) -> Iterator[Finding]:
     if version is not None:
         yield from examine_ollama(url, version, longest, timeout)
         return
-    with httpx.Client(base_url=base, timeout=timeout) as client:
+    key = sent_key()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=base, timeout=timeout, headers=headers) as client:
         yield from _examine_api(client, input_file, longest)
 
 
 def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | None) -> Iterator[Finding]:
     try:
-        listed = client.get("/models").raise_for_status().json()["data"]
+        answer = client.get("/models")
+        if answer.status_code in (401, 403):
+            yield judge_refusal(answer.status_code, "Authorization" in client.headers)
+            return
+        listed = answer.raise_for_status().json()["data"]
         models = [model["id"] for model in listed]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         advice = "Check the URL: it usually ends in /v1."

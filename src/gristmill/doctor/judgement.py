@@ -49,6 +49,14 @@ def judge_connection(host: str, port: int, error: str | None, round_trips: list[
     return Finding("connection", "ok", f"{host}:{port} answers; round trip {median * 1000:.1f} ms.")
 
 
+def judge_refusal(status: int, key_sent: bool) -> Finding:
+    """``status`` is 401 or 403."""
+    if not key_sent:
+        return Finding("key", "problem", f"The server asks for a key ({status}).", "Set GRISTMILL_API_KEY to yours.")
+    detail = f"The server does not take the key that was sent ({status})."
+    return Finding("key", "problem", detail, "Check GRISTMILL_API_KEY; a key may have been revoked.")
+
+
 def judge_models(models: list[str]) -> Finding:
     if not models:
         return Finding("models", "problem", "The server has no model.", "Start it with --model, or pull one.")

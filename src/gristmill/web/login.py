@@ -85,5 +85,5 @@ async def _form(request: Request) -> dict[str, str]:
         body += chunk
         if len(body) > _MAX_FORM_BYTES:
             raise too_large("That is no login form.")
-    given = parse_qs(bytes(body).decode("latin-1"), encoding="utf-8", errors="replace", max_num_fields=10)
+    given = parse_qs(bytes(body).decode("latin-1"), encoding="utf-8", errors="replace")
     return {name: values[0] for name, values in given.items()}

@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 
+from gristmill.access.refusals import over_limit
 from gristmill.batches.incoming import expiry, new_file_id
 from gristmill.batches.job_folder import write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.scoped_host import ScopedHost
 from gristmill.scoring.jobs.messages import PassEnded, RunPass
+from gristmill.storage.errors import OverLimit
 from gristmill.storage.private import private_file
 from gristmill.storage.records import FileRecord, file_blob
 from gristmill.user_error import UserError
@@ -47,6 +49,8 @@ async def begin_pass(mine: ScopedHost, asked: RunPass, title: str) -> str:
         batch_id = await _found(mine, folder) or await _created(mine, asked, title)
     except ApiError as error:
         raise UserError(f"The server does not take the rows: {error.body.message}") from None
+    except OverLimit as over:
+        raise UserError(f"The server does not take the rows: {over_limit(over).body.message}") from None
     write_whole(note, msgspec.json.encode(_Note(batch_id, asked.identity)))
     return batch_id
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gristmill.batches import output_lines
+from gristmill.batches.batch_trace import BatchTrace
 from gristmill.batches.planned_reuse import planned_reuse
 from gristmill.batches.result_log import ResultLog
 from gristmill.batches.reusable_answers import ReusableAnswers
@@ -46,12 +47,14 @@ class Execution:
         owner: str,
         reusable_answers: ReusableAnswers | None = None,
         quiet_since: float | None = None,
+        trace: BatchTrace | None = None,
     ) -> None:
         self._batch = batch
         self._endpoint = ENDPOINTS[batch.endpoint]
         self._dispatcher = dispatcher
         self.flow = Flow(batch.id, weight(batch.priority, None, 0))
         self._reusable_answers = reusable_answers
+        self._trace = trace
         self._feed = RowFeed(storage, batch, reusable_answers)
         self._log = ResultLog(storage.metadata.rows, batch.seq, owner, planned_reuse(batch), quiet_since)
         self._defaults = default_fields(batch.defaults)
@@ -132,7 +135,10 @@ class Execution:
     async def _outcome(self, row: Input, ask: Backend) -> Answer | ApiError:
         if row.reusable.body is not None:
             return Answer.reused_body(row.reusable.body)
-        outcome = await self._asked(row, ask)
+        if self._trace is not None and self._trace.samples(row.custom_id):
+            outcome = await self._trace.row(row.line, self._asked(row, ask))
+        else:
+            outcome = await self._asked(row, ask)
         if self._reusable_answers is not None and row.reusable.key is not None and isinstance(outcome, Answer):
             await self._reusable_answers.keep(row.reusable.key, outcome)
         return outcome

@@ -23,9 +23,16 @@ _WHY_NEVER_RUN = {
 
 
 async def finalize(
-    storage: Storage, batch: BatchRecord, owner: str, status: str, now: int, errors: list[BatchError] | None = None
+    storage: Storage,
+    batch: BatchRecord,
+    owner: str,
+    status: str,
+    now: int,
+    errors: list[BatchError] | None = None,
+    ended: Callable[[], None] = lambda: None,
 ) -> bool:
     """End the batch as ``status``: every row goes into exactly one of its two files. ``errors`` say why it failed.
+    ``ended`` is called as soon as it has, before anything else can come between.
     Raises LeaseLost where ``owner`` does not hold the batch any more.
 
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
@@ -46,6 +53,7 @@ async def finalize(
         batches = storage.metadata.batches
         if not await batches.change(batch.id, changes, expected=batch.status, owner=owner, files=files):
             return False
+        ended()
     await storage.metadata.rows.clear_ended(batch.seq)
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -25,8 +26,12 @@ from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
 from gristmill.tasks import supervised
+from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.spans import Spans, SpanSettings, wanted
 from gristmill.telemetry.throughput import PERIOD, Throughput
 from gristmill.user_error import UserError
+
+log = get_logger(__name__)
 
 #: Seconds in which webhooks under way may be answered at a stop.
 _NOTIFIER_GRACE = 5.0
@@ -50,6 +55,8 @@ class HostSettings(NamedTuple):
     #: Seconds for which a command waits for its engine to start; a server waits for as long as it takes.
     start_wait: float = 1800.0
     webhooks: WebhookSettings = WebhookSettings()
+    #: None: no spans, whatever the environment says.
+    spans: SpanSettings | None = None
 
 
 class BatchHost:
@@ -69,6 +76,7 @@ class BatchHost:
         self._engine = create_engine(settings.engine)
         self._tasks: list[asyncio.Task[None]] = []
         self.throughput = Throughput()
+        self._spans = _spans(settings.spans)
 
     async def start(self) -> None:
         """Raises UserError for what a person can mend."""
@@ -92,7 +100,7 @@ class BatchHost:
         scratch = settings.storage.data / "scratch"
         # This process is alone here: what there is was left behind by a kill.
         shutil.rmtree(scratch, ignore_errors=True)
-        self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits)
+        self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits, self._spans)
         self.batches = BatchService(
             self.storage, self.supervisor, lambda: self.dispatcher.endpoints, self.webhook_hosts
         )
@@ -132,5 +140,22 @@ class BatchHost:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._spans is not None:
+            await self._spans.close()
         await self._engine.stop()
         await self._opened.stop()
+
+
+def _spans(settings: SpanSettings | None) -> Spans | None:
+    """Raises UserError where they are asked for and cannot be made. Variables of the environment, which may be meant
+    for other programs, do not stop a server."""
+    if settings is None or not wanted(settings, os.environ):
+        return None
+    try:
+        return Spans(settings, os.environ)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"Spans cannot be sent ({error}): check OTEL_..."
+        if settings.url is not None:
+            raise UserError(reason) from error
+        log.warning("no spans are sent", reason=reason)
+        return None

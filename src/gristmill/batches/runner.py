@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.batches import lifecycle
+from gristmill.batches.batch_trace import BatchTrace
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
@@ -30,6 +31,7 @@ from gristmill.storage.records import BatchRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts, Progress
+from gristmill.telemetry.spans import Spans
 from gristmill.wire.batch import BatchError, BatchProgress
 
 log = get_logger(__name__)
@@ -51,6 +53,7 @@ class Workplace(NamedTuple):
     scratch: Path
     #: Names this process in leases.
     owner: str
+    spans: Spans | None = None
 
 
 class Runner:
@@ -184,6 +187,7 @@ class Runner:
     async def _reject(self, errors: list[BatchError]) -> None:
         if not await self._change(lifecycle.rejected(errors, _now())):
             return
+        self._trace_end(lifecycle.FAILED)
         await self._storage.metadata.rows.clear_ended(self.batch.seq)
         log.info("batch rejected", batch=self.batch.id, errors=len(errors))
 
@@ -200,7 +204,7 @@ class Runner:
         known = await self.stop.unless(self._reusable_answers())
         self._progress.total = self.batch.total
         self._execution = Execution(
-            self._storage, self.batch, self._dispatcher, self._workplace.owner, known, self.quiet_since
+            self._storage, self.batch, self._dispatcher, self._workplace.owner, known, self.quiet_since, self._trace()
         )
         self._last_execution = self._execution
         try:
@@ -227,15 +231,21 @@ class Runner:
             await self._change(lifecycle.all_rows_done(_now()))
             return
         if await self._finalize(status):
-            counts = {
-                "completed": self.batch.completed,
-                "failed": self.batch.failed,
-                "total": self.batch.total,
-            }
+            counts = {name: getattr(self.batch, name) for name in ("completed", "failed", "total")}
             log.info("batch ended", batch=self.batch.id, status=status, **counts)
 
     async def _finalize(self, status: str, errors: list[BatchError] | None = None) -> bool:
-        return await finalize(self._storage, self.batch, self._workplace.owner, status, _now(), errors)
+        return await finalize(
+            self._storage, self.batch, self._workplace.owner, status, _now(), errors, lambda: self._trace_end(status)
+        )
+
+    def _trace(self) -> BatchTrace | None:
+        spans = self._workplace.spans
+        return None if spans is None else BatchTrace(spans, self.batch, self._dispatcher.engine.name)
+
+    def _trace_end(self, status: str) -> None:
+        if (trace := self._trace()) is not None:
+            trace.ended(self.batch, status)
 
     async def _learn_rows(self) -> bool:
         """The batch ends before its validation: every line still has to be in a file, so find out what they are."""

@@ -28,6 +28,7 @@ from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ACTIVE_BATCHES, LEASE_TAKEOVERS
 from gristmill.telemetry.progress import Counts
+from gristmill.telemetry.spans import Spans
 from gristmill.wire.batch import BatchProgress
 
 log = get_logger(__name__)
@@ -60,11 +61,12 @@ class Supervisor:
         answers: AnswerStore,
         scratch: Path,
         limits: Limits | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._storage = storage
         self._dispatcher = dispatcher
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, self.owner)
+        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, self.owner, spans)
         self._active: dict[str, _Active] = {}
         #: Of those that are active, and of those whose lease is being given back.
         self._tasks: set[asyncio.Task[None]] = set()

@@ -77,12 +77,23 @@ def serve(
             help="Let the log repeat what errors say in full, which may be parts of prompts and answers.",
         ),
     ] = False,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            envvar="GRISTMILL_TRACES",
+            help="An OpenTelemetry collector to send spans to, such as http://127.0.0.1:4318. [as OTEL_... say]",
+        ),
+    ] = None,
+    trace_rows: Annotated[
+        float, typer.Option(envvar="GRISTMILL_TRACE_ROWS", min=0, max=1, help="Share of the rows that get a span.")
+    ] = 0.01,
 ) -> None:
     """Serve the OpenAI Batch API."""
     # Imported here, so that the commands that only ask a server start in half the time.
     from gristmill.api.server import ServerSettings, Started
     from gristmill.api.server import serve as serve_api
     from gristmill.batches.host import HostSettings
+    from gristmill.telemetry.spans import SpanSettings
 
     wants_keys = not _is_loopback(host) if keys is None else keys
     log.configure(config.check_log_level(log_level), log_json, log_content)
@@ -97,6 +108,7 @@ def serve(
             stop_grace=stop_grace,
             keep_ended_batches=_seconds(keep_ended_batches),
             aliases=config.alias_settings(alias),
+            spans=SpanSettings(traces, trace_rows),
             webhooks=webhook_options.settings(webhook, webhook_secret_file, allow_webhook_host),
         ),
         allowed_hosts=allowed_host or (),

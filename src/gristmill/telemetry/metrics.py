@@ -74,6 +74,10 @@ REGISTRY.register(_commits)
 REQUEST_SECONDS = _requests.by_value
 COMMIT_SECONDS = _commits.by_value[""]
 
+_spans = Counter(
+    "gristmill_spans", "Spans that the collector has taken (sent) or not (lost).", ["outcome"], registry=REGISTRY
+)
+SPANS = {outcome: _spans.labels(outcome) for outcome in ("sent", "lost")}
 LOST_LOG_LINES = Counter(
     "gristmill_lost_log_lines", "Lines of the log that nobody took, or that could not be written.", registry=REGISTRY
 )

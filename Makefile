@@ -10,7 +10,7 @@ demo: .venv/demo
 
 test: .venv/dev lint
 	@$(BIN)/gristmill models pull smollm2-135m-instruct > /dev/null
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Real llama.cpp and vLLM servers, built once into the user's cache; then `make test` runs these tests too.
 test-engines: .venv/dev

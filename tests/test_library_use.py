@@ -116,7 +116,7 @@ def test_nor_do_a_batch_host_and_its_engine(tmp_path: Path) -> None:
 
 
 INTERRUPTED = """
-import asyncio, signal, sys, threading, time
+import asyncio, os, signal, sys, threading, time
 import polars, gristmill
 table = polars.DataFrame({"name": [str(n) for n in range(200)]})
 slow = gristmill.EngineSettings("simulated", options={"prefill_speed": 20, "slots": 1})
@@ -128,7 +128,13 @@ def score():
 async def notebook():
     return score()
 
-threading.Timer(3, signal.raise_signal, [signal.SIGINT]).start()
+def interrupt():
+    while not os.path.isdir(sys.argv[1]):
+        time.sleep(0.1)
+    time.sleep(1)
+    signal.raise_signal(signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
 try:
     asyncio.run(notebook()) if sys.argv[2] == "notebook" else score()
 except KeyboardInterrupt:

@@ -196,9 +196,10 @@ def test_a_large_input_is_planned_in_a_process_that_is_gone_afterwards(tmp_path:
         assert batch.gristmill and batch.gristmill.plan
         assert (batch.gristmill.plan.prefix_groups, batch.gristmill.plan.deduplicated) == (4, 300)
 
+    before = psutil.Process().children()
     tell(tmp_path / "data", story, slots=1, journal=tmp_path / "journal")
     assert len(asked(tmp_path / "journal")) == 100
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(before)
 
 
 def test_a_large_input_with_an_error_leaves_no_planner_behind(tmp_path: Path) -> None:
@@ -208,8 +209,9 @@ def test_a_large_input_with_an_error_leaves_no_planner_behind(tmp_path: Path) ->
         batch = await end(host, (await submit(host, data)).id)
         assert batch.status == "failed" and batch.errors and batch.errors.data[0].line == 401
 
+    before = psutil.Process().children()
     tell(tmp_path / "data", story)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(before)
 
 
 MANY = jsonl([row(i, RUBRICS[i % 2] * 10, f"candidate {i}") for i in range(400)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from requests_jsonl import chat_file
 from server_process import ServerProcess
 
 ROWS = 400
-#: So many that the run is not over before a server has started again.
+#: So many that the run is not over before a server that has started again is asked.
 LONG = 1600
 SLOW = ("-O", "latency=0.05", "-O", "slots=8")
 
@@ -84,7 +86,12 @@ def test_an_endpoint_that_comes_back_gets_rows_again(tmp_path, pool):
     running = run(tmp_path, one, two, rows=LONG)
     wait_until(lambda: len(answered(tmp_path, "one")) >= 20)
     one.kill()
+    known = len(answered(tmp_path, "two"))
+    wait_until(lambda: len(answered(tmp_path, "two")) > known + 16)
+    # However long the start takes, the run is not over before it.
+    os.kill(two.pid, signal.SIGSTOP)
     with endpoint(tmp_path, "again", "--port", port):
+        os.kill(two.pid, signal.SIGCONT)
         results(tmp_path, running, LONG)
     assert len(answered(tmp_path, "again")) > 10
 

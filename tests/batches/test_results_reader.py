@@ -144,6 +144,22 @@ def test_the_same_rows_are_found_while_the_batch_runs_and_when_it_has_ended(
     tell(tmp_path_factory.mktemp("data"), rows, story)
 
 
+def test_a_batch_that_ends_between_two_pages_goes_on_where_the_first_stopped(tmp_path: Path):
+    rows = [(f"r{n}", "ssf"[n % 3]) for n in range(40)]
+
+    async def story(batch: Batch) -> None:
+        first = await batch.reader.page(await batch.record(), Wanted(), None, 15)
+        stale = await batch.record()
+        await batch.end()
+        # Also for whoever has looked at the batch before its end.
+        for record in (stale, await batch.record()):
+            rest = await batch.reader.page(record, Wanted(), first.more, 100)
+            lines = [row.view.line for row in (*first.rows, *rest.rows)]
+            assert sorted(lines) == [2 * n + 1 for n in range(40)]  # type: ignore[type-var]
+
+    tell(tmp_path, rows, story)
+
+
 def test_a_row_says_what_was_answered_and_what_it_took(tmp_path: Path) -> None:
     async def story(batch: Batch) -> None:
         for end in (False, True):

@@ -22,6 +22,7 @@ from gristmill.batches.results.result_files import (
     has_field,
     line_numbered,
     lines_from,
+    offset_before,
     request_at,
 )
 from gristmill.batches.results.row_view import RowView, read_line, waiting
@@ -150,9 +151,8 @@ class ResultsReader:
         files = [(kind, file) for kind, file in await self._files(batch) if kind in kinds]
         places = await self._storage.metadata.rows.places(batch.seq)
         first, offset = _parsed(start) if start is not None else ("", 0)
-        if first == "l":
-            # The batch has ended since that page was shown.
-            first, offset = "", 0
+        # By its line where the batch has ended since that page was shown.
+        shown = offset if first == "l" else 0
         if first == "e":
             files = [each for each in files if each[0] == "e"]
         size, before = sum(file.bytes for _, file in files) or 1, 0
@@ -160,17 +160,21 @@ class ResultsReader:
         until = time.monotonic() + self._seconds
         field = None if wanted.custom_id is None else custom_id_field(wanted.custom_id, wanted.prefix)
         for kind, file in files:
-            numbers = LineNumbers(batch.id, _of_file(places, kind))
-            begin = offset if kind == first else 0
+            of_file = _of_file(places, kind)
+            numbers = LineNumbers(batch.id, of_file)
+            begin = offset if kind == first else offset_before(of_file, shown)
             async for part in self._parts(file, begin, field, wanted.cause is not None):
                 for line in part.lines:
                     if field is not None and not has_field(line.data, field):
                         continue
                     if wanted.cause is not None and not _has_cause(read_line(line.data), wanted.cause):
                         continue
+                    number = numbers.of(line)
+                    if number is not None and number <= shown:
+                        continue
                     if len(found) == limit:
                         return ResultsPage(found, f"{kind}{line.offset}")
-                    view = read_line(line.data, numbers.of(line))
+                    view = read_line(line.data, number)
                     place = f"l{view.line}" if view.line is not None else f"{kind}{line.offset}"
                     found.append(PlacedRow(place, view))
                 if time.monotonic() >= until and part.after < file.bytes:

@@ -104,6 +104,12 @@ class LineNumbers:
         return None
 
 
+def offset_before(places: Sequence[ResultPlace], number: int) -> int:
+    """In a file, whose places these are: where to begin to find what comes after line ``number`` of the input."""
+    at = bisect.bisect_right(places, number, key=lambda each: each.line) - 1
+    return places[at].offset if at >= 0 else 0
+
+
 async def line_numbered(
     storage: Storage, batch_id: str, file: FileRecord, places: Sequence[ResultPlace], number: int
 ) -> FileLine | None:

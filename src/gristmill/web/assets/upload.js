@@ -6,7 +6,7 @@ for (const form of document.querySelectorAll("form[data-upload]")) {
   const button = form.querySelector("button");
   const sending = form.querySelector(".sending");
   const bar = sending.querySelector("progress");
-  const told = sending.querySelector("output");
+  const told = sending.querySelector("span");
   const problem = document.getElementById("problem");
   const megabytes = (size) => (size / 1e6).toFixed(1) + " MB";
 

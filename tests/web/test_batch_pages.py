@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ def follow(site: httpx.Client, path: str, until: Callable[[str], bool]) -> str:
 def ended(client: openai.OpenAI, site: httpx.Client) -> str:
     """A batch that has ended, with rows that failed."""
     batch_id = submit(client, 60)
-    follow(site, f"/batches/{batch_id}/events", lambda text: ">completed</span>" in text)
+    # Why rows failed is counted beside the page.
+    follow(site, f"/batches/{batch_id}/events", lambda text: ">completed</span>" in text and "A simulated fail" in text)
     return batch_id
 
 
@@ -131,7 +133,10 @@ def test_forms_work_without_scripts(client: openai.OpenAI, site: httpx.Client):
     follow(site, f"{page}/events", lambda text: "running" in text)
 
     def post(action: str) -> httpx.Response:
-        assert f'action="{page}/{action}"' in site.get(page).text
+        text = site.get(page).text
+        assert f'action="{page}/{action}"' in text
+        for address in re.findall(r'href="(/v1/batches/[^"]+/results[^"]*)"', text):
+            assert site.get(html.unescape(address)).text.startswith('{"id"')
         return site.post(f"{page}/{action}", headers={"origin": str(site.base_url).rstrip("/")})
 
     for action, paused in (("pause", True), ("resume", False), ("pause", True)):

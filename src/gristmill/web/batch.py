@@ -14,7 +14,7 @@ from gristmill.planning.prefix_boxes import drawn
 from gristmill.web.batch_facts import batch_facts, most_saving
 from gristmill.web.curves import columns, curves, recent
 from gristmill.web.engine_facts import engine_facts
-from gristmill.web.failures import Failures, failures
+from gristmill.web.failures import failures
 from gristmill.web.headers import COPY_HEADERS, SECURITY_HEADERS
 from gristmill.web.milestones import Milestones
 from gristmill.web.page import page
@@ -24,14 +24,11 @@ from gristmill.wire.batch import Batch
 
 router = APIRouter(prefix="/batches")
 
-#: Of a page's time, for counting why rows failed; while somebody looks on, it is counted again after so long (seconds).
-COUNT_SECONDS, COUNT_AGAIN_SECONDS = 0.05, 10.0
-
 
 @router.get("/{batch_id}")
 async def batch_page(request: Request, batch_id: str) -> Response:
     batch = await host(request).batches.get(batch_id)
-    shown, tree = await asyncio.gather(_shown(request, batch, None), _tree(request, batch))
+    shown, tree = await asyncio.gather(_shown(request, batch), _tree(request, batch))
     return page("batch", here="batch", told="", links=True, **shown, **tree)
 
 
@@ -39,17 +36,11 @@ async def batch_page(request: Request, batch_id: str) -> Response:
 async def events(request: Request, batch_id: str) -> Response:
     await host(request).batches.get(batch_id)
     milestones, last_sample = Milestones(), 0.0
-    counted: tuple[float, Failures] | None = None
 
     async def make() -> Update:
-        nonlocal last_sample, counted
-        batch = await host(request).batches.get(batch_id)
-        now = time.monotonic()
-        known = counted[1] if counted is not None and now - counted[0] < COUNT_AGAIN_SECONDS else None
-        shown = await _shown(request, batch, known)
-        if known is None:
-            counted = now, shown["failures"]
-        told = milestones.told(now, [shown["batch"].row], shown["engine"].trouble)
+        nonlocal last_sample
+        shown = await _shown(request, await host(request).batches.get(batch_id))
+        told = milestones.told(time.monotonic(), [shown["batch"].row], shown["engine"].trouble)
         state = event(render("web/templates/batch_live.html.jinja", told=told, links=True, **shown))
         samples = shown["samples"]
         if not samples or samples[-1].time == last_sample:
@@ -72,7 +63,7 @@ async def throughput(request: Request, batch_id: str) -> Response:
 async def copy(request: Request, batch_id: str) -> Response:
     """The page as one file that needs nothing else."""
     batch = await host(request).batches.get(batch_id)
-    shown, tree = await asyncio.gather(_shown(request, batch, None), _tree(request, batch))
+    shown, tree = await asyncio.gather(_shown(request, batch), _tree(request, batch))
     values = {**shown, **tree, "links": False, "told": "", "made_at": told_date(time.time())}
     body = render("web/templates/batch_copy.html.jinja", **values)
     headers = {**COPY_HEADERS, "content-disposition": f'attachment; filename="{batch.id}.html"'}
@@ -103,13 +94,12 @@ def _to(batch: Batch) -> Response:
     return RedirectResponse(f"/batches/{batch.id}", 303, SECURITY_HEADERS)
 
 
-async def _shown(request: Request, batch: Batch, counted: Failures | None) -> dict[str, Any]:
-    """``counted``: why rows failed, where that need not be looked at again."""
+async def _shown(request: Request, batch: Batch) -> dict[str, Any]:
     name = (await names(request, [batch]))[batch.id]
     samples = throughput_of(request, batch.id)
     return {
         "batch": batch_facts(batch, name),
-        "failures": counted or await failures(request, [batch], COUNT_SECONDS),
+        "failures": await failures(request, [batch]),
         "engine": engine_facts(host(request).dispatcher),
         "samples": samples,
         "curves": curves(samples),

@@ -29,8 +29,11 @@ class Refusal(NamedTuple):
 
 
 class Link(NamedTuple):
+    """``saved_as`` is the name of a download."""
+
     text: str
     address: str
+    saved_as: str = ""
 
 
 class BatchFacts(NamedTuple):
@@ -110,8 +113,22 @@ def _actions(batch: Batch) -> list[str]:
 
 
 def _files(batch: Batch) -> list[Link]:
-    named = [("answers", batch.output_file_id), ("errors", batch.error_file_id), ("input", batch.input_file_id)]
-    return [Link(name, f"/v1/files/{file_id}/content") for name, file_id in named if file_id is not None]
+    """Before the end, what there is so far; after it with what retries have added."""
+    counts, progress = batch.request_counts, batch.gristmill or BatchProgress()
+    ended = lifecycle.is_terminal(batch.status)
+    whole = ended and progress.retried_by is None
+    kinds = [
+        ("output", "answers", batch.output_file_id, counts.completed),
+        ("error", "errors", batch.error_file_id, counts.failed),
+    ]
+    found = []
+    for kind, name, file_id, rows in kinds:
+        if whole and file_id is not None:
+            found.append(Link(name, f"/v1/files/{file_id}/content", f"{batch.id}.{name}.jsonl"))
+        elif not whole and (rows or file_id is not None):
+            text = f"{name}, with those of retries" if ended else f"{name} so far"
+            found.append(Link(text, f"/v1/batches/{batch.id}/results?kind={kind}", f"{batch.id}.{name}.jsonl"))
+    return [*found, Link("input", f"/v1/files/{batch.input_file_id}/content", f"{batch.id}.input.jsonl")]
 
 
 def _relatives(batch: Batch) -> list[Link]:

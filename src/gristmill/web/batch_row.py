@@ -49,13 +49,13 @@ class BatchRow(NamedTuple):
 def batch_row(batch: Batch, name: str = "") -> BatchRow:
     """``name``: what people call it, if anything."""
     counts, progress = batch.request_counts, batch.gristmill or BatchProgress()
-    done = counts.completed + counts.failed
+    done, paused = counts.completed + counts.failed, progress.paused_at is not None
     return BatchRow(
         id=batch.id,
         name=one_line(name, _LONGEST_NAME) or batch.id,
         status=batch.status,
-        state=STATUSES.get(batch.status, batch.status),
-        waits=progress.waiting_for or "",
+        state="paused" if paused else STATUSES.get(batch.status, batch.status),
+        waits="" if paused else progress.waiting_for or "",
         total=counts.total,
         done=done,
         failed=counts.failed,

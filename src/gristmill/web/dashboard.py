@@ -8,6 +8,7 @@ from functools import cached_property
 from gristmill.batches.host import BatchHost
 from gristmill.batches.results.tally import ResultTallies
 from gristmill.web.disk import Disk
+from gristmill.web.failure_counts import FailureCounts
 from gristmill.web.stream import Streams
 
 _KEPT_NAMES = 2_000
@@ -18,6 +19,7 @@ class Dashboard:
 
     def __init__(self, host: BatchHost) -> None:
         self.tallies = ResultTallies()
+        self.failure_counts = FailureCounts()
         self.streams = Streams()
         self._host = host
         self._names: OrderedDict[tuple[str, str | None], str] = OrderedDict()

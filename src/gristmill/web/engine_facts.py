@@ -10,8 +10,9 @@ from gristmill.telemetry import metrics
 
 
 class EngineFacts(NamedTuple):
-    """``trouble`` says why it cannot answer, or what it waits for; empty where all is well. ``loads`` and ``restarts``
-    are None where they are not known of such an engine."""
+    """``trouble`` says why it cannot answer, or what it waits for; empty where all is well. ``loads`` is None
+    where that is not known of such an engine; ``reprefilled`` rows took much less from its prefix cache than
+    planned. All three count from the server's start."""
 
     name: str
     models: tuple[str, ...]
@@ -22,6 +23,7 @@ class EngineFacts(NamedTuple):
     context: int | None
     loads: int | None
     restarts: int
+    reprefilled: int
 
 
 def engine_facts(dispatcher: Dispatcher) -> EngineFacts:
@@ -37,4 +39,5 @@ def engine_facts(dispatcher: Dispatcher) -> EngineFacts:
         context=engine.capabilities.context_length,
         loads=engine.loads if isinstance(engine, CountsLoads) else None,
         restarts=metrics.total("gristmill_engine_restarts"),
+        reprefilled=metrics.total("gristmill_reprefilled_rows"),
     )

@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 from fastapi import Request
 
-from gristmill.batches.results.reader import ResultsGone, ResultsReader
+from gristmill.batches.results.reader import ResultsReader
 from gristmill.batches.results.tally import Tally
 from gristmill.html_page import one_line
+from gristmill.web.failure_counts import COUNT_SECONDS
 from gristmill.web.visitor import dashboard, host
 from gristmill.wire.batch import Batch
 
 #: Causes that are listed, rows named with each, and batches that are looked at on a page of several.
 _LISTED, _EXAMPLES, _BATCHES = 8, 3, 6
+#: Of a thread, at a time.
 _READ_SECONDS = 0.03
 
 
@@ -44,19 +46,18 @@ class Failures(NamedTuple):
     failed: int
 
 
-async def failures(request: Request, batches: Sequence[Batch], seconds: float) -> Failures:
-    """Of the first of ``batches`` that have failed rows. Goes on counting for about ``seconds`` where a batch has many;
-    what it has not come to is counted the next time."""
+async def failures(request: Request, batches: Sequence[Batch]) -> Failures:
+    """Of the first of ``batches`` that have failed rows, as far as they have been counted: no page waits for that."""
+    storage, tallies = host(request).storage, dashboard(request).tallies
+
+    async def count(batch_id: str) -> Tally | None:
+        record = await storage.metadata.batches.get(batch_id)
+        if record is None:
+            return None
+        return await tallies.causes(ResultsReader(storage, _READ_SECONDS), record, COUNT_SECONDS)
+
     with_failed = [batch for batch in batches if batch.request_counts.failed][:_BATCHES]
-    found: dict[str, Tally] = {}
-    for batch in with_failed:
-        try:
-            record = await host(request).batches.record(batch.id)
-            reader = ResultsReader(host(request).storage, _READ_SECONDS)
-            share = seconds / len(with_failed)
-            found[batch.id] = await dashboard(request).tallies.causes(reader, record, share)
-        except ResultsGone:
-            continue
+    found = await dashboard(request).failure_counts.look(with_failed, count)
     return merged(found, sum(batch.request_counts.failed for batch in with_failed))
 
 
@@ -70,7 +71,7 @@ def merged(tallies: Mapping[str, Tally], failed: int) -> Failures:
             if known is None or group.count > before:
                 at = f"/batches/{batch_id}"
                 some = [
-                    FailedRow(one_line(row.view.custom_id or "(empty)", 60), f"{at}/rows/{row.place}")
+                    FailedRow(one_line(row.view.custom_id, 60) or "(empty)", f"{at}/rows/{row.place}")
                     for row in group.examples[:_EXAMPLES]
                 ]
                 address = f"{at}/results?outcome=failed&cause={key}"

@@ -9,11 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from gristmill.html_page import render
-from gristmill.web.batch import COUNT_AGAIN_SECONDS, COUNT_SECONDS
 from gristmill.web.batch_row import batch_row, reused
 from gristmill.web.curves import columns, curves, recent
 from gristmill.web.engine_facts import engine_facts
-from gristmill.web.failures import Failures, failures
+from gristmill.web.failures import failures
 from gristmill.web.headers import SECURITY_HEADERS
 from gristmill.web.milestones import Milestones
 from gristmill.web.page import page
@@ -28,24 +27,19 @@ _UNDER_WAY, _ENDED = 100, 20
 
 @router.get("/")
 async def overview(request: Request) -> Response:
-    shown = await _shown(request, request.query_params.get("after"), None)
+    shown = await _shown(request, request.query_params.get("after"))
     return page("overview", here="overview", told="", links=True, **shown)
 
 
 @router.get("/events")
 async def events(request: Request) -> Response:
     milestones, last_sample = Milestones(), 0.0
-    counted: tuple[float, Failures] | None = None
 
     async def make() -> Update:
-        nonlocal last_sample, counted
-        now = time.monotonic()
-        known = counted[1] if counted is not None and now - counted[0] < COUNT_AGAIN_SECONDS else None
-        shown = await _shown(request, None, known)
-        if known is None:
-            counted = now, shown["failures"]
+        nonlocal last_sample
+        shown = await _shown(request, None)
         rows = [*shown["unfinished"], *shown["ended"]]
-        told = milestones.told(now, rows, shown["engine"].trouble)
+        told = milestones.told(time.monotonic(), rows, shown["engine"].trouble)
         state = event(render("web/templates/overview_live.html.jinja", told=told, links=True, **shown))
         samples = shown["samples"]
         if not samples or samples[-1].time == last_sample:
@@ -68,8 +62,7 @@ async def all_throughput(request: Request) -> Response:
     return Response(columns(throughput(request, seen)), headers=headers, media_type="application/json")
 
 
-async def _shown(request: Request, after: str | None, counted: Failures | None) -> dict[str, Any]:
-    """``counted``: why rows failed, where that need not be looked at again."""
+async def _shown(request: Request, after: str | None) -> dict[str, Any]:
     batches = host(request).batches
     unfinished, ended, disk = await asyncio.gather(
         batches.page(None, _UNDER_WAY, ended=False),
@@ -87,7 +80,7 @@ async def _shown(request: Request, after: str | None, counted: Failures | None) 
         "reused": reused(unfinished.data),
         "engine": engine_facts(host(request).dispatcher),
         "disk": disk,
-        "failures": counted or await failures(request, [*unfinished.data, *ended.data], COUNT_SECONDS),
+        "failures": await failures(request, [*unfinished.data, *ended.data]),
         "samples": samples,
         "curves": curves(samples),
     }

@@ -83,7 +83,8 @@ def live_through(seed: int, folder: Path, template: Path, patch: pytest.MonkeyPa
 
 
 def judge(world: World) -> None:
-    """Every batch is over, each of its lines is in exactly one file, and nothing else is left."""
+    """Every batch is over, its end is to be told once, each of its lines is in exactly one file, and nothing else is
+    left."""
 
     async def main() -> None:
         storage = world.store()
@@ -91,6 +92,9 @@ def judge(world: World) -> None:
         kept = {file.id for file in files.records} - world.lost
         assert set(world.blobs.kept) == {file_blob(file_id) for file_id in kept}
         records = {record.id: record for record in await all_batches(storage)}
+        told = await storage.metadata.deliveries.page(after=None, limit=100)
+        ends = sorted((each.batch_id, each.type, each.created_at) for each in told.records)
+        assert ends == sorted((each.id, f"batch.{each.status}", ended_at(each)) for each in records.values())
         for record in records.values():
             assert record.status in TERMINAL_STATUSES and record.paused_at is None
             assert await storage.metadata.rows.not_succeeded(record.seq, 0, 99) == []
@@ -126,6 +130,10 @@ def rows_of(world: World, record: BatchRecord, records: dict[str, BatchRecord]) 
         # It was refused as a whole.
         return rows_of(world, before, records)
     return [ident(line) for line in lines(world, before.error_file_id)]
+
+
+def ended_at(record: BatchRecord) -> int:
+    return int(getattr(record, f"{record.status}_at"))
 
 
 def ident(line: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@
   let plots = [];
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const number = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+  const number = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
   // Of the reader's own time zone; with seconds only where marks are closer than a minute.
   function clock(step) {

@@ -80,3 +80,24 @@ def test_a_log_that_goes_nowhere_stops_no_server_and_no_batch(server: tuple[str,
     assert float(lost[-1].split()[-1]) > 1_000
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
+
+
+def test_a_first_key_that_nobody_reads_is_told_of_and_stops_no_server(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0", "--host", "0.0.0.0"]
+    command += ["--data", str(tmp_path / "data")]
+    process = subprocess.Popen(command, stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert process.stderr is not None
+    try:
+        told = []
+        while not told or "is ready" not in told[-1]:
+            told.append(process.stderr.readline())
+            assert told[-1], told
+        assert "its first one could not be shown" in told[0] and "admin key add" in "".join(told)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()

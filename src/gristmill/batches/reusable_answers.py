@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from gristmill.inference.answer import Answer
 from gristmill.planning.prompt_key import is_repeatable, prompt_length, row_key
 from gristmill.storage.answers import AnswerStore
+from gristmill.wire.batch import BatchError
 from gristmill.wire.json import encode
 from gristmill.wire.line_body import default_fields, fields_of
 
@@ -67,3 +68,11 @@ class ReusableAnswers:
         if not is_repeatable(key, prompt_length(key)):
             return None
         return hashlib.blake2b(self._salt + key, digest_size=32).digest()
+
+
+def cannot_reuse(engine: str) -> BatchError:
+    message = (
+        f"Answers cannot be reused with the {engine} engine: it does not tell which weights it serves. "
+        "Create the batch without reuse_answers."
+    )
+    return BatchError("invalid_request", message, param="reuse_answers")

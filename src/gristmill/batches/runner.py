@@ -16,7 +16,7 @@ from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
-from gristmill.batches.reusable_answers import ReusableAnswers
+from gristmill.batches.reusable_answers import ReusableAnswers, cannot_reuse
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
@@ -159,7 +159,7 @@ class Runner:
             await self._reject([BatchError("invalid_request", error.message, param="endpoint")])
             return
         if self.batch.reuse_answers and await self._dispatcher.fingerprint() is None:
-            await self._reject([_cannot_reuse(self._dispatcher.engine.name)])
+            await self._reject([cannot_reuse(self._dispatcher.engine.name)])
             return
         allowance = await row_allowance(self._storage, self.batch)
         validation = await self._read_input(plan=True, most_rows=allowance.limit)
@@ -289,14 +289,6 @@ class Runner:
         eta = self.progress().eta_seconds
         if self._execution is not None:
             self._execution.weigh(self.batch.priority, eta)
-
-
-def _cannot_reuse(engine: str) -> BatchError:
-    message = (
-        f"Answers cannot be reused with the {engine} engine: it does not tell which weights it serves. "
-        "Create the batch without reuse_answers."
-    )
-    return BatchError("invalid_request", message, param="reuse_answers")
 
 
 def _now() -> int:

@@ -121,7 +121,7 @@ def serve(
     def announce(started: Started) -> None:
         if started.first_key is not None:
             # Not where the log goes: it is no place for a key.
-            print(_FIRST_KEY.format(key=started.first_key), flush=True)
+            _show_first_key(started.first_key)
         elif started.keys == 0:
             log.announce(_NO_KEY_YET)
         elif started.keys is None and not _is_loopback(host):
@@ -129,6 +129,14 @@ def serve(
         log.announce(f"Gristmill is ready: {started.base_url}")
 
     serve_api(settings, ready=announce)
+
+
+def _show_first_key(key: str) -> None:
+    """A standard output that nobody takes any more stops no server."""
+    try:
+        print(_FIRST_KEY.format(key=key), flush=True)
+    except OSError:
+        log.announce(_KEY_NOT_SHOWN)
 
 
 def _seconds(given: str | None) -> int | None:
@@ -152,6 +160,10 @@ This server asks for a key. The first one is yours, an admin's; it is shown this
 
 Clients: GRISTMILL_API_KEY for gristmill, api_key for SDKs; in a browser, log in with it. Keys for others:
 'gristmill admin key add NAME' on this machine."""
+
+_KEY_NOT_SHOWN = """\
+This server asks for a key, and its first one could not be shown, as nobody reads standard output. Make another on this
+machine, with the same --data as here: gristmill admin key add NAME --role admin"""
 
 _NO_KEY_YET = """\
 This server asks for a key, and there is none. Make one on this machine, with the same --data as here:

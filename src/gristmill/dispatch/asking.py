@@ -71,3 +71,10 @@ def endpoint_of(request: AnyRequest) -> str:
             return EMBEDDINGS
         case _:
             return CHAT if isinstance(request, ChatCompletionRequest) else COMPLETIONS
+
+
+def cost(answer: AnyAnswer) -> float:
+    """Tokens that the engine has computed; where a server does not report them, an answer counts as one."""
+    decoded = (answer.completion_tokens or 0) if isinstance(answer, Completion | ForwardedAnswer) else 0
+    cached = 0 if isinstance(answer, Embeddings) else answer.cached_tokens or 0
+    return max(1.0, float((answer.prompt_tokens or 0) - cached + decoded))

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import cast, overload
 
 from gristmill.dispatch.aliases import R, by_own_name
-from gristmill.dispatch.asking import AnyAnswer, AnyRequest, Ask, Listen, ask_engine
+from gristmill.dispatch.asking import AnyAnswer, AnyRequest, Ask, Listen, ask_engine, cost
 from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
@@ -229,7 +229,7 @@ class Dispatcher:
         REQUEST_SECONDS["answered"].observe(time.perf_counter() - began)
         self._answers += 1
         self.outage.report_success()
-        self._tune(pushed_back=False, tokens=_cost(answer))
+        self._tune(pushed_back=False, tokens=cost(answer))
         return answer
 
     def _tune(self, pushed_back: bool, tokens: float = 0.0) -> None:
@@ -282,7 +282,7 @@ class Dispatcher:
                 if not self.outage.open and not stop.requested:
                     attempts.begin()
                     answer = (await self._attempt(ask),)
-                    place.cost = _cost(answer[0])
+                    place.cost = cost(answer[0])
         finally:
             if leads and self._leaders is not None and prefix is not None:
                 self._leaders.release(prefix, computed=answer is not None)
@@ -293,10 +293,3 @@ def _is_being_cancelled() -> bool:
     """Else something that this task waited for was cancelled."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-def _cost(answer: AnyAnswer) -> float:
-    """Tokens that the engine has computed; where a server does not report them, an answer counts as one."""
-    decoded = (answer.completion_tokens or 0) if isinstance(answer, Completion | ForwardedAnswer) else 0
-    cached = 0 if isinstance(answer, Embeddings) else answer.cached_tokens or 0
-    return max(1.0, float((answer.prompt_tokens or 0) - cached + decoded))

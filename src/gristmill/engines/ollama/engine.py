@@ -26,6 +26,7 @@ from gristmill.engines.ollama.translation import (
     Asked,
     Frozen,
     leaves_open,
+    options_in_words,
     render_body,
     translate,
     warmup_body,
@@ -257,7 +258,7 @@ class OllamaEngine:
         if cause is not None:
             log.warning(
                 "Ollama reloads the model again and again: each time costs seconds and the prefix cache",
-                model=self._model, loads=self.loads, frozen_options=_named(running.frozen), cause=cause,
+                model=self._model, loads=self.loads, frozen_options=options_in_words(running.frozen), cause=cause,
             )  # fmt: skip
 
 
@@ -294,8 +295,3 @@ def _loaded_num_ctx(asked: int, loaded: RunningModel | None) -> int:
         return asked
     log.warning("Ollama loaded the model with another context", asked=asked, loaded=loaded.context_length)
     return loaded.context_length or asked
-
-
-def _named(frozen: Frozen) -> str:
-    options = {name: getattr(frozen.runner, name) for name in ("num_ctx", "num_batch", "num_gpu", "num_thread")}
-    return ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)

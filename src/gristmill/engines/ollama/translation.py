@@ -210,3 +210,8 @@ def _prompt(request: CompletionRequest) -> str:
         message = "Invalid value for 'prompt': it must not be empty."
         raise EngineError(ErrorKind.INVALID_REQUEST, message, param="prompt", code="invalid_value")
     return request.prompt
+
+
+def options_in_words(frozen: Frozen) -> str:
+    options = {name: getattr(frozen.runner, name) for name in ("num_ctx", "num_batch", "num_gpu", "num_thread")}
+    return ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)

@@ -45,7 +45,7 @@ from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places, rows
 from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
-from gristmill.wire.batch import BatchPlan
+from gristmill.storage.sql.unfinished import select_unfinished
 from gristmill.wire.prefix_tree import PrefixBox
 
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
@@ -62,10 +62,6 @@ _PRUNED_AT_ONCE = 1_000
 
 def _record(row: Row[Any]) -> BatchRecord:
     return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
-
-
-def _plan(stored: dict[str, Any] | None) -> BatchPlan | None:
-    return None if stored is None else msgspec.convert(stored, BatchPlan)
 
 
 def _at_stage(stage: Stage) -> ColumnElement[bool]:
@@ -100,14 +96,6 @@ _RELEASE = (
     .where(batches.c.id == bindparam("batch_id"), batches.c.lease_owner == bindparam("owner"))
     .values(lease_owner=None, lease_until=bindparam("not_before"))
 )
-_UNFINISHED = batches.c.status.in_(UNFINISHED_STATUSES)
-_NEXT_UNFINISHED = (
-    select(*(batches.c[name] for name in UnfinishedBatch._fields))
-    .where(_UNFINISHED)
-    .order_by(batches.c.lease_owner.is_(None), batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
-    .limit(bindparam("limit"))
-)
-_BY_STATUS = select(batches.c.status, func.count()).where(_UNFINISHED).group_by(batches.c.status)
 _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
@@ -180,13 +168,8 @@ class SqlBatches:
         return RecordPage(records if newest_first else records[::-1], more)
 
     async def unfinished(self, limit: int) -> tuple[list[UnfinishedBatch], dict[str, int]]:
-        def work(connection: Connection) -> tuple[list[UnfinishedBatch], dict[str, int]]:
-            there = seen(batches, self._scope)
-            found = connection.execute(_NEXT_UNFINISHED.where(there), {"limit": limit})
-            listed = [UnfinishedBatch._make((*row[:-1], _plan(row[-1]))) for row in found]
-            return listed, dict(map(tuple, connection.execute(_BY_STATUS.where(there))))
-
-        return await self._database.read(work)
+        there = seen(batches, self._scope)
+        return await self._database.read(lambda connection: select_unfinished(connection, there, limit))
 
     async def change(
         self,

@@ -52,7 +52,17 @@ def client(busy: ServerProcess) -> openai.OpenAI:
 def hostile(client: openai.OpenAI) -> str:
     """The id of a batch with hostile texts wherever its owner may put one, once it has ended."""
     lines = [chat_line(f"row-{n}{HOSTILE if n % 7 == 0 else ''}", f"Candidate {n} {HOSTILE}") for n in range(60)]
-    lines += [chat_line(f"bad-{n}", f"impossible {HOSTILE}") for n in range(4)]
+    lines += [chat_line(f"bad-{n}", f"impossible {HOSTILE}") for n in range(3)]
+    # An answer that is hostile, and an error.
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [HOSTILE]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    lines.append(chat_line("answer", response_format=form, max_tokens=200))
+    lines.append(chat_line("error", **{HOSTILE: 1}))
     return ended(client, jsonl(lines), "/v1/chat/completions")
 
 
@@ -104,17 +114,17 @@ def test_a_file_is_dropped_its_batch_watched_and_its_results_downloaded(visit: V
         page.get_by_role("link", name="Download the").first.click()
     lines = Path(download.value.path()).read_text().splitlines()
     assert len(lines) == 180
-    page.get_by_role("link", name="Rows and results").click()
+    visit.follow(page.get_by_role("link", name="Rows and results"))
     # By what went wrong.
-    page.get_by_role("link", name="20 rows that failed because").click()
+    visit.follow(page.get_by_role("link", name="20 rows that failed because"))
     assert page.locator("tbody tr td.outcome").all_inner_texts() == ["failed"] * 20
     # By name.
     page.goto(f"/batches/{batch_id}/results")
     page.get_by_label("custom_id").fill("c19")
     page.get_by_label("match").select_option("prefix")
-    page.get_by_role("button", name="Show").click()
+    visit.follow(page.get_by_role("button", name="Show"))
     assert page.locator("#rows tbody th a").all_inner_texts() == ["c19", *(f"c{n}" for n in range(191, 200)), "c190"]
-    page.get_by_role("link", name="c199").click()
+    visit.follow(page.get_by_role("link", name="c199"))
     assert "Candidate 199" in page.locator("pre").last.inner_text()
 
 
@@ -136,9 +146,9 @@ def test_a_batch_is_paused_resumed_and_cancelled_on_its_page(visit: Visit, clien
     page.get_by_role("button", name="Cancel the batch").click()
     page.locator("#live .state.cancelled").wait_for()
     # What never ran is with the failures, and can be asked again.
-    page.get_by_role("link", name="Rows and results").click()
+    visit.follow(page.get_by_role("link", name="Rows and results"))
     page.get_by_label("outcome").select_option("failed")
-    page.get_by_role("button", name="Show").click()
+    visit.follow(page.get_by_role("button", name="Show"))
     assert set(page.locator("#rows td.outcome").all_inner_texts()) == {"never ran"}
 
 
@@ -182,9 +192,9 @@ def test_pages_of_results_follow_one_another(visit: Visit, hostile: str):
     visit.look(f"/batches/{hostile}/results")
     seen = visit.page.locator("#rows tbody th a").all_inner_texts()
     while visit.page.get_by_role("link", name="Next page").count():
-        visit.page.get_by_role("link", name="Next page").click()
+        visit.follow(visit.page.get_by_role("link", name="Next page"))
         seen += visit.page.locator("#rows tbody th a").all_inner_texts()
-    assert len(seen) == len(set(seen)) == 64
+    assert len(seen) == len(set(seen)) == 65
 
 
 def test_what_is_no_batch_input_is_refused_in_a_sentence_and_nothing_is_kept(
@@ -253,7 +263,7 @@ def test_a_table_and_a_rubric_become_scores(visit: Visit, tmp_path: Path):
     assert all(0 <= float(row["score"]) <= 3 for row in rows)
     # A spreadsheet would compute a cell that begins so.
     assert {row["id"][:2] for row in rows} == {"'="}
-    page.get_by_role("link", name="The report").click()
+    visit.follow(page.get_by_role("link", name="The report"))
     assert (
         "How well would they work in a mill?" in page.locator("main, body").first.inner_text()
         or page.locator("pre").count()
@@ -261,8 +271,8 @@ def test_a_table_and_a_rubric_become_scores(visit: Visit, tmp_path: Path):
     visit.check()
     visit.look("/scoring")
     assert page.get_by_role("link", name="candidates <b>.csv").count() == 1
-    page.get_by_role("link", name="candidates <b>.csv").click()
-    page.get_by_role("button", name="Delete the table").click()
+    visit.follow(page.get_by_role("link", name="candidates <b>.csv"))
+    visit.follow(page.get_by_role("button", name="Delete the table"))
     assert page.get_by_role("link", name="candidates <b>.csv").count() == 0
 
 
@@ -278,7 +288,8 @@ def test_axe_finds_nothing_and_no_hostile_text_does_anything(visit: Visit, hosti
     rows = f"/batches/{hostile}/rows"
     pages = [
         "/", f"/batches/{hostile}", f"/batches/{hostile}/results", f"/batches/{hostile}/results?outcome=failed",
-        f"/batches/{hostile}/results?name=nobody", f"{rows}/l1", f"{rows}/l61", f"/batches/{scored}/results",
+        f"/batches/{hostile}/results?name=nobody", f"{rows}/l1", f"{rows}/l61", f"{rows}/l64", f"{rows}/l65",
+        f"/batches/{scored}/results",
         f"/batches/{scored}/scores", f"/batches/{scored}/rows/l3", "/new", "/scoring", "/scoring/new", "/login",
     ]  # fmt: skip
     for path in pages:
@@ -288,6 +299,10 @@ def test_axe_finds_nothing_and_no_hostile_text_does_anything(visit: Visit, hosti
     visit.look(f"{rows}/l1")
     assert HOSTILE in visit.page.locator("h1").inner_text()
     assert HOSTILE[:50] in visit.page.title()
+    visit.look(f"{rows}/l64")
+    assert "evil.example" in visit.page.locator("pre").first.inner_text()
+    visit.look(f"{rows}/l65")
+    assert "evil.example" in visit.page.locator("pre").first.inner_text()
     visit.look(f"/batches/{hostile}/rows/l999", 404)
     visit.look(f"/batches/{hostile}/rows/{'<b>'}", 404)
     visit.look(f"/batches/{hostile}/results?from=x", 400)

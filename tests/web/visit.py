@@ -57,6 +57,11 @@ class Visit:
         answer = self.page.goto(path)
         assert answer is not None and answer.status == status, (path, answer and answer.status)
 
+    def follow(self, link: Any) -> None:
+        """A link, or a button that sends a form, to the page that it leads to."""
+        with self.page.expect_navigation():
+            link.click()
+
     def check(self) -> None:
         """Raises AssertionError for what happened and must not."""
         assert self.page.evaluate("window.stolen") is None, self.page.url

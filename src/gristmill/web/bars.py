@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 640.0, 180.0
 #: Room below the bars for the names.
 _FOOT = 22.0
-#: Names that are drawn at most; the table has them all.
-_MOST_NAMES = 24
+#: How wide a letter is, about; and how many bars one name may stand for where names are long. The table has them all.
+_LETTER, _MOST_BARS = 7.0, 4
 
 
 class Bar(NamedTuple):
@@ -39,8 +40,9 @@ def bars(alt: str, named: Sequence[tuple[str, float, str]]) -> Bars:
     most = max((size for _, size, _ in named), default=0) or 1
     step = WIDTH / max(len(named), 1)
     gap = min(step * 0.2, 6.0)
-    every = -(-len(named) // _MOST_NAMES)
-    room = max(int(step * every / 7), 1)
+    longest = max((len(name) for name, _, _ in named), default=0)
+    every = min(math.ceil((longest + 1) * _LETTER / step), _MOST_BARS)
+    room = max(int(step * every / _LETTER), 1)
     floor = HEIGHT - _FOOT
     found = []
     for place, (name, size, text) in enumerate(named):

@@ -15,6 +15,7 @@ from gristmill.wire.errors import ApiError, too_large
 #: Of the whole form: a rubric of a quarter of a million tokens.
 _MAX_BYTES = 2 * 1024 * 1024
 _MAX_FIELDS = 2_000
+_ID_NAMES = ("id", "key", "name", "custom_id")
 METHODS = (
     ("", "as the engine can"),
     ("labels", "labels: the probability of every score"),
@@ -36,6 +37,13 @@ async def read_fields(request: Request) -> dict[str, list[str]]:
         return parse_qs(body.decode("ascii", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise ApiError(400, f"The form has more than {_MAX_FIELDS:,} fields.") from None
+
+
+def first_form(facts: TableFacts, models: Sequence[str]) -> ScoreForm:
+    """What the form proposes: a column that is called like one that names rows is most likely that."""
+    named = next((name for name in facts.columns if name.strip().lower() in _ID_NAMES), None)
+    columns = [name for name in facts.columns if name != named]
+    return ScoreForm("", "0..10", models[0] if models else "", named, columns)
 
 
 def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequence[str]) -> tuple[ScoreForm, str]:

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 
 from gristmill.access.caller import caller_of
 from gristmill.multipart_form import read_form
-from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
+from gristmill.scoring.jobs.job import JobStatus, ScoreJob
 from gristmill.scoring.jobs.job_store import MAX_TABLE_BYTES, REPORT, RESULT
 from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.storage.errors import DiskFull
@@ -22,7 +22,7 @@ from gristmill.user_error import UserError
 from gristmill.web.bars import bars
 from gristmill.web.headers import SECURITY_HEADERS
 from gristmill.web.page import page
-from gristmill.web.score_form import METHODS, form_of, read_fields
+from gristmill.web.score_form import METHODS, first_form, form_of, read_fields
 from gristmill.web.visitor import host
 from gristmill.wire.errors import not_found, too_large
 
@@ -124,7 +124,7 @@ async def _page(request: Request, job: ScoreJob, problem: str | None) -> Respons
     error = problem or job.error or ""
     if job.status in (JobStatus.DRAFT, JobStatus.FAILED) and job.facts is not None:
         models = list(host(request).dispatcher.models)
-        form = job.form or ScoreForm("", "0..10", models[0] if models else "")
+        form = job.form or first_form(job.facts, models)
         status = 400 if problem else 200
         return page(
             "score_form", status=status, here="scoring", job=job, error=error, form=form, models=models,

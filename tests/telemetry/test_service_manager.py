@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from gristmill.telemetry.service_manager import ServiceManager, service_manager
+from requests_jsonl import CHAT, chat_file
 from server_process import ServerProcess
 
 
@@ -156,7 +157,7 @@ def test_a_server_tells_that_it_answers_and_how_it_goes_and_that_it_stops(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
-    server = ServerProcess(data)
+    server = ServerProcess(data, "-O", "latency=600", "--stop-grace", "0")
     server.spawn()
     try:
         assert "simulated engine to start" in listener.until("STATUS")["STATUS"]
@@ -165,6 +166,11 @@ def test_a_server_tells_that_it_answers_and_how_it_goes_and_that_it_stops(
         assert httpx.get(server.base_url.removesuffix("/v1") + "/health").status_code == 200
         listener.until("WATCHDOG")
         assert listener.until("STATUS") == {"STATUS": "No batch to run."}
+        client = server.client()
+        file = client.files.create(file=chat_file(3), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+        while listener.until("STATUS")["STATUS"] != f"Batch {batch.id}: 0 of 3 rows.":
+            pass
     finally:
         server.stop()
-    assert listener.until("STOPPING")["EXTEND_TIMEOUT_USEC"] == "80000000"
+    assert listener.until("STOPPING")["EXTEND_TIMEOUT_USEC"] == "60000000"

@@ -17,7 +17,7 @@ from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused
 from gristmill.scoring.jobs.worker import Pipes, inspect, work
-from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
 from gristmill.user_error import UserError
 from gristmill.wire.json import encode
 from server_process import ServerProcess
@@ -74,6 +74,18 @@ def test_a_job_is_there_for_its_owner_and_for_whoever_sees_everything(tmp_path: 
     assert store.get(job.id, EVERYTHING) is not None and len(store.all(EVERYTHING)) == 1
     for nonsense in ("", "..", "../scoring", job.id + "/..", job.id.upper()):
         assert store.get(nonsense, EVERYTHING) is None
+
+
+def test_a_key_with_a_limit_has_room_for_what_its_tables_leave(tmp_path: Path):
+    store, limited = JobStore(tmp_path), Scope("key_1", limits=KeyLimits(bytes=10_000))
+    assert store.room(Scope("key_1")) > 10**9 and store.room(limited) == 10_000
+    job = store.new(limited, 5)
+    (store.folder(job) / job.file).write_bytes(b"x" * 4_000)
+    store.name(job, "t.csv")
+    store.save(job)
+    assert 5_000 < store.room(limited) < 6_000
+    (store.folder(job) / job.file).write_bytes(b"x" * 40_000)
+    assert store.room(limited) == 0 and store.room(Scope("key_2", limits=KeyLimits(bytes=7))) == 7
 
 
 def test_what_was_never_begun_goes_after_a_day_and_what_was_cut_off_at_once(tmp_path: Path):

@@ -24,7 +24,7 @@ from gristmill.web.headers import SECURITY_HEADERS
 from gristmill.web.page import page
 from gristmill.web.score_form import METHODS, first_form, form_of, read_fields
 from gristmill.web.visitor import host
-from gristmill.wire.errors import not_found, too_large
+from gristmill.wire.errors import ApiError, not_found, too_large
 
 router = APIRouter(prefix="/scoring")
 
@@ -56,7 +56,8 @@ async def take_table(request: Request) -> Response:
     kept = False
     try:
         path = jobs.store.folder(job) / job.file
-        sent = await read_form(request, "table", lambda chunks: _write(path, chunks))
+        room = jobs.store.room(job.scope)
+        sent = await read_form(request, "table", lambda chunks: _write(path, chunks, room))
         jobs.store.name(job, sent.filename)
         job.facts = await jobs.inspect(job)
         jobs.store.save(job)
@@ -132,7 +133,8 @@ async def _page(request: Request, job: ScoreJob, problem: str | None) -> Respons
         )  # fmt: skip
     batches = []
     for batch_id in job.batches[-_LISTED_BATCHES:]:
-        with contextlib.suppress(Exception):
+        # It may have been forgotten since.
+        with contextlib.suppress(ApiError):
             batches.append(await host(request).batches.get(batch_id))
     drawn = [
         bars(
@@ -145,14 +147,17 @@ async def _page(request: Request, job: ScoreJob, problem: str | None) -> Respons
     return page("scoring", here="scoring", job=job, error=error, batches=batches, drawn=drawn, running=running)
 
 
-async def _write(path: Path, chunks: AsyncIterator[bytes]) -> int:
-    """Raises ApiError 413."""
+async def _write(path: Path, chunks: AsyncIterator[bytes], room: int) -> int:
+    """Raises ApiError 413, also where the owner's key has no more ``room``, in bytes."""
     size = 0
     with path.open("wb", 1024 * 1024) as file:
         async for chunk in chunks:
             size += len(chunk)
             if size > MAX_TABLE_BYTES:
                 message = f"The table is too large: {MAX_TABLE_BYTES:,} bytes at most. Score it in parts."
+                raise too_large(message, param="table", code="file_too_large")
+            if size > room:
+                message = f"Your key has room for {room:,} bytes of tables: delete scorings that you do not need."
                 raise too_large(message, param="table", code="file_too_large")
             file.write(chunk)
     return size

@@ -68,6 +68,13 @@ class JobStore:
         mine = [job for job in found if job is not None and scope.has(job.scope.key_id)]
         return sorted(mine, key=lambda job: (job.created_at, job.id), reverse=True)
 
+    def room(self, scope: Scope) -> int:
+        """For another table, in bytes: as for its files, a key has a limit for all tables and scores together."""
+        if scope.limits.bytes is None:
+            return MAX_TABLE_BYTES
+        kept = sum(_size(path) for job in self.all(scope) for path in self.folder(job).rglob("*"))
+        return max(scope.limits.bytes - kept, 0)
+
     def remove(self, job: ScoreJob) -> None:
         shutil.rmtree(self.folder(job), ignore_errors=True)
 
@@ -85,3 +92,11 @@ class JobStore:
             return msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
         except (OSError, msgspec.DecodeError):
             return None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # A scoring that has just ended has tidied up.
+        return 0

@@ -103,9 +103,13 @@ class Runner:
 
     def heed(self, stored: BatchRecord) -> None:
         """What somebody else has changed of the batch: it was cancelled, paused, or given another priority."""
+        now = time.time()
         if stored.status == lifecycle.CANCELLING:
             self.stop.request(Why.CANCELLED, CANCEL_GRACE)
-        elif lifecycle.rests(stored, time.time()):
+        elif lifecycle.next_step(stored, now) is Step.EXPIRE:
+            # Its window may have ended in this moment: a pause that comes too late holds nothing, and nothing goes on.
+            self.stop.request(Why.EXPIRED, 0)
+        elif lifecycle.rests(stored, now):
             self.stop.request(Why.LEAVING, PAUSE_GRACE)
         self.batch = msgspec.structs.replace(self.batch, priority=stored.priority)
         self._weigh()

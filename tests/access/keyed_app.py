@@ -101,12 +101,12 @@ def _without_rest_of_streams(app: ASGIApp) -> ASGIApp:
 
 
 @contextlib.asynccontextmanager
-async def keyed_app(folder: Path) -> AsyncIterator[KeyedApp]:
+async def keyed_app(folder: Path, *origins: str) -> AsyncIterator[KeyedApp]:
     host = BatchHost(HostSettings(StorageSettings(folder / "data"), EngineSettings("simulated"), stop_grace=0))
     await host.start()
     try:
         gate = Gate(host.storage.metadata)
-        app = create_app(host, AccessRules.of("127.0.0.1"), gate)
+        app = create_app(host, AccessRules.of("127.0.0.1", origins=origins), gate)
         try:
             yield KeyedApp(app, host, gate)
         finally:

@@ -14,6 +14,7 @@ from starlette.types import Message
 
 from gristmill.access.caller import Role
 from gristmill.api import authentication
+from gristmill.storage.records import FileRecord
 from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.user_error import UserError
 from requests_jsonl import CHAT, chat_file
@@ -80,9 +81,11 @@ async def test_an_admin_changes_what_is_anybodys_and_it_stays_theirs(app: KeyedA
         assert (await admin.delete(f"/v1/files/{output}")).status_code == 200
         assert (await user.get(f"/v1/files/{output}")).status_code == 404
         # What was made before there were keys is the admins'.
-        async with httpx.AsyncClient() as _:
-            before = await app.host.storage.metadata.files.page(after=None, limit=9, newest_first=True, purpose=None)
-        assert {record.key_id for record in before.records} <= {(await app.gate.keyring.find("user")).id}
+        kept = await app.host.storage.metadata.files.page(after=None, limit=9, newest_first=True, purpose=None)
+        assert {record.key_id for record in kept.records} == {(await app.gate.keyring.find("user")).id}
+        await app.host.storage.metadata.files.add(FileRecord("file-before", 1, 1, "a", "user_data"))
+        assert (await admin.get("/v1/files/file-before")).status_code == 200
+        assert (await user.get("/v1/files/file-before")).status_code == 404
 
 
 async def test_a_revoked_key_is_gone_at_once_also_from_what_it_is_being_sent(
@@ -250,3 +253,20 @@ async def test_a_database_that_cannot_be_read_lets_nobody_in(app: KeyedApp, monk
         answer = await http.get("/v1/files")
         assert answer.status_code == 503 and "disk is gone" not in answer.text
         assert (await http.get("/health")).status_code == 200
+
+
+async def test_a_browser_of_an_allowed_page_may_ask_whether_it_may_send_a_key_and_read_why_not(tmp_path: Path) -> None:
+    page = "http://127.0.0.1:3000"
+    async with keyed_app(tmp_path, page) as app, app.client(origin=page) as http:
+        ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        allowed = await http.options("/v1/batches", headers=ask)
+        assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == page
+        refused = await http.get("/v1/batches")
+        assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == page
+        # With its user's login it may not even be a page of the same machine.
+        assert "access-control-allow-credentials" not in refused.headers
+        key = await app.key("anna")
+        await http.post("/login", data={"key": key})
+        body = {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"}
+        assert (await http.post("/v1/uploads", json=body)).status_code == 403
+        assert (await http.post("/v1/uploads", json=body, headers={"x-api-key": key})).status_code == 200

@@ -99,6 +99,9 @@ def test_keys_are_made_and_end_while_the_server_runs(server: KeyedServer, tmp_pa
     with pytest.raises(UserError, match="not the right one"):
         client.get(batch)
     assert "no key 'anna'" in command("admin", "key", "revoke", "anna", *data, expected=2).stderr
+    assert "no key 'x'" in command("admin", "audit", "--key", "x", *data, expected=2).stderr
+    of_anna = command("admin", "audit", "--key", "anna", *data).stdout
+    assert "POST /v1/files" in of_anna and "key revoked" not in of_anna
     audit = command("admin", "audit", *data).stdout
     assert "POST /v1/batches" in audit and "key revoked" in audit and "boss" in audit
     assert len(json.loads(command("admin", "audit", "--json", "--limit", "2", *data).stdout)) == 2

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from gristmill.cli import config, show
 from gristmill.printable import printable
+from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     from gristmill.storage.open import StorageSettings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def audit(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, from the newest on.")] = 50,
-    key: Annotated[str | None, typer.Option(metavar="ID", help="Of one key only, by its id.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help="Of one key only, by its name or id.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: config.Data = None,
     database: config.Database = None,
@@ -44,4 +45,9 @@ async def _read(settings: StorageSettings, limit: int, key: str | None) -> tuple
     from gristmill.storage.open import open_beside
 
     async with open_beside(settings) as storage:
-        return await storage.metadata.audit_log.newest(limit, key), await storage.metadata.access_keys.all()
+        keys = await storage.metadata.access_keys.all()
+        # Of several that had the name, the newest.
+        key_id = next((each.id for each in reversed(keys) if key in (each.id, each.name)), None)
+        if key is not None and key_id is None:
+            raise UserError(f"There is and was no key '{key}': 'gristmill admin key list' shows them.")
+        return await storage.metadata.audit_log.newest(limit, key_id), keys

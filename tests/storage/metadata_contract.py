@@ -973,3 +973,80 @@ class MetadataContract:
             assert await store.login_sessions.key(b"token", 9) is None
 
         self.tell(tmp_path, story)
+
+    def test_a_copy_is_of_one_moment_and_names_its_blobs(self, tmp_path: Path) -> None:
+        (tmp_path / "copied").mkdir()
+
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store)).seq
+            await store.rows.commit(seq, "me", [Result(1, True, b"one")])
+            await store.files.add(file("file-a", bytes=7))
+            await store.uploads.add(upload("upload_1"))
+            await store.uploads.add_part(PartRecord("part_1", "upload_1", 5, 1))
+            named = await store.upkeep.copy_to(tmp_path / "copied" / "test.db", lambda done, total: None)
+            assert named == [("files/file-a", 7), ("parts/part_1", 5)] == await store.upkeep.named_blobs()
+            await store.rows.commit(seq, "me", [Result(2, True, b"two")])
+            assert await store.upkeep.disagreements() == [] == await store.upkeep.integrity()
+
+        async def copy(store: MetadataStore) -> None:
+            assert await counts(store) == (1, 0)
+            assert await store.rows.succeeded(1, 0, 10) == [(1, b"one")]
+
+        self.tell(tmp_path, story)
+        self.tell(tmp_path / "copied", copy)
+
+    def test_space_that_is_free_inside_is_given_back_in_steps(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            seq = (await owned_batch(store, 400)).seq
+            await store.rows.commit(seq, "me", [Result(line, True, bytes(10_000)) for line in range(1, 401)])
+            large = await store.upkeep.sizes()
+            assert large.bytes > 4_000_000 and await store.upkeep.give_back(0, 2**30) == 0
+            await store.rows.clear(seq, "me")
+            assert await store.upkeep.give_back(2**30, 2**30) == 0
+            assert 0 < await store.upkeep.give_back(0, 1_000_000) <= 1_000_000
+            while await store.upkeep.give_back(200_000, 1_000_000):
+                pass
+            small = await store.upkeep.sizes()
+            assert 0 < small.free < 200_000 + small.page and small.bytes < 700_000
+            assert await store.upkeep.integrity() == []
+
+        self.tell(tmp_path, story)
+
+    def test_files_go_with_the_batches_that_alone_name_them(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name in ("in-1", "in-2", "out-1", "out-2", "other"):
+                await store.files.add(file(name, bytes=10))
+            old = {"status": "completed", "completed_at": 100}
+            await store.batches.add(batch("old", input_file_id="in-1", output_file_id="out-1", **old))
+            await store.batches.add(batch("shares", input_file_id="in-2", output_file_id="out-2", **old))
+            await store.batches.add(batch("runs", input_file_id="in-2"))
+            await store.batches.add(batch("newest", status="failed", failed_at=300, input_file_id="in-9"))
+            assert await store.upkeep.prunable(100) == (0, 0, 0)
+            assert await store.upkeep.prunable(101) == (2, 3, 30)
+            assert await store.upkeep.delete_files_of(101) == 3
+            assert await store.batches.prune(101) == 2
+            files = await store.files.page(after=None, limit=9, newest_first=False, purpose=None)
+            assert [each.id for each in files.records] == ["in-2", "other"]
+            assert await store.upkeep.bytes_by_purpose() == {"batch": 50}
+            for name in await store.files.garbage():
+                await store.files.mark_erased(name)
+            assert await store.upkeep.bytes_by_purpose() == {"batch": 20}
+            assert await store.upkeep.forget_remains(1) == 0
+            assert await store.upkeep.forget_remains(2) == 3
+
+        self.tell(tmp_path, story)
+
+    def test_what_no_record_names_and_nobody_writes_is_told(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            await store.files.add(file("file-a"))
+            await store.files.add(file("file-b"))
+            await store.files.delete("file-b")
+            await store.files.add(file("file-c"))
+            await store.files.mark_erased("file-c")
+            await store.blob_writes.begin("files/file-d", "somebody")
+            asked = [f"files/file-{letter}" for letter in "abcde"] + ["parts/file-a"]
+            assert await store.upkeep.unnamed(asked) == {"files/file-c", "files/file-e", "parts/file-a"}
+            claimed = await owned_batch(store)
+            assert await store.upkeep.leases() == [(claimed.id, "me", LEASE)]
+
+        self.tell(tmp_path, story)

@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from gristmill.cli import jsonl, show
 from gristmill.cli.batches import DEFAULT_SERVER
 from gristmill.doctor.examination import examine
-from gristmill.doctor.finding import Finding
-from gristmill.printable import printable
-
-_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
+from gristmill.finding import Finding
 
 
 def doctor(
@@ -26,14 +22,10 @@ def doctor(
     if input_file is not None:
         jsonl.check_readable(input_file)
     findings: list[Finding] = []
-    out = show.out()
     for finding in examine(url, input_file):
         findings.append(finding)
         if not as_json:
-            verdict = Text(f"{finding.verdict:7}", _COLOURS[finding.verdict])
-            out.print(verdict.append(f"  {printable(finding.check)}: {printable(finding.detail)}", "default"))
-            if finding.advice:
-                out.print(f"         -> {printable(finding.advice)}")
+            show.print_finding(finding)
     if as_json:
         show.print_json(findings)
     if any(finding.verdict == "problem" for finding in findings):

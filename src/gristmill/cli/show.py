@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.batches.lifecycle import is_terminal
+from gristmill.finding import Finding
 from gristmill.printable import printable, printable_json, printable_lines
 from gristmill.telemetry.progress import duration
 from gristmill.user_error import UserError
@@ -25,6 +26,7 @@ _SHOWN_ERRORS = 20
 #: Characters; more than any table has.
 _WIDE = 1_000
 _USUAL_WIDTH = 80
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 class _Terminal(Console):
@@ -61,6 +63,14 @@ def print_json(value: Any) -> None:
 def out() -> Console:
     """Standard output, for lines; a terminal wraps them itself."""
     return _Terminal()
+
+
+def print_finding(finding: Finding) -> None:
+    terminal = out()
+    verdict = Text(f"{finding.verdict:7}", _COLOURS[finding.verdict])
+    terminal.print(verdict.append(f"  {printable(finding.check)}: {printable(finding.detail)}", "default"))
+    if finding.advice:
+        terminal.print(f"         -> {printable(finding.advice)}")
 
 
 def print_table(table: Table) -> None:

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from gristmill.batches.longest_row import longest_row_tokens
-from gristmill.doctor.finding import Finding
 from gristmill.doctor.judgement import (
     CompletionProbe,
     judge_address,
@@ -28,6 +27,7 @@ from gristmill.doctor.judgement import (
 )
 from gristmill.doctor.ollama import examine_ollama, ollama_version
 from gristmill.engines.openai_compatible.served_paths import PATHS, is_served, question
+from gristmill.finding import Finding
 from gristmill.http_values import api_base, sent_key, shown
 from gristmill.user_error import UserError
 from gristmill.wire.paths import CHAT

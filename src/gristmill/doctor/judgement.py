@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-from gristmill.doctor.finding import Finding
+from gristmill.finding import Finding
 
 #: A batch needs room for its results beside its input; below this many bytes something will soon fail.
 _LITTLE_DISK = 2 * 1024**3

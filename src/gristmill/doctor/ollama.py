@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import httpx
 import msgspec
 
-from gristmill.doctor.finding import Finding
 from gristmill.doctor.judgement import judge_context, judge_models
 from gristmill.doctor.ollama_judgement import (
     PrefillProbe,
@@ -23,6 +22,7 @@ from gristmill.doctor.ollama_judgement import (
 from gristmill.engines.ollama.facts import model_facts
 from gristmill.engines.ollama.settings import base_url
 from gristmill.engines.ollama.wire import AnswerPart, RunningModel, RunningModels, Show, Tags, Version
+from gristmill.finding import Finding
 from gristmill.inference.endpoints import offered
 from gristmill.user_error import UserError
 from gristmill.wire.paths import CHAT

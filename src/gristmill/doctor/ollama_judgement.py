@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from gristmill.doctor.finding import Finding
 from gristmill.doctor.judgement import REUSE_WORKS
 from gristmill.engines.ollama.facts import check_version, stays_forever
 from gristmill.engines.ollama.reloads import LOAD_SECONDS
 from gristmill.engines.ollama.wire import RunningModel
+from gristmill.finding import Finding
 from gristmill.user_error import UserError
 
 #: A second prompt whose prefill took less than this share of the first one's cannot have been computed whole.

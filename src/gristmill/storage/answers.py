@@ -26,6 +26,7 @@ KEPT_SECONDS = 90 * 86400
 _LOCK_SECONDS = 30.0
 #: SQLite's oldest limit on the values of one statement is 999.
 _ASKED_AT_ONCE = 500
+_PAGES_AT_ONCE = 2_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, used_at INTEGER NOT NULL, body BLOB NOT NULL);
@@ -52,8 +53,13 @@ class AnswerStore:
             await asyncio.to_thread(self._or_nothing, lambda: self._add(answers))
 
     async def prune(self) -> None:
-        """Drop what has not been used for long."""
+        """Drop what has not been used for long, and give its space back."""
         await asyncio.to_thread(self._or_nothing, self._prune)
+
+    async def rebuild(self) -> None:
+        """Give all space back that is free inside, also of a file that an earlier version has made. Only while nobody
+        else uses it."""
+        await asyncio.to_thread(self._or_nothing, self._rebuild)
 
     def _or_nothing(self, work: Callable[[], T]) -> T | None:
         """A damaged or locked file, or a full disk, must not stop a batch."""
@@ -85,11 +91,26 @@ class AnswerStore:
         if self._path.exists():
             with closing(self._connect()) as connection, connection:
                 connection.execute("DELETE FROM answers WHERE used_at < ?", [int(time.time()) - KEPT_SECONDS])
+            with closing(self._connect()) as connection:
+                while connection.execute("PRAGMA freelist_count").fetchone()[0]:
+                    # Some at a time, so that others get their turn. Only a script runs to the end of this.
+                    before = connection.execute("PRAGMA page_count").fetchone()
+                    connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+                    if connection.execute("PRAGMA page_count").fetchone() == before:
+                        # An earlier version has made the file.
+                        return
+
+    def _rebuild(self) -> None:
+        if self._path.exists():
+            with closing(self._connect()) as connection:
+                connection.execute("VACUUM")
 
     def _connect(self) -> sqlite3.Connection:
         private_folder(self._path.parent)
         private_file(self._path)
         connection = sqlite3.connect(self._path, timeout=_LOCK_SECONDS)
+        # Before there is anything in it.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_TABLES)
         return connection

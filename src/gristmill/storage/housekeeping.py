@@ -13,6 +13,11 @@ from gristmill.telemetry.log import get_logger
 log = get_logger(__name__)
 
 INTERVAL_SECONDS = 60.0
+#: Free inside the database, for the batches to come: what every batch would take again and give back need not move.
+KEEP_FREE_BYTES = 64 * 1024 * 1024
+#: So many bytes of the database in one transaction, and seconds in between for those who store results.
+_GIVEN_AT_ONCE = 4 * 1024 * 1024
+_GIVING_PAUSE = 0.05
 #: Of webhooks, sent or dead; as long as result files are kept by default.
 KEEP_DELIVERIES_SECONDS = 30 * 86400
 #: Of the audit log: a year, and what it takes to look back at one.
@@ -29,6 +34,7 @@ async def keep_house(storage: Storage, answers: AnswerStore, keep_batches: int |
             if keep_batches is not None:
                 await forget_batches(storage, now - keep_batches)
             await answers.prune()
+            await give_back(storage, KEEP_FREE_BYTES)
         except Exception as error:
             log.warning("housekeeping failed", exc_info=error)
         await asyncio.sleep(INTERVAL_SECONDS)
@@ -56,6 +62,17 @@ async def forget_batches(storage: Storage, ended_before: int) -> None:
     """Their records; their files have lifetimes of their own."""
     while forgotten := await storage.metadata.batches.prune(ended_before):
         log.info("ended batches were forgotten", batches=forgotten)
+
+
+async def give_back(storage: Storage, keep: int) -> int:
+    """Give the disk the space that is free inside the database, all but ``keep`` bytes; how many bytes."""
+    given = 0
+    while step := await storage.metadata.upkeep.give_back(keep, _GIVEN_AT_ONCE):
+        given += step
+        await asyncio.sleep(_GIVING_PAUSE)
+    if given:
+        log.info("the database gave back space", bytes=given)
+    return given
 
 
 async def erase_deleted(storage: Storage) -> None:

@@ -42,6 +42,18 @@ class Places(NamedTuple):
             locks.append(database_lock(self.database))
         return locks
 
+    def alone(self, held: contextlib.ExitStack) -> bool:
+        """Whether no other process uses it, and none can until ``held`` ends."""
+        try:
+            with contextlib.ExitStack() as locked:
+                for lock in self.locks:
+                    lock.acquire()
+                    locked.callback(lock.release)
+                held.push(locked.pop_all())
+        except UserError:
+            return False
+        return True
+
     @property
     def restoring(self) -> Path:
         """A folder that is there while a backup is being put in place: what else there is may be half of it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
-from gristmill.storage.records import DatabaseSizes, NamedBlob
+from gristmill.storage.records import DatabaseSizes, Disagreement, Lease, NamedBlob, Prunable
 
 
 class Upkeep(Protocol):
@@ -31,4 +31,31 @@ class Upkeep(Protocol):
     async def named_blobs(self) -> list[NamedBlob]: ...
     async def bytes_by_purpose(self) -> dict[str, int]:
         """Of the files whose bytes are kept."""
+        ...
+
+    async def prunable(self, ended_before: int) -> Prunable:
+        """What ``Batches.prune`` would forget, and ``delete_files_of`` delete."""
+        ...
+
+    async def delete_files_of(self, ended_before: int) -> int:
+        """Delete the inputs and results of batches that ``Batches.prune`` would forget, but not what another batch
+        names; how many files."""
+        ...
+
+    async def forget_remains(self, before: int) -> int:
+        """Forget what is left of files and uploads from before then that are gone: until then their ids are cursors of
+        lists. How many."""
+        ...
+
+    async def integrity(self) -> list[str]:
+        """What is wrong with the database as such, in its own words; at most some of it. A long read."""
+        ...
+
+    async def disagreements(self) -> list[Disagreement]:
+        """What is stored and cannot be true, found by a short read for each batch."""
+        ...
+
+    async def leases(self) -> list[Lease]: ...
+    async def unnamed(self, paths: Collection[str]) -> set[str]:
+        """Those of ``paths`` that no record names and nobody has announced to write."""
         ...

@@ -223,16 +223,7 @@ class SqlBatches:
         return await self._database.read(lambda connection: enqueued_rows(connection, key_id, but_batch))
 
     async def prune(self, ended_before: int) -> int:
-        old = (
-            select(batches.c.seq)
-            .where(
-                batches.c.status.in_(TERMINAL_STATUSES),
-                func.coalesce(*_ENDED_AT) < ended_before,
-                batches.c.seq < select(func.max(batches.c.seq)).scalar_subquery(),
-                ~exists().where(rows.c.batch == batches.c.seq),
-            )
-            .limit(_PRUNED_AT_ONCE)
-        )
+        old = select(batches.c.seq).where(prunable(ended_before)).limit(_PRUNED_AT_ONCE)
         statement = delete(batches).where(batches.c.seq.in_(old))
 
         def work(connection: Connection) -> int:
@@ -277,6 +268,16 @@ class SqlBatches:
     async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
         found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())
         return _record(found) if found else None
+
+
+def prunable(ended_before: int) -> ColumnElement[bool]:
+    """Which batches may be forgotten."""
+    return and_(
+        batches.c.status.in_(TERMINAL_STATUSES),
+        func.coalesce(*_ENDED_AT) < ended_before,
+        batches.c.seq < select(func.max(batches.c.seq)).scalar_subquery(),
+        ~exists().where(rows.c.batch == batches.c.seq),
+    )
 
 
 def _drop_places(connection: Connection) -> None:

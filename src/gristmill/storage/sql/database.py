@@ -54,8 +54,10 @@ class Database:
         except DBAPIError as error:
             raise StorageError(str(error.orig)) from error
 
-    async def rebuild(self) -> None:
-        await self._run(self._writer, lambda _: self._rebuild(), lambda _: None)
+    async def run_script(self, script: str) -> None:
+        """Statements outside of any transaction but their own: what cannot be in one, or is done step by step, as the
+        driver runs to the end of only those that have columns. Raises StorageError."""
+        await self._run(self._writer, lambda _: self._run_script(script), lambda _: None)
 
     async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
         """``even_if_full``: what lets users free space may use the space that is kept for it."""
@@ -97,17 +99,14 @@ class Database:
         finally:
             connection.close()
 
-    def _rebuild(self) -> None:
-        """Outside any transaction, as VACUUM has to be."""
+    def _run_script(self, script: str) -> None:
         connection = self._engine.raw_connection()
         try:
-            cursor = connection.cursor()
-            # What a database of an earlier version has not yet; it comes with the VACUUM.
-            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            cursor.execute("VACUUM")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.cursor().executescript(script)
         except sqlite3.OperationalError as error:
-            raise DiskFull(f"The database cannot be written anew ({error}): free space on its disk.") from error
+            # What was begun must not be left open for whoever gets the connection next.
+            connection.rollback()
+            raise _clear_error(str(error)) or error from error
         finally:
             connection.close()
 
@@ -195,20 +194,24 @@ def _upgrade(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Say what to do about the failures a person can mend."""
     try:
         yield
     except DBAPIError as error:
-        text = str(error.orig)
-        if "disk is full" in text or "disk I/O error" in text:
-            raise DiskFull(
-                f"The database cannot be written ({text}): free space on the disk that holds the data folder."
-            ) from error
-        if "unable to open database file" in text:
-            # What SQLite says of every file that the system does not let it open.
-            raise UnderPressure(errno.EMFILE) from error
-        if "database is locked" in text:
-            raise StorageError(
-                "The database is locked by another program: stop the other one or choose another --data folder."
-            ) from error
+        clear = _clear_error(str(error.orig))
+        if clear is not None:
+            raise clear from error
         raise
+
+
+def _clear_error(text: str) -> StorageError | None:
+    """What to do about the failures a person can mend."""
+    if "disk is full" in text or "disk I/O error" in text:
+        return DiskFull(f"The database cannot be written ({text}): free space on the disk that holds the data folder.")
+    if "unable to open database file" in text:
+        # What SQLite says of every file that the system does not let it open.
+        return UnderPressure(errno.EMFILE)
+    if "database is locked" in text:
+        return StorageError(
+            "The database is locked by another program: stop the other one or choose another --data folder."
+        )
+    return None

@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""What a look at a server or its data finds."""
 
 from __future__ import annotations
 

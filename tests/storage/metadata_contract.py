@@ -1003,7 +1003,7 @@ class MetadataContract:
             assert large.bytes > 4_000_000 and await store.upkeep.give_back(0, 2**30) == 0
             await store.rows.clear(seq, "me")
             assert await store.upkeep.give_back(2**30, 2**30) == 0
-            assert 0 < await store.upkeep.give_back(0, 1_000_000) <= 1_000_000
+            assert 0 < await store.upkeep.give_back(0, 1_000_000) < 1_050_000
             while await store.upkeep.give_back(200_000, 1_000_000):
                 pass
             small = await store.upkeep.sizes()

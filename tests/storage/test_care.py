@@ -88,6 +88,7 @@ async def _bytes(content: bytes):  # type: ignore[no-untyped-def]
 _PRUNE_UNTIL = """
 import sys
 from pathlib import Path
+from dying_process import run_until_statement
 from gristmill.storage.care.prune import prune
 from gristmill.storage.open import StorageSettings
 killed = run_until_statement(int(sys.argv[2]), lambda: prune(StorageSettings(Path(sys.argv[1])), 1000, True, False))
@@ -100,7 +101,7 @@ def test_a_pruning_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "first", tmp_path / "whole")
     pruned(tmp_path / "whole")
     after = content(tmp_path / "whole")
-    moment, said = 20, "killed"
+    moment, said = 3, "killed"
     while said == "killed":
         data = shutil.copytree(tmp_path / "first", tmp_path / str(moment))
         command = [sys.executable, "-c", _PRUNE_UNTIL, str(data), str(moment)]
@@ -111,9 +112,9 @@ def test_a_pruning_that_is_killed_is_done_by_the_next(tmp_path: Path) -> None:
         pruned(data)
         assert content(data) == after
         shutil.rmtree(data)
-        # Every ninth of some eighty.
+        # Every ninth of some forty.
         moment += 9
-    assert moment > 50
+    assert moment > 30
 
 
 def test_a_database_of_an_earlier_version_gives_its_space_back_once_nobody_uses_it(

@@ -25,6 +25,7 @@ from gristmill.storage.open import StorageSettings
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import FileRecord, Stage, file_blob
 from gristmill.storage.sql.schema import batches as batches_table
+from gristmill.telemetry.metrics import LEASE_TAKEOVERS
 from gristmill.wire.batch import Batch, CreateBatchRequest
 from requests_jsonl import CHAT, chat_file, chat_line, jsonl
 
@@ -269,6 +270,7 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
 
     async def story(host: BatchHost) -> None:
         rows: Any = host.storage.metadata.rows
+        taken_over = LEASE_TAKEOVERS._value.get()
         succeeded, reached, released = rows.succeeded, asyncio.Event(), asyncio.Event()
 
         async def held_up(*arguments: Any) -> Any:
@@ -294,6 +296,7 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
         released.set()
         while host.supervisor._active:
             await asyncio.sleep(0.01)
+        assert LEASE_TAKEOVERS._value.get() == taken_over + 1
         if not done:
             assert (await host.batches.get(batch.id)).status == "finalizing"
             await host.storage.metadata.batches.release(batch.id, "another")

@@ -77,6 +77,8 @@ class Runner:
         self.stop = Stop()
         #: When the rows had their last result, or began to be run without one, in Unix time, at their last attempt.
         self.quiet_since = quiet_since
+        #: Whether somebody else has the lease now.
+        self.taken_over = False
 
     async def run(self) -> None:
         """Work until the batch has ended, or comes to a stage that takes more of the machine than its own, or is to be

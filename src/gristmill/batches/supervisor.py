@@ -205,8 +205,7 @@ class Supervisor:
         try:
             await runner.run()
         except* LeaseLost:
-            LEASE_TAKEOVERS.inc()
-            log.warning("another runner took the batch over", batch=batch_id)
+            self._note_taken_over(runner)
         except* StorageError as group:
             reason = str(group.exceptions[0])
             not_before = self._pause(runner, reason)
@@ -255,4 +254,12 @@ class Supervisor:
                 continue
             for batch_id, active in self._active.items():
                 if batch_id not in held:
+                    self._note_taken_over(active.runner)
                     active.runner.stop.request(Why.LEAVING, 0)
+
+    def _note_taken_over(self, runner: Runner) -> None:
+        """Once for each: the heartbeat may find it out, or whoever stores something."""
+        if not runner.taken_over:
+            runner.taken_over = True
+            LEASE_TAKEOVERS.inc()
+            log.warning("another runner took the batch over", batch=runner.batch.id)

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from gristmill.engines.ollama.reloads import ReloadWatch, differences
 from gristmill.engines.ollama.wire import RunningModel
+from gristmill.telemetry.metrics import REGISTRY
 
 RELOAD = recording("chat_reload")
 FOUND = recording("ps_loaded").json["models"][0]
@@ -25,10 +26,12 @@ async def test_the_recorded_reload_is_seen_and_the_recorded_warm_rows_are_not(se
     for _ in range(3):
         await engine.complete(chat())
     assert engine.loads == 0
+    counted = REGISTRY.get_sample_value("gristmill_model_reloads_total")
     server.play(RELOAD)
     completion = await engine.complete(asking_for("chat_reload"))
     assert completion.choices[0].text == RELOAD.json["message"]["content"]
     assert engine.loads == 1
+    assert REGISTRY.get_sample_value("gristmill_model_reloads_total") == counted + 1
 
 
 @pytest.mark.asyncio

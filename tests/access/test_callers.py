@@ -270,3 +270,14 @@ async def test_a_browser_of_an_allowed_page_may_ask_whether_it_may_send_a_key_an
         body = {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"}
         assert (await http.post("/v1/uploads", json=body)).status_code == 403
         assert (await http.post("/v1/uploads", json=body, headers={"x-api-key": key})).status_code == 200
+
+
+async def test_a_page_offers_a_read_only_key_nothing_that_it_may_not_do(app: KeyedApp) -> None:
+    owner = await app.key("owner")
+    reader = await app.key("reader", Role.READ_ONLY, made_for="owner")
+    async with app.client(owner) as http, app.client(reader) as reading:
+        batch = await Owner(app, http).batch(ended=False)
+        await http.post(f"/v1/batches/{batch}/pause")
+        theirs, ours = [await each.get(f"/batches/{batch}") for each in (reading, http)]
+        assert f'action="/batches/{batch}/cancel"' in ours.text
+        assert theirs.status_code == 200 and "<form" not in theirs.text

@@ -19,7 +19,7 @@ from gristmill.web.headers import COPY_HEADERS, SECURITY_HEADERS
 from gristmill.web.milestones import Milestones
 from gristmill.web.page import page
 from gristmill.web.stream import Update, event, named_event
-from gristmill.web.visitor import dashboard, host, names, seen_by, throughput_of
+from gristmill.web.visitor import dashboard, host, may_change, names, seen_by, throughput_of
 from gristmill.wire.batch import Batch
 
 router = APIRouter(prefix="/batches")
@@ -99,6 +99,7 @@ async def _shown(request: Request, batch: Batch) -> dict[str, Any]:
     samples = throughput_of(request, batch.id)
     return {
         "batch": batch_facts(batch, name),
+        "may_change": may_change(request),
         "failures": await failures(request, [batch]),
         "engine": engine_facts(host(request).dispatcher),
         "samples": samples,

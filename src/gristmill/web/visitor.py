@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 
 from fastapi import Request
 
-from gristmill.access.caller import caller_of
+from gristmill.access.caller import Role, caller_of
 from gristmill.batches.scoped_host import ScopedHost
 from gristmill.telemetry.throughput import Sample
 from gristmill.web.dashboard import Dashboard
@@ -24,9 +24,14 @@ def host(request: Request) -> ScopedHost:
 
 
 def seen_by(request: Request) -> Hashable:
-    """Equal for those who see the same batches."""
+    """Equal for those whose pages are the same."""
     scope = caller_of(request.scope).scope
-    return "everything" if scope.everything else scope.key_id
+    return ("everything" if scope.everything else scope.key_id), may_change(request)
+
+
+def may_change(request: Request) -> bool:
+    """Whether anything, so that a page offers it."""
+    return caller_of(request.scope).role is not Role.READ_ONLY
 
 
 def throughput(request: Request, batches: Iterable[Batch]) -> list[Sample]:

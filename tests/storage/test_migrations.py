@@ -14,10 +14,13 @@ from alembic.script import ScriptDirectory
 from dying_process import run_until_statement
 from sqlalchemy import Connection
 
-from gristmill.storage.errors import StorageError
+from gristmill.storage.errors import KeyUsed, StorageError
+from gristmill.storage.records import UsedKey
+from gristmill.storage.scope import Scope
 from gristmill.storage.sql import database as sql_database
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import metadata
+from gristmill.storage.sql.store import SqlMetadataStore
 
 _CONFIG = Config()
 _CONFIG.set_main_option("script_location", str(Path(sql_database.__file__).with_name("migrations")))
@@ -121,6 +124,29 @@ async def test_every_earlier_version_is_migrated_with_all_it_holds(tmp_path: Pat
     await assert_current(path)
     assert content(path) == before
     assert all(before.values())
+
+
+async def test_idempotency_keys_from_before_there_were_access_keys_are_still_known(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await database_of_version(path, "0008")
+    used = UsedKey.of("again", "POST /v1/batches", b"{}", 1_000).answered({"id": "batch_1"})
+    with sqlite3.connect(path) as connection:
+        values = (used.key, used.request, used.used_at, used.answer)
+        connection.execute("INSERT INTO idempotency_keys (key, request, used_at, answer) VALUES (?, ?, ?, ?)", values)
+    connection.close()
+    store = SqlMetadataStore.at(url(path))
+    await store.start()
+    try:
+        with pytest.raises(KeyUsed) as known:
+            await store.keys.check(used)
+        assert known.value.first == used
+        # What was there belongs to nobody: to those who see everything.
+        assert await store.files.get("file-1") is not None and await store.batches.get("batch_1") is not None
+        seen = store.seen_by(Scope("key_1"))
+        assert await seen.files.get("file-1") is None and await seen.batches.get("batch_1") is None
+        await seen.keys.check(used)
+    finally:
+        await store.stop()
 
 
 @pytest.mark.parametrize("revision", [None, *REVISIONS[:-1]])

@@ -22,7 +22,7 @@ class AccessKeys(Protocol):
         ...
 
     async def revoke(self, key_id: str, entry: AuditEntry) -> int:
-        """Also the keys that were made for it; how many were not revoked before."""
+        """Also the keys that were made for it; how many were not revoked before. Works on a full disk."""
         ...
 
 

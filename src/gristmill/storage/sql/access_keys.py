@@ -52,4 +52,4 @@ class SqlAccessKeys:
                 insert_entry(connection, entry)
             return revoked
 
-        return await self._database.write(work)
+        return await self._database.write(work, even_if_full=True)

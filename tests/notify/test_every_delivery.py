@@ -27,7 +27,7 @@ from gristmill.storage.records import BatchRecord, DeliveryRecord, WebhookRecord
 from gristmill.storage.sql.store import SqlMetadataStore
 from seeded_loop import live
 
-SCHEDULES = 150
+SCHEDULES = 80
 FIRST = int(os.environ.get("DELIVERY_SEED", "0"))
 BEGIN = 1_800_000_000.0
 OWN = WebhookRecord("https://own/", SECRET, "https://own:443")

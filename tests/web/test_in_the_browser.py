@@ -111,7 +111,7 @@ def test_a_file_is_dropped_its_batch_watched_and_its_results_downloaded(visit: V
         "/v1/chat/completions", {"name": "dropped.jsonl"}, 20,
     )  # fmt: skip
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download the").first.click()
+        page.get_by_role("link", name="Download ").first.click()
     lines = Path(download.value.path()).read_text().splitlines()
     assert len(lines) == 180
     visit.follow(page.get_by_role("link", name="Rows and results"))
@@ -219,6 +219,24 @@ def test_what_is_no_batch_input_is_refused_in_a_sentence_and_nothing_is_kept(
     assert (len(client.files.list().data), len(client.batches.list().data)) == before
 
 
+def test_a_batch_is_started_with_the_keyboard_alone(visit: Visit, tmp_path: Path):
+    path = tmp_path / "keys.jsonl"
+    path.write_bytes(jsonl([chat_line("a")]))
+    visit.look("/new")
+    # What a file dialog does, which is the system's.
+    visit.page.get_by_label("JSONL file").set_input_files(path)
+    reached = []
+    focused = "document.activeElement.name || document.activeElement.textContent.trim()"
+    while "Start the batch" not in reached:
+        visit.page.keyboard.press("Tab")
+        reached.append(visit.page.evaluate(focused))
+        assert len(reached) < 20, reached
+    assert reached[0] == "Skip to the content"
+    assert reached[-6:] == ["file", "name", "window", "priority", "model", "Start the batch"]
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_url("**/batches/batch_*")
+
+
 def test_without_scripts_a_file_is_uploaded_as_well(browser: Any, busy: ServerProcess, tmp_path: Path):
     visit = Visit(browser, busy.base_url.removesuffix("/v1"), java_script_enabled=False)
     path = tmp_path / "plain.jsonl"
@@ -299,6 +317,8 @@ def test_axe_finds_nothing_and_no_hostile_text_does_anything(visit: Visit, hosti
     visit.look(f"{rows}/l1")
     assert HOSTILE in visit.page.locator("h1").inner_text()
     assert HOSTILE[:50] in visit.page.title()
+    visit.look(f"/batches/{scored}/results")
+    assert "%, maybe " in visit.page.locator("#rows").inner_text()
     visit.look(f"{rows}/l64")
     assert "evil.example" in visit.page.locator("pre").first.inner_text()
     visit.look(f"{rows}/l65")

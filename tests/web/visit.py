@@ -3,9 +3,9 @@ another host, something that the security policy had to stop, an error in the co
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,16 +20,19 @@ addEventListener("securitypolicyviolation", (event) => console.error("policy: " 
 """
 
 
-@contextmanager
+def api() -> Any:
+    """Playwright's, of calls that wait."""
+    return pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+
+
+@contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """Skips where Playwright's package or Chromium is not installed. Nothing is downloaded."""
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright runs this"
-    )
+    playwright_api = api()
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         pytest.skip("Chromium is not installed: scripts/install-test-tools.sh runs this")
-    with api.sync_playwright() as playwright:
+    with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program,
             args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
@@ -82,9 +85,12 @@ class Visit:
         self.page.emulate_media(color_scheme="light")
         wide = self.page.viewport_size
         self.page.set_viewport_size({"width": 360, "height": 800})
-        width = self.page.evaluate("document.documentElement.scrollWidth")
+        # Curves are drawn anew for the new width.
+        fits = "document.documentElement.scrollWidth <= 360"
+        with contextlib.suppress(api().TimeoutError):
+            self.page.wait_for_function(fits, timeout=5_000)
+        assert self.page.evaluate(fits), self.page.url
         self.page.set_viewport_size(wide)
-        assert width <= 360, (self.page.url, width)
 
     def close(self) -> None:
         self.context.close()

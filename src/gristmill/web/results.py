@@ -56,7 +56,7 @@ async def results(request: Request, batch_id: str) -> Response:
         whole=causes.whole,
         scored=batch.endpoint == SCORE,
         told_shares=told_shares,
-        labels=labels_of(None, batch.defaults),
+        labels=await _labels(reader, batch) if batch.endpoint == SCORE and found is not None else None,
     )
 
 
@@ -94,7 +94,7 @@ async def scores(request: Request, batch_id: str) -> Response:
         tally = await dashboard(request).tallies.spread(reader, batch, _COUNT_SECONDS)
     except ResultsGone as error:
         raise not_found(str(error)) from None
-    labels = labels_of(None, batch.defaults) or await _labels_of_first(reader, batch)
+    labels = await _labels(reader, batch)
     return page(
         "scores",
         here="batch",
@@ -104,7 +104,10 @@ async def scores(request: Request, batch_id: str) -> Response:
     )
 
 
-async def _labels_of_first(reader: ResultsReader, batch: BatchRecord) -> list[str] | None:
+async def _labels(reader: ResultsReader, batch: BatchRecord) -> list[str] | None:
+    """Of all rows, or of the first one: most often they have the same."""
+    if (named := labels_of(None, batch.defaults)) is not None:
+        return named
     found = await reader.page(batch, Wanted(), None, 1)
     if not found.rows or found.rows[0].view.line is None:
         return None

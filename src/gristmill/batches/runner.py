@@ -17,6 +17,7 @@ from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers, cannot_reuse
+from gristmill.batches.room import refusals
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
@@ -169,11 +170,8 @@ class Runner:
             return
         allowance = await row_allowance(self._storage, self.batch)
         validation = await self._read_input(plan=True, most_rows=allowance.limit)
-        if not validation.errors and (refusal := allowance.refusal(validation.total)):
-            await self._reject([refusal])
-            return
-        if validation.errors:
-            await self._reject(validation.errors)
+        if errors := validation.errors or await refusals(self._storage, self.batch, allowance, validation):
+            await self._reject(errors)
             return
         plan = validation.plan
         assert plan is not None

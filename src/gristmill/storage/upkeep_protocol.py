@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
+from gristmill.storage.disk_room import DiskRoom
 from gristmill.storage.records import DatabaseSizes, Disagreement, Lease, NamedBlob, Prunable
 
 
@@ -13,6 +14,10 @@ class Upkeep(Protocol):
     """What a store needs besides its use. Everything works beside processes that use it."""
 
     async def sizes(self) -> DatabaseSizes: ...
+    async def disk(self) -> DiskRoom:
+        """Of the disk that the database is on. Raises OSError."""
+        ...
+
     async def give_back(self, keep: int, at_most: int) -> int:
         """Give space that is free inside to the disk, all but ``keep`` bytes; about ``at_most`` at a time, so that
         other writers get their turn. How many bytes; 0: there is no more, or it cannot be done in use."""

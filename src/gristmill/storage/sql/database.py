@@ -33,7 +33,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _create_engine(url)
-        self._reserve = Reserve(Path(f"{self._engine.url.database}.reserve"))
+        self.path = Path(str(self._engine.url.database))
+        self._reserve = Reserve(self.path.with_name(self.path.name + ".reserve"))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
 

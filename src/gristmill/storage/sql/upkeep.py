@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, not_, select, union_all, update
 
+from gristmill.storage.disk_room import DiskRoom, room_of
 from gristmill.storage.errors import DiskFull
 from gristmill.storage.private import private_file
 from gristmill.storage.records import (
@@ -44,6 +46,9 @@ class SqlUpkeep:
             return DatabaseSizes(page * pages, page * free, page, gives_back=_pragma(connection, "auto_vacuum") == 2)
 
         return await self._database.read(work)
+
+    async def disk(self) -> DiskRoom:
+        return await asyncio.to_thread(room_of, self._database.path)
 
     async def give_back(self, keep: int, at_most: int) -> int:
         before = await self.sizes()

@@ -1,0 +1,116 @@
+"""Whether the results of a batch fit on the disk, judged before it runs: by what its rows need at the least, so that
+none is refused that could have been answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gristmill.batches.output_lines import shortest_line_bytes
+from gristmill.batches.row_allowance import RowAllowance
+from gristmill.batches.validation import Validation
+from gristmill.storage.disk_room import DiskRoom, room_of
+from gristmill.storage.protocol import Storage
+from gristmill.storage.records import BatchRecord, UnfinishedBatch
+from gristmill.telemetry.log import get_logger
+from gristmill.wire.batch import BatchError
+
+log = get_logger(__name__)
+
+#: Batches looked at besides the one that is about to run.
+_OTHERS = 1_000
+#: Of an answer's line besides the text, as our own engines write it, and of a token; only for a warning.
+_USUAL_LINE_BYTES, _TOKEN_BYTES = 500, 4
+
+
+class Rows(NamedTuple):
+    """Of a batch that runs: all of them, and those without a result."""
+
+    total: int
+    left: int
+
+
+class Room(NamedTuple):
+    """What there is, in bytes: on the disks of the database and of the files, and free inside the database."""
+
+    database: DiskRoom
+    blobs: DiskRoom
+    inside: int
+
+
+class Need(NamedTuple):
+    """Bytes that the database and the files will grow by."""
+
+    database: int
+    files: int
+
+    def exceeds(self, room: Room) -> tuple[int, int] | None:
+        """What is needed and what is free, where that is less."""
+        if room.database.device == room.blobs.device:
+            parts = [(self.database + self.files, room.blobs.free)]
+        else:
+            parts = [(self.database, room.database.free), (self.files, room.blobs.free)]
+        return next(((need, free) for need, free in parts if need > free), None)
+
+
+def need_of(batches: Sequence[Rows], line_bytes: int, inside: int) -> Need:
+    """Of batches that run at the same time, with lines of ``line_bytes``. A result is in the database until the files
+    of its batch are written: batches that end one after another use that space in turn. Their files stay."""
+    database = max((rows.left for rows in batches), default=0) * line_bytes
+    return Need(max(database - inside, 0), sum(rows.total for rows in batches) * line_bytes)
+
+
+async def refusals(
+    storage: Storage, batch: BatchRecord, allowance: RowAllowance, validation: Validation
+) -> list[BatchError]:
+    """Why a batch whose input is right does not run all the same. One that may not fit is only logged."""
+    if (refusal := allowance.refusal(validation.total)) is not None:
+        return [refusal]
+    try:
+        room = await look(storage)
+        others, _ = await storage.metadata.batches.unfinished(_OTHERS)
+    except OSError as error:
+        log.warning("the room on the disk is not known", reason=str(error))
+        return []
+    rows = [Rows(validation.total, validation.total), *rows_of(others)]
+    if (found := need_of(rows, shortest_line_bytes(), room.inside).exceeds(room)) is not None:
+        return [_too_large(*found, others=len(rows) - 1)]
+    plan = validation.plan
+    tokens = (plan.estimated_output_tokens or 0) if plan is not None else 0
+    usual = _USUAL_LINE_BYTES + _TOKEN_BYTES * tokens // max(validation.total, 1)
+    if (found := need_of(rows, usual, room.inside).exceeds(room)) is not None:
+        log.warning("the batch may not fit on the disk", batch=batch.id, may_need_bytes=found[0], free_bytes=found[1])
+    return []
+
+
+def rows_of(batches: Sequence[UnfinishedBatch]) -> list[Rows]:
+    """Of those that have been validated."""
+    return [
+        Rows(each.total, each.total - each.completed - each.failed)
+        for each in batches
+        if each.in_progress_at is not None
+    ]
+
+
+async def need_of_unfinished(storage: Storage) -> int:
+    """At the least, in bytes; for whoever looks at the disk."""
+    batches, _ = await storage.metadata.batches.unfinished(_OTHERS)
+    inside = (await storage.metadata.upkeep.sizes()).free
+    return sum(need_of(rows_of(batches), shortest_line_bytes(), inside))
+
+
+async def look(storage: Storage) -> Room:
+    """Raises OSError."""
+    blobs = await asyncio.to_thread(room_of, storage.blobs.location)
+    sizes, database = await storage.metadata.upkeep.sizes(), await storage.metadata.upkeep.disk()
+    return Room(database, blobs, sizes.free)
+
+
+def _too_large(need: int, free: int, others: int) -> BatchError:
+    beside = f", beside the {others:,} batches that run," if others else ""
+    message = (
+        f"The results{beside} need at least {need:,} bytes, and {free:,} are free on the disk of the data folder. Free "
+        "some space, or split the input, and create the batch again."
+    )
+    return BatchError("insufficient_disk_space", message)

@@ -111,6 +111,7 @@ class Authentication:
                 status = message["status"]
             elif message.get("more_body") and time.monotonic() - looked_at >= _LOOKED_AT_AGAIN:
                 if not await gate.keyring.is_valid(caller):
+                    log.info("an answer ends with its key", key=caller.key_id, path=clip(scope["path"]))
                     raise ClientDisconnect
                 looked_at = time.monotonic()
             await send(message)

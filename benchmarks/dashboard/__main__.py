@@ -114,8 +114,8 @@ class Look:
         self._thread.start()
 
     def close(self) -> None:
+        """With its next event."""
         self._stop.set()
-        self._thread.join()
 
     def _read(self, base: str, path: str) -> None:
         with httpx.stream("GET", base + path, timeout=60) as answer:

@@ -145,7 +145,9 @@ def test_every_call_answers_as_it_is_described(ask: Checked) -> None:
     webhook = {"webhook": {"url": "https://receiver.invalid/"}}
     told = ask("POST", "/v1/batches", json=body | webhook | {"input_file_id": "file-x"}).json()["id"]
     failing = ask("POST", "/v1/batches", json=body | {"input_file_id": "file-x"}).json()["id"]
-    stopped = ask("POST", "/v1/batches", json=body).json()["id"]
+    # So many rows that it has not ended before it is paused and cancelled.
+    many = ask("POST", "/v1/files", data=fields, files={"file": ("b.jsonl", chat_file(5_000))}).json()["id"]
+    stopped = ask("POST", "/v1/batches", json=body | {"input_file_id": many}).json()["id"]
     ask("POST", f"/v1/batches/{stopped}/retry")
     ask("POST", f"/v1/batches/{stopped}/pause")
     ask("POST", f"/v1/batches/{stopped}", json={"priority": 3})

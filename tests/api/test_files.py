@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from requests_jsonl import chat_file
+from requests_jsonl import CHAT, chat_file
 from server_process import ServerProcess
 
 MONTH = 2_592_000
@@ -152,3 +154,20 @@ def test_files_outlive_a_kill(tmp_path: Path) -> None:
         server.kill()
         server.start()
         assert server.client().files.content(file.id).content == chat_file(2)
+
+
+def test_an_expired_file_is_gone_at_once_also_before_its_bytes_are(
+    server: ServerProcess, client: openai.OpenAI
+) -> None:
+    expired = client.files.create(file=chat_file(1), purpose="batch")
+    with sqlite3.connect(server.data / "gristmill.db") as connection:
+        connection.execute("UPDATE files SET expires_at = ? WHERE id = ?", (int(time.time()) - 1, expired.id))
+    connection.close()
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(expired.id)
+    assert expired.id not in [file.id for file in client.files.list()]
+    batch = client.batches.create(input_file_id=expired.id, endpoint=CHAT, completion_window="24h")
+    while batch.status == "validating":
+        batch = client.batches.retrieve(batch.id)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert (batch.errors.data[0].message or "").startswith(f"Cannot find file {expired.id}")

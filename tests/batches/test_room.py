@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.batches.output_lines import failure, shortest_line_bytes, success
-from gristmill.batches.room import Need, Room, Rows, need_of
+from gristmill.batches.room import Need, Room, RowsToStore, need_of
 from gristmill.inference.answer import Answer
 from gristmill.storage.disk_room import DiskRoom
 from gristmill.wire.errors import ApiError
@@ -27,15 +27,15 @@ def room(database: int, blobs: int | None = None) -> Room:
 
 
 def test_a_row_is_once_in_the_database_and_once_in_a_file() -> None:
-    assert need_of([Rows(100, 100)], 10, 0) == Need(1000, 1000)
-    assert need_of([Rows(100, 40)], 10, 0) == Need(400, 1000)
-    assert need_of([Rows(100, 100)], 10, 700) == Need(300, 1000)
-    assert need_of([Rows(100, 100)], 10, 5000) == Need(0, 1000)
+    assert need_of([RowsToStore(100, 100)], 10, 0) == Need(1000, 1000)
+    assert need_of([RowsToStore(100, 40)], 10, 0) == Need(400, 1000)
+    assert need_of([RowsToStore(100, 100)], 10, 700) == Need(300, 1000)
+    assert need_of([RowsToStore(100, 100)], 10, 5000) == Need(0, 1000)
     assert need_of([], 10, 0) == Need(0, 0)
 
 
 def test_batches_at_once_count_together_but_use_the_database_in_turn() -> None:
-    assert need_of([Rows(100, 100), Rows(50, 50), Rows(30, 0)], 10, 0) == Need(1000, 1800)
+    assert need_of([RowsToStore(100, 100), RowsToStore(50, 50), RowsToStore(30, 0)], 10, 0) == Need(1000, 1800)
 
 
 def test_what_exceeds_is_told_with_both_numbers() -> None:

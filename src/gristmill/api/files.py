@@ -88,6 +88,7 @@ async def list_files(request: Request) -> Response:
         limit=page_limit(request, default=10_000, maximum=10_000),
         newest_first=order == "desc",
         purpose=query.get("purpose"),
+        now=int(time.time()),
     )
     data = [present(record) for record in page.records]
     first, last = (data[0].id, data[-1].id) if data else ("", "")

@@ -24,7 +24,7 @@ _OTHERS = 1_000
 _USUAL_LINE_BYTES, _TOKEN_BYTES = 500, 4
 
 
-class Rows(NamedTuple):
+class RowsToStore(NamedTuple):
     """Of a batch that runs: all of them, and those without a result."""
 
     total: int
@@ -54,7 +54,7 @@ class Need(NamedTuple):
         return next(((need, free) for need, free in parts if need > free), None)
 
 
-def need_of(batches: Sequence[Rows], line_bytes: int, inside: int) -> Need:
+def need_of(batches: Sequence[RowsToStore], line_bytes: int, inside: int) -> Need:
     """Of batches that run at the same time, with lines of ``line_bytes``. A result is in the database until the files
     of its batch are written: batches that end one after another use that space in turn. Their files stay."""
     database = max((rows.left for rows in batches), default=0) * line_bytes
@@ -73,7 +73,7 @@ async def refusals(
     except OSError as error:
         log.warning("the room on the disk is not known", reason=str(error))
         return []
-    rows = [Rows(validation.total, validation.total), *rows_of(others)]
+    rows = [RowsToStore(validation.total, validation.total), *rows_of(others)]
     if (found := need_of(rows, shortest_line_bytes(), room.inside).exceeds(room)) is not None:
         return [_too_large(*found, others=len(rows) - 1)]
     plan = validation.plan
@@ -84,10 +84,10 @@ async def refusals(
     return []
 
 
-def rows_of(batches: Sequence[UnfinishedBatch]) -> list[Rows]:
+def rows_of(batches: Sequence[UnfinishedBatch]) -> list[RowsToStore]:
     """Of those that have been validated."""
     return [
-        Rows(each.total, each.total - each.completed - each.failed)
+        RowsToStore(each.total, each.total - each.completed - each.failed)
         for each in batches
         if each.in_progress_at is not None
     ]

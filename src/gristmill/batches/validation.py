@@ -88,7 +88,8 @@ async def validate(
 async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchError | None, int]:
     """Why the file cannot be read at all, if so; and its size in bytes."""
     file = await storage.metadata.files.get_kept(batch.input_file_id, batch.key_id)
-    if file is None:
+    # The bytes of an expired file are there until housekeeping comes by.
+    if file is None or (file.expires_at is not None and file.expires_at <= batch.created_at):
         message = (
             f"Cannot find file {batch.input_file_id}, or this server does not have access to it. "
             "Upload it with purpose 'batch' and use the id of the answer."

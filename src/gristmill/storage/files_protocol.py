@@ -22,7 +22,12 @@ class Files(Protocol):
         A deleted one, too, as long as its bytes are kept for a batch that reads it."""
         ...
 
-    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> RecordPage: ...
+    async def page(
+        self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None, now: int | None = None
+    ) -> RecordPage:
+        """Without what has expired by ``now``, in Unix seconds."""
+        ...
+
     async def delete(self, file_id: str) -> bool:
         """Forget the file at once; its bytes go when no unfinished batch reads them (see ``garbage``)."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, insert, or_, select, update
 
 from gristmill.storage.errors import UnknownCursor
 from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, UsedKey, file_blob
@@ -79,8 +79,12 @@ class SqlFiles:
         found = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return FileRecord(**found._mapping) if found else None
 
-    async def page(self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None) -> RecordPage:
+    async def page(
+        self, *, after: str | None, limit: int, newest_first: bool, purpose: str | None, now: int | None = None
+    ) -> RecordPage:
         query = select(*_FIELDS).where(~files.c.deleted)
+        if now is not None:
+            query = query.where(or_(files.c.expires_at.is_(None), files.c.expires_at > now))
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
         found, more = await self._database.read(

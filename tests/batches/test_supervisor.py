@@ -303,6 +303,9 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
         ended = await end(host, batch.id)
         assert ended.status == "completed"
         assert len(await lines(host, ended.output_file_id)) == 20
+        # The empty error file goes after the end.
+        while host.supervisor._active:
+            await asyncio.sleep(0.01)
         stored = [path for path in (tmp_path / "blobs" / "files").iterdir() if path.name != "file-1"]
         assert len(stored) == 1
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.batches.output_lines import failure, shortest_line_bytes, success
-from gristmill.batches.room import Need, Room, RowsToStore, need_of
+from gristmill.batches.room import Need, RoomForResults, RowsToStore, need_of
 from gristmill.inference.answer import Answer
 from gristmill.storage.disk_room import DiskRoom
 from gristmill.wire.errors import ApiError
@@ -20,10 +20,10 @@ from requests_jsonl import CHAT, chat_line, jsonl
 from server_process import ServerProcess
 
 
-def room(database: int, blobs: int | None = None) -> Room:
+def room(database: int, blobs: int | None = None) -> RoomForResults:
     """On one disk, or on two."""
     second = DiskRoom(1, database, 0) if blobs is None else DiskRoom(2, blobs, 0)
-    return Room(DiskRoom(1, database, 0), second, 0)
+    return RoomForResults(DiskRoom(1, database, 0), second, 0)
 
 
 def test_a_row_is_once_in_the_database_and_once_in_a_file() -> None:

@@ -31,7 +31,7 @@ class RowsToStore(NamedTuple):
     left: int
 
 
-class Room(NamedTuple):
+class RoomForResults(NamedTuple):
     """What there is, in bytes: on the disks of the database and of the files, and free inside the database."""
 
     database: DiskRoom
@@ -45,7 +45,7 @@ class Need(NamedTuple):
     database: int
     files: int
 
-    def exceeds(self, room: Room) -> tuple[int, int] | None:
+    def exceeds(self, room: RoomForResults) -> tuple[int, int] | None:
         """What is needed and what is free, where that is less."""
         if room.database.device == room.blobs.device:
             parts = [(self.database + self.files, room.blobs.free)]
@@ -100,11 +100,11 @@ async def need_of_unfinished(storage: Storage) -> int:
     return sum(need_of(rows_of(batches), shortest_line_bytes(), inside))
 
 
-async def look(storage: Storage) -> Room:
+async def look(storage: Storage) -> RoomForResults:
     """Raises OSError."""
     blobs = await asyncio.to_thread(room_of, storage.blobs.location)
     sizes, database = await storage.metadata.upkeep.sizes(), await storage.metadata.upkeep.disk()
-    return Room(database, blobs, sizes.free)
+    return RoomForResults(database, blobs, sizes.free)
 
 
 def _too_large(need: int, free: int, others: int) -> BatchError:

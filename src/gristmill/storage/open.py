@@ -13,7 +13,7 @@ from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import Storage
-from gristmill.storage.sql.database import Version
+from gristmill.storage.sql.database import SchemaVersion
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
 
@@ -90,7 +90,7 @@ async def open_beside(settings: StorageSettings, earlier: bool = False) -> Async
         await metadata.stop()
 
 
-def _of_another_version(version: Version) -> str:
+def _of_another_version(version: SchemaVersion) -> str:
     if version.database is None:
         return "not Gristmill's"
     if version.known:

@@ -1,13 +1,52 @@
-"""The seam of a metadata store's upkeep."""
+"""The seam of a metadata store's upkeep, part of that of metadata (``protocol``), and what is told through it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gristmill.storage.disk_room import DiskRoom
-from gristmill.storage.records import DatabaseSizes, Disagreement, Lease, NamedBlob, Prunable
+
+
+class NamedBlob(NamedTuple):
+    """A blob that a record names, and how many bytes it has to have."""
+
+    path: str
+    bytes: int
+
+
+class Lease(NamedTuple):
+    """On an unfinished batch; ``until`` in Unix seconds."""
+
+    batch_id: str
+    owner: str
+    until: float
+
+
+class Disagreement(NamedTuple):
+    """Two things that are stored ``of`` a batch or file, and that cannot both be true."""
+
+    of: str
+    what: str
+
+
+class Prunable(NamedTuple):
+    """Batches that ended before some time, and the files that only they name: how many, and how many bytes."""
+
+    batches: int
+    files: int
+    file_bytes: int
+
+
+class DatabaseSizes(NamedTuple):
+    """In bytes: the whole, what of it is free inside, to be used again, and a page. ``gives_back``: whether the free
+    part can be given to the disk while the database is used."""
+
+    bytes: int
+    free: int
+    page: int
+    gives_back: bool
 
 
 class Upkeep(Protocol):

@@ -16,7 +16,7 @@ from gristmill.storage.errors import StorageError
 from gristmill.storage.open import Places, StorageSettings, open_beside, places
 from gristmill.storage.private import private_file
 from gristmill.storage.protocol import MetadataStore
-from gristmill.storage.records import NamedBlob
+from gristmill.storage.upkeep_protocol import NamedBlob
 from gristmill.user_error import UserError
 
 #: What is under way, and how much of it is done, in bytes or pages.

@@ -11,7 +11,7 @@ from gristmill.storage.errors import StorageError
 from gristmill.storage.housekeeping import erase_deleted, forget_batches, give_back, tidy
 from gristmill.storage.open import Places, StorageSettings, open_beside, places
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import Prunable
+from gristmill.storage.upkeep_protocol import Prunable
 from gristmill.user_error import UserError
 
 

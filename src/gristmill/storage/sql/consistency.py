@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Table, and_, func, select
 
-from gristmill.storage.records import TERMINAL_STATUSES, Disagreement
+from gristmill.storage.records import TERMINAL_STATUSES
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, results, rows, run_order
+from gristmill.storage.upkeep_protocol import Disagreement
 
 
 async def disagreements(database: Database) -> list[Disagreement]:

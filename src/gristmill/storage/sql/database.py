@@ -48,7 +48,7 @@ class Database:
         except DBAPIError as error:
             raise StorageError(str(error.orig)) from error
 
-    async def version(self) -> Version:
+    async def version(self) -> SchemaVersion:
         """Of the tables, beside that of this program; nothing is changed. Raises StorageError."""
         try:
             return await self.read(_version)
@@ -155,7 +155,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
 
 
-class Version(NamedTuple):
+class SchemaVersion(NamedTuple):
     """The last migration that a database has had, and the last that this program knows; ``known``: the former, too."""
 
     database: str | None
@@ -173,11 +173,11 @@ def _config() -> Config:
     return config
 
 
-def _version(connection: Connection) -> Version:
+def _version(connection: Connection) -> SchemaVersion:
     scripts = ScriptDirectory.from_config(_config())
     found = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in scripts.walk_revisions()}
-    return Version(found, scripts.get_current_head(), found in known)
+    return SchemaVersion(found, scripts.get_current_head(), found in known)
 
 
 def _upgrade(connection: Connection) -> None:

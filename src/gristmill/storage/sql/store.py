@@ -7,7 +7,7 @@ from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.storage.sql.audit_log import SqlAuditLog
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
-from gristmill.storage.sql.database import Database, Version
+from gristmill.storage.sql.database import Database, SchemaVersion
 from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
@@ -45,7 +45,7 @@ class SqlMetadataStore:
     async def start(self) -> None:
         await self._database.migrate()
 
-    async def version(self) -> Version:
+    async def version(self) -> SchemaVersion:
         """Of the tables, as they are; nothing is changed."""
         return await self._database.version()
 

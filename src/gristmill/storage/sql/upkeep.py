@@ -14,20 +14,12 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, no
 from gristmill.storage.disk_room import DiskRoom, room_of
 from gristmill.storage.errors import DiskFull
 from gristmill.storage.private import private_file
-from gristmill.storage.records import (
-    TERMINAL_STATUSES,
-    DatabaseSizes,
-    Disagreement,
-    Lease,
-    NamedBlob,
-    Prunable,
-    file_blob,
-    part_blob,
-)
+from gristmill.storage.records import TERMINAL_STATUSES, file_blob, part_blob
 from gristmill.storage.sql import consistency
 from gristmill.storage.sql.batches import prunable
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, blob_writes, files, upload_parts, uploads
+from gristmill.storage.upkeep_protocol import DatabaseSizes, Disagreement, Lease, NamedBlob, Prunable
 
 #: Pages copied between two looks at whether to stop.
 _COPIED_AT_ONCE = 2_000

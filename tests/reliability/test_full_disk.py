@@ -129,7 +129,7 @@ def test_files_are_deleted_and_batches_and_uploads_cancelled_with_no_byte_free(s
 def test_a_server_that_is_killed_on_a_full_disk_starts_again_and_lets_files_be_deleted(small_disk: Path) -> None:
     data = small_disk / "data"
     with ServerProcess(data) as server:
-        file = server.client().files.create(file=("a", b"x" * 500_000), purpose="user_data")
+        file = server.client().files.create(file=("a", b"x" * 600_000), purpose="user_data")
         fill(small_disk)
         server.kill()
         server.start()

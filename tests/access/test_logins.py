@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from keyed_app import ROOT, KeyedApp, keyed_app
+from keyed_app import ROOT, KeyedApp, Owner, keyed_app
+from starlette.types import Message
 
 from gristmill.access import logins
 from gristmill.access.caller import Role
+from gristmill.api import authentication
 
 PAGE = {"accept": "text/html"}
 
@@ -123,3 +126,48 @@ async def test_a_login_form_is_small_and_may_hold_anything(app: KeyedApp) -> Non
             assert answer.status_code == status, content[:10]
         many = await http.post("/login", content=b"&".join(b"a=1" for _ in range(100)), headers=PAGE)
         assert many.status_code == 401
+
+
+async def test_what_a_login_is_being_sent_ends_with_its_logout(app: KeyedApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "_LOOKED_AT_AGAIN", 0.0)
+    login = await app.gate.logins.log_in(await app.key("anna"), None)
+    pieces: list[bytes] = []
+    one_piece = asyncio.Event()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            pieces.append(message["body"])
+            one_piece.set()
+
+    cookie = f"{logins.COOKIE}={login.token}".encode()
+    scope = {
+        "type": "http", "method": "GET", "path": "/events", "raw_path": b"/events", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"cookie", cookie)], "client": ("::1", 1),
+        "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "root_path": "",
+    }  # fmt: skip
+    streaming = asyncio.create_task(app.app(scope, receive, send))
+    await one_piece.wait()
+    await app.gate.logins.log_out(login.token)
+    before = len(pieces)
+    async with app.client(await app.key("clara", Role.ADMIN)) as admin:
+        await Owner(app, admin).batch()
+    async with asyncio.timeout(20):
+        await streaming
+    assert len(pieces) == before
+
+
+async def test_no_other_page_logs_its_visitor_in_or_out(tmp_path: Path) -> None:
+    """Also one that may call the server, with a key of its own."""
+    ally = "http://ally.example:3000"
+    async with keyed_app(tmp_path, ally) as app, app.client() as http:
+        key = await app.key("anna")
+        for origin in (ally, "null", "https://evil.example"):
+            for path in ("/login", "/logout"):
+                answer = await http.post(path, data={"key": key}, headers={"origin": origin})
+                assert answer.status_code == 403 and "set-cookie" not in answer.headers, (origin, path)
+        assert (await http.get("/v1/files", headers={"origin": ally, "x-api-key": key})).status_code == 200
+        assert (await log_in(http, key)).status_code == 303

@@ -35,11 +35,6 @@ class Keyring:
             return None
         return await self.caller_with(key)
 
-    async def is_valid(self, caller: Caller) -> bool:
-        """Whether a caller's key is still not revoked. Raises StorageError."""
-        key = None if caller.key_id is None else await self._keys.get(caller.key_id)
-        return key is not None and key.revoked_at is None
-
     async def caller_with(self, key: AccessKey) -> Caller | None:
         """None where it is revoked."""
         if key.revoked_at is not None:

@@ -29,7 +29,7 @@ from gristmill.wire.errors import ApiError, clip, server_error
 
 log = get_logger(__name__)
 
-#: An answer that goes on for longer, such as a stream of events or a download, ends with its key: seconds.
+#: What goes on for longer, such as a stream of events, a download or an upload, ends with its key or login: seconds.
 _LOOKED_AT_AGAIN = 1.0
 _READING = ("GET", "HEAD", "OPTIONS")
 #: Tags of routes that only ask the engine: as many as there are, and nothing is stored of them.
@@ -54,6 +54,9 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         if is_open(scope["path"]):
+            if self._is_foreign_form(scope):
+                await self._refuse(refusals.foreign_page(), scope, receive, send)
+                return
             scope["caller"] = NOBODY
             await self._app(scope, receive, send)
             return
@@ -73,22 +76,17 @@ class Authentication:
         """Raises ApiError where there is none, or where it may not do this."""
         headers = Headers(scope=scope)
         changes = scope["method"] not in _READING
-        presented, token = _presented(headers), _token(headers)
-        if presented is not None:
-            caller = await gate.keyring.caller(presented)
-            if caller is None:
-                raise refusals.wrong_key(presented)
-        elif token is not None:
-            caller = await gate.logins.caller(token)
-            if caller is None:
-                raise refusals.session_over()
-            if changes and not self._rules.is_own_page(headers):
-                raise refusals.foreign_page()
-        else:
-            raise refusals.no_key()
+        caller = await _who(gate, headers)
+        if changes and _presented(headers) is None and not self._rules.is_own_page(headers):
+            raise refusals.foreign_page()
         if changes and caller.role is Role.READ_ONLY:
             raise refusals.read_only(caller)
         return caller
+
+    def _is_foreign_form(self, scope: Scope) -> bool:
+        """Whether another's page, even one that may call, logs its visitor in (as somebody else) or out."""
+        headers = Headers(scope=scope)
+        return scope["method"] not in _READING and "origin" in headers and not self._rules.is_own_page(headers)
 
     async def _refuse(self, refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         log.info("refused", code=refusal.body.code, address=_address(scope), path=clip(scope["path"]))
@@ -105,22 +103,52 @@ class Authentication:
         status: int | None = None
         looked_at = time.monotonic()
 
+        async def look_again() -> None:
+            """Raises ApiError where the key or the login has ended."""
+            nonlocal looked_at
+            if time.monotonic() - looked_at >= _LOOKED_AT_AGAIN:
+                await _who(gate, Headers(scope=scope))
+                looked_at = time.monotonic()
+
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                await look_again()
+            return message
+
         async def watched(message: Message) -> None:
-            nonlocal status, looked_at
+            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif message.get("more_body") and time.monotonic() - looked_at >= _LOOKED_AT_AGAIN:
-                if not await gate.keyring.is_valid(caller):
+            elif message.get("more_body"):
+                try:
+                    await look_again()
+                except ApiError:
                     log.info("an answer ends with its key", key=caller.key_id, path=clip(scope["path"]))
-                    raise ClientDisconnect
-                looked_at = time.monotonic()
+                    raise ClientDisconnect from None
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, received, watched)
         finally:
             if status is not None and scope["method"] not in _READING:
                 await _note(gate, caller, scope, status)
+
+
+async def _who(gate: Gate, headers: Headers) -> Caller:
+    """Raises ApiError where there is nobody, or nobody any more."""
+    presented, token = _presented(headers), _token(headers)
+    if presented is not None:
+        caller = await gate.keyring.caller(presented)
+        if caller is None:
+            raise refusals.wrong_key(presented)
+    elif token is not None:
+        caller = await gate.logins.caller(token)
+        if caller is None:
+            raise refusals.session_over()
+    else:
+        raise refusals.no_key()
+    return caller
 
 
 async def _note(gate: Gate, caller: Caller, scope: Scope, status: int) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from keyed_app import MESSAGE, KeyedApp, Owner, keyed_app
+from keyed_app import MESSAGE, ROOT, KeyedApp, Owner, keyed_app
 from starlette.types import Message
 
 from gristmill.access.caller import Role
 from gristmill.api import authentication
+from gristmill.batches import runner
 from gristmill.storage.records import FileRecord
+from gristmill.storage.scope import EVERYTHING
 from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.user_error import UserError
 from requests_jsonl import CHAT, chat_file
@@ -127,6 +129,23 @@ async def test_a_revoked_key_is_gone_at_once_also_from_what_it_is_being_sent(
     assert sum(bool(each.get("body")) for each in sent) == pieces
 
 
+async def test_an_upload_ends_with_its_key(app: KeyedApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "_LOOKED_AT_AGAIN", 0.0)
+    async with app.client(await app.key("anna")) as http:
+
+        async def form() -> AsyncIterator[bytes]:
+            yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
+            yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\nbegun'
+            await app.gate.keyring.revoke("anna")
+            yield b" and ended\r\n--b--\r\n"
+
+        kind = "multipart/form-data; boundary=b"
+        answer = await http.post("/v1/files", content=form(), headers={"content-type": kind})
+        assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
+    kept = await app.host.storage.metadata.files.page(after=None, limit=9, newest_first=True, purpose=None)
+    assert kept.records == []
+
+
 async def made_at_once(clients: int, ask: Any) -> list[httpx.Response]:
     return await asyncio.gather(*(ask() for _ in range(clients)))
 
@@ -217,6 +236,46 @@ async def test_a_key_has_as_many_rows_enqueued_as_it_may(app: KeyedApp) -> None:
         assert message.status_code == 429 and "enqueued" in message.json()["error"]["message"]
 
 
+async def test_rows_that_are_enqueued_while_a_batch_is_validated_count(
+    app: KeyedApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with app.client(await app.key("anna", Role.USER, 3)) as http:
+        entries = {"requests": [{"custom_id": str(number), "params": MESSAGE} for number in range(2)]}
+        validate, beside = runner.validate, list[int]()
+
+        async def validate_slowly(*given: Any) -> Any:
+            found = await validate(*given)
+            if not beside:
+                beside.append((await http.post("/v1/messages/batches", json=entries)).status_code)
+            return found
+
+        monkeypatch.setattr(runner, "validate", validate_slowly)
+        file = await Owner(app, http).file()
+        body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+        made = (await http.post("/v1/batches", json=body)).json()["id"]
+        while (batch := (await http.get(f"/v1/batches/{made}")).json())["status"] not in ("failed", "completed"):
+            await asyncio.sleep(0)
+        assert beside == [200] and batch["status"] == "failed"
+        assert [each["code"] for each in batch["errors"]["data"]] == ["token_limit_exceeded"]
+
+
+async def test_tables_sent_at_once_keep_within_the_bytes_of_a_key(app: KeyedApp) -> None:
+    async with app.client(await app.key("anna", Role.USER, None, 3000)) as http:
+        table = b"name,points\n" + b"a,1\n" * 400
+
+        async def send() -> httpx.Response:
+            return await http.post("/scoring/new", files={"table": ("a.csv", table)})
+
+        made = await made_at_once(3, send)
+        assert sorted(each.status_code for each in made) == [303, 413, 413]
+        store = app.app.state.scoring_jobs.store
+        (job,) = store.all(EVERYTHING)
+        assert [each.name for each in store.folder(job).parent.iterdir()] == [job.id]
+        assert (await send()).status_code == 413
+        assert (await http.post(f"/scoring/{job.id}/delete")).status_code == 303
+        assert (await send()).status_code == 303
+
+
 async def stuck(*_: object) -> Any:
     await asyncio.Event().wait()
 
@@ -266,7 +325,7 @@ async def test_a_browser_of_an_allowed_page_may_ask_whether_it_may_send_a_key_an
         # With its user's login it may not even be a page of the same machine.
         assert "access-control-allow-credentials" not in refused.headers
         key = await app.key("anna")
-        await http.post("/login", data={"key": key})
+        await http.post("/login", data={"key": key}, headers={"origin": ROOT})
         body = {"bytes": 1, "filename": "f", "mime_type": "m", "purpose": "user_data"}
         assert (await http.post("/v1/uploads", json=body)).status_code == 403
         assert (await http.post("/v1/uploads", json=body, headers={"x-api-key": key})).status_code == 200

@@ -315,6 +315,22 @@ def test_only_plain_files_of_a_tar_are_read(tmp_path: Path, kind: bytes) -> None
     assert not (tmp_path / "climbed").exists()
 
 
+def test_a_tar_cannot_claim_bytes_that_it_does_not_hold(tmp_path: Path) -> None:
+    """Sparse members: a few bytes that would fill a disk."""
+    data = stocked(tmp_path / "data")
+    back_up(data, tmp_path / "backup.tar")
+    with (
+        tarfile.open(tmp_path / "backup.tar") as source,
+        tarfile.open(tmp_path / "bad.tar", "w", format=tarfile.PAX_FORMAT) as target,
+    ):
+        for member in source:
+            if member.name.endswith("file-1"):
+                member.pax_headers = {"GNU.sparse.map": f"0,{member.size}", "GNU.sparse.size": str(member.size)}
+            target.addfile(member, source.extractfile(member))
+    with pytest.raises(UserError, match="file-1 is missing"):
+        put_back(tmp_path / "bad.tar", tmp_path / "new")
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.9])
 def test_a_tar_that_is_cut_off_is_no_backup(tmp_path: Path, share: float) -> None:
     data = stocked(tmp_path / "data")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gristmill.batches.output_lines import shortest_line_bytes
-from gristmill.batches.row_allowance import RowAllowance
+from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.validation import Validation
 from gristmill.storage.disk_room import DiskRoom, room_of
 from gristmill.storage.protocol import Storage
@@ -61,10 +61,10 @@ def need_of(batches: Sequence[RowsToStore], line_bytes: int, inside: int) -> Nee
     return Need(max(database - inside, 0), sum(rows.total for rows in batches) * line_bytes)
 
 
-async def refusals(
-    storage: Storage, batch: BatchRecord, allowance: RowAllowance, validation: Validation
-) -> list[BatchError]:
+async def refusals(storage: Storage, batch: BatchRecord, validation: Validation) -> list[BatchError]:
     """Why a batch whose input is right does not run all the same. One that may not fit is only logged."""
+    # Looked at only now: while its input was read, its key may have enqueued other batches.
+    allowance = await row_allowance(storage, batch)
     if (refusal := allowance.refusal(validation.total)) is not None:
         return [refusal]
     try:

@@ -168,9 +168,9 @@ class Runner:
         if self.batch.reuse_answers and await self._dispatcher.fingerprint() is None:
             await self._reject([cannot_reuse(self._dispatcher.engine.name)])
             return
-        allowance = await row_allowance(self._storage, self.batch)
-        validation = await self._read_input(plan=True, most_rows=allowance.limit)
-        if errors := validation.errors or await refusals(self._storage, self.batch, allowance, validation):
+        most_rows = (await row_allowance(self._storage, self.batch)).limit
+        validation = await self._read_input(plan=True, most_rows=most_rows)
+        if errors := validation.errors or await refusals(self._storage, self.batch, validation):
             await self._reject(errors)
             return
         plan = validation.plan

@@ -60,6 +60,8 @@ async def take_table(request: Request) -> Response:
         sent = await read_form(request, "table", lambda chunks: _write(path, chunks, room))
         jobs.store.name(job, sent.filename)
         job.facts = await jobs.inspect(job)
+        # Again, and kept with nothing between: others may have come at the same time.
+        _check_room(sent.file, jobs.store.room(job.scope))
         jobs.store.save(job)
         kept = True
     except UserError as error:
@@ -156,11 +158,16 @@ async def _write(path: Path, chunks: AsyncIterator[bytes], room: int) -> int:
             if size > MAX_TABLE_BYTES:
                 message = f"The table is too large: {MAX_TABLE_BYTES:,} bytes at most. Score it in parts."
                 raise too_large(message, param="table", code="file_too_large")
-            if size > room:
-                message = f"Your key has room for {room:,} bytes of tables: delete scorings that you do not need."
-                raise too_large(message, param="table", code="file_too_large")
+            _check_room(size, room)
             file.write(chunk)
     return size
+
+
+def _check_room(size: int, room: int) -> None:
+    """Raises ApiError 413."""
+    if size > room:
+        message = f"Your key has room for {room:,} bytes of tables: delete scorings that you do not need."
+        raise too_large(message, param="table", code="file_too_large")
 
 
 def _result(request: Request, job: ScoreJob, name: str) -> Path:

@@ -65,8 +65,8 @@ class _TarSource:
     def __init__(self, path: Path, file: BinaryIO, tar: tarfile.TarFile) -> None:
         self._path = path
         self._tar = tar
-        # The last of a name counts, as it does for tar itself.
-        self._members = {member.name: member for member in tar if member.isreg()}
+        # The last of a name counts, as it does for tar itself. A sparse one may be longer than any disk.
+        self._members = {member.name: member for member in tar if member.isreg() and not member.issparse()}
         found = self._members.get(NAME)
         if found is None or found.size > _MAX_MANIFEST:
             raise _not_whole(path)

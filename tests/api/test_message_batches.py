@@ -48,8 +48,9 @@ def counts(batch: MessageBatch) -> dict[str, int]:
     return {name: count for name, count in batch.request_counts.to_dict().items() if count}
 
 
-def blobs(data: Path) -> list[str]:
-    return sorted(path.name for path in (data / "blobs").rglob("*") if path.is_file())
+def blobs(data: Path) -> set[str]:
+    """Compare with ``<=``: what batches of other tests leave may go meanwhile, their empty files after their end."""
+    return {path.name for path in (data / "blobs").rglob("*") if path.is_file()}
 
 
 def test_a_batch_from_its_creation_to_its_deletion(server: ServerProcess, claude: anthropic.Anthropic) -> None:
@@ -75,7 +76,7 @@ def test_a_batch_from_its_creation_to_its_deletion(server: ServerProcess, claude
     for call in (claude.messages.batches.retrieve, claude.messages.batches.cancel, claude.messages.batches.delete):
         with pytest.raises(anthropic.NotFoundError):
             call(batch.id)
-    assert blobs(server.data) == before
+    assert blobs(server.data) <= before
 
 
 def test_one_batch_in_both_dialects(server: ServerProcess, claude: anthropic.Anthropic, client: openai.OpenAI) -> None:
@@ -119,7 +120,7 @@ def test_a_message_batch_is_retried_and_the_retry_goes_with_its_input(
     seen = ended(claude, f"msgbatch_{retry['id'].removeprefix('batch_')}")
     assert (counts(seen), list(results(claude, seen.id))) == ({"errored": 1}, ["bad"])
     claude.messages.batches.delete(seen.id)
-    assert blobs(server.data) == before
+    assert blobs(server.data) <= before
     # What was deleted is no retry any more.
     again = plain.get(f"/v1/batches/{retry['gristmill']['retry_of']}").json()
     assert again["gristmill"]["retried_by"] is None
@@ -281,12 +282,12 @@ BAD: list[tuple[Any, str]] = [
 def test_what_would_end_the_whole_batch_is_refused_at_once(
     server: ServerProcess, plain: httpx.Client, requests: Any, said: str
 ) -> None:
-    before = listed(plain), blobs(server.data)
+    before, stored = listed(plain), blobs(server.data)
     answer = plain.post(PATH, json={"requests": requests})
     assert answer.status_code in (400, 404), answer.text
     check_error(answer)
     assert said in answer.json()["error"]["message"]
-    assert (listed(plain), blobs(server.data)) == before
+    assert listed(plain) == before and blobs(server.data) <= stored
 
 
 DEEP = b"[" * 5000 + b"]" * 5000

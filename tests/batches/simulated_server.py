@@ -25,7 +25,13 @@ from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.housekeeping import tidy
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, FileRecord, Stage, file_blob
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    BatchRecord,
+    FileRecord,
+    Stage,
+    file_blob,
+)
 from gristmill.storage.sql.schema import batches
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.wire.batch import Batch, CreateBatchRequest

@@ -25,7 +25,12 @@ from gristmill import tasks
 from gristmill.batches import execution, places, runner, supervisor, validation
 from gristmill.batches.places import PLACES
 from gristmill.dispatch import dispatcher
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Stage, file_blob
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    BatchRecord,
+    Stage,
+    file_blob,
+)
 from gristmill.storage.sql import database
 from gristmill.storage.sql.store import SqlMetadataStore
 from seeded_loop import live

@@ -19,7 +19,13 @@ from gristmill.batches.results.tally import ResultTallies
 from gristmill.inference.answer import Answer
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, Result, Row, Stage, file_blob
+from gristmill.storage.records import (
+    BatchRecord,
+    FileRecord,
+    Stage,
+    file_blob,
+)
+from gristmill.storage.row_records import Result, Row
 from gristmill.wire.errors import ApiError
 
 NAMES = ["a", "ab", "a/b", 'a"b', "a\\b", "é", "\U0001f33e", "</script>", "row 1", "b"]

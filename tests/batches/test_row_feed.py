@@ -14,7 +14,13 @@ from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import RowFeed
 from gristmill.storage.errors import LeaseLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Follower, PendingRow, Result, Row
+from gristmill.storage.records import BatchRecord
+from gristmill.storage.row_records import (
+    Follower,
+    PendingRow,
+    Result,
+    Row,
+)
 from gristmill.wire.batch import BatchPlan
 
 BATCH = BatchRecord(1, "batch_1", "/v1/chat/completions", "file-1", "24h", "in_progress", 1, 2)

@@ -21,16 +21,18 @@ from gristmill.storage.records import (
     FileRecord,
     LoginSession,
     PartRecord,
+    Stage,
+    UploadRecord,
+    UsedKey,
+    WebhookRecord,
+)
+from gristmill.storage.row_records import (
     Result,
     ResultPlace,
     Row,
     RowFilter,
     RowOutcome,
     SeenRow,
-    Stage,
-    UploadRecord,
-    UsedKey,
-    WebhookRecord,
 )
 from gristmill.storage.scope import NOTHING, KeyLimits, Scope
 from gristmill.wire.batch import BatchPlan

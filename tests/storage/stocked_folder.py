@@ -12,7 +12,13 @@ from pathlib import Path
 
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, Result, Row, Stage, file_blob
+from gristmill.storage.records import (
+    BatchRecord,
+    FileRecord,
+    Stage,
+    file_blob,
+)
+from gristmill.storage.row_records import Result, Row
 
 
 async def once(content: bytes) -> AsyncIterator[bytes]:

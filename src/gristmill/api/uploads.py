@@ -19,7 +19,14 @@ from gristmill.multipart_form import read_form
 from gristmill.storage.errors import BlobLost, OverLimit
 from gristmill.storage.housekeeping import drop_parts
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, file_blob, part_blob
+from gristmill.storage.records import (
+    FileRecord,
+    PartRecord,
+    UploadRecord,
+    UsedKey,
+    file_blob,
+    part_blob,
+)
 from gristmill.wire.errors import ApiError, clip, not_found, too_large
 from gristmill.wire.files import CompleteUploadRequest, CreateUploadRequest, Upload, UploadPart
 from gristmill.wire.json import decode

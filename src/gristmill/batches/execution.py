@@ -21,7 +21,8 @@ from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Result
+from gristmill.storage.records import BatchRecord
+from gristmill.storage.row_records import Result
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts
 from gristmill.wire.errors import ApiError, server_error

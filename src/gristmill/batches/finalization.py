@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gristmill.batches import lifecycle, output_lines
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.row_records import ResultPlace
 from gristmill.wire.batch import BatchError, LineError
 
 _PAGE_ROWS = 2_000

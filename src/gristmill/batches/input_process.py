@@ -28,7 +28,7 @@ from gristmill.planning.prefix_boxes import prefix_boxes
 from gristmill.planning.token_bill import group_bills, token_bill
 from gristmill.storage.blob_store import BlobStore
 from gristmill.storage.blobs import open_blobs
-from gristmill.storage.records import Row
+from gristmill.storage.row_records import Row
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.line_body import Fields
 from gristmill.wire.prefix_tree import PrefixBox

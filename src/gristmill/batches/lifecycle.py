@@ -11,7 +11,12 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-from gristmill.storage.records import TERMINAL_STATUSES, BatchRecord, Changes, Stage
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    BatchRecord,
+    Changes,
+    Stage,
+)
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.prefix_tree import PrefixBox
 

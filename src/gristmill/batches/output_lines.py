@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gristmill.inference.answer import Answer
-from gristmill.storage.records import Result
+from gristmill.storage.row_records import Result
 from gristmill.wire.batch import LineError, LineResponse, OutputLine
 from gristmill.wire.errors import ApiError
 from gristmill.wire.json import encode, encode_ascii, one_line

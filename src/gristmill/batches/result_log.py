@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from gristmill.storage.protocol import Rows
-from gristmill.storage.records import Result
+from gristmill.storage.row_records import Result
 from gristmill.telemetry.metrics import COMMIT_SECONDS, REPREFILLED_ROWS, ROWS, TOKENS
 
 _GROUP_ROWS = 512

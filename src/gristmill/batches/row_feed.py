@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from gristmill.batches.reusable_answers import ReusableAnswer, ReusableAnswers
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Follower, PendingRow, Row, file_blob
+from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.storage.row_records import Follower, PendingRow, Row
 
 _ROWS_AHEAD = 512
 _BYTES_AHEAD = 8 * 1024 * 1024

@@ -18,7 +18,12 @@ from gristmill.notify.addresses import NO_OTHER_HOSTS, AllowedHosts
 from gristmill.notify.webhooks import webhook_of
 from gristmill.storage.errors import AlreadyRetried
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Changes, FileRecord, UsedKey
+from gristmill.storage.records import (
+    BatchRecord,
+    Changes,
+    FileRecord,
+    UsedKey,
+)
 from gristmill.wire.batch import (
     Batch,
     BatchProgress,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gristmill.storage.records import FileRecord, PartRecord, RecordPage, UploadRecord, UsedKey
+from gristmill.storage.records import (
+    FileRecord,
+    PartRecord,
+    RecordPage,
+    UploadRecord,
+    UsedKey,
+)
 from gristmill.storage.scope import Room
 
 

@@ -28,19 +28,21 @@ from gristmill.storage.records import (
     BatchRecord,
     Changes,
     DeliveryRecord,
-    ErrorRow,
     FileRecord,
+    RecordPage,
+    Stage,
+    UnfinishedBatch,
+    UsedKey,
+)
+from gristmill.storage.row_records import (
+    ErrorRow,
     Follower,
     PendingRow,
-    RecordPage,
     Result,
     ResultPlace,
     Row,
     RowFilter,
     SeenRow,
-    Stage,
-    UnfinishedBatch,
-    UsedKey,
 )
 from gristmill.storage.scope import Scope
 from gristmill.storage.upkeep_protocol import Upkeep

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from gristmill.batches.results.reader import ResultsGone, ResultsReader, Wanted
 from gristmill.batches.results.tally import Tally
-from gristmill.storage.records import BatchRecord, RowOutcome
+from gristmill.storage.records import BatchRecord
+from gristmill.storage.row_records import RowOutcome
 from gristmill.web.label_scores import distribution, labels_of, spread_view, told_shares
 from gristmill.web.page import page
 from gristmill.web.row_request import told_request

@@ -28,7 +28,13 @@ from gristmill.batches.results.result_files import (
 from gristmill.batches.results.row_view import RowView, read_line, waiting
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, RowFilter, RowOutcome, SeenRow, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.row_records import (
+    ResultPlace,
+    RowFilter,
+    RowOutcome,
+    SeenRow,
+)
 
 #: For one page; the rest of the 200 ms that a page may take is for all else.
 SEARCH_SECONDS = 0.1

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from gristmill.batches.lines import LineSplitter
 from gristmill.batches.output_lines import stable_id
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, ResultPlace, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.row_records import ResultPlace
 from gristmill.wire.json import encode_ascii
 
 #: How every line begins: ``output_lines`` writes its fields in this order.

@@ -21,7 +21,8 @@ from gristmill.batches.results.result_files import (
 )
 from gristmill.storage.errors import BlobLost, UnknownCursor
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, RowFilter, RowOutcome, SeenRow, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.row_records import RowFilter, RowOutcome, SeenRow
 from gristmill.wire.errors import not_found
 
 Kind = Literal["output", "error"]

@@ -14,7 +14,8 @@ import msgspec
 from gristmill.batches import lifecycle
 from gristmill.batches.results.causes import Cause, cause_of
 from gristmill.batches.results.reader import PlacedRow, ResultsReader, Wanted
-from gristmill.storage.records import BatchRecord, RowOutcome
+from gristmill.storage.records import BatchRecord
+from gristmill.storage.row_records import RowOutcome
 
 _PAGE_ROWS = 1_000
 _EXAMPLES = 3

@@ -8,7 +8,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, insert, or_, select, update
 
 from gristmill.storage.errors import UnknownCursor
-from gristmill.storage.records import TERMINAL_STATUSES, FileRecord, RecordPage, UsedKey, file_blob
+from gristmill.storage.records import (
+    TERMINAL_STATUSES,
+    FileRecord,
+    RecordPage,
+    UsedKey,
+    file_blob,
+)
 from gristmill.storage.scope import EVERYTHING, Room, Scope
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
 
-from gristmill.storage.records import (
-    TERMINAL_STATUSES,
+from gristmill.storage.records import TERMINAL_STATUSES
+from gristmill.storage.row_records import (
     ErrorRow,
     Follower,
     PendingRow,

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select
 
-from gristmill.storage.records import ResultPlace, Row, RowFilter, SeenRow
+from gristmill.storage.row_records import (
+    ResultPlace,
+    Row,
+    RowFilter,
+    SeenRow,
+)
 from gristmill.storage.sql.schema import result_places, results, rows
 
 _same_row = and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line)

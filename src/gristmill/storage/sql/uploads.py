@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from gristmill.storage.records import FileRecord, PartRecord, UploadRecord, UsedKey, part_blob
+from gristmill.storage.records import (
+    FileRecord,
+    PartRecord,
+    UploadRecord,
+    UsedKey,
+    part_blob,
+)
 from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.blob_writes import end_blob_write
 from gristmill.storage.sql.database import Database

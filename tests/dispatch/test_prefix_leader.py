@@ -15,7 +15,8 @@ from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.errors import EngineError, ErrorKind
-from gristmill.engines.protocol import Capabilities, Choice, Completion, ForwardedAnswer, ForwardRequest, prompt_parts
+from gristmill.engines.prompt_parts import prompt_parts
+from gristmill.engines.protocol import Capabilities, Choice, Completion, ForwardedAnswer, ForwardRequest
 from gristmill.inference.forwarding import chat_request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest

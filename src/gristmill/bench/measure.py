@@ -17,9 +17,10 @@ from gristmill.bench.drift import Drift, drift
 from gristmill.bench.forecast import LEAST_ROWS, WAVES, forecast, pace, upper_bound
 from gristmill.bench.receipt import StrategyRecord, TurnRecord
 from gristmill.bench.rows import marked
-from gristmill.bench.session import CountsLoads, RowResult, StrategyTurn
+from gristmill.bench.session import RowResult, StrategyTurn
 from gristmill.bench.strategies import Rows, Strategy, run_alone
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.protocol import CountsLoads
 
 #: Told about every turn that has ended: the strategy's name, the round (from 1), rows, seconds.
 OnTurn = Callable[[str, int, int, float], None]

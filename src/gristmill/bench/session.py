@@ -16,14 +16,6 @@ _NUMBER = re.compile(r"(?:(?<![\w])-)?\d+(?:\.\d+)?")
 
 
 @runtime_checkable
-class CountsLoads(Protocol):
-    """An engine that notices when a request found its model not loaded."""
-
-    @property
-    def loads(self) -> int: ...
-
-
-@runtime_checkable
 class Unloads(Protocol):
     """An engine whose server can be told to drop its model."""
 

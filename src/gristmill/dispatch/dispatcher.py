@@ -20,6 +20,7 @@ from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.prompt_parts import prompt_parts
 from gristmill.engines.protocol import (
     Completion,
     EmbeddingRequest,
@@ -35,7 +36,6 @@ from gristmill.engines.protocol import (
     SelfMonitoring,
     TellsWhatItWaitsFor,
     passes_through,
-    prompt_parts,
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import REQUEST_SECONDS

@@ -266,36 +266,3 @@ class CountsLoads(Protocol):
     def loads(self) -> int:
         """How often a row found the model not loaded, since the start."""
         ...
-
-
-def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingRequest) -> list[bytes]:
-    """The prompt in pieces, in the order of its tokens: messages, or one text. Rows that share the beginning of their
-    prompt share the first of them. Inputs to embed share nothing: of them there are none."""
-    if isinstance(request, EmbeddingRequest):
-        return []
-    if isinstance(request, ForwardRequest):
-        return [bytes(part) for part in request.prompt]
-    prompt = request.messages if isinstance(request, ChatCompletionRequest) else request.prompt
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], Message):
-        texts = [_message_text(message) for message in prompt]
-    else:
-        texts = [prompt if isinstance(prompt, str) else " ".join(map(str, prompt))]
-    parts = [text.encode("utf-8", "replace") for text in texts]
-    if isinstance(request, ChatCompletionRequest) and (request.tools or request.functions):
-        # Most chat templates put them before the messages.
-        parts.insert(0, _encoded(request.tools or request.functions))
-    return parts
-
-
-def _message_text(message: Message) -> str:
-    calls = message.tool_calls or message.function_call
-    called = _encoded(calls).decode() if calls else ""
-    return f"{message.role}:{message.text()}{called}"
-
-
-def _encoded(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (RecursionError, UnicodeEncodeError):
-        # Whatever is wrong with it is the engine's to say; it shares with none that differs.
-        return repr(value).encode("utf-8", "replace")

@@ -21,7 +21,7 @@ class Fact(NamedTuple):
     note: str = ""
 
 
-class Refusal(NamedTuple):
+class RefusedLine(NamedTuple):
     """Why the input was refused; ``line`` counts from 1, None for the file as a whole."""
 
     line: int | None
@@ -42,7 +42,7 @@ class BatchFacts(NamedTuple):
     row: BatchRow
     facts: list[Fact]
     about: list[Fact]
-    refusals: list[Refusal]
+    refusals: list[RefusedLine]
     actions: list[str]
     files: list[Link]
     relatives: list[Link]
@@ -55,7 +55,7 @@ def batch_facts(batch: Batch, name: str) -> BatchFacts:
         row=row,
         facts=_facts(batch, row),
         about=_about(batch),
-        refusals=[Refusal(each.line, one_line(each.message)) for each in errors],
+        refusals=[RefusedLine(each.line, one_line(each.message)) for each in errors],
         actions=_actions(batch),
         files=_files(batch),
         relatives=_relatives(batch),

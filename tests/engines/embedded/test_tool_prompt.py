@@ -10,7 +10,7 @@ import pytest
 from gristmill.engines.embedded.prompt import ChatTemplate
 from gristmill.engines.embedded.tool_format import HERMES, MISTRAL
 from gristmill.engines.errors import EngineError
-from gristmill.engines.protocol import prompt_parts
+from gristmill.engines.prompt_parts import prompt_parts
 from gristmill.engines.tools.offer import offer_of
 from gristmill.wire.chat import ChatCompletionRequest
 

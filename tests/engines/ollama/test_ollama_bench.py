@@ -7,11 +7,12 @@ import pytest_asyncio
 from ollama_replay import MODEL, recording
 from ollama_requests import chat
 
-from gristmill.bench.session import CountsLoads, KeepsContext, StrategyTurn, Unloads
+from gristmill.bench.session import KeepsContext, StrategyTurn, Unloads
 from gristmill.bench.strategies import BASELINE, CONTEXT
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.ollama.measured import MeasuredOllamaEngine
 from gristmill.engines.ollama.settings import OllamaOptions
+from gristmill.engines.protocol import CountsLoads
 
 
 @pytest_asyncio.fixture

@@ -13,7 +13,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gristmill.engines.protocol import ForwardRequest, Request, prompt_parts
+from gristmill.engines.prompt_parts import prompt_parts
+from gristmill.engines.protocol import ForwardRequest, Request
 
 #: Of a prompt without leading messages (bytes): enough to tell rubrics apart.
 _TEXT_PREFIX = 1024

@@ -18,13 +18,13 @@ from gristmill.batches.scoped_host import ScopedHost
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import WORK, JobStore
 from gristmill.scoring.jobs.messages import (
+    Finished,
     FromWorker,
     Inspect,
     Inspected,
     Refused,
     RunPass,
     Score,
-    Scored,
     Task,
     ToWorker,
 )
@@ -153,7 +153,7 @@ class ScoringJobs:
                 match await worker.hear():
                     case RunPass() as asked:
                         await worker.say(await self._pass(mine, job, asked))
-                    case Scored(summaries):
+                    case Finished(summaries):
                         return summaries
                     case Refused(message):
                         raise UserError(message)

@@ -18,7 +18,7 @@ class Inspect(msgspec.Struct, tag="inspect"):
 
 class Score(msgspec.Struct, tag="score"):
     """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``; answered with
-    ``Scored``. ``labels``: whether the engine gives the probabilities of labels."""
+    ``Finished``. ``labels``: whether the engine gives the probabilities of labels."""
 
     folder: str
     file: str
@@ -46,7 +46,7 @@ class PassEnded(msgspec.Struct, tag="ended"):
     files: list[str]
 
 
-class Scored(msgspec.Struct, tag="scored"):
+class Finished(msgspec.Struct, tag="finished"):
     """The result and the report are in the job's folder."""
 
     summaries: list[ScoreSummary]
@@ -59,5 +59,5 @@ class Refused(msgspec.Struct, tag="refused"):
 
 
 Task = Inspect | Score
-FromWorker = Inspected | RunPass | Scored | Refused
+FromWorker = Inspected | RunPass | Finished | Refused
 ToWorker = PassEnded | Refused

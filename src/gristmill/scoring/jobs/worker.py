@@ -25,13 +25,13 @@ from gristmill.scoring.conductor import ScoreOptions, Scoring
 from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import REPORT, RESULT, WORK
 from gristmill.scoring.jobs.messages import (
+    Finished,
     FromWorker,
     Inspect,
     Inspected,
     Refused,
     RunPass,
     Score,
-    Scored,
     Task,
     ToWorker,
 )
@@ -95,7 +95,7 @@ def inspect(task: Inspect) -> Inspected:
     return Inspected(TableFacts(table.columns, table.height, sample))
 
 
-def score(task: Score, pipes: Pipes) -> Scored:
+def score(task: Score, pipes: Pipes) -> Finished:
     """Raises UserError."""
     folder, form = Path(task.folder), task.form
     table = read_table(str(folder / task.file))
@@ -115,7 +115,7 @@ def score(task: Score, pipes: Pipes) -> Scored:
     partial = folder / f"{REPORT}.part"
     partial.write_text(page, encoding="utf-8")
     partial.replace(folder / REPORT)
-    return Scored([_summary(report) for report in scored.reports])
+    return Finished([_summary(report) for report in scored.reports])
 
 
 def _summary(report: ScoreReport) -> ScoreSummary:

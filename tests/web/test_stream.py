@@ -9,6 +9,7 @@ import pytest
 
 from gristmill.web import stream
 from gristmill.web.stream import Streams, Update, event
+from gristmill.wire.errors import ApiError
 
 
 class Page:
@@ -142,7 +143,7 @@ async def test_a_stream_ends_at_once_with_the_server_and_with_its_reader(ends: s
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    response = streams.open("overview", page.make)
+    response = streams.open("overview", "anna", page.make)
     answering = asyncio.create_task(response({"type": "http", "path": "/events"}, receive, send))  # type: ignore[arg-type]
     await until(lambda: len(sent) >= 3)
     if ends == "server":
@@ -156,7 +157,39 @@ async def test_a_stream_ends_at_once_with_the_server_and_with_its_reader(ends: s
     # One that is opened afterwards ends as well.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5 if ends == "server" else 0.01):
-            await streams.open("overview", page.make)({"type": "http", "path": "/events"}, receive, send)  # type: ignore[arg-type]
+            await streams.open("overview", "anna", page.make)({"type": "http", "path": "/events"}, receive, send)  # type: ignore[arg-type]
+
+
+async def test_one_visitor_holds_only_so_many_streams(monkeypatch: pytest.MonkeyPatch):
+    """Each takes a connection, and each page that is not another's is made every second."""
+    monkeypatch.setattr(stream, "MAX_STREAMS", 2)
+    streams, page = Streams(every=0.01), Page()
+    left = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        pass
+
+    def opened(name: str, whose: str) -> asyncio.Task[None]:
+        response = streams.open(name, whose, page.make)
+        return asyncio.create_task(response({"type": "http", "path": "/events"}, receive, send))  # type: ignore[arg-type]
+
+    tasks = [opened(name, "anna") for name in ("overview", "batch")]
+    await until(lambda: streams.viewers == 2)
+    with pytest.raises(ApiError) as refused:
+        opened("overview", "anna")
+    assert refused.value.status == 429 and refused.value.retry_after
+    tasks.append(opened("overview", "berta"))
+    await until(lambda: streams.viewers == 3)
+    left.set()
+    await asyncio.gather(*tasks)
+    left.clear()
+    again = opened("overview", "anna")
+    await until(lambda: streams.viewers == 1)
+    await stopped(again)
 
 
 def test_no_text_can_end_a_line_of_an_event():

@@ -48,7 +48,7 @@ async def events(request: Request, batch_id: str) -> Response:
         last_sample = samples[-1].time
         return Update(state, named_event("samples", recent(samples)))
 
-    return dashboard(request).streams.open(("batch", batch_id, seen_by(request)), make)
+    return dashboard(request).streams.open(("batch", batch_id), seen_by(request), make)
 
 
 @router.get("/{batch_id}/throughput")

@@ -47,7 +47,7 @@ async def events(request: Request) -> Response:
         last_sample = samples[-1].time
         return Update(state, named_event("samples", recent(samples)))
 
-    return dashboard(request).streams.open(("overview", seen_by(request)), make)
+    return dashboard(request).streams.open("overview", seen_by(request), make)
 
 
 @router.get("/throughput")

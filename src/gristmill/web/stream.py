@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gristmill.telemetry.log import get_logger
 from gristmill.web.headers import SECURITY_HEADERS
+from gristmill.wire.errors import ApiError
 
 log = get_logger(__name__)
 
@@ -24,6 +26,9 @@ EVERY_SECONDS = 1.0
 QUIET_SECONDS = 15.0
 #: For the bytes of one update to be taken.
 SLOW_SECONDS = 10.0
+#: Open at the same time for those who see the same: each holds one of the server's connections, and makes a page that
+#: nobody else looks at every second.
+MAX_STREAMS = 64
 
 
 class Update(NamedTuple):
@@ -69,10 +74,16 @@ class Streams:
         self._every = every
         self._feeds: dict[Hashable, _Feed] = {}
         self._closing = asyncio.Event()
+        #: By whom they are for.
+        self.open_now: Counter[Hashable] = Counter()
 
-    def open(self, seen: Hashable, make: Make) -> Response:
-        """``seen``: what is shown and to whom; those with an equal one share what ``make`` makes."""
-        return _Stream(self, seen, make)
+    def open(self, shown: Hashable, whose: Hashable, make: Make) -> Response:
+        """``shown``: which page, ``whose``: for whom; those with equal ones share what ``make`` makes. Raises ApiError
+        429."""
+        if self.open_now[whose] >= MAX_STREAMS:
+            message = f"You have {MAX_STREAMS} pages of this server open, which are brought up to date: close some."
+            raise ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", retry_after=5)
+        return _Stream(self, shown, whose, make)
 
     def close(self) -> None:
         self._closing.set()
@@ -126,18 +137,25 @@ class Streams:
 class _Stream(Response):
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, seen: Hashable, make: Make) -> None:
+    def __init__(self, streams: Streams, shown: Hashable, whose: Hashable, make: Make) -> None:
         super().__init__(headers={**SECURITY_HEADERS, "cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._streams, self._seen, self._make = streams, seen, make
+        self._streams, self._shown, self._whose, self._make = streams, shown, whose, make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._streams.open_now[self._whose] += 1
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            self._streams.open_now[self._whose] -= 1
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
         async def send_data(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        viewing = asyncio.create_task(self._streams.view(self._seen, self._make, send_data))
+        viewing = asyncio.create_task(self._streams.view((self._shown, self._whose), self._make, send_data))
         tasks = [viewing, asyncio.create_task(_left(receive)), asyncio.create_task(self._streams.closed())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import time
@@ -15,7 +16,7 @@ import pytest
 from gristmill.scoring.jobs import keeper
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
-from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused
+from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused, Score
 from gristmill.scoring.jobs.worker import Pipes, inspect, work
 from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
 from gristmill.user_error import UserError
@@ -23,6 +24,7 @@ from gristmill.wire.json import encode
 from server_process import ServerProcess
 
 FORM = {"rubric": "How good?", "scale": "0..3", "id": "id", "columns": "text", "model": "simulated", "method": ""}
+_LOOPS = f"{{% for a in {[*range(300)]} %}}"
 
 
 def told(path: Path) -> str:
@@ -106,6 +108,20 @@ async def test_a_table_that_kills_its_process_is_told_to_be_too_large(monkeypatc
         await worker.say(Inspect("t.csv"))
         with pytest.raises(UserError, match="too little memory"):
             await worker.hear()
+
+
+@pytest.mark.parametrize("rubric", [_LOOPS * 6 + "{% endfor %}" * 6, "{{ 9 ** (9 ** 9) }}"], ids=["loops", "power"])
+async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rubric: str):
+    """Or two of them would hold up the scorings of everybody."""
+    hasty = "from gristmill.scoring.jobs import worker; worker._RUBRIC_SECONDS = 0.5; worker._main()"
+    monkeypatch.setattr(keeper, "_WORKER", ("-c", hasty))
+    (tmp_path / "a.csv").write_text("text\nfine\n")
+    async with keeper._worker() as worker:
+        form = ScoreForm(f"How good? {rubric}", "0..3", "simulated", columns=["text"])
+        await worker.say(Score(str(tmp_path), "a.csv", "a.csv", form, labels=True))
+        async with asyncio.timeout(60):
+            with pytest.raises(UserError, match="rubric takes too long"):
+                await worker.hear()
 
 
 def upload(site: httpx.Client, name: str, data: bytes) -> str:

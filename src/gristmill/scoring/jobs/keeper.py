@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -192,6 +193,8 @@ class _Worker:
         line = await self._out.readline()
         if not line:
             code = await self._process.wait()
+            if code == -signal.SIGVTALRM:
+                raise UserError("The rubric takes too long to fill in: it is a template, write it with fewer loops.")
             if code < 0:
                 raise UserError(
                     "The process that reads the table was ended by the system: most often there is too little memory "

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import statistics
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +45,8 @@ from gristmill.user_error import UserError
 _SAMPLE_ROWS, _SAMPLE_CHARS = 5, 200
 _MOST_COLUMNS = 1_000
 _LISTED_ERRORS = 20
+#: Of computing, to fill a rubric in and look the table's names over.
+_RUBRIC_SECONDS = 30.0
 
 
 class Pipes:
@@ -108,7 +111,8 @@ def score(task: Score, pipes: Pipes) -> Finished:
         name=form.name,
     )
     backend = ServerBackend(pipes, form.model, task.labels)
-    scoring = Scoring(table, form.rubric, parse_scale(form.scale), options, backend)
+    with _ended_after(_RUBRIC_SECONDS):
+        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options, backend)
     scored = scoring.run(folder / WORK)
     write_table(scored.table, folder / RESULT)
     page = scoring.page(task.table, scored, Prices(0, 0, "USD"))
@@ -116,6 +120,17 @@ def score(task: Score, pipes: Pipes) -> Finished:
     partial.write_text(page, encoding="utf-8")
     partial.replace(folder / REPORT)
     return Finished([_summary(report) for report in scored.reports])
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """The system ends this process by SIGVTALRM if it computes for longer: a template may hold one step without end,
+    which no exception could leave."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _summary(report: ScoreReport) -> ScoreSummary:

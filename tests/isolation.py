@@ -7,7 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+#: Processes that share the tests have their home from the first one, which remembers here what it had.
+_REMEMBERED = "TESTS_CACHE_FOLDER"
+_CACHE = Path(os.environ.get(_REMEMBERED) or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 #: Where ``make test-engines`` builds real servers.
 TEST_ENGINES = _CACHE / "gristmill-test-engines"
 _GRISTMILL_CACHE = Path(os.environ.get("GRISTMILL_CACHE") or _CACHE / "gristmill")
@@ -22,6 +24,7 @@ def isolate() -> Path:
     Pulled models are read where they are. What the engine made of them is there as well, so that it need not be made
     again, but under names of its own: what tests write stays in their folder.
     """
+    os.environ[_REMEMBERED] = str(_CACHE)
     for name in list(os.environ):
         if name.upper().startswith(_PREFIXES) or name.upper().endswith("_PROXY"):
             del os.environ[name]

@@ -9,7 +9,7 @@ import pytest
 
 from gristmill.web import stream
 from gristmill.web.stream import Streams, Update, event
-from gristmill.wire.errors import ApiError
+from gristmill.wire.errors import ApiError, not_found
 
 
 class Page:
@@ -107,6 +107,27 @@ async def test_a_page_that_cannot_be_made_is_made_again():
     await until(lambda: taken)
     assert taken[0] == event("there")
     await stopped(viewing)
+
+
+async def test_the_stream_of_what_has_been_deleted_ends():
+    streams = Streams(every=0.005)
+    deleted = asyncio.Event()
+
+    async def make() -> Update:
+        if deleted.is_set():
+            raise not_found("No batch found.")
+        return Update(event("there"))
+
+    taken: list[bytes] = []
+
+    async def send(data: bytes) -> None:
+        taken.append(data)
+
+    viewing = asyncio.create_task(streams.view("batch", make, send))
+    await until(lambda: taken)
+    deleted.set()
+    await viewing
+    assert event("there") in taken and streams.viewers == 0
 
 
 async def test_an_unchanged_state_is_not_sent_again_and_what_comes_besides_is():

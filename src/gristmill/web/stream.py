@@ -51,6 +51,8 @@ class _Feed:
         self.number = self.state_number = 0
         self.newest = Update(b"")
         self.changed = asyncio.Condition()
+        #: What it shows has been deleted: there is nothing more to send.
+        self.gone = False
         self.task: asyncio.Task[None] | None = None
 
     def publish(self, update: Update) -> bool:
@@ -97,17 +99,18 @@ class Streams:
         return sum(feed.viewers for feed in self._feeds.values())
 
     async def view(self, seen: Hashable, make: Make, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send updates for ever, until ``send`` fails. Raises TimeoutError where it takes too long."""
+        """Send updates until ``send`` fails, or until what is shown has been deleted. Raises TimeoutError where it takes
+        too long."""
         feed = self._feeds.setdefault(seen, _Feed(make))
         feed.viewers += 1
         if feed.task is None:
             feed.task = asyncio.create_task(self._produce(feed))
         sent = state_sent = 0
         try:
-            while True:
+            while not feed.gone:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(QUIET_SECONDS), feed.changed:
-                        await feed.changed.wait_for(lambda: feed.number > sent)  # noqa: B023 - called at once
+                        await feed.changed.wait_for(lambda: feed.gone or feed.number > sent)  # noqa: B023 - called at once
                 data = b": nothing new\n\n" if feed.number == sent else feed.since(state_sent)
                 sent, state_sent = feed.number, feed.state_number
                 async with asyncio.timeout(SLOW_SECONDS):
@@ -124,6 +127,13 @@ class Streams:
             began = clock()
             try:
                 update = await feed.make()
+            except ApiError as error:
+                if error.status == 404:
+                    feed.gone = True
+                    async with feed.changed:
+                        feed.changed.notify_all()
+                    return
+                log.warning("a page cannot be brought up to date", reason=error.body.message)
             except Exception as error:
                 # The page stays as it is, and is made again.
                 log.warning("a page cannot be brought up to date", exc_info=error)

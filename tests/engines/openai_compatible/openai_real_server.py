@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.models.locate import locate
+from gristmill.user_error import UserError
 from isolation import TEST_ENGINES
 
 KEY = "a-key-for-tests"
@@ -88,8 +89,12 @@ def _built(name: str) -> Path:
 
 def llama_cpp(catalog_model: str, log: Path, *options: str) -> RealServer:
     binary = _built("llama-cpp") / "server" / "llama-server"
+    try:
+        weights = locate(catalog_model).path
+    except UserError as error:
+        pytest.skip(str(error))
     port = _free_port()
-    command = [str(binary), "-m", str(locate(catalog_model).path), "--alias", catalog_model, "--port", str(port)]
+    command = [str(binary), "-m", str(weights), "--alias", catalog_model, "--port", str(port)]
     # One thread: those of two servers that share two cores would wait for each other, at full speed.
     command += ["--host", "127.0.0.1", "-c", str(2 * CONTEXT), "-np", "2", "-t", "1", "-tb", "1", "--api-key", KEY]
     # Repacked weights may use AMX, which a sandbox's kernel may not allow though the processor has it.

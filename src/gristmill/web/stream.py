@@ -99,8 +99,8 @@ class Streams:
         return sum(feed.viewers for feed in self._feeds.values())
 
     async def view(self, seen: Hashable, make: Make, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send updates until ``send`` fails, or until what is shown has been deleted. Raises TimeoutError where it takes
-        too long."""
+        """Send updates until ``send`` fails, or what is shown has been deleted. Raises TimeoutError where it takes too
+        long."""
         feed = self._feeds.setdefault(seen, _Feed(make))
         feed.viewers += 1
         if feed.task is None:

@@ -119,6 +119,18 @@ async def test_wrong_keys_are_slowed_down_and_the_right_one_is_not(app: KeyedApp
     assert noted == ["login", *["login refused"] * logins.MAX_FAILURES, "key added"]
 
 
+async def test_of_where_a_login_comes_from_as_much_is_kept_as_an_address_has(app: KeyedApp) -> None:
+    """A program beside the server may say that it is a proxy, and anything of who asks it."""
+    transport = httpx.ASGITransport(app.app, client=("a" * 60_000, 0))
+    key = await app.key("anna")
+    async with httpx.AsyncClient(transport=transport, base_url=ROOT) as http:
+        for given in ("wrong", key):
+            await log_in(http, given)
+        assert (await http.delete("/v1/files/file-1", headers={"x-api-key": key})).status_code == 404
+    noted = [entry.address for entry in await app.gate.audit_log.newest(3)]
+    assert all(each is not None and each.startswith("aaa") and len(each) < 300 for each in noted)
+
+
 async def test_a_login_form_is_small_and_may_hold_anything(app: KeyedApp) -> None:
     async with app.client() as http:
         for content, status in ((b"", 401), (b"key=%ff%00", 401), (b"\xff\xfe", 401), (b"key=" + b"x" * 20_000, 413)):

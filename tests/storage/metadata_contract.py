@@ -969,7 +969,10 @@ class MetadataContract:
             assert not await keys.add(access_key("late", "admin"), AuditEntry(6, "key added"), only_first=True)
             await keys.add(access_key("wall", id="key_new"), AuditEntry(7, "key added"))
             assert [entry.at for entry in await store.audit_log.newest(10)] == [7, 4, 2, 1]
-            assert await store.audit_log.delete_before(4) == 2
+            assert await store.audit_log.delete_old(4, keep=10) == 2
+            assert await store.audit_log.delete_old(4, keep=1) == 1
+            assert [entry.at for entry in await store.audit_log.newest(10)] == [7]
+            assert await store.audit_log.delete_old(8, keep=10) == 1 and await store.audit_log.delete_old(8, keep=10) == 0
 
             await store.login_sessions.delete(b"token")
             assert await store.login_sessions.key(b"token", 9) is None

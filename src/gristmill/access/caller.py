@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gristmill.storage.scope import EVERYTHING, NOTHING, Scope
+from gristmill.wire.errors import clip
 
 
 class Role(StrEnum):
@@ -31,6 +32,12 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     """Of a request, by its ASGI scope. It is an error to ask before ``api/authentication`` has found it."""
     found: Caller = scope["caller"]
     return found
+
+
+def address_of(scope: Mapping[str, Any]) -> str | None:
+    """Where a request comes from. A proxy on this machine is believed, and so is whoever else there says that it is one:
+    it may be any text of any length."""
+    return clip(scope["client"][0]) if scope.get("client") else None
 
 
 #: Where there are no keys.

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gristmill.access import refusals
-from gristmill.access.caller import EVERYBODY, NOBODY, Caller, Role
+from gristmill.access.caller import EVERYBODY, NOBODY, Caller, Role, address_of
 from gristmill.access.gate import Gate
 from gristmill.access.host_rules import AccessRules
 from gristmill.access.logins import COOKIE
@@ -89,7 +89,7 @@ class Authentication:
         return scope["method"] not in _READING and "origin" in headers and not self._rules.is_own_page(headers)
 
     async def _refuse(self, refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        log.info("refused", code=refusal.body.code, address=_address(scope), path=clip(scope["path"]))
+        log.info("refused", code=refusal.body.code, address=address_of(scope), path=clip(scope["path"]))
         if refusal.status == 401 and scope["method"] == "GET" and wants_page(scope):
             here = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
             await RedirectResponse(f"/login?next={quote(here, safe='/')}", 303)(scope, receive, send)
@@ -161,7 +161,7 @@ async def _note(gate: Gate, caller: Caller, scope: Scope, status: int) -> None:
         action=f"{scope['method']} {route.path_format}",
         key_id=caller.key_id,
         target=None if target is None else clip(str(target)),
-        address=_address(scope),
+        address=address_of(scope),
         status=status,
     )
     try:
@@ -180,7 +180,3 @@ def _presented(headers: Headers) -> str | None:
 
 def _token(headers: Headers) -> str | None:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE)
-
-
-def _address(scope: Scope) -> str | None:
-    return scope["client"][0] if scope.get("client") else None

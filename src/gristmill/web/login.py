@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from gristmill.access.caller import address_of
 from gristmill.access.gate import Gate
 from gristmill.access.logins import COOKIE, LIFETIME_SECONDS
 from gristmill.web.page import page
@@ -32,9 +33,9 @@ async def log_in(request: Request) -> Response:
     if found is None:
         return RedirectResponse("/", 303)
     form = await _form(request)
-    wanted, address = _local(form.get("next", "")), request.client.host if request.client else None
+    wanted = _local(form.get("next", ""))
     try:
-        login = await found.logins.log_in(form.get("key", "").strip(), address)
+        login = await found.logins.log_in(form.get("key", "").strip(), address_of(request.scope))
     except ApiError as refusal:
         problem = "That is not a key of this server, or it was revoked." if refusal.status == 401 else str(refusal)
         answer = _page(asks=True, name="", wanted=wanted, problem=problem, status=refusal.status)

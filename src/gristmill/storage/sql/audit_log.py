@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from gristmill.storage.records import AuditEntry
 from gristmill.storage.sql.database import Database
@@ -30,6 +30,14 @@ class SqlAuditLog:
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [AuditEntry(**row._mapping) for row in found]
 
-    async def delete_before(self, at: int) -> int:
-        statement = delete(audit_log).where(audit_log.c.at < at)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount, even_if_full=True)
+    async def delete_old(self, before: int, keep: int) -> int:
+        newest = select(func.coalesce(func.max(audit_log.c.seq), 0))
+        young = select(audit_log.c.seq).where(audit_log.c.at >= before).order_by(audit_log.c.seq).limit(1)
+
+        def work(connection: Connection) -> int:
+            # In the order in which they were added: to look at each would hold up whoever stores results.
+            last = connection.scalar(newest) or 0
+            first = max(connection.scalar(young) or last + 1, last + 1 - keep)
+            return connection.execute(delete(audit_log).where(audit_log.c.seq < first)).rowcount
+
+        return await self._database.write(work, even_if_full=True)

@@ -35,8 +35,8 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
 
 
 def address_of(scope: Mapping[str, Any]) -> str | None:
-    """Where a request comes from. A proxy on this machine is believed, and so is whoever else there says that it is one:
-    it may be any text of any length."""
+    """Where a request comes from. A proxy on this machine is believed, and so is whoever else there says that it is
+    one: it may be any text of any length."""
     return clip(scope["client"][0]) if scope.get("client") else None
 
 

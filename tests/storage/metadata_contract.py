@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
@@ -369,6 +369,8 @@ class MetadataContract:
         st.sampled_from([None, "succeeded", "failed", "waiting"]), st.integers(0, 10), st.integers(0, 40),
         st.integers(1, 9),
     )  # fmt: skip
+    @example([("a\0b", "p"), ("a", "s"), ("é\0", "f")], "a\0", True, None, 0, 40, 9)
+    @example([("éa", "p"), ("e", "s"), ("é", "f")], "é", True, None, 0, 40, 9)
     def test_rows_are_seen_by_name_and_outcome(
         self, tmp_path_factory: pytest.TempPathFactory, given_rows: list[tuple[str, str]], name: str | None,
         prefix: bool, outcome: RowOutcome | None, after: int, upto: int, limit: int,

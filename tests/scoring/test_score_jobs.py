@@ -12,6 +12,7 @@ import httpx
 import msgspec
 import polars as pl
 import pytest
+import structlog
 
 from gristmill.scoring.jobs import keeper
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
@@ -19,6 +20,7 @@ from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused, Score
 from gristmill.scoring.jobs.worker import Pipes, inspect, work
 from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
+from gristmill.telemetry import log
 from gristmill.user_error import UserError
 from gristmill.wire.json import encode
 from server_process import ServerProcess
@@ -108,6 +110,24 @@ async def test_a_table_that_kills_its_process_is_told_to_be_too_large(monkeypatc
         await worker.say(Inspect("t.csv"))
         with pytest.raises(UserError, match="too little memory"):
             await worker.hear()
+
+
+@pytest.mark.parametrize("content", [False, True])
+async def test_what_a_worker_prints_as_it_dies_is_logged_only_where_content_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], content: bool
+):
+    monkeypatch.setattr(keeper, "_WORKER", ("-c", "raise ValueError('CANARY')"))
+    log.configure(content=content)
+    try:
+        async with keeper._worker() as worker:
+            await worker.say(Inspect("t.csv"))
+            with pytest.raises(UserError, match="exit code 1"):
+                await worker.hear()
+    finally:
+        log.drain()
+        structlog.reset_defaults()
+    printed = capfd.readouterr().err
+    assert "exit code 1" in printed and ("CANARY" in printed) == content
 
 
 @pytest.mark.parametrize("rubric", [_LOOPS * 6 + "{% endfor %}" * 6, "{{ 9 ** (9 ** 9) }}"], ids=["loops", "power"])

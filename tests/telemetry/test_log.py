@@ -62,6 +62,22 @@ def test_what_clients_sent_and_engines_answered_is_logged_only_where_that_is_ask
     assert ("an answer" in line) == ("more of it" in line) == content and "a prompt" not in line
 
 
+class OddError(OSError):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_event_that_cannot_be_rendered_is_logged_without_content_either(
+    capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    log.configure(as_json=as_json)
+    log.get_logger("gristmill.test").error("it failed", batch="b", content="a prompt", exc_info=OddError("an answer"))
+    log.drain()
+    line = capsys.readouterr().err
+    assert "it failed" in line and "OddError" in line and "a prompt" not in line and "an answer" not in line
+
+
 def test_errors_of_files_and_storage_are_told_with_their_reason(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure(as_json=True)
     report = log.get_logger("gristmill.test").error

@@ -65,11 +65,15 @@ class _Rendering:
 
 
 def _plain(event: dict[str, Any], failure: Exception) -> str:
+    """Without content, whatever was asked for: it may be what cannot be shown."""
+    shown = {key: value for key, value in event.items() if key not in ("content", "exc_info")}
+    if event.get("exc_info") is not None:
+        shown["error"] = type(event["exc_info"]).__name__
     try:
-        return printable(" ".join(f"{key}={value!r}" for key, value in event.items()))
+        return printable(" ".join(f"{key}={value!r}" for key, value in shown.items()))
     except Exception:
-        shown = printable(str(event.get("event"))[:200])
-        return f"an event that cannot be shown ({type(failure).__name__}): {shown}"
+        named = printable(str(event.get("event"))[:200])
+        return f"an event that cannot be shown ({type(failure).__name__}): {named}"
 
 
 def _with_error_in_brief(_logger: Any, _name: str, event: Any, content: bool = False) -> Any:

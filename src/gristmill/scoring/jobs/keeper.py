@@ -46,6 +46,8 @@ _INSPECTED_AT_ONCE, _INSPECT_SECONDS = 2, 60.0
 #: Of what the process says; a request's shared part may be a long rubric with examples.
 _LONGEST_LINE = 64 * 1024 * 1024
 _RETRY_SECONDS = 5.0
+#: Of what a process prints, the end is kept, in bytes; after its death it has so long (seconds) to be read.
+_KEPT_OUTPUT, _LAST_WORDS_SECONDS = 4096, 1.0
 _WORKER = ("-m", "gristmill.scoring.jobs.worker")
 
 
@@ -182,6 +184,20 @@ class _Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None and process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
+        self._printed = b""
+        # Not into the log as it is: libraries print parts of tables.
+        self._reading = asyncio.create_task(self._read_printed())
+
+    async def _read_printed(self) -> None:
+        assert self._process.stderr is not None
+        while data := await self._process.stderr.read(65536):
+            self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
+
+    async def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        self._reading.cancel()
 
     async def say(self, message: Task | ToWorker) -> None:
         with contextlib.suppress(ConnectionError):
@@ -193,6 +209,9 @@ class _Worker:
         line = await self._out.readline()
         if not line:
             code = await self._process.wait()
+            await asyncio.wait([self._reading], timeout=_LAST_WORDS_SECONDS)
+            printed = self._printed.decode("utf-8", "replace")
+            log.error("the process of a scoring ended", because=f"exit code {code}", content=printed)
             if code == -signal.SIGVTALRM:
                 raise UserError("The rubric takes too long to fill in: it is a template, write it with fewer loops.")
             if code < 0:
@@ -208,13 +227,13 @@ class _Worker:
 async def _worker() -> AsyncIterator[_Worker]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *_WORKER,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LONGEST_LINE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
         # Its own session: the terminal's interrupt goes to the server alone.
         start_new_session=True,
     )  # fmt: skip
+    worker = _Worker(process)
     try:
-        yield _Worker(process)
+        yield worker
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await worker.stop()

@@ -168,7 +168,7 @@ async def _note(gate: Gate, caller: Caller, scope: Scope, status: int) -> None:
         await gate.audit_log.add(entry)
     except Exception as error:
         # It has been done and answered.
-        log.error("the audit log cannot be written", action=entry.action, key=entry.key_id, reason=str(error))
+        log.error("the audit log cannot be written", action=entry.action, key=entry.key_id, exc_info=error)
 
 
 def _presented(headers: Headers) -> str | None:

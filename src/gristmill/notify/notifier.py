@@ -62,7 +62,7 @@ class Notifier:
             try:
                 await self._start_due()
             except Exception as error:
-                log.error("cannot look for webhooks to deliver", reason=str(error))
+                log.error("cannot look for webhooks to deliver", exc_info=error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._wake.wait()
@@ -143,7 +143,7 @@ class Notifier:
                 await self._deliveries.record(delivery, changes)
                 return
             except Exception as error:
-                log.error("cannot store what came of a webhook", delivery=delivery.id, reason=str(error))
+                log.error("cannot store what came of a webhook", delivery=delivery.id, exc_info=error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_STORE_PAUSE)
 

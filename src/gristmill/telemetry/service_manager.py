@@ -67,7 +67,7 @@ class ServiceManager:
                 self._tell(STATUS=printable(said)[:_LONGEST_STATUS])
             except Exception as error:
                 # Not to know what to say is no reason to be ended.
-                log.error("the service manager is not told how it goes", reason=repr(error))
+                log.error("the service manager is not told how it goes", exc_info=error)
             await asyncio.sleep(self._pause)
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class Streams:
                     async with feed.changed:
                         feed.changed.notify_all()
                     return
-                log.warning("a page cannot be brought up to date", reason=error.body.message)
+                log.warning("a page cannot be brought up to date", code=error.body.code, content=error.body.message)
             except Exception as error:
                 # The page stays as it is, and is made again.
                 log.warning("a page cannot be brought up to date", exc_info=error)

@@ -67,7 +67,10 @@ class Residency:
             path, body = load_request(self._frozen, self._before)
             await self._client.ask(path, dict[str, Any], body)
         except EngineError as error:
-            log.warning("the model's keep_alive was not restored", model=self._frozen.model, reason=error.message)
+            log.warning(
+                "the model's keep_alive was not restored",
+                model=self._frozen.model, because=error.kind.value, content=error.message,
+            )  # fmt: skip
 
     async def _running(self) -> RunningModel | None:
         running = await self._client.ask("/api/ps", RunningModels)

@@ -331,6 +331,22 @@ async def test_what_is_under_way_at_a_stop_may_end_and_else_is_delivered_after_i
     assert len(sender.sent) == 2 and len({each.id for each in sender.sent}) == 1
 
 
+async def test_a_stop_while_it_looks_for_what_is_due_begins_nothing(store: SqlMetadataStore) -> None:
+    sender, due = Scripted(lambda _: 200), store.deliveries.due
+
+    async def stopped_meanwhile(*given: Any) -> list[DeliveryRecord]:
+        found = await due(*given)
+        await notifier.stop(0)
+        return found
+
+    await end_batch(store, "batch_1", webhook("http://a.example/"))
+    store.deliveries.due = stopped_meanwhile  # type: ignore[method-assign]
+    notifier = Notifier(store.deliveries, sender)
+    await notifier.run()
+    await asyncio.sleep(0)
+    assert sender.sent == [] and not notifier._under_way
+
+
 async def test_a_receiver_that_is_killed_and_comes_back_is_told(store: SqlMetadataStore) -> None:
     with Receiver(hang) as receiver:
         await end_batch(store, "batch_1", webhook(receiver.url))

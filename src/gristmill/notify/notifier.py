@@ -92,7 +92,7 @@ class Notifier:
             if self._own is None:
                 busy.append("")
             found = await self._deliveries.due(time.time(), LONGEST_PAUSE, free, busy, list(self._under_way))
-            if not found:
+            if not found or self._stopping.is_set():
                 return
             for delivery in found:
                 if held[delivery.target] < PLACES_A_TARGET:

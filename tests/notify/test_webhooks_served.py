@@ -198,6 +198,20 @@ def test_a_run_tells_its_end_before_it_is_over(tmp_path: Path) -> None:
         second.unwrap()
 
 
+def test_a_run_whose_end_nobody_takes_says_so_and_that_it_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(chat_file(2))
+    (tmp_path / "secret").write_text(SECRET)
+    command = [sys.executable, "-m", "gristmill", "run", "in.jsonl", "-o", "out.jsonl", "--engine", "simulated"]
+    command += ["--webhook-secret-file", "secret", *ALLOW]
+    with Receiver(status(410)) as receiver:
+        done = subprocess.run(
+            [*command, "--webhook", receiver.url], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0 and (tmp_path / "out.jsonl").exists()
+    said = " ".join(done.stderr.split())
+    assert "The webhook was not told: It answered 410." in said and "this is not tried again" in said
+
+
 @pytest.mark.parametrize(
     ("url", "file", "allowed", "why"),
     [

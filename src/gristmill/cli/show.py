@@ -126,7 +126,8 @@ def told(delivery: WebhookDelivery) -> str:
     """How the end of a run was told to its webhook."""
     if delivery.status == "delivered":
         return "The webhook has been told."
-    return f"The webhook was not told: {printable(delivery.last_error or 'it has not answered yet.')}"
+    why = printable(delivery.last_error or "it has not answered yet.")
+    return f"The webhook was not told: {why} Nothing stays of a run, so this is not tried again."
 
 
 def downloaded(chain: list[Batch]) -> str:

@@ -1,25 +1,27 @@
 #!/bin/sh
 # Install what some tests need besides Python packages, from Debian's packages: a browser for the pages, shells for the
-# completion, and Prometheus' promtool for the alert rules. Without them those tests are skipped, each with a line that says
-# so. `.ci/run` runs this; it wants root.
+# completion, systemd's and Prometheus' own checks of the unit and the alert rules. Without them those tests are skipped, each
+# with a line that says so. `.ci/run` runs this; it wants root.
 set -eu
 packages=""
 for tool in chromium zsh fish; do
     command -v "$tool" > /dev/null || packages="$packages $tool"
 done
-command -v promtool > /dev/null || packages="$packages promtool"
-[ -n "$packages" ] || exit 0
-command -v apt-get > /dev/null || { echo "Not a Debian system: install$packages by hand." >&2; exit 1; }
+command -v systemd-analyze > /dev/null || packages="$packages systemd"
+promtool=""
+command -v promtool > /dev/null || promtool=" promtool"
+[ -n "$packages$promtool" ] || exit 0
+command -v apt-get > /dev/null || { echo "Not a Debian system: install$packages$promtool by hand." >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
-case " $packages " in *" promtool "*)
+if [ -n "$packages" ]; then
+    # shellcheck disable=SC2086 - a list
+    apt-get -qq install --yes --no-install-recommends $packages > /dev/null
+fi
+if [ -n "$promtool" ]; then
     # It is a part of Debian's package of the whole server, which would start one: only the tool is taken.
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool)
     install -m 755 "$folder/usr/bin/promtool" /usr/local/bin/promtool
-    packages=${packages% promtool}
-esac
-[ -n "$packages" ] || exit 0
-# shellcheck disable=SC2086 - a list
-apt-get -qq install --yes --no-install-recommends $packages > /dev/null
+fi

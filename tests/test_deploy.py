@@ -48,7 +48,9 @@ def test_the_unit_gives_a_stop_more_than_what_is_in_flight_has() -> None:
     assert int(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > 60
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: scripts/install-test-tools.sh"
+)
 def test_systemd_reads_every_line_of_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     # The program is not installed here.

@@ -17,7 +17,7 @@ from receiver import SECRET, Received, Receiver, hang, status
 from gristmill.notify import notifier as notifying
 from gristmill.notify import schedule
 from gristmill.notify.addresses import AllowedHosts
-from gristmill.notify.notifier import PLACES, PLACES_A_TARGET, Notifier
+from gristmill.notify.notifier import PLACES, PLACES_A_KEY, PLACES_A_TARGET, Notifier
 from gristmill.notify.sender import Sender, SendOutcome
 from gristmill.notify.webhooks import WebhookService
 from gristmill.storage.errors import StorageError
@@ -47,8 +47,9 @@ def webhook(url: str) -> WebhookRecord:
     return WebhookRecord(url, SECRET, "/".join(url.split("/")[:3]))
 
 
-async def end_batch(store: SqlMetadataStore, name: str, of: WebhookRecord | None) -> None:
-    record = BatchRecord(0, name, "/v1/chat/completions", "file-1", "24h", "in_progress", 1, 2**40, webhook=of)
+async def end_batch(store: SqlMetadataStore, name: str, of: WebhookRecord | None, key: str | None = None) -> None:
+    endpoint = "/v1/chat/completions"
+    record = BatchRecord(0, name, endpoint, "file-1", "24h", "in_progress", 1, 2**40, webhook=of, key_id=key)
     await store.batches.add(record)
     ended = {"status": "completed", "completed_at": 1_700_000_000}
     assert await store.batches.change(name, ended, expected="in_progress")
@@ -159,6 +160,23 @@ async def test_a_target_that_never_answers_holds_up_no_other(store: SqlMetadataS
             found = await until(store, lambda all_: sum(each.status == "delivered" for each in all_) == 20)
             assert {each.batch_id.split("_")[0] for each in found if each.status == "delivered"} == {"good"}
             assert len(slow.received) == PLACES_A_TARGET
+
+
+async def test_many_targets_of_one_key_that_never_answer_hold_up_no_other_key(store: SqlMetadataStore) -> None:
+    async def answer(url: str) -> int:
+        if "slow" in url:
+            await asyncio.Event().wait()
+        return 200
+
+    sender = Scripted(answer)
+    for number in range(2 * PLACES):
+        await end_batch(store, f"slow_{number}", webhook(f"http://slow-{number}.example/"), "key_1")
+    for number in range(20):
+        await end_batch(store, f"good_{number}", webhook(f"http://good-{number}.example/"), "key_2")
+    async with Working(store, sender) as working:
+        found = await until(store, lambda all_: sum(each.status == "delivered" for each in all_) == 20)
+        assert {each.key_id for each in found if each.status == "delivered"} == {"key_2"}
+        assert sender.now["all"] == len(working._under_way) == PLACES_A_KEY
 
 
 async def test_a_flood_is_bounded_in_memory_and_all_of_it_is_tried(store: SqlMetadataStore) -> None:

@@ -94,8 +94,10 @@ async def deliveries(store: MetadataStore, **of: str) -> list[DeliveryRecord]:
     return (await store.deliveries.page(after=None, limit=100, **of)).records
 
 
-async def ended_batch(store: MetadataStore, name: str, webhook: WebhookRecord | None, at: int = 9) -> None:
-    await store.batches.add(batch(name, webhook=webhook))
+async def ended_batch(
+    store: MetadataStore, name: str, webhook: WebhookRecord | None, at: int = 9, key: str | None = None
+) -> None:
+    await store.batches.add(batch(name, webhook=webhook, key_id=key))
     assert await store.batches.change(name, {"status": "completed", "completed_at": at}, expected="in_progress")
 
 
@@ -783,7 +785,7 @@ class MetadataContract:
             own = {each.seq for each in await deliveries(store) if not each.target}
 
             async def due(now: float, busy: list[str] | None = None, limit: int = 9) -> list[str]:
-                found = await store.deliveries.due(now, 3_600, limit, ["", *(busy or [])], own)
+                found = await store.deliveries.due(now, 3_600, limit, ["", *(busy or [])], [], own)
                 return [each.batch_id for each in found]
 
             assert await due(10) == ["a", "b", "c"]
@@ -796,7 +798,7 @@ class MetadataContract:
             # The clock was set back: nothing is put off for longer than the longest pause.
             assert await due(50_000.5 - 3_601) == ["b", "c", "a"]
             seqs = {each.seq for each in await deliveries(store)}
-            assert await store.deliveries.due(10, 9, 9, [], seqs - {told["https://b:443"].seq}) == [
+            assert await store.deliveries.due(10, 9, 9, [], [], seqs - {told["https://b:443"].seq}) == [
                 told["https://b:443"]
             ]
             for number, status in enumerate(("delivered", "dead")):
@@ -804,6 +806,23 @@ class MetadataContract:
                 assert await store.deliveries.record(told[target], {"status": status, "attempts": 1})
                 assert not await store.deliveries.record(told[target], {"status": "dead"})
             assert await due(50_000.5) == ["a"]
+
+        self.tell(tmp_path, story)
+
+    def test_deliveries_of_busy_keys_are_not_due_but_for_the_servers_own_webhook(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            for name, key in (("a", "key_1"), ("b", "key_2"), ("c", None)):
+                await ended_batch(store, name, WebhookRecord("https://x/", "whsec_x", "https://x:443"), key=key)
+
+            async def due(busy_keys: list[str]) -> list[tuple[str, str | None]]:
+                found = await store.deliveries.due(10, 3_600, 9, [], busy_keys, [])
+                return sorted((f"{each.batch_id}{each.target and ' own'}", each.key_id) for each in found)
+
+            own = [("a own", "key_1"), ("b own", "key_2"), ("c own", None)]
+            of_server = [("a", None), ("b", None), ("c", None)]
+            assert await due([]) == sorted(of_server + own)
+            assert await due(["key_1", "key_3"]) == sorted(of_server + own[1:])
+            assert await due(["key_1", "key_2"]) == sorted(of_server + own[2:])
 
         self.tell(tmp_path, story)
 
@@ -826,7 +845,7 @@ class MetadataContract:
             again = await store.deliveries.get(middle.id)
             assert again is not None and (again.status, again.attempts, again.first_attempt_at) == ("pending", 0, None)
             assert (again.event_id, again.last_error) == (middle.event_id, "No.")
-            assert [each.id for each in await store.deliveries.due(0, 9, 9, [], [])] == [middle.id]
+            assert [each.id for each in await store.deliveries.due(0, 9, 9, [], [], [])] == [middle.id]
             assert await store.deliveries.delete_ended(100) == 1
             assert await store.deliveries.delete_ended(100) == 0
             assert [each.id for each in await deliveries(store)] == [newest.id, middle.id]

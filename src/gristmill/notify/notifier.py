@@ -23,8 +23,9 @@ from gristmill.wire.webhooks import WebhookEvent, WebhookEventData
 
 log = get_logger(__name__)
 
-#: Attempts at a time: of all targets, and to one.
+#: Attempts at a time: of all targets, for the batches of one access key, and to one target.
 PLACES = 64
+PLACES_A_KEY = 16
 PLACES_A_TARGET = 2
 #: How long a batch may have ended before that is seen.
 LOOK_SECONDS = 1.0
@@ -87,16 +88,20 @@ class Notifier:
         if self._own is None:
             await self._deliveries.drop_unaddressed(_NO_WEBHOOK)
         while (free := PLACES - len(self._under_way)) > 0 and not self._stopping.is_set():
-            held = Counter(each.delivery.target for each in self._under_way.values())
-            busy = [target for target, count in held.items() if count >= PLACES_A_TARGET]
+            targets = Counter(each.delivery.target for each in self._under_way.values())
+            keys = Counter(each.delivery.key_id for each in self._under_way.values() if each.delivery.key_id)
+            busy = [target for target, count in targets.items() if count >= PLACES_A_TARGET]
+            busy_keys = [key for key, count in keys.items() if count >= PLACES_A_KEY]
             if self._own is None:
                 busy.append("")
-            found = await self._deliveries.due(time.time(), LONGEST_PAUSE, free, busy, list(self._under_way))
+            found = await self._deliveries.due(time.time(), LONGEST_PAUSE, free, busy, busy_keys, list(self._under_way))
             if not found or self._stopping.is_set():
                 return
             for delivery in found:
-                if held[delivery.target] < PLACES_A_TARGET:
-                    held[delivery.target] += 1
+                target, key = delivery.target, delivery.key_id
+                if targets[target] < PLACES_A_TARGET and (not key or keys[key] < PLACES_A_KEY):
+                    targets[target] += 1
+                    keys.update([key] if key else [])
                     self._start(delivery)
 
     def _start(self, delivery: DeliveryRecord) -> None:

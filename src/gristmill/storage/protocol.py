@@ -223,11 +223,17 @@ class Deliveries(Protocol):
         ...
 
     async def due(
-        self, now: float, longest_pause: float, limit: int, busy: Collection[str], under_way: Collection[int]
+        self,
+        now: float,
+        longest_pause: float,
+        limit: int,
+        busy: Collection[str],
+        busy_keys: Collection[str],
+        under_way: Collection[int],
     ) -> list[DeliveryRecord]:
-        """The pending ones to try now, longest due first: none to a target in ``busy`` and none whose ``seq`` is in
-        ``under_way``. One that is due later than ``longest_pause`` seconds from now was put off before the clock was
-        set back, and is due."""
+        """The pending ones to try now, longest due first: none to a target in ``busy``, none of a key in ``busy_keys``
+        and none whose ``seq`` is in ``under_way``. One that is due later than ``longest_pause`` seconds from now was
+        put off before the clock was set back, and is due."""
         ...
 
     async def record(self, delivery: DeliveryRecord, changes: Changes) -> bool:

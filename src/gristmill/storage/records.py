@@ -142,8 +142,9 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     """That a batch has ended, to be told to one webhook. What tells of the same end has the same ``event_id``.
 
     ``webhook`` None is the server's own, which is not stored. ``target`` groups deliveries by the server they go to, ""
-    for the server's own webhook. ``status`` is pending, delivered or dead; ``attempts`` and ``first_attempt_at`` count
-    from the end, or from when it was last asked to be sent again. All times are Unix seconds.
+    for the server's own webhook; ``key_id`` is the key that the batch belongs to, None for the server's own webhook.
+    ``status`` is pending, delivered or dead; ``attempts`` and ``first_attempt_at`` count from the end, or from when it
+    was last asked to be sent again. All times are Unix seconds.
     """
 
     seq: int
@@ -163,6 +164,7 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     #: What the last attempt was answered; None without an answer.
     last_status: int | None = None
     last_error: str | None = None
+    key_id: str | None = None
 
 
 class UnfinishedBatch(NamedTuple):

@@ -17,7 +17,12 @@ from gristmill.storage.sql.files import select_page
 from gristmill.storage.sql.schema import batches, webhook_deliveries
 from gristmill.storage.sql.scoped import seen
 
-_FIELDS = [webhook_deliveries.c[name] for name in DeliveryRecord.__struct_fields__]
+_KEY = (
+    select(batches.c.key_id)
+    .where(batches.c.id == webhook_deliveries.c.batch_id, webhook_deliveries.c.target != "")
+    .scalar_subquery()
+)
+_FIELDS = [_KEY if name == "key_id" else webhook_deliveries.c[name] for name in DeliveryRecord.__struct_fields__]
 _DELETED_AT_ONCE = 1_000
 
 _PENDING = webhook_deliveries.c.status == "pending"
@@ -88,7 +93,13 @@ class SqlDeliveries:
         return RecordPage([_record(row) for row in found], more)
 
     async def due(
-        self, now: float, longest_pause: float, limit: int, busy: Collection[str], under_way: Collection[int]
+        self,
+        now: float,
+        longest_pause: float,
+        limit: int,
+        busy: Collection[str],
+        busy_keys: Collection[str],
+        under_way: Collection[int],
     ) -> list[DeliveryRecord]:
         due_at = webhook_deliveries.c.due_at
         query = (
@@ -102,6 +113,8 @@ class SqlDeliveries:
             .order_by(due_at, webhook_deliveries.c.seq)
             .limit(limit)
         )
+        if busy_keys:
+            query = query.where(or_(_KEY.is_(None), _KEY.not_in(busy_keys)))
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [_record(row) for row in found]
 

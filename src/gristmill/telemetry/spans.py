@@ -81,9 +81,7 @@ class Spans:
         export = require("opentelemetry.sdk.trace.export", "otel")
         http = require("opentelemetry.exporter.otlp.proto.http.trace_exporter", "otel")
         resources = require("opentelemetry.sdk.resources", "otel")
-        if environment.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc" or any(
-            environment.get(name) == "grpc" for name in _PROTOCOLS
-        ):
+        if any(environment.get(name) == "grpc" for name in _PROTOCOLS):
             log.warning("spans are sent by OTLP over HTTP: the collector's port for gRPC, 4317, does not take them")
         named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
         about = {"service.version": __version__} | ({} if named else {"service.name": "gristmill"})

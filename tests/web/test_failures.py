@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ async def test_a_page_does_not_wait_for_a_count_and_the_next_one_has_it(monkeypa
     monkeypatch.setattr(failure_counts, "_WAIT_SECONDS", 0.001)
     counts, counted, begun = FailureCounts(), asyncio.Event(), 0
 
-    async def count(batch_id: str) -> Tally:
+    async def count(batch_id: str, seconds: float) -> Tally:
         nonlocal begun
         begun += 1
         await counted.wait()
@@ -50,9 +51,10 @@ async def test_a_page_does_not_wait_for_a_count_and_the_next_one_has_it(monkeypa
 
 
 async def test_a_batch_is_counted_again_only_when_more_has_failed_and_not_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(failure_counts, "GO_ON_SECONDS", 0)
     counts, begun = FailureCounts(), 0
 
-    async def count(batch_id: str) -> Tally:
+    async def count(batch_id: str, seconds: float) -> Tally:
         nonlocal begun
         begun += 1
         return a_tally(x=begun)
@@ -66,11 +68,53 @@ async def test_a_batch_is_counted_again_only_when_more_has_failed_and_not_at_onc
     assert await counts.look([a_batch(2)], count) == {"batch_1": a_tally(x=2)}
 
 
+async def test_all_batches_share_the_time_of_a_look_and_those_that_had_none_are_next(monkeypatch: pytest.MonkeyPatch):
+    """Or each batch whose failures are many would take as much from what runs as one."""
+    monkeypatch.setattr(failure_counts, "GO_ON_SECONDS", 0)
+    monkeypatch.setattr(failure_counts, "COUNT_SECONDS", 10.0)
+    clock, looked = 0.0, list[tuple[str, float]]()
+    monkeypatch.setattr(failure_counts, "time", SimpleNamespace(monotonic=lambda: clock))
+    counts, batches = FailureCounts(), [a_batch(9, f"batch_{number}") for number in range(5)]
+
+    async def count(batch_id: str, seconds: float) -> Tally:
+        nonlocal clock
+        looked.append((batch_id, seconds))
+        clock += 4.0
+        return a_tally(False, x=1)
+
+    assert set(await counts.look(batches, count)) == {"batch_0", "batch_1", "batch_2"}
+    assert looked == [("batch_0", 10.0), ("batch_1", 6.0), ("batch_2", 2.0)]
+    assert len(await counts.look(batches, count)) == 5
+    assert [batch_id for batch_id, _ in looked[3:]] == ["batch_3", "batch_4", "batch_0"]
+
+
+async def test_pages_of_different_batches_count_one_after_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(failure_counts, "_WAIT_SECONDS", 0.001)
+    counts, free, begun = FailureCounts(), asyncio.Event(), list[str]()
+
+    async def count(batch_id: str, seconds: float) -> Tally:
+        begun.append(batch_id)
+        await free.wait()
+        return a_tally(False, x=1)
+
+    for name in ("batch_1", "batch_2"):
+        assert await counts.look([a_batch(3, name)], count) == {}
+    assert begun == ["batch_1"]
+    free.set()
+    async with asyncio.timeout(20):
+        while not await counts.look([a_batch(3, "batch_2")], count):
+            await asyncio.sleep(0)
+    # Both are known now: who looks again at once is told what is known.
+    monkeypatch.setattr(failure_counts, "GO_ON_SECONDS", 0)
+    await counts.look([a_batch(4, "batch_1"), a_batch(4, "batch_2")], count)
+    assert begun == ["batch_1", "batch_2"]
+
+
 async def test_a_count_that_fails_is_no_failure_of_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(failure_counts, "GO_ON_SECONDS", 0)
     counts, begun = FailureCounts(), 0
 
-    async def count(batch_id: str) -> Tally | None:
+    async def count(batch_id: str, seconds: float) -> Tally | None:
         nonlocal begun
         begun += 1
         if begun == 1:

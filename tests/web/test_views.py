@@ -8,7 +8,7 @@ import pytest
 from gristmill.telemetry.progress import Counts
 from gristmill.telemetry.throughput import KEPT, KEPT_JOBS, Sample, Throughput, thinned
 from gristmill.web.batch_row import BatchRow, band, batch_row, percent, reused
-from gristmill.web.curves import columns, curves
+from gristmill.web.curves import FollowedCurves, columns, curves, recent
 from gristmill.web.milestones import TOLD_SECONDS, Milestones
 from gristmill.wire.batch import (
     Batch,
@@ -115,3 +115,14 @@ def test_a_curve_has_a_picture_a_table_and_figures():
     times, rows, tokens = msgspec.json.decode(columns(samples))
     assert len(times) == len(rows) == len(tokens) <= 480
     assert curves([]).begin == "" and columns([]) == b"[[],[],[]]"
+
+
+def test_the_curves_of_a_page_that_follows_are_made_with_each_new_sample_and_drawn_by_its_script():
+    followed, samples = FollowedCurves(), [Sample(5 * at, at, 1_000) for at in range(60)]
+    assert followed.of([]).begin == "" and followed.newest == b""
+    made = followed.of(samples)
+    assert followed.newest == recent(samples)
+    assert made.rows.path == made.tokens.path == ""
+    assert made == curves(samples)._replace(rows=made.rows, tokens=made.tokens) and made.rows.most == "59"
+    assert followed.of(list(samples)) is made and followed.newest == b""
+    assert followed.of([*samples, Sample(300, 99, 1_000)]).rows.most == "99" and followed.newest != b""

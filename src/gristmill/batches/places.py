@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gristmill.batches import lifecycle
@@ -42,15 +42,16 @@ def who_gives_way(held: Sequence[HeldPlace], priority: int) -> str | None:
     return None
 
 
-def waiting_reason(batch: BatchRecord, now: float, held: Sequence[HeldPlace]) -> str | None:
-    """Why nobody works on an unfinished batch, in words; None where somebody will at once."""
+def waiting_reason(batch: BatchRecord, now: float, taken: Callable[[Stage], int]) -> str | None:
+    """Why nobody works on an unfinished batch, in words; None where somebody will at once. ``taken``: how many places
+    of a stage are."""
     if lifecycle.rests(batch, now):
         return PAUSED
     step = lifecycle.next_step(batch, now)
     if step is None:
         return None
     places = PLACES[step.stage]
-    if sum(place.stage is step.stage for place in held) < places:
+    if taken(step.stage) < places:
         return None
     doing = {Stage.VALIDATION: "are validated", Stage.EXECUTION: "run", Stage.ENDING: "write their files"}[step.stage]
     return f"Its turn: {places} batches {doing} at a time, those with a higher priority first."

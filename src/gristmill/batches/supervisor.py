@@ -114,7 +114,7 @@ class Supervisor:
         if batch.id in self._active:
             progress = self._active[batch.id].runner.progress()
             return progress if reason is None else msgspec.structs.replace(progress, waiting_for=reason)
-        reason = reason or waiting_reason(batch, time.time(), self._held())
+        reason = reason or waiting_reason(batch, time.time(), self._count)
         return BatchProgress(waiting_for=reason) if reason else None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,8 +12,9 @@ from fastapi.responses import RedirectResponse
 
 from gristmill.html_page import render, told_date
 from gristmill.planning.prefix_boxes import drawn
+from gristmill.telemetry.throughput import Sample
 from gristmill.web.batch_facts import batch_facts, most_saving
-from gristmill.web.curves import columns, curves, recent
+from gristmill.web.curves import Curves, FollowedCurves, columns, curves
 from gristmill.web.engine_facts import engine_facts
 from gristmill.web.failures import failures
 from gristmill.web.headers import COPY_HEADERS, SECURITY_HEADERS
@@ -35,18 +37,13 @@ async def batch_page(request: Request, batch_id: str) -> Response:
 @router.get("/{batch_id}/events")
 async def events(request: Request, batch_id: str) -> Response:
     await host(request).batches.get(batch_id)
-    milestones, last_sample = Milestones(), 0.0
+    milestones, followed = Milestones(), FollowedCurves()
 
     async def make() -> Update:
-        nonlocal last_sample
-        shown = await _shown(request, await host(request).batches.get(batch_id))
+        shown = await _shown(request, await host(request).batches.get(batch_id), followed.of)
         told = milestones.told(time.monotonic(), [shown["batch"].row], shown["engine"].trouble)
         state = event(render("web/templates/batch_live.html.jinja", told=told, links=True, **shown))
-        samples = shown["samples"]
-        if not samples or samples[-1].time == last_sample:
-            return Update(state)
-        last_sample = samples[-1].time
-        return Update(state, named_event("samples", recent(samples)))
+        return Update(state, named_event("samples", followed.newest) if followed.newest else b"")
 
     return dashboard(request).streams.open(("batch", batch_id), seen_by(request), make)
 
@@ -94,16 +91,14 @@ def _to(batch: Batch) -> Response:
     return RedirectResponse(f"/batches/{batch.id}", 303, SECURITY_HEADERS)
 
 
-async def _shown(request: Request, batch: Batch) -> dict[str, Any]:
+async def _shown(request: Request, batch: Batch, draw: Callable[[Sequence[Sample]], Curves] = curves) -> dict[str, Any]:
     name = (await names(request, [batch]))[batch.id]
-    samples = throughput_of(request, batch.id)
     return {
         "batch": batch_facts(batch, name),
         "may_change": may_change(request),
         "failures": await failures(request, [batch]),
         "engine": engine_facts(host(request).dispatcher),
-        "samples": samples,
-        "curves": curves(samples),
+        "curves": draw(throughput_of(request, batch.id)),
     }
 
 

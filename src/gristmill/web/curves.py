@@ -42,6 +42,25 @@ class Curves(NamedTuple):
     table: list[TableLine]
 
 
+class FollowedCurves:
+    """Those of a page that is kept up to date: made anew with each new sample, not with each update. Without their
+    paths, which the page's script draws: they are most of what there would be to make and to send."""
+
+    def __init__(self) -> None:
+        self._time: float | None = None
+        self._made = curves(())
+        #: The newest samples, as JSON, where there are some since the last call; else empty.
+        self.newest = b""
+
+    def of(self, samples: Sequence[Sample]) -> Curves:
+        time = samples[-1].time if samples else None
+        self.newest = b""
+        if time != self._time:
+            self._time, self._made = time, _without_paths(curves(samples))
+            self.newest = recent(samples)
+        return self._made
+
+
 def curves(samples: Sequence[Sample]) -> Curves:
     """``samples`` are evenly spaced, oldest first."""
     points = thinned(samples, _POINTS)
@@ -53,6 +72,10 @@ def curves(samples: Sequence[Sample]) -> Curves:
         _clock(points[-1].time) if points else "",
         [TableLine(_clock(at), speed(rows), speed(tokens)) for at, rows, tokens in lines][::-1],
     )
+
+
+def _without_paths(made: Curves) -> Curves:
+    return made._replace(rows=made.rows._replace(path=""), tokens=made.tokens._replace(path=""))
 
 
 def columns(samples: Sequence[Sample]) -> bytes:

@@ -10,7 +10,6 @@ from fastapi import Request
 from gristmill.batches.results.reader import ResultsReader
 from gristmill.batches.results.tally import Tally
 from gristmill.html_page import one_line
-from gristmill.web.failure_counts import COUNT_SECONDS
 from gristmill.web.visitor import dashboard, host
 from gristmill.wire.batch import Batch
 
@@ -50,11 +49,11 @@ async def failures(request: Request, batches: Sequence[Batch]) -> Failures:
     """Of the first of ``batches`` that have failed rows, as far as they have been counted: no page waits for that."""
     storage, tallies = host(request).storage, dashboard(request).tallies
 
-    async def count(batch_id: str) -> Tally | None:
+    async def count(batch_id: str, seconds: float) -> Tally | None:
         record = await storage.metadata.batches.get(batch_id)
         if record is None:
             return None
-        return await tallies.causes(ResultsReader(storage, _READ_SECONDS), record, COUNT_SECONDS)
+        return await tallies.causes(ResultsReader(storage, _READ_SECONDS), record, seconds)
 
     with_failed = [batch for batch in batches if batch.request_counts.failed][:_BATCHES]
     found = await dashboard(request).failure_counts.look(with_failed, count)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from gristmill.html_page import render
+from gristmill.telemetry.throughput import Sample
 from gristmill.web.batch_row import batch_row, reused
-from gristmill.web.curves import columns, curves, recent
+from gristmill.web.curves import Curves, FollowedCurves, columns, curves
 from gristmill.web.engine_facts import engine_facts
 from gristmill.web.failures import failures
 from gristmill.web.headers import SECURITY_HEADERS
@@ -33,19 +35,14 @@ async def overview(request: Request) -> Response:
 
 @router.get("/events")
 async def events(request: Request) -> Response:
-    milestones, last_sample = Milestones(), 0.0
+    milestones, followed = Milestones(), FollowedCurves()
 
     async def make() -> Update:
-        nonlocal last_sample
-        shown = await _shown(request, None)
+        shown = await _shown(request, None, followed.of)
         rows = [*shown["unfinished"], *shown["ended"]]
         told = milestones.told(time.monotonic(), rows, shown["engine"].trouble)
         state = event(render("web/templates/overview_live.html.jinja", told=told, links=True, **shown))
-        samples = shown["samples"]
-        if not samples or samples[-1].time == last_sample:
-            return Update(state)
-        last_sample = samples[-1].time
-        return Update(state, named_event("samples", recent(samples)))
+        return Update(state, named_event("samples", followed.newest) if followed.newest else b"")
 
     return dashboard(request).streams.open("overview", seen_by(request), make)
 
@@ -62,7 +59,9 @@ async def all_throughput(request: Request) -> Response:
     return Response(columns(throughput(request, seen)), headers=headers, media_type="application/json")
 
 
-async def _shown(request: Request, after: str | None) -> dict[str, Any]:
+async def _shown(
+    request: Request, after: str | None, draw: Callable[[Sequence[Sample]], Curves] = curves
+) -> dict[str, Any]:
     batches = host(request).batches
     unfinished, ended, disk = await asyncio.gather(
         batches.page(None, _UNDER_WAY, ended=False),
@@ -70,7 +69,6 @@ async def _shown(request: Request, after: str | None) -> dict[str, Any]:
         dashboard(request).disk.facts(),
     )
     called = await names(request, [*unfinished.data, *ended.data])
-    samples = throughput(request, [*unfinished.data, *ended.data])
     return {
         "unfinished": [batch_row(batch, called[batch.id]) for batch in unfinished.data],
         "more_unfinished": unfinished.has_more,
@@ -81,6 +79,5 @@ async def _shown(request: Request, after: str | None) -> dict[str, Any]:
         "engine": engine_facts(host(request).dispatcher),
         "disk": disk,
         "failures": await failures(request, [*unfinished.data, *ended.data]),
-        "samples": samples,
-        "curves": curves(samples),
+        "curves": draw(throughput(request, [*unfinished.data, *ended.data])),
     }

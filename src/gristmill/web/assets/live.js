@@ -37,7 +37,7 @@
   }
 
   function add(newer) {
-    if (!data) return;
+    if (!data) return begin();
     const last = data[0].length ? data[0][data[0].length - 1] : 0;
     newer[0].forEach((time, index) => {
       if (time > last) data.forEach((column, each) => column.push(newer[each][index]));

@@ -17,9 +17,10 @@ from stocked_folder import add_batch, add_file, content, stocked, use
 from gristmill.finding import Finding
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.care.check import REPAIR_AGE_SECONDS, check
+from gristmill.storage.care.disk_use import DiskUse, disk_use
 from gristmill.storage.care.prune import Pruned, prune
 from gristmill.storage.housekeeping import keep_house
-from gristmill.storage.open import StorageSettings
+from gristmill.storage.open import OpenStorage, StorageSettings, open_beside, places
 from gristmill.storage.protocol import Storage
 from gristmill.storage.sql import database as sql_database
 from gristmill.user_error import UserError
@@ -89,8 +90,9 @@ _PRUNE_UNTIL = """
 import sys
 from pathlib import Path
 from dying_process import run_until_statement
+from gristmill.storage.care.disk_use import DiskUse, disk_use
 from gristmill.storage.care.prune import prune
-from gristmill.storage.open import StorageSettings
+from gristmill.storage.open import OpenStorage, StorageSettings, open_beside, places
 killed = run_until_statement(int(sys.argv[2]), lambda: prune(StorageSettings(Path(sys.argv[1])), 1000, True, False))
 print("killed" if killed else "ended")
 """
@@ -241,3 +243,27 @@ def test_bytes_that_belong_to_nothing_are_found_and_removed_once_they_are_old(tm
     assert checked(data, repair=True, later=REPAIR_AGE_SECONDS)["orphans"].verdict == "ok"
     assert not any(orphan.exists() for orphan in orphans)
     assert sorted(path.name for path in blobs.rglob("file-*")) == ["file-1", "file-2", "file-now"]
+
+
+def test_what_all_takes_is_told_part_by_part_wherever_it_lies(tmp_path: Path) -> None:
+    settings = StorageSettings(tmp_path / "data", blobs=str(tmp_path / "elsewhere"))
+
+    async def look(with_orphans: bool) -> DiskUse:
+        async with open_beside(settings) as storage:
+            return await disk_use(storage, places(settings), with_orphans=with_orphans)
+
+    async def store() -> None:
+        opened = OpenStorage(settings)
+        await add_file(await opened.start(), "file-1", b"x" * 300_000)
+        await opened.stop()
+
+    asyncio.run(store())
+    for folder, size in (("scoring/scoring_1/work", 5_000), ("scratch/a", 700)):
+        (settings.data / folder).mkdir(parents=True)
+        (settings.data / folder / "file").write_bytes(b"x" * size)
+    (tmp_path / "elsewhere" / "files" / "file-lost").write_bytes(b"x" * 90)
+    found = asyncio.run(look(True))
+    assert (found.scorings, found.scratch, found.orphans, found.files) == (5_000, 700, 90, {"batch": 300_000})
+    assert found.used == found.database + found.write_ahead_log + found.answers + 305_790
+    # At each look of a page, not every file is looked at.
+    assert asyncio.run(look(False)).orphans == 0

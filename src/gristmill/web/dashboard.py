@@ -7,6 +7,7 @@ from functools import cached_property
 
 from gristmill.batches.host import BatchHost
 from gristmill.batches.results.tally import ResultTallies
+from gristmill.storage.open import places
 from gristmill.web.disk import Disk
 from gristmill.web.failure_counts import FailureCounts
 from gristmill.web.stream import Streams
@@ -26,8 +27,7 @@ class Dashboard:
 
     @cached_property
     def disk(self) -> Disk:
-        """That of the data folder."""
-        return Disk(self._host.settings.storage.data)
+        return Disk(self._host.storage, places(self._host.settings.storage))
 
     async def file_name(self, file_id: str, reader: str | None) -> str:
         """What a file was called that a batch of the access key ``reader`` may read; empty where there is no such file.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-#: A data folder may hold many thousand files: it is looked through no more often than this (seconds).
+from gristmill.storage.care.disk_use import disk_use
+from gristmill.storage.disk_room import room_of
+from gristmill.storage.open import Places
+from gristmill.storage.protocol import Storage
+
+#: All parts are looked at no more often than this (seconds).
 _LOOK_SECONDS = 30.0
 #: Below this share of a disk, or so many bytes, a page warns.
 _SCARCE_SHARE, _SCARCE_BYTES = 0.05, 2 * 1024**3
 
 
 class DiskFacts(NamedTuple):
-    """Bytes: ``used`` by the data folder, ``free`` and ``size`` of its disk."""
+    """Bytes: ``used`` by all that the server stores, ``free`` and ``size`` of the disk that its files are on."""
 
     used: int
     free: int
@@ -28,39 +30,21 @@ class DiskFacts(NamedTuple):
 
 
 class Disk:
-    """The disk of a data folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, storage: Storage, where: Places) -> None:
+        self._storage = storage
+        self._where = where
+        self._looking = asyncio.Lock()
         self._looked = float("-inf")
         self._used = 0
 
     async def facts(self) -> DiskFacts | None:
         """None where the disk cannot be read."""
         try:
-            return await asyncio.to_thread(self._facts)
+            async with self._looking:
+                if time.monotonic() - self._looked > _LOOK_SECONDS:
+                    self._used = (await disk_use(self._storage, self._where, with_orphans=False)).used
+                    self._looked = time.monotonic()
+            room = await asyncio.to_thread(room_of, self._where.blobs)
         except OSError:
             return None
-
-    def _facts(self) -> DiskFacts:
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._looked = time.monotonic()
-            self._used = _size(self._folder)
-        disk = shutil.disk_usage(self._folder)
-        return DiskFacts(self._used, disk.free, disk.total)
-
-
-def _size(folder: Path) -> int:
-    """Of what is in it; what goes away meanwhile is nothing."""
-    found, waiting = 0, [os.fspath(folder)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        found += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return found
+        return DiskFacts(self._used, room.free, room.size)

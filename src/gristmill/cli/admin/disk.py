@@ -33,6 +33,7 @@ def disk(
         ("write-ahead log", use.write_ahead_log),
         ("kept answers", use.answers),
         ("scratch", use.scratch),
+        ("scorings", use.scorings),
         *((f"files: {printable(purpose)}", size) for purpose, size in sorted(use.files.items())),
         ("belongs to nothing", use.orphans),
         ("free on the disk", use.free),

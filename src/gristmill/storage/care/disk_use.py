@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -16,30 +17,38 @@ from gristmill.storage.protocol import Storage
 
 class DiskUse(msgspec.Struct, frozen=True):
     """In bytes. ``database_free`` is part of ``database`` and used again; ``files`` is by purpose; ``orphans`` belong
-    to nothing; ``free`` and ``size`` are of the disk that the files are on."""
+    to nothing, 0 where they were not looked for; ``free`` and ``size`` are of the disk that the files are on."""
 
     database: int
     database_free: int
     write_ahead_log: int
     answers: int
     scratch: int
+    scorings: int
     files: dict[str, int]
     orphans: int
     free: int
     size: int
 
+    @property
+    def used(self) -> int:
+        """All of it."""
+        parts = (self.database, self.write_ahead_log, self.answers, self.scratch, self.scorings, self.orphans)
+        return sum(parts) + sum(self.files.values())
 
-async def disk_use(storage: Storage, where: Places) -> DiskUse:
-    """Raises OSError where the disk cannot be read."""
+
+async def disk_use(storage: Storage, where: Places, *, with_orphans: bool = True) -> DiskUse:
+    """To look for orphans takes a look at every file. Raises OSError where the disk cannot be read."""
     sizes = await storage.metadata.upkeep.sizes()
-    orphans = await find_orphans(storage, where.blobs, time.time())
-    room = room_of(where.blobs)
+    orphans = await find_orphans(storage, where.blobs, time.time()) if with_orphans else []
+    room = await asyncio.to_thread(room_of, where.blobs)
     return DiskUse(
         database=sizes.bytes,
         database_free=sizes.free,
         write_ahead_log=_size(where.database.with_name(where.database.name + "-wal")),
         answers=_size(where.answers),
-        scratch=sum(map(_size, (where.data / "scratch").rglob("*"))),
+        scratch=await asyncio.to_thread(_folder_size, where.data / "scratch"),
+        scorings=await asyncio.to_thread(_folder_size, where.data / "scoring"),
         files=await storage.metadata.upkeep.bytes_by_purpose(),
         orphans=sum(orphan.bytes for orphan in orphans),
         free=room.free,
@@ -53,3 +62,19 @@ def _size(path: Path) -> int:
         return os.lstat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _folder_size(folder: Path) -> int:
+    """Of the files in it; what goes away meanwhile is nothing."""
+    found, waiting = 0, [os.fspath(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        found += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+    return found

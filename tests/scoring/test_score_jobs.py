@@ -14,14 +14,20 @@ import polars as pl
 import pytest
 import structlog
 
+from gristmill.batches.host import BatchHost, HostSettings
+from gristmill.batches.scoped_host import ScopedHost
+from gristmill.engines.registry import EngineSettings
 from gristmill.scoring.jobs import keeper
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
+from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused, Score
 from gristmill.scoring.jobs.worker import Pipes, inspect, work
+from gristmill.storage.open import StorageSettings
 from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
 from gristmill.telemetry import log
 from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
 from gristmill.wire.json import encode
 from server_process import ServerProcess
 
@@ -142,6 +148,52 @@ async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: py
         async with asyncio.timeout(60):
             with pytest.raises(UserError, match="rubric takes too long"):
                 await worker.hear()
+
+
+async def test_scorings_whose_batches_take_long_hold_up_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(keeper, "_PATIENCE", 0.2)
+    free, really_ended, held = asyncio.Event(), keeper.ended, Scope("key_1")
+
+    async def ended(mine: ScopedHost, batch_id: str) -> Batch:
+        if any(batch_id in job.batches for job in jobs.store.all(held)):
+            await free.wait()
+        return await really_ended(mine, batch_id)
+
+    monkeypatch.setattr(keeper, "ended", ended)
+    host = BatchHost(HostSettings(StorageSettings(tmp_path / "data"), EngineSettings("simulated"), stop_grace=0))
+    await host.start()
+    jobs = ScoringJobs(host)
+    try:
+        begun = [begun_job(jobs, held) for _ in range(3)]
+        other = begun_job(jobs, Scope("key_2"))
+        async with asyncio.timeout(120):
+            await told_as(jobs, JobStatus.COMPLETED, other)
+            # Its own wait for their turn.
+            assert [len(jobs.store.get(job.id, held).batches) for job in begun] == [1, 1, 0]  # type: ignore[union-attr]
+            free.set()
+            await told_as(jobs, JobStatus.COMPLETED, *begun)
+        # Gone on with from where they were.
+        counted = [batch.request_counts.total for batch in (await host.batches.page(None, 100)).data]
+        assert sum(counted) == 4 * 20
+    finally:
+        await jobs.close()
+        await host.stop()
+
+
+def begun_job(jobs: ScoringJobs, scope: Scope) -> ScoreJob:
+    job = jobs.store.new(scope, int(time.time()))
+    rows = [{"text": f"Candidate {number}"} for number in range(20)]
+    (jobs.store.folder(job) / job.file).write_text("".join(f"{encode(row).decode()}\n" for row in rows))
+    jobs.store.name(job, "t.jsonl")
+    jobs.begin(job, ScoreForm("How good?", "0..3", "simulated", columns=["text"]))
+    return job
+
+
+async def told_as(jobs: ScoringJobs, status: JobStatus, *asked: ScoreJob) -> None:
+    for job in asked:
+        while (found := jobs.store.get(job.id, EVERYTHING)) is None or found.status is not status:
+            assert found is None or found.error is None, found
+            await asyncio.sleep(0.05)
 
 
 def upload(site: httpx.Client, name: str, data: bytes) -> str:

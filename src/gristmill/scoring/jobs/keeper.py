@@ -9,8 +9,10 @@ import shutil
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,7 +31,7 @@ from gristmill.scoring.jobs.messages import (
     Task,
     ToWorker,
 )
-from gristmill.scoring.jobs.passes_here import begin_pass, end_pass
+from gristmill.scoring.jobs.passes_here import begin_pass, end_pass, ended
 from gristmill.storage.errors import StorageError
 from gristmill.storage.scope import EVERYTHING
 from gristmill.telemetry.log import get_logger
@@ -39,8 +41,11 @@ from gristmill.wire.paths import SCORE
 
 log = get_logger(__name__)
 
-#: Scorings worked on at the same time; each has its table in memory.
-_AT_ONCE = 2
+#: Scorings of a key under way at the same time, and processes of all at work; each has its table in memory.
+_OF_A_KEY, _AT_ONCE = 2, 2
+#: A process waits for its batch for so many seconds. Then it ends, and another one goes on when the batch has ended:
+#: one that takes days holds up nobody, and no memory.
+_PATIENCE = 30.0
 #: Tables looked at at the same time, and for how long, in seconds.
 _INSPECTED_AT_ONCE, _INSPECT_SECONDS = 2, 60.0
 #: Of what the process says; a request's shared part may be a long rubric with examples.
@@ -60,6 +65,7 @@ class ScoringJobs:
     def __init__(self, host: BatchHost) -> None:
         self._host = host
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._turns: defaultdict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_A_KEY))
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._inspecting = asyncio.Semaphore(_INSPECTED_AT_ONCE)
 
@@ -121,7 +127,7 @@ class ScoringJobs:
         task.add_done_callback(lambda _: self._running.pop(job.id, None))
 
     async def _until_ended(self, job: ScoreJob) -> None:
-        async with self._places:
+        async with self._turns[job.scope.key_id]:
             while True:
                 try:
                     self._end(job, *await self._outcome(job))
@@ -147,6 +153,14 @@ class ScoringJobs:
     async def _work(self, job: ScoreJob) -> list[ScoreSummary]:
         """Raises UserError, and what storage raises."""
         mine = ScopedHost(self._host, job.scope)
+        while True:
+            async with self._places:
+                found = await self._work_while_it_moves(mine, job)
+            if not isinstance(found, _WaitsFor):
+                return found
+            await ended(mine, found.batch_id)
+
+    async def _work_while_it_moves(self, mine: ScopedHost, job: ScoreJob) -> list[ScoreSummary] | _WaitsFor:
         assert job.form is not None
         async with _worker() as worker:
             folder = self.store.folder(job)
@@ -155,7 +169,10 @@ class ScoringJobs:
             while True:
                 match await worker.hear():
                     case RunPass() as asked:
-                        await worker.say(await self._pass(mine, job, asked))
+                        answer = await self._pass(mine, job, asked)
+                        if isinstance(answer, _WaitsFor):
+                            return answer
+                        await worker.say(answer)
                     case Finished(summaries):
                         return summaries
                     case Refused(message):
@@ -163,13 +180,18 @@ class ScoringJobs:
                     case Inspected():
                         raise AssertionError("nobody asked for it")
 
-    async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker:
+    async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:
         try:
             batch_id = await begin_pass(mine, asked, f"{job.table[:200]}: {Path(asked.folder).name}")
             if batch_id not in job.batches:
                 job.batches = [*job.batches, batch_id]
                 self.store.save(job)
-            return await end_pass(mine, asked, batch_id)
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    batch = await ended(mine, batch_id)
+            except TimeoutError:
+                return _WaitsFor(batch_id)
+            return await end_pass(mine, asked, batch)
         except UserError as error:
             return Refused(str(error))
 
@@ -178,6 +200,10 @@ class ScoringJobs:
         self.store.save(msgspec.structs.replace(job, status=status, error=error, ended_at=int(time.time())))
         # What the passes asked and were answered; their batches have it.
         shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
+
+
+class _WaitsFor(NamedTuple):
+    batch_id: str
 
 
 class _Worker:

@@ -55,10 +55,21 @@ async def begin_pass(mine: ScopedHost, asked: RunPass, title: str) -> str:
     return batch_id
 
 
-async def end_pass(mine: ScopedHost, asked: RunPass, batch_id: str) -> PassEnded:
-    """When its batch has ended. Raises UserError."""
+async def ended(mine: ScopedHost, batch_id: str) -> Batch:
+    """The batch as it is when it has ended. Raises UserError where it is not there any more."""
+    while True:
+        try:
+            batch = await mine.batches.get(batch_id)
+        except ApiError:
+            raise UserError(f"The batch {batch_id} of this scoring is not there any more.") from None
+        if is_terminal(batch.status):
+            return batch
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def end_pass(mine: ScopedHost, asked: RunPass, batch: Batch) -> PassEnded:
+    """Of one whose batch has ended. Raises UserError."""
     folder = Path(asked.folder)
-    batch = await _ended(mine, batch_id)
     if batch.status != "completed":
         errors = batch.errors.data if batch.errors else []
         said = "; ".join(each.message for each in errors[:3])
@@ -98,17 +109,6 @@ async def _created(mine: ScopedHost, asked: RunPass, title: str) -> str:
     except BaseException:
         await mine.storage.metadata.files.delete(file_id)
         raise
-
-
-async def _ended(mine: ScopedHost, batch_id: str) -> Batch:
-    while True:
-        try:
-            batch = await mine.batches.get(batch_id)
-        except ApiError:
-            raise UserError(f"The batch {batch_id} of this scoring is not there any more.") from None
-        if is_terminal(batch.status):
-            return batch
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _copy(mine: ScopedHost, file_id: str, target: Path) -> None:

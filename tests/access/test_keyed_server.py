@@ -111,6 +111,7 @@ def test_keys_are_made_and_end_while_the_server_runs(server: KeyedServer, tmp_pa
     ("arguments", "told"),
     [(("a b",), "cannot be the name"), (("x", "--max-bytes", "many"), "500MB"), (("x", "--for", "y"), "read-only"),
      (("x", "--role", "read-only", "--max-rows", "1"), "adds nothing"),
+     (("x", "--max-bytes", "9999999999999T"), "no limit"), (("x", "--max-rows", "9" * 30), "no limit"),
      (("x", "--role", "read-only", "--for", "y"), "no key 'y'")],
 )  # fmt: skip
 def test_what_cannot_be_a_key_is_refused_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -20,6 +20,8 @@ from gristmill.user_error import UserError
 
 #: Of the key that a server makes itself, for its owner.
 FIRST_NAME = "admin"
+#: The largest number that a database holds.
+_LARGEST_LIMIT = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
@@ -63,6 +65,8 @@ class Keyring:
             raise UserError("Only a read-only key is made for another: add '--role read-only', or leave out '--for'.")
         if limits != KeyLimits() and role is Role.READ_ONLY:
             raise UserError("A read-only key adds nothing that a limit could be for: leave the limits out.")
+        if any(limit is not None and limit > _LARGEST_LIMIT for limit in limits):
+            raise UserError(f"More than {_LARGEST_LIMIT:,} is no limit: leave it out.")
         owner = None if made_for is None else (await self.find(made_for)).id
         presented, record = _made(name, role, limits, owner)
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from gristmill.printable import printable
 from gristmill.user_error import UserError
 
 
@@ -23,6 +24,14 @@ def api_base(address: str) -> str:
         raise ValueError(address)
     parts.port  # noqa: B018 - raises ValueError for what is no port
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
+def object_path(collection: str, object_id: str, *more: str) -> str:
+    """Of an object on the server, such as /batches/batch_1/pause. Raises UserError for an id that would lead elsewhere,
+    such as none."""
+    if not object_id.strip(".") or "/" in object_id:
+        raise UserError(f"'{printable(object_id)}' is no id of one of the server's {collection.replace('_', ' ')}.")
+    return "/".join(("", collection, quote(object_id, safe=""), *more))
 
 
 def seconds(retry_after: str | None) -> float | None:

@@ -55,7 +55,9 @@ def test_a_batch_is_paused_looked_at_resumed_and_retried(server: ServerProcess, 
     assert "in_progress (paused)" in batches(folder, server, "list").stdout
     shown = batches(folder, server, "show", batch_id).stdout
     assert "waiting: paused" in shown and "Priority 2" in shown
-    assert batches(folder, server, "priority", batch_id, "--", "-3").stdout == f"{batch_id} has the priority -3.\n"
+    for words in (("-2",), ("--", "-3")):
+        said = batches(folder, server, "priority", batch_id, *words).stdout
+        assert said == f"{batch_id} has the priority {words[-1]}.\n"
     refused = batches(folder, server, "retry", batch_id)
     assert refused.returncode == 2 and "its rows are still being run" in refused.stderr
 
@@ -85,6 +87,15 @@ def test_a_batch_is_paused_looked_at_resumed_and_retried(server: ServerProcess, 
     assert sorted(path.name for path in folder.iterdir()) == ["got.errors.jsonl", "got.jsonl", "in.jsonl"]
     ended = batches(folder, server, "pause", batch_id)
     assert ended.returncode == 2 and "Cannot pause a batch with status 'completed'" in ended.stderr
+
+
+def test_no_id_is_told_from_a_server_that_is_none(server: ServerProcess, folder: Path) -> None:
+    """What a script has that names the batch by a variable which is not set."""
+    words = (("show",), ("pause",), ("retry",), ("priority", 1), ("download", "-o", "got.jsonl"))
+    for command, *rest in words:
+        told = batches(folder, server, command, "", *rest)
+        assert (told.returncode, told.stderr) == (2, "Error: '' is no id of one of the server's batches.\n"), command
+    assert "'../files' is no id" in batches(folder, server, "pause", "../files").stderr
 
 
 def bad() -> set[str]:

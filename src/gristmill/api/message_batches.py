@@ -31,7 +31,6 @@ from gristmill.wire.messages import MessageErrorResponse
 
 router = APIRouter(prefix="/v1/messages/batches", tags=["message batches"], dependencies=versioned)
 
-#: The media type of results: one JSON object a line.
 _PAGE_QUERY: dict[str, Schema] = {
     "after_id": {"type": "string"},
     "before_id": {"type": "string"},

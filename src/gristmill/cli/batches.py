@@ -63,13 +63,7 @@ def submit(
             webhook=to_tell.request,
         )
     to_tell.show_new_secret()
-    if watch:
-        batch = _watch(client, batch, quiet=as_json)
-    if as_json:
-        show.print_json(batch)
-    elif not watch:
-        show.print_text(printable(batch.id))
-    _exit(batch if watch else None)
+    _follow(client, batch, watch, as_json)
 
 
 @app.command(name="list")
@@ -109,45 +103,34 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
 def watch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Follow a batch until it ends. Exit code 1: rows failed or were not run."""
     client = Client(server)
-    batch = _watch(client, client.get(batch_id), quiet=as_json)
-    if as_json:
-        show.print_json(batch)
-    _exit(batch)
+    _follow(client, client.get(batch_id), watch=True, as_json=as_json)
 
 
 @app.command("cancel")
 def cancel_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Cancel a batch. What has been answered is kept."""
     batch = Client(server).cancel(batch_id)
-    if as_json:
-        show.print_json(batch)
-    else:
-        show.print_text(f"{printable(batch.id)} is {printable(batch.status)}.")
+    _tell(batch, f"{printable(batch.id)} is {printable(batch.status)}.", as_json)
 
 
 @app.command("pause")
 def pause_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Pause a batch: nothing more is asked until it is resumed. Its window goes on."""
     batch = Client(server).pause(batch_id)
-    if as_json:
-        show.print_json(batch)
-        return
     until = f" It still expires at {show.local_time(batch.expires_at)}." if batch.expires_at else ""
     name = printable(batch.id)
-    show.print_text(f"{name} is paused.{until} To go on: gristmill batches resume {name}")
+    _tell(batch, f"{name} is paused.{until} To go on: gristmill batches resume {name}", as_json)
 
 
 @app.command("resume")
 def resume_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Go on with a paused batch."""
     batch = Client(server).resume(batch_id)
-    if as_json:
-        show.print_json(batch)
-    else:
-        show.print_text(f"{printable(batch.id)} goes on.")
+    _tell(batch, f"{printable(batch.id)} goes on.", as_json)
 
 
-@app.command("priority")
+# A number below 0 is no option.
+@app.command("priority", context_settings={"ignore_unknown_options": True})
 def set_priority(
     batch_id: BatchId,
     priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=-5, max=5, help="From -5 to 5.")],
@@ -156,10 +139,7 @@ def set_priority(
 ) -> None:
     """Give a batch that waits or runs another priority; each step is twice the share of the engine."""
     batch = Client(server).set_priority(batch_id, priority)
-    if as_json:
-        show.print_json(batch)
-    else:
-        show.print_text(f"{printable(batch.id)} has the priority {priority}.")
+    _tell(batch, f"{printable(batch.id)} has the priority {priority}.", as_json)
 
 
 @app.command("retry")
@@ -171,14 +151,7 @@ def retry_batch(
 ) -> None:
     """Run the rows of an ended batch that failed or never ran again, in a new batch; prints its id."""
     client = Client(server)
-    batch = client.retry(batch_id)
-    if watch:
-        batch = _watch(client, batch, quiet=as_json)
-    if as_json:
-        show.print_json(batch)
-    elif not watch:
-        show.print_text(printable(batch.id))
-    _exit(batch if watch else None)
+    _follow(client, client.retry(batch_id), watch, as_json)
 
 
 @app.command("download")
@@ -211,6 +184,25 @@ def download_batch(
         raise typer.Exit(1)
 
 
+def _tell(batch: Batch, text: str, as_json: bool) -> None:
+    if as_json:
+        show.print_json(batch)
+    else:
+        show.print_text(text)
+
+
+def _follow(client: Client, batch: Batch, watch: bool, as_json: bool) -> None:
+    """Print which batch it is or, with ``watch``, what came of it once it has ended."""
+    if watch:
+        batch = _watch(client, batch, quiet=as_json)
+    if as_json:
+        show.print_json(batch)
+    elif not watch:
+        show.print_text(printable(batch.id))
+    if watch and (batch.status != "completed" or batch.request_counts.failed):
+        raise typer.Exit(1)
+
+
 def _watch(client: Client, batch: Batch, quiet: bool) -> Batch:
     """Progress goes to standard error. ``quiet``: the end does not, as it comes in another form."""
     try:
@@ -225,11 +217,6 @@ def _watch(client: Client, batch: Batch, quiet: bool) -> Batch:
         if batch.errors:
             show.console.print(show.errors_text(batch.errors.data))
     return batch
-
-
-def _exit(batch: Batch | None) -> None:
-    if batch is not None and (batch.status != "completed" or batch.request_counts.failed):
-        raise typer.Exit(1)
 
 
 def _pairs(pairs: list[str]) -> dict[str, str]:

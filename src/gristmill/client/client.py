@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -17,6 +16,7 @@ from gristmill.client.chat import stream_chat
 from gristmill.client.connection import Backoff, NoAnswer, NotBatchApi, Refusal, ServerConnection, Silence
 from gristmill.client.download import OnBytes, download_whole, stream_whole
 from gristmill.client.result_stream import ResultKind, ResultStream, save_lines
+from gristmill.http_values import object_path
 from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -159,7 +159,7 @@ class Client:
         return written
 
     def get(self, batch_id: str) -> Batch:
-        return self._connection.ask("GET", f"/batches/{quote(batch_id, safe='')}", Batch)
+        return self._connection.ask("GET", object_path("batches", batch_id), Batch)
 
     def wait(
         self,
@@ -177,8 +177,7 @@ class Client:
         return batch
 
     def page(self, limit: int, after: str | None = None) -> ListPage[Batch]:
-        query = {"limit": limit} | ({"after": after} if after else {})
-        return self._connection.ask("GET", "/batches", ListPage[Batch], params=query)
+        return self._connection.ask("GET", "/batches", ListPage[Batch], params=_given(limit=limit, after=after))
 
     def cancel(self, batch_id: str) -> Batch:
         return self._order(batch_id, "cancel")
@@ -192,8 +191,7 @@ class Client:
 
     def set_priority(self, batch_id: str, priority: int) -> Batch:
         """From -5 to 5, of a batch that has rows to run; at once."""
-        path = f"/batches/{quote(batch_id, safe='')}"
-        return self._connection.ask("POST", path, Batch, json={"priority": priority})
+        return self._connection.ask("POST", object_path("batches", batch_id), Batch, json={"priority": priority})
 
     def retry(self, batch_id: str) -> Batch:
         """A new batch of the rows that an ended one has not answered; where one of its retries has not ended, that."""
@@ -225,12 +223,11 @@ class Client:
         return ResultStream(self._connection, batch.id, kind, write).complete()
 
     def _order(self, batch_id: str, what: str, **of: Any) -> Batch:
-        return self._connection.ask("POST", f"/batches/{quote(batch_id, safe='')}/{what}", Batch, **of)
+        return self._connection.ask("POST", object_path("batches", batch_id, what), Batch, **of)
 
     def files(self, limit: int, after: str | None = None, purpose: str | None = None) -> ListPage[File]:
         """Newest first."""
-        given = {"limit": limit, "after": after, "purpose": purpose}
-        query = {name: value for name, value in given.items() if value is not None}
+        query = _given(limit=limit, after=after, purpose=purpose)
         return self._connection.ask("GET", "/files", ListPage[File], params=query)
 
     def delete_file(self, file_id: str) -> None:
@@ -240,7 +237,7 @@ class Client:
             nonlocal tries
             tries += 1
             try:
-                return self._connection.ask_once("DELETE", f"/files/{quote(file_id, safe='')}", FileDeleted)
+                return self._connection.ask_once("DELETE", object_path("files", file_id), FileDeleted)
             except Refusal as error:
                 # An earlier try, whose answer was lost, has deleted it.
                 if error.status == 404 and tries > 1:
@@ -250,7 +247,7 @@ class Client:
         self._connection.patiently(attempt)
 
     def file(self, file_id: str) -> File:
-        return self._connection.ask("GET", f"/files/{quote(file_id, safe='')}", File)
+        return self._connection.ask("GET", object_path("files", file_id), File)
 
     def download(self, file_id: str, target: Path, on_bytes: OnBytes | None = None) -> None:
         """Write a file, going on where an earlier download stopped; ``target`` is whole or not there."""
@@ -264,19 +261,17 @@ class Client:
         self, limit: int, after: str | None = None, status: str | None = None, batch_id: str | None = None
     ) -> ListPage[WebhookDelivery]:
         """Newest first."""
-        given = {"limit": limit, "after": after, "status": status, "batch_id": batch_id}
-        query = {name: value for name, value in given.items() if value is not None}
+        query = _given(limit=limit, after=after, status=status, batch_id=batch_id)
         return self._connection.ask("GET", "/webhook_deliveries", ListPage[WebhookDelivery], params=query)
 
     def resend_webhook(self, delivery_id: str) -> WebhookDelivery:
-        path = f"/webhook_deliveries/{quote(delivery_id, safe='')}/resend"
-        return self._connection.ask("POST", path, WebhookDelivery)
+        return self._connection.ask("POST", object_path("webhook_deliveries", delivery_id, "resend"), WebhookDelivery)
 
     def _get_at_last(self, batch_id: str, no_answer: Callable[[Silence], None] | None) -> Batch:
         backoff, since = Backoff(), time.time()
         while True:
             try:
-                return self._connection.ask_once("GET", f"/batches/{quote(batch_id, safe='')}", Batch)
+                return self._connection.ask_once("GET", object_path("batches", batch_id), Batch)
             except (NoAnswer, NotBatchApi) as error:
                 if no_answer is not None:
                     no_answer(Silence(since, error.reason))
@@ -296,3 +291,7 @@ class Client:
             if not page.has_more or not page.data:
                 return None
             after = page.data[-1].id
+
+
+def _given(**query: Any) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}

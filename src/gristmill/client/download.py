@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
-from urllib.parse import quote
 
 import httpx
 
 from gristmill.client.connection import NoAnswer, ServerConnection
 from gristmill.held_file import HeldElsewhere, hold
+from gristmill.http_values import object_path
 from gristmill.user_error import UserError
 
 #: Called with the bytes received so far, and with those of the whole file.
@@ -91,7 +91,7 @@ class _Download:
     ) -> None:
         """``have``: how much of it ``file`` holds already, in bytes."""
         self._connection = connection
-        self._path = f"/files/{quote(file_id, safe='')}/content"
+        self._path = object_path("files", file_id, "content")
         self._size = size
         self._file = file
         self._on_bytes = on_bytes

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
 from gristmill.batches.output_lines import errors_beside
 from gristmill.client.connection import NoAnswer, ServerConnection
 from gristmill.client.download import opened
+from gristmill.http_values import object_path
 from gristmill.user_error import UserError
 
 ResultKind = Literal["output", "error"]
@@ -30,7 +31,7 @@ class ResultStream:
         self, connection: ServerConnection, batch_id: str, kind: ResultKind, write: Callable[[bytes], object]
     ) -> None:
         self._connection = connection
-        self._path = f"/batches/{quote(batch_id, safe='')}/results"
+        self._path = object_path("batches", batch_id, "results")
         self._kind = kind
         self._write = write
         self._count = 0

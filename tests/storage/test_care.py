@@ -68,6 +68,8 @@ def test_what_ended_long_ago_goes_and_its_space_with_it(tmp_path: Path, beside_a
             await write(_bytes(b"new"))
             assert (await prune(StorageSettings(data), 1000, True, False)).found == would.found
             assert (data / "blobs/files/file-new").read_bytes() == b"new"
+        # Now, and not when the server writes again.
+        assert (data / "gristmill.db").stat().st_size <= size - 100_000
 
     if beside_a_server:
         asyncio.run(use(data, beside))

@@ -54,7 +54,7 @@ TRANSITIONS = {
     ("finalizing", "completed"), ("finalizing", "cancelling"), ("cancelling", "cancelled"), ("cancelling", "failed"),
 }  # fmt: skip
 #: What may be in no log.
-UNEXPECTED = {"batch paused by an unexpected error", "a row failed unexpectedly", "a task failed and starts again"}
+UNEXPECTED = {"batch put off by an unexpected error", "a row failed unexpectedly", "a task failed and starts again"}
 #: What may happen between two moments of a schedule.
 MISFORTUNES = (
     "nothing", "cancel", "pause", "pause", "resume", "priority", "retry", "retry",

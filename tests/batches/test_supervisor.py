@@ -136,7 +136,7 @@ def test_a_batch_out_of_time_keeps_what_is_done_and_says_what_is_not(tmp_path: P
     tell(tmp_path, story, latency=0.05, slots=4)
 
 
-def test_a_storage_that_refuses_for_a_while_pauses_the_batch_and_no_row_is_lost_or_doubled(
+def test_a_storage_that_refuses_for_a_while_puts_the_batch_off_and_no_row_is_lost_or_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "FAILURE_PAUSE", 0.2)
@@ -162,8 +162,8 @@ def test_a_storage_that_refuses_for_a_while_pauses_the_batch_and_no_row_is_lost_
         # Giving the lease back needs the disk as well; a lease kept for ever would keep the batch for ever.
         monkeypatch.setattr(batches, "release", failing(batches.release, "release", 3))
         batch = await submit(host, chat_file(50))
-        paused = await reach(host, batch.id, lambda seen: bool(seen.gristmill and seen.gristmill.waiting_for))
-        assert paused.gristmill and paused.gristmill.waiting_for == "The disk is full: free some space."
+        waits = await reach(host, batch.id, lambda seen: bool(seen.gristmill and seen.gristmill.waiting_for))
+        assert waits.gristmill and waits.gristmill.waiting_for == "The disk is full: free some space."
         batch = await end(host, batch.id)
         assert batch.status == "completed" and batch.gristmill and batch.gristmill.waiting_for is None
         assert [line["custom_id"] for line in await lines(host, batch.output_file_id)] == [

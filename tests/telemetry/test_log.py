@@ -39,9 +39,9 @@ def test_an_event_that_cannot_be_rendered_is_logged_all_the_same_and_raises_noth
     capsys: pytest.CaptureFixture[str], as_json: bool, value: dict[str, object]
 ) -> None:
     log.configure(as_json=as_json)
-    log.get_logger("gristmill.test").error("the batch paused", batch="batch_1", **value)
+    log.get_logger("gristmill.test").error("a batch failed", batch="batch_1", **value)
     log.drain()
-    assert "the batch paused" in capsys.readouterr().err
+    assert "a batch failed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [False, True])

@@ -208,14 +208,14 @@ class Supervisor:
             self._note_taken_over(runner)
         except* StorageError as group:
             reason = str(group.exceptions[0])
-            not_before = self._pause(runner, reason)
-            log.error("batch paused", batch=batch_id, reason=reason)
+            not_before = self._put_off(runner, reason)
+            log.error("batch put off", batch=batch_id, reason=reason)
         except* (Exception, asyncio.CancelledError) as group:
             # A cancellation is of something that it waited for: nobody cancels the task itself but to end the process.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            not_before = self._pause(runner, f"an unexpected error: {group.exceptions[0]!r}")
-            log.error("batch paused by an unexpected error", batch=batch_id, exc_info=group)
+            not_before = self._put_off(runner, f"an unexpected error: {group.exceptions[0]!r}")
+            log.error("batch put off by an unexpected error", batch=batch_id, exc_info=group)
         if (done := runner.done()) is not None:
             self._left[batch_id] = done
         # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
@@ -237,7 +237,7 @@ class Supervisor:
                 async with asyncio.timeout(RELEASE_PAUSE):
                     await self._stopping.wait()
 
-    def _pause(self, runner: Runner, reason: str) -> float:
+    def _put_off(self, runner: Runner, reason: str) -> float:
         self._waiting_for[runner.batch.id] = reason
         if runner.quiet_since is not None:
             self._quiet_since[runner.batch.id] = runner.quiet_since

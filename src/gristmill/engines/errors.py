@@ -18,7 +18,7 @@ class ErrorKind(enum.StrEnum):
     INVALID_REQUEST = "invalid_request"
     #: The engine asks for a pause; retried, and not counted as an attempt.
     OVERLOADED = "overloaded"
-    #: The engine cannot be reached, and has not begun with this request; pauses everything that uses it.
+    #: The engine cannot be reached, and has not begun with this request; everything that uses it waits.
     UNAVAILABLE = "unavailable"
     #: This request took too long; retried a few times.
     TIMEOUT = "timeout"

@@ -42,4 +42,4 @@ def disk(
     for name, size in lines:
         show.print_text(f"{size:>20,}  {name}")
     if need > use.free:
-        show.console.print("The disk is too small for what runs: free some space, or batches will pause.")
+        show.console.print("The disk is too small for what runs: free some space, or batches will have to wait.")

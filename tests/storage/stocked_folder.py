@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -81,40 +78,3 @@ def content(data: Path) -> dict[str, object]:
     connection.close()
     blobs = {path.name: path.read_bytes() for path in (data / "blobs").rglob("*") if path.is_file()}
     return found | {"blobs": blobs}
-
-
-#: What changes what is on the disk, as Python tells its auditors.
-_CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect", "open")
-
-
-def run_until_change(number: int, work: Callable[[], Awaitable[object]]) -> bool:
-    """Run ``work`` in a process of its own that is killed just before its ``number``-th change of the disk, counted
-    from 1. False where it ended before there were so many."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def count(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if event in _CHANGES and not (event == "open" and not _writes(arguments)):
-                seen += 1
-                if seen == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            sys.addaudithook(count)
-            asyncio.run(work())  # type: ignore[arg-type]
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.waitstatus_to_exitcode(status) == 0, "the process failed before it could be killed"
-    return False
-
-
-def _writes(arguments: tuple[object, ...]) -> bool:
-    flags = arguments[2] if len(arguments) > 2 else 0
-    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

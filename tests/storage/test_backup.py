@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stocked_folder import add_batch, add_file, content, run_until_change, stocked, use
+from dying_process import run_until_change
+from stocked_folder import add_batch, add_file, content, stocked, use
 from test_migrations import REVISIONS, database_of_version
 from test_migrations import content as stored_at_first
 

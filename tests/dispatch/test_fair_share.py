@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.dispatch.fair_share import INTERACTIVE, QUANTUM, TURN_REQUESTS, FairShare, Flow, weight
+from gristmill.dispatch.fair_share import INTERACTIVE, QUANTUM, TURN_REQUESTS, Charge, FairShare, Flow, weight
 from gristmill.dispatch.slots import Slots
 
 #: Tokens of each request of a flow, and when it comes, in tokens served before.
@@ -24,7 +24,7 @@ def serve(loads: list[Load], total: float, slots: int = 4, quantum: float = 1_00
     """Yields flow, tokens, and tokens served so far, of each request that ends; all take a time like their tokens."""
     share = FairShare(quantum)
     left = {flow.name: count for flow, _, _, count in loads}
-    running: deque[tuple[Flow, float, float]] = deque()
+    running: deque[tuple[Flow, float, Charge]] = deque()
     served = 0.0
     while served < total:
         waiting = [flow.name for flow, begin, _, _ in loads if begin <= served and left[flow.name]]
@@ -36,8 +36,8 @@ def serve(loads: list[Load], total: float, slots: int = 4, quantum: float = 1_00
             continue
         if not running:
             return
-        flow, tokens, expected = running.popleft()
-        share.finished(flow, expected, tokens)
+        flow, tokens, charge = running.popleft()
+        share.finished(flow, charge, tokens)
         served += tokens
         yield flow.name, tokens, served
 
@@ -130,6 +130,16 @@ async def test_whoever_waits_for_an_answer_does_not_stand_behind_batches() -> No
     assert ended.index("") <= 4
     await asyncio.gather(*rows)
     assert slots.in_flight == 0
+
+
+async def test_another_weight_counts_for_requests_that_wait_already() -> None:
+    slots, ended = Slots(1, FairShare(0, turn_requests=1)), []
+    first, second = Flow("first"), Flow("second")
+    rows = [asyncio.create_task(within(slots, flow, ended.append)) for flow in (first, second) for _ in range(50)]
+    await asyncio.sleep(0)
+    second.weight = 4.0
+    await asyncio.gather(*rows)
+    assert 38 <= Counter(ended[:50])["second"] <= 42
 
 
 async def test_cancelled_waiters_leave_no_place_behind() -> None:

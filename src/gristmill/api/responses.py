@@ -39,7 +39,7 @@ async def create_response(request: Request) -> Response:
     body = await read_body(request)
     if asks_for_background(body):
         background = _background(request)
-        ask = dispatcher.asker(background.stop, lambda: _FLOW)
+        ask = dispatcher.asker(background.stop, _FLOW)
         return reply(background.start(body, Backend(ask, dispatcher.forwards), caller(request).scope))
     if dispatcher.forwards(responses.PATH):
         return await forwarded(request, forwarding.response_request(responses.PATH, body))

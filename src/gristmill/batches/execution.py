@@ -68,7 +68,7 @@ class Execution:
         """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and
         what is in flight when the grace period is over goes unanswered. Raises what storage raises; rows whose results
         were not stored run again another time."""
-        ask = Backend(self._dispatcher.asker(stop, lambda: self.flow), self._dispatcher.forwards)
+        ask = Backend(self._dispatcher.asker(stop, self.flow), self._dispatcher.forwards)
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(self._log.run())
             count = _WORKERS_A_PLACE * self._dispatcher.window
@@ -91,7 +91,7 @@ class Execution:
 
     def weigh(self, priority: int, eta: float | None) -> None:
         """Adjust the batch's share of the engine to how much time it needs and has left, in seconds."""
-        self.flow = Flow(self._batch.id, weight(priority, eta, self._batch.expires_at - time.time()))
+        self.flow.weight = weight(priority, eta, self._batch.expires_at - time.time())
 
     async def _end_with(self, stop: Stop, workers: Sequence[asyncio.Task[None]]) -> None:
         await stop.wait()

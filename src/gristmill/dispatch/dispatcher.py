@@ -179,9 +179,9 @@ class Dispatcher:
         request = self.resolved(request)
         return await self._persist(lambda: ask_engine(self.engine, request), stop, flow, self._prefix(request))
 
-    def asker(self, stop: Stop, flow: Callable[[], Flow] = lambda: INTERACTIVE) -> Ask:
-        """``ask`` for the rows of one batch, whose flow may change."""
-        return cast(Ask, lambda request: self.ask(request, stop, flow()))
+    def asker(self, stop: Stop, flow: Flow = INTERACTIVE) -> Ask:
+        """``ask`` for the rows of one batch."""
+        return cast(Ask, lambda request: self.ask(request, stop, flow))
 
     def forget(self, flow: str) -> None:
         """No more requests of this flow will come."""

@@ -11,6 +11,7 @@ is not a quantum ahead. Somebody who waits for an answer stands behind nobody's 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 #: A turn ends a quantum of tokens ahead of the others, some ten times a long prefix; or after so many requests, as
@@ -23,11 +24,20 @@ _FIRST_COST = 100.0
 _SMOOTHING = 0.1
 
 
-class Flow(NamedTuple):
-    """Requests that belong together, as those of a batch. Twice the weight is twice the tokens."""
+@dataclass(slots=True)
+class Flow:
+    """Requests that belong together, as those of a batch. Twice the weight is twice the tokens; another one counts for
+    every request that has not begun."""
 
     name: str
     weight: float = 1.0
+
+
+class Charge(NamedTuple):
+    """What a request was expected to cost when it began, in tokens, and the weight of its flow then."""
+
+    tokens: float
+    weight: float
 
 
 #: Somebody is waiting for the answer.
@@ -58,16 +68,16 @@ class FairShare:
         self._turn += 1
         return self._current
 
-    def granted(self, flow: Flow) -> float:
-        """A request of ``flow`` begins; the tokens it is expected to cost, which ``finished`` takes back."""
-        cost = self._costs.get(flow.name, _FIRST_COST)
-        self._clocks[flow.name] = self._clock(flow.name) + cost / flow.weight
-        return cost
+    def granted(self, flow: Flow) -> Charge:
+        """A request of ``flow`` begins; ``finished`` takes the charge back."""
+        charge = Charge(self._costs.get(flow.name, _FIRST_COST), flow.weight)
+        self._clocks[flow.name] = self._clock(flow.name) + charge.tokens / charge.weight
+        return charge
 
-    def finished(self, flow: Flow, expected: float, cost: float) -> None:
+    def finished(self, flow: Flow, charge: Charge, cost: float) -> None:
         """It has cost ``cost`` tokens."""
         if flow.name in self._clocks:
-            self._clocks[flow.name] += (cost - expected) / flow.weight
+            self._clocks[flow.name] += (cost - charge.tokens) / charge.weight
             known = self._costs.get(flow.name, cost)
             self._costs[flow.name] = known + _SMOOTHING * (cost - known)
 

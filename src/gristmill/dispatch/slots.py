@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from gristmill.dispatch.fair_share import INTERACTIVE, FairShare, Flow
+from gristmill.dispatch.fair_share import INTERACTIVE, Charge, FairShare, Flow
 from gristmill.dispatch.stop import Stop
 
 
 class Place:
     """A request's place; whoever has it says what the request ``cost``, in tokens, where that is known."""
 
-    __slots__ = ("cost", "expected")
+    __slots__ = ("charge", "cost")
 
-    def __init__(self, expected: float) -> None:
-        self.expected = expected
-        self.cost = expected
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.cost = charge.tokens
 
 
 class _Waiter(NamedTuple):
@@ -60,7 +60,7 @@ class Slots:
         try:
             yield place
         finally:
-            self._share.finished(flow, place.expected, place.cost)
+            self._share.finished(flow, place.charge, place.cost)
             self._leave(alone)
 
     async def _wait(self, flow: Flow, alone: bool, stop: Stop | None) -> Place:
@@ -78,7 +78,7 @@ class Slots:
                 self._grant()
             else:
                 # Granted, and given up in the same moment.
-                self._share.finished(flow, waiter.granted.result().expected, 0.0)
+                self._share.finished(flow, waiter.granted.result().charge, 0.0)
                 self._leave(alone)
             raise
 

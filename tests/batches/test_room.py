@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_supervisor import end, submit, tell
 
+from gristmill.batches import room as rooms
+from gristmill.batches.host import BatchHost
 from gristmill.batches.output_lines import failure, shortest_line_bytes, success
 from gristmill.batches.room import Need, RoomForResults, RowsToStore, need_of
 from gristmill.inference.answer import Answer
 from gristmill.storage.disk_room import DiskRoom
 from gristmill.wire.errors import ApiError
-from requests_jsonl import CHAT, chat_line, jsonl
+from requests_jsonl import CHAT, chat_file, chat_line, jsonl
 from server_process import ServerProcess
 
 
@@ -55,6 +58,25 @@ def test_no_line_is_shorter_than_the_shortest(custom_id: str, line: int, status:
         success("batch_1", line, custom_id, Answer.reused_body(b"{}")),
     ]
     assert all(len(result.payload) + 1 >= shortest_line_bytes() for result in results)
+
+
+@pytest.mark.parametrize("free", [20_000, 2**40])
+def test_a_batch_that_may_not_fit_runs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    async def look(_: object) -> RoomForResults:
+        return room(free)
+
+    monkeypatch.setattr(rooms, "look", look)
+
+    async def story(host: BatchHost) -> None:
+        batch = await end(host, (await submit(host, chat_file(30))).id)
+        assert batch.status == "completed" and batch.gristmill and batch.gristmill.plan
+        said = batch.gristmill.plan.disk_warning
+        if free == 20_000:
+            assert said and "20,000 were free" in said and "may need 31,920 bytes" in said
+        else:
+            assert said is None
+
+    tell(tmp_path, story)
 
 
 @pytest.fixture

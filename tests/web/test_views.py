@@ -12,6 +12,7 @@ from gristmill.web.curves import FollowedCurves, columns, curves, recent
 from gristmill.web.milestones import TOLD_SECONDS, Milestones
 from gristmill.wire.batch import (
     Batch,
+    BatchPlan,
     BatchProgress,
     BatchUsage,
     InputTokensDetails,
@@ -54,6 +55,12 @@ def test_a_share_is_full_only_when_all_is_done(done: int, total: int, told: str)
 )  # fmt: skip
 def test_a_band_names_its_unit_once(low: float | None, high: float | None, told: str):
     assert band(BatchProgress(eta_low_seconds=low, eta_high_seconds=high)) == told
+
+
+@pytest.mark.parametrize(("fields", "told"), [({}, "It may not fit."), ({"completed_at": 5}, "")])
+def test_that_a_batch_may_not_fit_on_the_disk_is_told_while_it_runs(fields: dict[str, int], told: str):
+    progress = BatchProgress(plan=BatchPlan(disk_warning="It may not fit."))
+    assert batch_row(a_batch(gristmill=progress, **fields)).warning == told
 
 
 def test_the_reused_share_is_of_all_batches_and_unknown_where_one_is():

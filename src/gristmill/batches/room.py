@@ -24,6 +24,13 @@ _OTHERS = 1_000
 _USUAL_LINE_BYTES, _TOKEN_BYTES = 500, 4
 
 
+class Judgement(NamedTuple):
+    """With any ``errors`` the batch does not run; ``warning`` says that it may not fit."""
+
+    errors: list[BatchError]
+    warning: str | None = None
+
+
 class RowsToStore(NamedTuple):
     """Of a batch that runs: all of them, and those without a result."""
 
@@ -61,27 +68,30 @@ def need_of(batches: Sequence[RowsToStore], line_bytes: int, inside: int) -> Nee
     return Need(max(database - inside, 0), sum(rows.total for rows in batches) * line_bytes)
 
 
-async def refusals(storage: Storage, batch: BatchRecord, validation: Validation) -> list[BatchError]:
-    """Why a batch whose input is right does not run all the same. One that may not fit is only logged."""
+async def judge(storage: Storage, batch: BatchRecord, validation: Validation) -> Judgement:
+    """Whether a batch runs that has been validated."""
+    if validation.errors:
+        return Judgement(validation.errors)
     # Looked at only now: while its input was read, its key may have enqueued other batches.
     allowance = await row_allowance(storage, batch)
     if (refusal := allowance.refusal(validation.total)) is not None:
-        return [refusal]
+        return Judgement([refusal])
     try:
         room = await look(storage)
         others, _ = await storage.metadata.batches.unfinished(_OTHERS)
     except OSError as error:
         log.warning("the room on the disk is not known", reason=str(error))
-        return []
+        return Judgement([])
     rows = [RowsToStore(validation.total, validation.total), *rows_of(others)]
     if (found := need_of(rows, shortest_line_bytes(), room.inside).exceeds(room)) is not None:
-        return [_too_large(*found, others=len(rows) - 1)]
+        return Judgement([_too_large(*found, others=len(rows) - 1)])
     plan = validation.plan
     tokens = (plan.estimated_output_tokens or 0) if plan is not None else 0
     usual = _USUAL_LINE_BYTES + _TOKEN_BYTES * tokens // max(validation.total, 1)
-    if (found := need_of(rows, usual, room.inside).exceeds(room)) is not None:
-        log.warning("the batch may not fit on the disk", batch=batch.id, may_need_bytes=found[0], free_bytes=found[1])
-    return []
+    if (found := need_of(rows, usual, room.inside).exceeds(room)) is None:
+        return Judgement([])
+    log.warning("the batch may not fit on the disk", batch=batch.id, may_need_bytes=found[0], free_bytes=found[1])
+    return Judgement([], _may_be_too_large(*found, others=len(rows) - 1))
 
 
 def rows_of(batches: Sequence[UnfinishedBatch]) -> list[RowsToStore]:
@@ -108,9 +118,19 @@ async def look(storage: Storage) -> RoomForResults:
 
 
 def _too_large(need: int, free: int, others: int) -> BatchError:
-    beside = f", beside the {others:,} batches that run," if others else ""
     message = (
-        f"The results{beside} need at least {need:,} bytes, and {free:,} are free on the disk of the data folder. Free "
-        "some space, or split the input, and create the batch again."
+        f"The results{_beside(others)} need at least {need:,} bytes, and {free:,} are free on the disk of the data "
+        "folder. Free some space, or split the input, and create the batch again."
     )
     return BatchError("insufficient_disk_space", message)
+
+
+def _may_be_too_large(need: int, free: int, others: int) -> str:
+    return (
+        f"The results{_beside(others)} may need {need:,} bytes, and {free:,} were free on the disk of the data folder "
+        "when the batch began."
+    )
+
+
+def _beside(others: int) -> str:
+    return f", beside the {others:,} batches that run," if others else ""

@@ -17,7 +17,7 @@ from gristmill.batches.finalization import finalize
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers, cannot_reuse
-from gristmill.batches.room import refusals
+from gristmill.batches.room import judge
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
@@ -170,14 +170,15 @@ class Runner:
             return
         most_rows = (await row_allowance(self._storage, self.batch)).limit
         validation = await self._read_input(plan=True, most_rows=most_rows)
-        if errors := validation.errors or await refusals(self._storage, self.batch, validation):
-            await self._reject(errors)
+        found = await judge(self._storage, self.batch, validation)
+        if found.errors:
+            await self._reject(found.errors)
             return
-        plan = validation.plan
-        assert plan is not None
+        assert validation.plan is not None
+        plan = msgspec.structs.replace(validation.plan, disk_warning=found.warning)
         await self._change(lifecycle.validated(validation.total, validation.model, plan, validation.tree, _now()))
-        found = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
-        log.info("batch validated", batch=self.batch.id, rows=validation.total, **found)
+        planned = {"groups": plan.prefix_groups, "deduplicated": plan.deduplicated}
+        log.info("batch validated", batch=self.batch.id, rows=validation.total, **planned)
 
     async def _read_input(self, plan: bool, most_rows: int | None = None) -> Validation:
         place, models = self._workplace, self._dispatcher.models

@@ -95,6 +95,8 @@ def show_batch(batch_id: BatchId, server: Server = DEFAULT_SERVER, as_json: AsJs
         show.print_text(show.errors_text(batch.errors.data))
     if text := show.rates(batch):
         show.print_text(text)
+    if text := show.warning(batch):
+        show.print_text(text)
     for text in show.relations(batch):
         show.print_text(text)
 

@@ -151,6 +151,12 @@ def downloaded(chain: list[Batch]) -> str:
     return " ".join(texts)
 
 
+def warning(batch: Batch) -> str:
+    """What may yet go wrong; empty where nothing is known to."""
+    plan = batch.gristmill.plan if batch.gristmill is not None else None
+    return "" if plan is None or is_terminal(batch.status) else printable(plan.disk_warning or "")
+
+
 def relations(batch: Batch) -> list[str]:
     """How it stands to other batches: its priority, what it retries, and what retries it."""
     progress = batch.gristmill

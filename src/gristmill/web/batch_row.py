@@ -33,6 +33,7 @@ class BatchRow(NamedTuple):
     status: str
     state: str
     waits: str
+    warning: str
     total: int
     done: int
     failed: int
@@ -49,6 +50,7 @@ class BatchRow(NamedTuple):
 def batch_row(batch: Batch, name: str = "") -> BatchRow:
     """``name``: what people call it, if anything."""
     counts, progress = batch.request_counts, batch.gristmill or BatchProgress()
+    ended_at = next((at for name in _ENDINGS if (at := getattr(batch, name)) is not None), None)
     done, paused = counts.completed + counts.failed, progress.paused_at is not None
     return BatchRow(
         id=batch.id,
@@ -56,6 +58,7 @@ def batch_row(batch: Batch, name: str = "") -> BatchRow:
         status=batch.status,
         state="paused" if paused else STATUSES.get(batch.status, batch.status),
         waits="" if paused else progress.waiting_for or "",
+        warning=progress.plan.disk_warning or "" if progress.plan and ended_at is None else "",
         total=counts.total,
         done=done,
         failed=counts.failed,
@@ -66,7 +69,7 @@ def batch_row(batch: Batch, name: str = "") -> BatchRow:
         left="" if progress.eta_seconds is None else duration(progress.eta_seconds),
         band=band(progress),
         created_at=batch.created_at,
-        ended_at=next((at for name in _ENDINGS if (at := getattr(batch, name)) is not None), None),
+        ended_at=ended_at,
     )
 
 

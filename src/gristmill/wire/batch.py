@@ -89,6 +89,8 @@ class BatchPlan(msgspec.Struct):
     estimated_output_tokens: int | None = None
     #: Why the rows could not be planned; they run in the order of their lines then, and all else is null.
     failure: str | None = None
+    #: That the results may not fit on the disk, with what they may need and what was free; null where they will.
+    disk_warning: str | None = None
 
 
 class BatchProgress(msgspec.Struct):

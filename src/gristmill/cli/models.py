@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from gristmill.cli import show
+from gristmill.models.defaults import Parameters
 from gristmill.models.describe import ModelFacts, describe, known_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
@@ -27,19 +29,20 @@ _JSON = typer.Option(False, "--json", help="Print JSON.")
 
 @app.command("list")
 def list_command(json: bool = _JSON) -> None:
-    """List the models that can be pulled by name, and those that have been pulled."""
+    """List the models that can be pulled by name, those that have been pulled, and Ollama's."""
     rows = known_models()
     if json:
         show.print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("Name", "Size", "Licence", "Source", "Here", "Embedded engine"):
+    for heading in ("Name", "Size", "Quantisation", "Licence", "Source", "Here", "Embedded engine"):
         table.add_column(heading, justify="right" if heading == "Size" else "left", overflow="fold")
     for row in rows:
         here, usable = "yes" if row.pulled else "no", "not yet" if row.obstacle else "yes"
         cells = (
             printable(row.name),
             human_size(row.size),
+            printable(row.quantisation or ""),
             printable(row.licence or "not stated"),
             row.source,
             here,
@@ -104,7 +107,7 @@ def _ask(question: str) -> None:
 
 @app.command("show")
 def show_command(
-    name: str = typer.Argument(help="A pulled model, a GGUF file or an OpenVINO IR folder."),
+    name: str = typer.Argument(help="A pulled model, ollama:NAME, a GGUF file or an OpenVINO IR folder."),
     json: bool = _JSON,
 ) -> None:
     """Show the facts of a model on this machine: licence, size, path, quantisation, architecture, context length."""
@@ -132,6 +135,16 @@ def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
     yield "Parameters", f"{facts.parameters / 1e6:,.0f} million" if facts.parameters else None
     yield "Context length", f"{facts.context_length:,} tokens" if facts.context_length else None
     yield "Revision", facts.revision
+    yield "Images by", facts.projector
+    yield "Template", "Ollama's" if facts.defaults.template is not None else None
+    yield "System message", facts.defaults.system
+    yield "Defaults", ", ".join(_parameters_shown(facts.defaults.parameters)) or None
+
+
+def _parameters_shown(parameters: Parameters) -> Iterator[str]:
+    for name, value in msgspec.structs.asdict(parameters).items():
+        if value not in (None, ()):
+            yield f"{name} {' '.join(map(repr, value)) if isinstance(value, tuple) else value}"
 
 
 @contextmanager

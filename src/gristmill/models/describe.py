@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -9,15 +10,20 @@ import msgspec
 from gristmill.extras import require
 from gristmill.models.cache import cache_folder
 from gristmill.models.catalog import CATALOG
+from gristmill.models.defaults import ModelDefaults
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import configuration, weight_type
 from gristmill.models.locate import LocalModel, find_pulled, locate
+from gristmill.models.ollama.manifest import model_blob, prefixed, read_config, read_manifest
+from gristmill.models.ollama.store import stored_manifests
 from gristmill.models.receipt import Pulled, receipts_in
+from gristmill.user_error import UserError
 
 
 class ModelRow(msgspec.Struct, frozen=True):
-    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not pulled.
-    ``obstacle``: why the embedded engine cannot load it, as far as that is known before it tries."""
+    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not on this machine,
+    ``quantisation`` where it is not known without reading the file. ``obstacle``: why the embedded engine cannot load
+    it, as far as that is known before it tries."""
 
     name: str
     source: str
@@ -26,6 +32,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     pulled: bool
     kind: str | None
     path: str | None
+    quantisation: str | None = None
     obstacle: str | None = None
 
 
@@ -42,10 +49,12 @@ class ModelFacts(msgspec.Struct, frozen=True):
     parameters: int | None
     context_length: int | None
     revision: str | None
+    projector: str | None = None
+    defaults: ModelDefaults = ModelDefaults()
 
 
 def known_models() -> list[ModelRow]:
-    """The catalog, pulled or not, then what else was pulled, by name."""
+    """The catalog, pulled or not, then what else was pulled, then Ollama's, each by name."""
     rows = []
     for model in CATALOG.values():
         pulled = find_pulled(model.name)
@@ -58,7 +67,22 @@ def known_models() -> list[ModelRow]:
     for source, depth in (("hub", "*/*"), ("imported", "*")):
         for folder in sorted((models / source).glob(depth)):
             rows.extend(_row(pulled, source) for pulled in receipts_in(folder))
-    return rows
+    return [*rows, *_ollama_rows()]
+
+
+def _ollama_rows() -> Iterator[ModelRow]:
+    """Without those whose manifests cannot be read, which ``locate`` would say of them."""
+    for stored in stored_manifests():
+        try:
+            manifest = read_manifest(stored)
+            config = read_config(stored, manifest)
+        except UserError:
+            continue
+        path = model_blob(stored, manifest)
+        if path is not None:
+            yield ModelRow(
+                prefixed(stored.name), "ollama", None, manifest.size, True, "gguf", str(path), config.file_type or None
+            )
 
 
 def _row(pulled: Pulled, source: str) -> ModelRow:
@@ -95,6 +119,8 @@ def _gguf_facts(model: LocalModel) -> ModelFacts:
         parameters=header.parameters,
         context_length=int(context_length) if context_length else None,
         revision=None,
+        projector=str(model.projector) if model.projector else None,
+        defaults=model.defaults,
     )
 
 

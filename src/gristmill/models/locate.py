@@ -8,8 +8,11 @@ from typing import Literal, NamedTuple
 
 from gristmill.models.cache import catalog_folder, hub_folder, imported_folder
 from gristmill.models.catalog import CATALOG
+from gristmill.models.defaults import ModelDefaults
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import check_ir
+from gristmill.models.ollama.name import PREFIX as OLLAMA
+from gristmill.models.ollama.open import open_ollama_model
 from gristmill.models.receipt import Pulled, receipts_in
 from gristmill.user_error import UserError
 
@@ -19,20 +22,25 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 class LocalModel(NamedTuple):
-    """``path`` is the GGUF file, or the folder of the OpenVINO IR. ``name`` is what requests call the
-    model."""
+    """``path`` is the GGUF file, or the folder of the OpenVINO IR. ``name`` is what requests call the model.
+    ``projector``: the GGUF file that makes images into what the model reads; None where there is none."""
 
     name: str
     path: Path
     kind: Literal["gguf", "ir"]
+    projector: Path | None = None
+    defaults: ModelDefaults = ModelDefaults()
 
 
 def locate(name_or_path: str) -> LocalModel:
-    """A pulled model by its catalog name or hub id, or a local GGUF file or OpenVINO IR folder.
+    """A pulled model by its catalog name or hub id, one of Ollama's (``ollama:gemma3:12b``), or a local GGUF file or
+    OpenVINO IR folder.
 
     A pulled model comes before a file or folder of the same name: write ``./name`` for the latter. Raises
     UserError when there is none, or when the file is damaged or the folder incomplete.
     """
+    if name_or_path.startswith(OLLAMA):
+        return _locate_ollama(name_or_path.removeprefix(OLLAMA))
     pulled = find_pulled(name_or_path)
     if pulled is None:
         return open_path(name_or_path)
@@ -42,6 +50,12 @@ def locate(name_or_path: str) -> LocalModel:
             f"run 'gristmill models pull {name_or_path}' to repair it."
         )
     return LocalModel(name_or_path, pulled.path, pulled.receipt.kind)
+
+
+def _locate_ollama(name: str) -> LocalModel:
+    model = open_ollama_model(name)
+    read_header(model.path)
+    return LocalModel(name, model.path, "gguf", model.projector, model.defaults)
 
 
 def locate_for_engine(name_or_path: str) -> LocalModel:

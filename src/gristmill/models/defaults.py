@@ -1,0 +1,35 @@
+"""What a model brings along for its requests: what holds where a request does not say otherwise."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gristmill.wire.chat import Message
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """None: the model says nothing. ``repetition_penalty`` is over the last ``repetition_window`` tokens of prompt and
+    answer, over all of them where that is None. ``context_length``: of prompt and answer together, in tokens."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    repetition_window: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    context_length: int | None = None
+
+
+class ModelDefaults(msgspec.Struct, frozen=True):
+    """``template`` is Go's text/template, as Ollama's models have it; None: the model file's own chat template.
+    ``system`` is the system message of chats that begin with none; ``messages`` come before those of every chat."""
+
+    template: str | None = None
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
+    parameters: Parameters = Parameters()

@@ -1,0 +1,1 @@
+"""The models that Ollama has on this machine, read in place; Ollama need not run."""

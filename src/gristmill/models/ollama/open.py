@@ -1,0 +1,83 @@
+"""From the name of an Ollama model to what an engine needs of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from gristmill.models.defaults import ModelDefaults, Parameters
+from gristmill.models.ollama.manifest import Parts, broken, read_parts
+from gristmill.models.ollama.name import parse_name
+from gristmill.models.ollama.params import read_params
+from gristmill.models.ollama.store import find_manifest, unreadable
+from gristmill.user_error import UserError
+from gristmill.wire.chat import Message
+
+
+class OllamaModel(NamedTuple):
+    """``path`` is a GGUF file; ``projector`` one, too, that makes images into what the model reads."""
+
+    path: Path
+    projector: Path | None
+    defaults: ModelDefaults
+
+
+def open_ollama_model(name: str) -> OllamaModel:
+    """``name`` as Ollama writes it. Raises UserError where it is not there, damaged, or of a kind that is not read."""
+    parts = read_parts(find_manifest(parse_name(name)))
+    if parts.several["adapter"]:
+        raise UserError(
+            f"The Ollama model '{parts.name}' has an adapter (LoRA), which is not read here: run it with --engine "
+            "ollama, or merge the adapter into the model."
+        )
+    # Those of which nothing is read here are read by the engine, which says less well why it cannot.
+    projectors = parts.several["projector"]
+    for path in (parts.single["model"], *projectors):
+        _check_open(path)
+    defaults = ModelDefaults(
+        template=parts.text("template"),
+        system=parts.text("system") or None,
+        messages=_messages(parts),
+        parameters=_parameters(parts),
+    )
+    # Of several, Ollama gives its engine the first.
+    return OllamaModel(parts.single["model"], projectors[0] if projectors else None, defaults)
+
+
+def _check_open(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _parameters(parts: Parts) -> Parameters:
+    content = parts.read("params")
+    try:
+        return Parameters() if content is None else read_params(content)
+    except msgspec.DecodeError as error:
+        raise broken(parts.name, f"its parameters cannot be read ({error})") from None
+
+
+class _StoredMessage(msgspec.Struct):
+    role: str
+    content: str = ""
+    images: list[str] | None = None
+
+
+def _messages(parts: Parts) -> tuple[Message, ...]:
+    content = parts.read("messages")
+    if content is None:
+        return ()
+    try:
+        stored = msgspec.json.decode(content, type=list[_StoredMessage])
+        if any(message.images for message in stored):
+            raise UserError(
+                f"The Ollama model '{parts.name}' brings example messages with images, which is not possible here: "
+                "run it with --engine ollama."
+            )
+        return tuple(msgspec.convert({"role": each.role, "content": each.content}, Message) for each in stored)
+    except msgspec.DecodeError as error:
+        raise broken(parts.name, f"its messages cannot be read ({error})") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,21 @@ class Told:
         self.begins_answers = False
         self.asked: list[tuple[str, list[str]]] = []
         self.shared: dict[str, dict[str, Any]] = {}
+        #: How deep in sessions it is, and how many there have been.
+        self.depth = self.sessions = 0
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        self.depth, self.sessions = self.depth + 1, self.sessions + 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
 
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
     ) -> PassFiles:
+        assert self.depth == 1
         lines = [json.loads(line) for line in input_file.read_text().splitlines()]
         texts = [line["body"]["messages"][0]["content"].removeprefix("text: ") for line in lines]
         self.asked.append((folder.name, texts))
@@ -102,6 +114,7 @@ def test_one_that_mostly_does_is_asked_every_row_once_and_what_is_off_again(tmp_
     backend = Told(lambda name, text: says('{"score": 1}') if name[0] == "2" else OFF if "9" in text else SURE)
     scored = run(tmp_path, backend, table=MANY)
     assert [(name, len(texts)) for name, texts in backend.asked] == [("0-first", 50), ("1", 250), ("2-off-scale", 57)]
+    assert (backend.sessions, backend.depth) == (1, 0)
     assert scored["score"].null_count() == 0 and scored["id"].equals(MANY["id"])
 
 
@@ -142,6 +155,7 @@ def test_a_better_model_that_fails_leaves_the_first_score(tmp_path):
     better.model = "better"
     scored = run(tmp_path, first, escalation=Escalation("score > 1", better))
     assert better.asked == [("1", ["one", "two", "three", "four"])]
+    assert (first.sessions, first.depth, better.sessions, better.depth) == (1, 0, 1, 0)
     assert scored["score"].to_list() == [pytest.approx(1.9), 0.0, 0.0, 0.0]
     assert scored["score_before"].to_list() == [None, *[pytest.approx(1.9)] * 3]
     assert scored["score_model"].to_list() == [None, "better", "better", "better"]

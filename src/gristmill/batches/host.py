@@ -16,6 +16,7 @@ from gristmill.batches.supervisor import Supervisor
 from gristmill.batches.waiting import start_waits_for
 from gristmill.dispatch.aliases import check_aliases
 from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.engines.protocol import Engine
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.notify.addresses import AllowedHosts
 from gristmill.notify.notifier import Notifier
@@ -70,10 +71,13 @@ class BatchHost:
     webhook_hosts: AllowedHosts
     notifier: Notifier
 
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: HostSettings, engine: Engine | None = None) -> None:
+        """``engine``: one that is up, and that its owner stops after this; None for one of its own, as in
+        ``settings``."""
         self.settings = settings
         self._opened = OpenStorage(settings.storage)
-        self._engine = create_engine(settings.engine)
+        self._owns_engine = engine is None
+        self._engine = engine or create_engine(settings.engine)
         self._tasks: list[asyncio.Task[None]] = []
         self.throughput = Throughput()
         self._spans = _spans(settings.spans)
@@ -83,12 +87,7 @@ class BatchHost:
         own_webhook, self.webhook_hosts = self.settings.webhooks.own(), self.settings.webhooks.allowed()
         self.storage = await self._opened.start()
         try:
-            await self._engine.start()
-            try:
-                check_aliases(self.settings.aliases, self._engine.models)
-            except UserError:
-                await self._engine.stop()
-                raise
+            await self._start_engine()
         except BaseException:
             await self._opened.stop()
             raise
@@ -112,6 +111,19 @@ class BatchHost:
             supervised("throughput", self._measure),
             supervised("housekeeping", lambda: keep_house(self.storage, answers, settings.keep_ended_batches)),
         ]
+
+    async def _start_engine(self) -> None:
+        if self._owns_engine:
+            await self._engine.start()
+        try:
+            check_aliases(self.settings.aliases, self._engine.models)
+        except UserError:
+            await self._stop_engine()
+            raise
+
+    async def _stop_engine(self) -> None:
+        if self._owns_engine:
+            await self._engine.stop()
 
     async def _measure(self) -> None:
         before = time.monotonic()
@@ -142,7 +154,7 @@ class BatchHost:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._spans is not None:
             await self._spans.close()
-        await self._engine.stop()
+        await self._stop_engine()
         await self._opened.stop()
 
 

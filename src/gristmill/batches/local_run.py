@@ -17,6 +17,7 @@ from gristmill.batches.job_folder import NOTE, write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.waiting import LOOK_SECONDS, Tell, silently, while_told
 from gristmill.engines.errors import EngineError
+from gristmill.engines.protocol import Engine
 from gristmill.inference.endpoints import check_offered
 from gristmill.storage.private import private_folder
 from gristmill.storage.records import FileRecord, file_blob
@@ -83,16 +84,19 @@ class LocalRun:
         look: Callable[[Batch], None],
         starting: Tell = silently,
         stop_on: Sequence[signal.Signals] = (),
+        engine: Engine | None = None,
     ) -> Batch:
         """``look`` is called with the batch several times a second, and before that, while the engine starts,
         ``starting`` with what it waits for. ``stop_on``: the signals that stop the run, which only a command may take;
-        cancelling stops it as well. Raises UserError where the engine cannot start, or takes too long."""
-        host = BatchHost(settings)
+        cancelling stops it as well. ``engine`` as for ``BatchHost``. Raises UserError where the engine cannot start, or
+        takes too long."""
+        host = BatchHost(settings, engine)
         stopped = asyncio.Event()
         # Until the engine has started, Ctrl-C simply ends the command: a model may take minutes to load.
         await while_told(host.start(), lambda: host.waiting_for, starting, settings.start_wait)
+        loop = asyncio.get_running_loop()
         for number in stop_on:
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+            loop.add_signal_handler(number, stopped.set)
         try:
             batch = await self._find_or_create(host)
             while not is_terminal(batch.status) and not stopped.is_set():
@@ -103,6 +107,8 @@ class LocalRun:
                 self.told = await _told(host, batch.id, stopped)
         finally:
             await host.stop()
+            for number in stop_on:
+                loop.remove_signal_handler(number)
         if is_terminal(batch.status):
             write_whole(self.state / _ENDED, msgspec.json.encode(batch))
         return batch

@@ -65,7 +65,9 @@ def audit(
     for number, variant in enumerate(variants(settings, rows)):
         passes = Passes(folder / str(number), backend, variant.settings, text_of)
         asked = (Question(row, criterion) for row in variant.rows for criterion in range(criteria))
-        found = dict(passes.outcomes(asked, variant.settings.method))
+        # An engine for each: one that has computed a row already would be compared with itself.
+        with backend.session():
+            found = dict(passes.outcomes(asked, variant.settings.method))
         if number == 0:
             first = found
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -41,6 +42,11 @@ class ScoreBackend(Protocol):
     @property
     def begins_answers(self) -> bool:
         """Whether it goes on from an answer that was begun for the model. It may take an engine's start to know."""
+        ...
+
+    def session(self) -> AbstractContextManager[object]:
+        """Passes that are run inside share one engine, which is started by the first of them that needs it, and stopped
+        at the end, whatever comes. Within a session, another one is the same."""
         ...
 
     def run(

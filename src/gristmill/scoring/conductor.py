@@ -162,8 +162,9 @@ class Scoring:
         not_asked = Outcome(settings.method.name, error="it was not asked")
         found = [[not_asked] * len(self.names) for _ in range(self._table.height)]
         passes = Passes(folder, self._backend, settings, self.text_of)
-        for question, outcome in passes.outcomes(self._questions(found), settings.method):
-            found[question.row][question.criterion] = outcome
+        with self._backend.session():
+            for question, outcome in passes.outcomes(self._questions(found), settings.method):
+                found[question.row][question.criterion] = outcome
         batches = passes.batches
         if self._escalation is not None:
             batches = batches + self._escalate(self._escalation.backend, folder, found)
@@ -195,11 +196,12 @@ class Scoring:
             for row, criterion in itertools.product(range(len(found)), range(len(self.names)))
             if found[row][criterion].score is not None and condition.holds(found[row][criterion])
         ]
-        method = GENERATE if self._settings.method is GENERATE else _labels_method(backend)
         better = Passes(folder / "escalated", backend, self._settings, self.text_of)
-        for question, outcome in better.outcomes(iter(unsure), method):
-            before = found[question.row][question.criterion]
-            found[question.row][question.criterion] = escalated(before, outcome, backend.model)
+        with backend.session():
+            method = GENERATE if self._settings.method is GENERATE else _labels_method(backend)
+            for question, outcome in better.outcomes(iter(unsure), method):
+                before = found[question.row][question.criterion]
+                found[question.row][question.criterion] = escalated(before, outcome, backend.model)
         return better.batches
 
     def _read_truths(self) -> list[float | None] | None:

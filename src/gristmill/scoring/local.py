@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import functools
 import signal
-import threading
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-import uvloop
 
 from gristmill.batches.host import HostSettings
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
-from gristmill.batches.waiting import start_waits_for, while_told
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
+from gristmill.scoring.held_engine import HeldEngine
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
-
-T = TypeVar("T")
-
-_LOOK_SECONDS = 0.2
 
 
 class LocalBackend:
@@ -49,6 +42,19 @@ class LocalBackend:
         self._reuse_answers = reuse_answers
         self._make_view = make_view
         self._stop_on = stop_on
+        self._held: HeldEngine | None = None
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[HeldEngine]:
+        if self._held is not None:
+            yield self._held
+            return
+        held = self._held = HeldEngine()
+        try:
+            yield held
+        finally:
+            self._held = None
+            held.close()
 
     @property
     def labels_method(self) -> Method:
@@ -56,8 +62,10 @@ class LocalBackend:
 
     @functools.cached_property
     def begins_answers(self) -> bool:
-        with self._make_view() as view:
-            return "continue_final_message" in _await(self._parameters(view))
+        # Of some engines it is known only once they have started, as it goes by the model.
+        with self.session() as held, self._make_view() as view:
+            engine = held.loop.run(held.started(self._host.engine, view.waiting, self._host.start_wait))
+            return "continue_final_message" in engine.capabilities.parameters
 
     @functools.cached_property
     def model(self) -> str:
@@ -79,76 +87,22 @@ class LocalBackend:
             row_tokens = longest_row_tokens(input_file, len(msgspec.json.encode(shared)), shared.get("max_tokens", 0))
             storage = StorageSettings(local.state)
             settings = self._host._replace(storage=storage, engine=engine._replace(row_tokens=row_tokens))
-            with self._make_view() as view:
-                batch = _await(self._until_ended(local, settings, view))
-            view.ended(batch)
+            with self.session() as held:
+                with self._make_view() as view:
+                    batch = held.loop.run(self._until_ended(held, local, settings, view))
+                view.ended(batch)
         if batch.status == "failed":
             errors = batch.errors.data if batch.errors else []
             raise UserError("The rows were refused, nothing ran: " + "; ".join(each.message for each in errors[:3]))
         files = [local.path_of(file) for file in (batch.output_file_id, batch.error_file_id) if file is not None]
         return PassFiles(batch, files)
 
-    async def _parameters(self, view: BatchView) -> frozenset[str]:
-        # Of some engines they are known only once they have started, as they go by the model.
-        engine = create_engine(self._host.engine)
-        await while_told(engine.start(), lambda: start_waits_for(engine), view.waiting, self._host.start_wait)
-        try:
-            return engine.capabilities.parameters
-        finally:
-            await engine.stop()
-
-    async def _until_ended(self, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
-        batch = await local.run(settings, view.update, view.waiting, self._stop_on)
+    async def _until_ended(self, held: HeldEngine, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
+        engine = await held.started(settings.engine, view.waiting, settings.start_wait)
+        batch = await local.run(settings, view.update, view.waiting, self._stop_on, engine)
         if not is_terminal(batch.status):
             raise Interrupted(local.state)
         return batch
-
-
-def _await(run: Coroutine[Any, Any, T]) -> T:
-    """In a thread of its own where this one runs an event loop already, as notebooks do."""
-    try:
-        caller = asyncio.current_task()
-    except RuntimeError:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run)
-    return _await_in_thread(run, caller)
-
-
-def _await_in_thread(run: Coroutine[Any, Any, T], caller: asyncio.Task[Any] | None) -> T:
-    """An interrupt ends the run, which puts its things away first, and stays the caller's."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-    ended: Future[T] = Future()
-
-    async def work() -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        started.set_result((asyncio.get_running_loop(), task))
-        return await run
-
-    def run_loop() -> None:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                result = runner.run(work())
-        except BaseException as error:
-            ended.set_exception(error)
-        else:
-            ended.set_result(result)
-
-    thread = threading.Thread(target=run_loop)
-    thread.start()
-    try:
-        while not wait([ended], timeout=_LOOK_SECONDS).done:
-            # asyncio.run makes a cancellation of an interrupt, which this thread, busy here, sees only if it looks.
-            if caller is not None and caller.cancelling():
-                raise asyncio.CancelledError
-        return ended.result()
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        loop, task = started.result()
-        if not ended.done():
-            loop.call_soon_threadsafe(task.cancel)
-        raise
-    finally:
-        thread.join()
 
 
 def _model_of(engine: EngineSettings) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import secrets
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,10 @@ class RemoteBackend:
     @property
     def place(self) -> str:
         return f"on the server {shown(self._client.server)}"
+
+    def session(self) -> AbstractContextManager[None]:
+        # The server's engine is up anyway.
+        return contextlib.nullcontext()
 
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]

@@ -14,6 +14,7 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,6 +76,10 @@ class ServerBackend:
         self._pipes = pipes
         self.model = model
         self.labels_method: Method = LABELS if labels else TOP_LOGPROBS
+
+    def session(self) -> AbstractContextManager[None]:
+        # The server's engine is up anyway.
+        return contextlib.nullcontext()
 
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]

@@ -60,8 +60,15 @@ async def _stock(storage: Storage) -> None:
     await add_batch(storage, "batch_1", 20, 7)
 
 
+#: Of a scoring that runs, below its data folder.
+SCORING = f"scoring/scoring_{'a' * 32}"
+
+
 def stocked(data: Path) -> Path:
     asyncio.run(use(data, _stock))
+    for name in ("job.json", "table.csv", "work/1/batch.json"):
+        (data / SCORING / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / SCORING / name).write_text(f"of {name}")
     return data
 
 
@@ -76,5 +83,10 @@ def content(data: Path) -> dict[str, object]:
         tables = ("files", "batches", "rows", "results")
         found: dict[str, object] = {each: connection.execute(f"SELECT * FROM {each}").fetchall() for each in tables}
     connection.close()
-    blobs = {path.name: path.read_bytes() for path in (data / "blobs").rglob("*") if path.is_file()}
-    return found | {"blobs": blobs}
+    blobs = {path.name: path.read_bytes() for path in _files(data / "blobs")}
+    scorings = {str(path.relative_to(data)): path.read_bytes() for path in _files(data / "scoring")}
+    return found | {"blobs": blobs, "scorings": scorings}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

@@ -12,15 +12,17 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from dying_process import run_until_change
-from stocked_folder import add_batch, add_file, content, stocked, use
+from stocked_folder import SCORING, add_batch, add_file, content, stocked, use
 from test_migrations import REVISIONS, database_of_version
 from test_migrations import content as stored_at_first
 
 from gristmill.storage.care.backup import Backup, take_backup
-from gristmill.storage.care.manifest import Manifest
+from gristmill.storage.care.copying import Readable, copy_into
+from gristmill.storage.care.manifest import Entry, Manifest
 from gristmill.storage.care.restore import restore
 from gristmill.storage.open import OpenStorage, StorageSettings
 from gristmill.storage.protocol import Storage
@@ -45,6 +47,9 @@ async def more(storage: Storage) -> None:
     await storage.metadata.files.mark_erased("file-2")
     await add_file(storage, "file-3", b"three\n" * 100)
     await add_batch(storage, "batch_2", 5, 5)
+    scoring = Path(storage.blobs.location).parent / SCORING
+    shutil.rmtree(scoring / "work")
+    (scoring / "scores.csv").write_text("scores")
 
 
 @pytest.mark.parametrize("name", ["backup", "backup.tar"])
@@ -67,7 +72,7 @@ def test_a_folder_is_brought_up_to_date_and_only_what_is_new_is_read(tmp_path: P
     back_up(data, backup)
     asyncio.run(use(data, more))
     made = back_up(data, backup)
-    assert made.copied == made.manifest.database.bytes + len(b"three\n" * 100)
+    assert made.copied == sum(entry.bytes for entry in made.manifest.made) + len(b"three\n" * 100)
     assert sorted(path.name for path in (backup / "blobs").rglob("file-*")) == ["file-1", "file-3"]
     assert len(list(backup.glob("*.db"))) == 1
     put_back(backup, tmp_path / "new")
@@ -171,7 +176,9 @@ def test_a_restoring_that_is_killed_is_never_taken_for_whole(tmp_path: Path, for
         if (data / "restoring").exists() or not (data / "gristmill.db").exists() or (force and killed):
             put_back(tmp_path / "backup", data, force=force)
         assert content(data) == after
-        assert {path.name for path in data.iterdir()} == {"gristmill.db", "gristmill.db.reserve", "blobs", "lock"}
+        assert {path.name for path in data.iterdir()} == {
+            "gristmill.db", "gristmill.db.reserve", "blobs", "scoring", "lock",
+        }  # fmt: skip
         shutil.rmtree(data)
     assert moment > 10
 
@@ -295,6 +302,68 @@ def test_a_backup_that_was_tampered_with_is_refused_and_touches_nothing(tmp_path
     with pytest.raises(UserError):
         put_back(inner / "copy", tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
+
+
+def test_a_scoring_that_changes_while_it_is_copied_is_copied_as_of_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stocked(tmp_path / "data")
+    note, table = data / SCORING / "job.json", data / SCORING / "table.csv"
+    (data / f"scoring/scoring_{'b' * 32}").mkdir()
+    (data / f"scoring/scoring_{'b' * 32}/incoming").write_text("half an upload")
+    (data / SCORING / "job.json.part").write_text("half a note")
+    left = ["", "a", "longer than before", "none"]
+
+    async def changing(path: str, reading: Readable, writing: BinaryIO) -> Entry:
+        if path.endswith("table.csv") and left:
+            table.write_text(left.pop())
+            note.write_text(f"with {table.read_text()}")
+        return await copy_into(path, reading, writing)
+
+    monkeypatch.setattr("gristmill.storage.care.scorings.copy_into", changing)
+    back_up(data, tmp_path / "backup")
+    put_back(tmp_path / "backup", tmp_path / "new")
+    assert left == [] and (tmp_path / "new" / SCORING / "table.csv").read_text() == ""
+    assert (tmp_path / "new" / SCORING / "job.json").read_text() == "with "
+    assert len(list((tmp_path / "new/scoring").rglob("*"))) == 1 + 3 + 2
+
+
+def test_what_is_restored_has_no_scorings_of_what_was_there(tmp_path: Path) -> None:
+    data = stocked(tmp_path / "data")
+    shutil.rmtree(data / "scoring")
+    back_up(data, tmp_path / "backup")
+    other = stocked(tmp_path / "other")
+    put_back(tmp_path / "backup", other, force=True)
+    assert content(other)["scorings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../climbed", tarfile.REGTYPE),
+        ("/climbed", tarfile.REGTYPE),
+        (f"scoring_{'a' * 32}/../../climbed", tarfile.REGTYPE),
+        (f"scoring_{'a' * 32}/.hidden", tarfile.REGTYPE),
+        (f"scoring_{'b' * 32}", tarfile.SYMTYPE),
+        (f"scoring_{'b' * 32}/table.csv", tarfile.SYMTYPE),
+        (f"scoring_{'b' * 32}/table.csv", tarfile.LNKTYPE),
+        (f"scoring_{'a' * 32}/job.json", tarfile.REGTYPE),
+        (f"scoring_{'a' * 32}/job.json/below", tarfile.REGTYPE),
+    ],
+)
+def test_scorings_that_no_backup_has_are_refused(tmp_path: Path, name: str, kind: bytes) -> None:
+    data = stocked(tmp_path / "data")
+    back_up(data, tmp_path / "backup")
+    (packed,) = (tmp_path / "backup").glob("scorings-*.tar")
+    with tarfile.open(packed, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, str(tmp_path / "data/lock")
+        tar.addfile(member)
+    changed_manifest(tmp_path / "backup", lambda it: it.update(scorings=_entry(packed.name, packed)))
+    with pytest.raises(UserError, match="tampered with|not restored"):
+        put_back(tmp_path / "backup", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
+    assert not (tmp_path / "climbed").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])

@@ -55,6 +55,11 @@ class Places(NamedTuple):
         return True
 
     @property
+    def scorings(self) -> Path:
+        """A folder for each, of those that were started in the browser."""
+        return self.data.absolute() / "scoring"
+
+    @property
     def restoring(self) -> Path:
         """A folder that is there while a backup is being put in place: what else there is may be half of it."""
         return self.data / "restoring"

@@ -89,9 +89,11 @@ class JobStore:
 
     def _read(self, folder: Path) -> ScoreJob | None:
         try:
-            return msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
+            job = msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
         except (OSError, msgspec.DecodeError):
             return None
+        # It may come from a backup, and that from anywhere.
+        return job if job.id == folder.name and job.file == Path(job.file).name else None
 
 
 def _size(path: Path) -> int:

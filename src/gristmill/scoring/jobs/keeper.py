@@ -33,6 +33,7 @@ from gristmill.scoring.jobs.messages import (
 )
 from gristmill.scoring.jobs.passes_here import begin_pass, end_pass, ended
 from gristmill.storage.errors import StorageError
+from gristmill.storage.open import places
 from gristmill.storage.scope import EVERYTHING
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
@@ -71,7 +72,7 @@ class ScoringJobs:
 
     @functools.cached_property
     def store(self) -> JobStore:
-        return JobStore(self._host.settings.storage.data / "scoring")
+        return JobStore(places(self._host.settings.storage).scorings)
 
     def start(self) -> None:
         self.store.tidy()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gristmill import __version__
 from gristmill.storage.care.backup_target import BackupTarget, open_target
 from gristmill.storage.care.manifest import Entry, Manifest, is_blob_path
+from gristmill.storage.care.scorings import pack
 from gristmill.storage.errors import StorageError
 from gristmill.storage.open import Places, StorageSettings, open_beside, places
 from gristmill.storage.private import private_file
@@ -67,6 +68,8 @@ class _Taking:
         self._cut_off: set[str] = set()
 
     async def take(self) -> Backup:
+        # Before the database: a scoring knows of no batch that is not in it.
+        scorings = await self._copy_scorings()
         answers = await self._copy_answers()
         entries: dict[str, Entry] = {}
         for last in (*[False] * (_TRIES - 1), True):
@@ -76,11 +79,10 @@ class _Taking:
             # Blobs only ever go: a newer copy of the database names none that is gone by now, unless it was lost.
             if not gone or last or not await self._are_forgotten(gone):
                 break
-        database = await self._target.add_database("database")
-        self._copied += database.bytes
+        database = await self._add_made("database")
         blobs = [entries[path] for path, _ in named if path in entries]
         damaged = [path for path, _ in named if path in gone or path in self._cut_off]
-        manifest = Manifest(__version__, made_at, database, blobs, answers, damaged)
+        manifest = Manifest(__version__, made_at, database, blobs, answers, scorings, damaged)
         self._target.finish(manifest)
         return Backup(manifest, sum(entry.bytes for entry in manifest.entries), self._copied)
 
@@ -137,6 +139,14 @@ class _Taking:
         except sqlite3.Error:
             copy.unlink(missing_ok=True)
             return None
-        entry = await self._target.add_database("answers")
+        return await self._add_made("answers")
+
+    async def _copy_scorings(self) -> Entry | None:
+        copy = self._target.room_for("scorings")
+        copy.unlink(missing_ok=True)
+        return await self._add_made("scorings") if await pack(self._where.scorings, copy) else None
+
+    async def _add_made(self, kind: str) -> Entry:
+        entry = await self._target.add_made(kind)
         self._copied += entry.bytes
         return entry

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from gristmill.storage.care.backup_target import BLOBS, copy_into
+from gristmill.storage.care.backup_target import BLOBS
+from gristmill.storage.care.copying import Bounded, copy_into
 from gristmill.storage.care.manifest import NAME, Entry, Manifest, read
 from gristmill.storage.private import private_file, private_folder
 from gristmill.user_error import UserError
@@ -50,10 +51,10 @@ class _FolderSource:
                 self.manifest = read(file.read(_MAX_MANIFEST), folder)
         except FileNotFoundError:
             raise _not_whole(folder) from None
-        self._databases = {entry.path for entry in self.manifest.databases}
+        self._made = {entry.path for entry in self.manifest.made}
 
     async def copy(self, entry: Entry, target: Path) -> None:
-        path = entry.path if entry.path in self._databases else f"{BLOBS}/{entry.path}"
+        path = entry.path if entry.path in self._made else f"{BLOBS}/{entry.path}"
         try:
             with _open_inside(self._folder, path) as file:
                 await _copy_checked(entry, file, target, self._folder)
@@ -71,10 +72,10 @@ class _TarSource:
         if found is None or found.size > _MAX_MANIFEST:
             raise _not_whole(path)
         self.manifest = read(self._open(found).read(), path)
-        self._databases = {entry.path for entry in self.manifest.databases}
+        self._made = {entry.path for entry in self.manifest.made}
 
     async def copy(self, entry: Entry, target: Path) -> None:
-        name = entry.path if entry.path in self._databases else f"{BLOBS}/{entry.path}"
+        name = entry.path if entry.path in self._made else f"{BLOBS}/{entry.path}"
         member = self._members.get(name)
         if member is None:
             raise UserError(f"{self._path} is damaged: {name} is missing.")
@@ -123,20 +124,8 @@ async def _copy_checked(entry: Entry, file: BinaryIO, target: Path, of: Path) ->
     private_folder(target.parent)
     private_file(target)
     with target.open("wb") as writing:
-        copied = await copy_into(entry.path, _Bounded(file, entry.bytes + 1), writing)
+        copied = await copy_into(entry.path, Bounded(file, entry.bytes + 1), writing)
         writing.flush()
         os.fsync(writing.fileno())
     if copied != entry:
         raise UserError(f"{of} is damaged or was tampered with: {entry.path} is not what {NAME} says it is.")
-
-
-class _Bounded:
-    """No more than ``room`` bytes of a file: one that is longer than it should be does not fill the disk."""
-
-    def __init__(self, file: BinaryIO, room: int) -> None:
-        self._file, self._room = file, room
-
-    def read(self, size: int) -> bytes:
-        piece = self._file.read(min(size, self._room))
-        self._room -= len(piece)
-        return piece

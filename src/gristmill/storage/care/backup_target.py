@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import msgspec
 
 from gristmill.held_file import HeldElsewhere, hold
-from gristmill.storage.care.manifest import NAME, OWN_DATABASE, Entry, Manifest, digest, read
+from gristmill.storage.care.copying import Member, copy_into
+from gristmill.storage.care.manifest import KINDS, NAME, OWN_NAME, Entry, Manifest, digest, read
 from gristmill.storage.private import private_file, private_folder
 from gristmill.user_error import UserError
 
@@ -24,15 +24,14 @@ _PART = ".part"
 #: Made before anything else, and kept: it says that the folder is a backup's.
 _LOCK = "backup.lock"
 BLOBS = "blobs"
-_CHUNK = 4 * 1024 * 1024
 
 
 class BackupTarget(Protocol):
     def room_for(self, kind: str) -> Path:
-        """Where a copy of a database of that kind is to be made; ``add_database`` takes it from there."""
+        """Where what is made for the backup is to be made, by its kind; ``add_made`` takes it from there."""
         ...
 
-    async def add_database(self, kind: str) -> Entry: ...
+    async def add_made(self, kind: str) -> Entry: ...
     def known(self, path: str, size: int) -> Entry | None:
         """A blob that an earlier backup has put there."""
         ...
@@ -89,11 +88,11 @@ class FolderTarget:
                     self._folder.rmdir()
 
     def room_for(self, kind: str) -> Path:
-        return self._folder / f"{kind}.db{_PART}"
+        return self._folder / f"{kind}{_PART}"
 
-    async def add_database(self, kind: str) -> Entry:
+    async def add_made(self, kind: str) -> Entry:
         copy = self.room_for(kind)
-        entry = await _entry(f"{kind}-{secrets.token_hex(8)}.db", copy)
+        entry = await _entry(_own_name(kind), copy)
         copy.rename(self._folder / entry.path)
         return entry
 
@@ -144,10 +143,12 @@ class FolderTarget:
             for path in (self._folder / BLOBS).glob("*/*"):
                 if path.relative_to(self._folder / BLOBS).as_posix() not in blobs:
                     path.unlink()
-        databases = {entry.path for entry in self._before.databases} if self._before else set()
+        for kind in KINDS:
+            _drop_part(self.room_for(kind))
+        made = {entry.path for entry in self._before.made} if self._before else set()
         for path in self._folder.iterdir():
-            ours = path.name.endswith(_PART) or OWN_DATABASE.fullmatch(path.name)
-            if ours and path.name not in databases:
+            ours = path.name.endswith(_PART) or OWN_NAME.fullmatch(path.name)
+            if ours and path.name not in made:
                 path.unlink()
 
 
@@ -181,8 +182,8 @@ class TarTarget:
     def room_for(self, kind: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{kind}{_PART}")
 
-    async def add_database(self, kind: str) -> Entry:
-        return await self._add(f"{kind}-{secrets.token_hex(8)}.db", "", self.room_for(kind))
+    async def add_made(self, kind: str) -> Entry:
+        return await self._add(_own_name(kind), "", self.room_for(kind))
 
     def known(self, path: str, size: int) -> Entry | None:
         return None
@@ -192,7 +193,7 @@ class TarTarget:
 
     def finish(self, manifest: Manifest) -> None:
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-        with _Member(self._tar, self._file, NAME, len(content)) as file:
+        with Member(self._tar, self._file, NAME, len(content)) as file:
             file.write(content)
         self._tar.close()
         self._file.flush()
@@ -203,47 +204,25 @@ class TarTarget:
         self._finished = True
 
     def _sweep(self) -> None:
-        for kind in ("database", "answers"):
-            self.room_for(kind).unlink(missing_ok=True)
+        for kind in KINDS:
+            _drop_part(self.room_for(kind))
 
     async def _add(self, path: str, below: str, source: Path) -> Entry:
         with source.open("rb") as reading:
             size = os.fstat(reading.fileno()).st_size
-            with _Member(self._tar, self._file, below + path, size) as writing:
+            with Member(self._tar, self._file, below + path, size) as writing:
                 return await copy_into(path, reading, writing)
 
 
-class _Member:
-    """A file in a tar that is being written, piece by piece. ``tarfile`` itself takes it in one go, which nothing could
-    interrupt."""
-
-    def __init__(self, tar: tarfile.TarFile, file: BinaryIO, name: str, size: int) -> None:
-        self._tar, self._file = tar, file
-        self._info = tarfile.TarInfo(name)
-        self._info.size, self._info.mode = size, 0o600
-
-    def __enter__(self) -> BinaryIO:
-        self._tar.addfile(self._info)
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        self._file.write(bytes(-self._info.size % tarfile.BLOCKSIZE))
-        self._tar.offset = self._file.tell()
+def _drop_part(copy: Path) -> None:
+    """With the logs that a database leaves beside its copy where the disk is full in the copy's last moment."""
+    for beside in ("", "-wal", "-shm"):
+        copy.with_name(copy.name + beside).unlink(missing_ok=True)
 
 
-class Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-async def copy_into(path: str, reading: Readable, writing: BinaryIO) -> Entry:
-    """The entry of what was copied. Gives way between pieces."""
-    sha, size = hashlib.sha256(), 0
-    while piece := reading.read(_CHUNK):
-        sha.update(piece)
-        size += len(piece)
-        writing.write(piece)
-        await asyncio.sleep(0)
-    return Entry(path, size, sha.hexdigest())
+def _own_name(kind: str) -> str:
+    """Of what is made anew each time: the backup before keeps its own until this one is whole."""
+    return f"{kind}-{secrets.token_hex(8)}.{KINDS[kind]}"
 
 
 async def _entry(path: str, file: Path) -> Entry:

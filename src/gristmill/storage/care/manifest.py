@@ -14,7 +14,9 @@ NAME = "manifest.json"
 FORMAT = 1
 #: Of the blobs in a backup, below it: where ``file_blob`` and ``part_blob`` put them.
 _BLOB = re.compile(r"(files|parts)/[A-Za-z0-9_-]{1,128}")
-OWN_DATABASE = re.compile(r"(database|answers)-[0-9a-f]{16}\.db")
+#: What is made anew for each backup, with the end of its name.
+KINDS = {"database": "db", "answers": "db", "scorings": "tar"}
+OWN_NAME = re.compile("|".join(rf"{kind}-[0-9a-f]{{16}}\.{end}" for kind, end in KINDS.items()))
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,23 +29,26 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``made_at`` is when the database was copied, in Unix seconds; ``version`` is Gristmill's. ``damaged`` are
-    blobs that the database names and that were gone, or not as long as it says."""
+    blobs that the database names and that were gone, or not as long as it says. ``scorings`` is a tar file of the
+    folders of all of them."""
 
     version: str
     made_at: int
     database: Entry
     blobs: list[Entry]
     answers: Entry | None = None
+    scorings: Entry | None = None
     damaged: list[str] = []
     format: int = FORMAT
 
     @property
     def entries(self) -> list[Entry]:
-        return [*self.databases, *self.blobs]
+        return [*self.made, *self.blobs]
 
     @property
-    def databases(self) -> list[Entry]:
-        return [self.database, *([self.answers] if self.answers else [])]
+    def made(self) -> list[Entry]:
+        """Everything but the blobs."""
+        return [each for each in (self.database, self.answers, self.scorings) if each is not None]
 
 
 def is_blob_path(path: str) -> bool:
@@ -60,7 +65,7 @@ def read(content: bytes, of: Path) -> Manifest:
     if manifest.format != FORMAT:
         raise UserError(f"{of} was made by a newer version of Gristmill ({manifest.version}): use that one.")
     paths = [entry.path for entry in manifest.entries]
-    strange = [entry.path for entry in manifest.databases if not OWN_DATABASE.fullmatch(entry.path)]
+    strange = [entry.path for entry in manifest.made if not OWN_NAME.fullmatch(entry.path)]
     strange += [entry.path for entry in manifest.blobs if not is_blob_path(entry.path)]
     if strange or len(set(paths)) < len(paths):
         raise UserError(f"{of} is damaged or was tampered with: {NAME} names '{(strange or paths)[0][:80]}'.")

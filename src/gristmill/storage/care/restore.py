@@ -13,6 +13,7 @@ from pathlib import Path
 from gristmill.storage.care.backup_source import BackupSource, open_source
 from gristmill.storage.care.backup_target import sync_folder
 from gristmill.storage.care.manifest import Manifest, is_blob_path
+from gristmill.storage.care.scorings import unpack
 from gristmill.storage.errors import StorageError
 from gristmill.storage.open import Places, StorageSettings, places
 from gristmill.storage.private import private_folder
@@ -42,7 +43,7 @@ async def restore(settings: StorageSettings, backup: Path, force: bool, progress
         try:
             with open_source(backup) as source:
                 new.clear()
-                manifest = await new.copy(source, progress)
+                manifest = await new.copy(source, backup, progress)
             await _check_databases(new.database, new.answers, backup)
             new.put_in_place()
         except OSError as error:
@@ -61,25 +62,34 @@ class _New:
         self.database = where.database.with_name(where.database.name + _NEW)
         self._blobs = where.blobs.with_name(where.blobs.name + _NEW)
         self.answers = where.answers.with_name(where.answers.name + _NEW)
+        self._scorings = where.scorings.with_name(where.scorings.name + _NEW)
+        self._packed = self._scorings.with_name(self._scorings.name + ".tar")
 
     def clear(self) -> None:
         shutil.rmtree(self._blobs, ignore_errors=True)
+        shutil.rmtree(self._scorings, ignore_errors=True)
+        self._packed.unlink(missing_ok=True)
         for path in (self.database, self.answers):
             for name in ("", *_BESIDE_DATABASE):
                 path.with_name(path.name + name).unlink(missing_ok=True)
 
-    async def copy(self, source: BackupSource, progress: Progress) -> Manifest:
+    async def copy(self, source: BackupSource, backup: Path, progress: Progress) -> Manifest:
         manifest = source.manifest
         private_folder(self._blobs)
         targets = [(entry, self._blobs / entry.path) for entry in manifest.blobs]
         targets.append((manifest.database, self.database))
         if manifest.answers is not None:
             targets.append((manifest.answers, self.answers))
+        if manifest.scorings is not None:
+            targets.append((manifest.scorings, self._packed))
         total, done = sum(entry.bytes for entry, _ in targets), 0
         for entry, target in targets:
             await source.copy(entry, target)
             done += entry.bytes
             progress(done, total)
+        if manifest.scorings is not None:
+            await unpack(self._packed, self._scorings, backup)
+            self._packed.unlink()
         return manifest
 
     def put_in_place(self) -> None:
@@ -94,7 +104,10 @@ class _New:
         for name in ("", "-wal", "-shm"):
             where.answers.with_name(where.answers.name + name).unlink(missing_ok=True)
         shutil.rmtree(where.blobs, ignore_errors=True)
+        shutil.rmtree(where.scorings, ignore_errors=True)
         self._blobs.rename(where.blobs)
+        if self._scorings.exists():
+            self._scorings.rename(where.scorings)
         if self.answers.exists():
             self.answers.rename(where.answers)
         self.database.rename(where.database)
@@ -108,7 +121,13 @@ class _New:
         owner = self._where.data.stat()
         if os.geteuid() == 0 and owner.st_uid != 0:
             where = self._where
-            for path in (where.database, where.answers, where.data / "lock", *_tree(where.blobs)):
+            for path in (
+                where.database,
+                where.answers,
+                where.data / "lock",
+                *_tree(where.blobs),
+                *_tree(where.scorings),
+            ):
                 with contextlib.suppress(FileNotFoundError):
                     os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
@@ -120,7 +139,7 @@ def _tree(folder: Path) -> Iterator[Path]:
 
 def _check_replaceable(where: Places) -> None:
     """Raises UserError for what cannot be put in place in one step."""
-    for path in (where.blobs, where.database):
+    for path in (where.blobs, where.database, where.scorings):
         if path.is_symlink() or path.is_mount():
             raise UserError(
                 f"{path} is a link or a mount point, which cannot be replaced: restore into another folder (--data, "
@@ -135,7 +154,8 @@ def _check_empty(where: Places) -> None:
         return
     found = [path for path in (where.database, where.blobs) if path.exists() and not _is_empty_folder(path)]
     # An earlier try may have been killed.
-    ours = ("lock", where.database.name + _NEW, where.blobs.name + _NEW, where.answers.name + _NEW)
+    parts = (where.database, where.blobs, where.answers, where.scorings)
+    ours = ("lock", *(path.name + _NEW for path in parts))
     others = [path for path in where.data.iterdir() if not path.name.startswith(ours)]
     found += [path for path in others if path.absolute() not in (*found, where.blobs)]
     if found:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from gristmill.engines.embedded.paged_memory import PagedMemory
 from gristmill.engines.embedded.scheduler import Scheduler
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.step_pace import EXPECTED_SECONDS, FEWEST_TOKENS, LONGEST_WAIT, STEP_SECONDS, StepPace
@@ -60,7 +61,7 @@ class Simulation:
     ``output``."""
 
     def __init__(self, in_flight: int, pause: float | None, output: int, own: int = 60) -> None:
-        self.scheduler = Scheduler(StepLimits(32, 1400, STEP_TOKENS, 64))
+        self.scheduler = Scheduler(StepLimits(STEP_TOKENS, 64), PagedMemory(32, 1400))
         self.pace = StepPace(STEP_TOKENS)
         self.now = 0.0
         self.answered = self.aborted = 0
@@ -103,6 +104,7 @@ class Simulation:
         if comes and self.pace.worth_aborting(tokens, self._next_at - self.now):
             self.now = self._next_at + AN_ABORT
             self.pace.aborted()
+            self.scheduler.abort(step)
             self.aborted += 1
             return
         self.now += took

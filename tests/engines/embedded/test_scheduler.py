@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.engines.embedded.paged_memory import PagedMemory
 from gristmill.engines.embedded.prefix_cache import Node
 from gristmill.engines.embedded.scheduler import TOKENS_BESIDE, Scheduler
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.step_plan import STEP_LOGITS, StepLimits
 
 SIZE = 4
+
+
+def scheduler_of(blocks: int, step_tokens: int, max_rows: int) -> Scheduler:
+    return Scheduler(StepLimits(step_tokens, max_rows), PagedMemory(SIZE, blocks))
 
 
 class PretendCache:
@@ -29,29 +34,31 @@ class PretendCache:
     def abort(self) -> None:
         """A step that is planned and not computed, but has spoilt all that it was to write."""
         step = self.scheduler.plan()
-        for source, target in step.copies:
+        for source, target in step.moves:
             self.content[target] = dict(self.content[source])
         for sequence, start, count, _ in step.chunks:
+            blocks = self.scheduler.memory.place(sequence)
             for position in range(start, start + count):
-                self.content.setdefault(sequence.blocks[position // SIZE], {})[position % SIZE] = (-1,)
+                self.content.setdefault(blocks[position // SIZE], {})[position % SIZE] = (-1,)
+        self.scheduler.abort(step)
         check_blocks(self.scheduler)
 
     def step(self) -> list[Sequence]:
         step = self.scheduler.plan()
         assert step.chunks
-        for source, target in step.copies:
+        for source, target in step.moves:
             self.content[target] = dict(self.content[source])
         total = 0
         for sequence, start, count, samples in step.chunks:
             assert count > 0
             assert samples == (start + count == len(sequence.tokens))
             for position in range(start, start + count):
-                block = sequence.blocks[position // SIZE]
+                block = self.scheduler.memory.place(sequence)[position // SIZE]
                 self.content.setdefault(block, {})[position % SIZE] = tuple(sequence.tokens[: position + 1])
             total += count
         for sequence, start, count, _ in step.chunks:
             for position in range(start + count):
-                found = self.content[sequence.blocks[position // SIZE]][position % SIZE]
+                found = self.content[self.scheduler.memory.place(sequence)[position // SIZE]][position % SIZE]
                 assert found == tuple(sequence.tokens[: position + 1])
         assert total <= self.scheduler.limits.step_tokens
         self.computed += total
@@ -62,13 +69,15 @@ class PretendCache:
 
 def check_blocks(scheduler: Scheduler) -> None:
     """Every block is free, in the tree, or one row's own: exactly one of them, and none is lost."""
-    free = list(scheduler.pool._free)
-    nodes = tree_nodes(scheduler.tree.root)
-    own = [block for row in scheduler.running for block in row.blocks[row.published :]]
+    memory = scheduler.memory
+    assert set(memory._held) == set(scheduler.running)
+    free = list(memory.pool._free)
+    nodes = tree_nodes(memory.tree.root)
+    own = [block for held in memory._held.values() for block in held.blocks[held.published :]]
     cached = [node.block for node in nodes]
-    assert sorted(free + own + cached) == list(range(scheduler.limits.blocks))
-    assert len(nodes) == scheduler.tree.nodes
-    assert sum(node.locks for node in [scheduler.tree.root, *nodes]) == len(scheduler.running)
+    assert sorted(free + own + cached) == list(range(memory.pool.size))
+    assert len(nodes) == memory.tree.nodes
+    assert sum(node.locks for node in [memory.tree.root, *nodes]) == len(scheduler.running)
 
 
 def tree_nodes(root: Node) -> list[Node]:
@@ -113,7 +122,7 @@ events = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(events, st.integers(10, 30), st.integers(1, 40), st.integers(1, 8))
 def test_no_block_is_lost_or_shared_by_rows_that_differ(events, blocks, step_tokens, max_rows):
-    scheduler = Scheduler(StepLimits(SIZE, blocks, step_tokens, max_rows))
+    scheduler = scheduler_of(blocks, step_tokens, max_rows)
     cache, outputs = PretendCache(scheduler), {}
     for kind, value, output in events:
         if kind in ("add", "ask"):
@@ -130,14 +139,14 @@ def test_no_block_is_lost_or_shared_by_rows_that_differ(events, blocks, step_tok
                 extend(scheduler, sequence, outputs)
     run(cache, outputs)
     check_blocks(scheduler)
-    assert scheduler.pool.free + scheduler.tree.nodes == blocks
+    assert scheduler.memory.pool.free + scheduler.memory.tree.nodes == blocks
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(prompts, st.booleans()), min_size=2, max_size=12), st.sets(st.integers(0, 30)))
 def test_a_row_gets_the_same_tokens_alone_and_among_others_and_after_preemption_and_aborts(rows, aborted):
     def generate(rows, blocks, aborted=frozenset()):
-        scheduler = Scheduler(StepLimits(SIZE, blocks, 16, 8))
+        scheduler = scheduler_of(blocks, 16, 8)
         sequences = [Sequence(prompt, interactive=asked) for prompt, asked in rows]
         for sequence in sequences:
             scheduler.add(sequence)
@@ -152,7 +161,7 @@ def test_a_row_gets_the_same_tokens_alone_and_among_others_and_after_preemption_
 
 
 def test_preemption_takes_the_youngest_row_and_resumes_it():
-    scheduler = Scheduler(StepLimits(SIZE, 8, 64, 4))
+    scheduler = scheduler_of(8, 64, 4)
     first, second = Sequence([1] * 9), Sequence([2] * 9)
     for sequence in (first, second):
         scheduler.add(sequence)
@@ -163,7 +172,7 @@ def test_preemption_takes_the_youngest_row_and_resumes_it():
 
 
 def test_a_shared_prefix_is_computed_once_even_when_all_rows_arrive_together():
-    scheduler = Scheduler(StepLimits(SIZE, 200, 64, 8))
+    scheduler = scheduler_of(200, 64, 8)
     # The prefix ends in the middle of a block, which is copied rather than computed again.
     prefix = [7] * 42
     rows = [Sequence([*prefix, 100 + i, 1, 2, 3, 4, 5]) for i in range(20)]
@@ -177,7 +186,7 @@ def test_a_shared_prefix_is_computed_once_even_when_all_rows_arrive_together():
 
 
 def test_a_prefill_longer_than_a_step_is_cut_into_chunks_and_followers_wait_for_it():
-    scheduler = Scheduler(StepLimits(SIZE, 200, 10, 8))
+    scheduler = scheduler_of(200, 10, 8)
     long, follower, other = Sequence([1] * 41), Sequence([1] * 41 + [2]), Sequence([3] * 4)
     for row in (long, follower, other):
         scheduler.add(row)
@@ -190,7 +199,7 @@ def test_a_prefill_longer_than_a_step_is_cut_into_chunks_and_followers_wait_for_
 
 
 def test_a_waiting_row_goes_on_when_its_leader_is_cancelled():
-    scheduler = Scheduler(StepLimits(SIZE, 200, 8, 8))
+    scheduler = scheduler_of(200, 8, 8)
     leader, follower = Sequence([1] * 40), Sequence([1] * 40)
     scheduler.add(leader)
     scheduler.add(follower)
@@ -203,7 +212,7 @@ def test_a_waiting_row_goes_on_when_its_leader_is_cancelled():
 
 
 def test_several_prefixes_stay_cached_side_by_side_and_the_oldest_is_evicted_first():
-    scheduler = Scheduler(StepLimits(SIZE, 12, 64, 1))
+    scheduler = scheduler_of(12, 64, 1)
     cache = PretendCache(scheduler)
 
     def cached(prompt):
@@ -223,7 +232,7 @@ def test_several_prefixes_stay_cached_side_by_side_and_the_oldest_is_evicted_fir
 
 
 def test_cached_tokens_never_include_the_last_prompt_token():
-    scheduler = Scheduler(StepLimits(SIZE, 50, 64, 8))
+    scheduler = scheduler_of(50, 64, 8)
     cache = PretendCache(scheduler)
     rows = [Sequence([5] * 16), Sequence([5] * 16)]
     for row in rows:
@@ -237,7 +246,7 @@ def interactive(prompt: list[int]) -> Sequence:
 
 
 def test_an_interactive_sequence_is_in_the_next_step_however_many_wait():
-    scheduler = Scheduler(StepLimits(SIZE, 400, 64, 4))
+    scheduler = scheduler_of(400, 64, 4)
     rows = [Sequence([i] * 30) for i in range(20)]
     for row in rows:
         scheduler.add(row)
@@ -251,7 +260,7 @@ def test_an_interactive_sequence_is_in_the_next_step_however_many_wait():
 
 
 def test_an_interactive_sequence_takes_the_blocks_of_the_youngest_batch_sequence():
-    scheduler = Scheduler(StepLimits(SIZE, 12, 64, 4))
+    scheduler = scheduler_of(12, 64, 4)
     old, young, asked = Sequence([1] * 16), Sequence([2] * 16), interactive([3] * 20)
     cache, outputs = PretendCache(scheduler), {old: 6, young: 6, asked: 4}
     for row in (old, young):
@@ -265,7 +274,7 @@ def test_an_interactive_sequence_takes_the_blocks_of_the_youngest_batch_sequence
 
 
 def test_an_interactive_sequence_does_not_wait_at_the_batchs_pace_for_a_prefix_being_computed():
-    scheduler = Scheduler(StepLimits(SIZE, 400, 64, 8))
+    scheduler = scheduler_of(400, 64, 8)
     leader = Sequence([1] * 400)
     scheduler.add(leader)
     cache = PretendCache(scheduler)
@@ -281,7 +290,7 @@ def test_an_interactive_sequence_does_not_wait_at_the_batchs_pace_for_a_prefix_b
 
 
 def test_a_long_prefill_neither_stops_those_that_decode_nor_holds_up_interactive_ones():
-    scheduler = Scheduler(StepLimits(SIZE, 400, 64, 8))
+    scheduler = scheduler_of(400, 64, 8)
     decoding, long, short = interactive([1] * 8), interactive([2] * 600), interactive([3] * 20)
     cache, outputs = PretendCache(scheduler), {decoding: 100, long: 1, short: 1}
     for sequence in (long, decoding):
@@ -300,7 +309,7 @@ def test_a_long_prefill_neither_stops_those_that_decode_nor_holds_up_interactive
 
 @pytest.mark.parametrize("blocks", [40, 400])
 def test_a_flood_of_interactive_sequences_does_not_stop_the_batch(blocks):
-    scheduler = Scheduler(StepLimits(SIZE, blocks, 64, 4))
+    scheduler = scheduler_of(blocks, 64, 4)
     rows = [Sequence([i] * 40) for i in range(3)]
     for row in rows:
         scheduler.add(row)
@@ -318,7 +327,7 @@ def test_a_flood_of_interactive_sequences_does_not_stop_the_batch(blocks):
 
 
 def test_the_logits_of_a_step_are_bounded():
-    scheduler = Scheduler(StepLimits(SIZE, 4000, 4096, 8))
+    scheduler = scheduler_of(4000, 4096, 8)
     rows = [Sequence([i] * 1000, first_wanted=9) for i in range(4)]
     for row in rows:
         scheduler.add(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Scored, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
@@ -33,7 +33,7 @@ class RunningStep(NamedTuple):
 class EngineLoop:
     def __init__(
         self,
-        model: ModelRunner,
+        model: ModelRunner[Any, Any],
         vocabulary: Vocabulary,
         ends: frozenset[int],
         step_tokens: int,
@@ -49,7 +49,7 @@ class EngineLoop:
         #: Read by other threads.
         self._running: RunningStep | None = None
         self._max_rows = max_rows
-        self.scheduler = Scheduler(StepLimits(model.block_size, model.blocks, step_tokens, max_rows))
+        self.scheduler = Scheduler(StepLimits(step_tokens, max_rows), model.new_memory())
         self._requests: dict[int, GenerationRequest] = {}
         self._generations: dict[Sequence, tuple[GenerationRequest, Generation]] = {}
         self._scorings: dict[int, LabelScoring] = {}
@@ -87,7 +87,7 @@ class EngineLoop:
             self.scheduler.add(probe.sequence)
 
     def cancel(self, request_id: int) -> None:
-        """Frees the request's blocks at once, that is between two steps. Unknown ids have finished already."""
+        """Frees the request's KV memory at once, that is between two steps. Unknown ids have finished already."""
         scoring = self._scorings.pop(request_id, None)
         for probe in scoring.probes if scoring else ():
             del self._probes[probe.sequence]
@@ -107,29 +107,36 @@ class EngineLoop:
             running.abort.ask()
 
     def step(self) -> None:
-        """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that what it
-        was to compute is in blocks of its own already."""
+        """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that there is
+        room already for what it was to compute."""
         begin = time.monotonic()
         interactive = self.scheduler.interactive
         if interactive:
             self._pace.asked(begin)
         # Alone it need not be spared.
         step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
-        for source, target in step.copies:
-            self._model.copy_block(source, target)
+        self._model.make_moves(step.moves)
         wanted = [self._wanted(chunk) for chunk in step.chunks]
         tokens = sum(chunk.tokens for chunk in step.chunks)
         self._running = running = RunningStep(StepAbort(), begin, tokens, interactive)
         try:
-            logits = self._model.forward(_spans(step, wanted), running.abort)
+            logits = self._model.forward(self._spans(step, wanted), running.abort)
         except StepAborted:
             self._pace.aborted()
+            self.scheduler.abort(step)
             return
         finally:
             self._running = None
         self.scheduler.advance(step)
         self._take(step.chunks, wanted, logits)
         self._pace.computed(tokens, time.monotonic() - begin, interactive)
+
+    def _spans(self, step: StepPlan, wanted: list[tuple[int, ...]]) -> list[Span[Any]]:
+        place = self.scheduler.memory.place
+        return [
+            Span(sequence.tokens[start : start + tokens], start, place(sequence), offsets)
+            for (sequence, start, tokens, _), offsets in zip(step.chunks, wanted, strict=True)
+        ]
 
     def _wanted(self, chunk: Chunk) -> tuple[int, ...]:
         """Which of the chunk's tokens have logits that somebody wants."""
@@ -213,13 +220,6 @@ class EngineLoop:
         except BaseException as error:
             self.cancel(request_id)
             self._emit(failed_by(request_id, error))
-
-
-def _spans(step: StepPlan, wanted: list[tuple[int, ...]]) -> list[Span]:
-    return [
-        Span(sequence.tokens[start : start + tokens], start, sequence.blocks, offsets)
-        for (sequence, start, tokens, _), offsets in zip(step.chunks, wanted, strict=True)
-    ]
 
 
 def _completion(request: GenerationRequest) -> Completion:

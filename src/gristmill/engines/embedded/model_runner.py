@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
 from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
 
@@ -26,16 +27,16 @@ class EmbeddedOptions(msgspec.Struct, frozen=True):
     threads: int = 0
 
 
-class Span(NamedTuple):
-    """A piece of one sequence that a step computes: ``tokens`` that come after ``past`` others, in ``blocks`` (those of
-    the past first). Sequences with a common prefix have blocks in common.
+class Span(NamedTuple, Generic[Place]):
+    """A piece of one sequence that a step computes: ``tokens`` that come after ``past`` others. ``place`` is where the
+    sequence's keys and values are, as the runner's KV memory has it.
 
     ``samples`` lists the offsets within ``tokens`` whose next-token logits are wanted.
     """
 
     tokens: list[int]
     past: int
-    blocks: list[int]
+    place: Place
     samples: tuple[int, ...]
 
 
@@ -54,19 +55,19 @@ class Vocabulary(TextEncoder, Protocol):
         ...
 
 
-class ModelRunner(Protocol):
-    """A loaded model and its KV cache: ``blocks`` blocks, each for ``block_size`` tokens that follow one another, in
-    all layers. Used by one thread."""
+class ModelRunner(Protocol[Place, Move]):
+    """A loaded model and its KV cache. Used by one thread."""
 
-    block_size: int
-    blocks: int
-
-    def copy_block(self, source: int, target: int) -> None:
-        """Afterwards ``target`` holds what ``source`` does; the two may be the same."""
+    def new_memory(self) -> KvMemory[Place, Move]:
+        """An account of the KV cache, which is empty from then on."""
         ...
 
-    def forward(self, spans: list[Span], abort: StepAbort) -> NDArray[np.float32]:
-        """Compute a step, writing the spans' keys and values into their blocks; no two spans write to the same block.
+    def make_moves(self, moves: list[Move]) -> None:
+        """Do in the KV cache what its account has planned, one after the other."""
+        ...
+
+    def forward(self, spans: list[Span[Place]], abort: StepAbort) -> NDArray[np.float32]:
+        """Compute a step, writing the spans' keys and values; no two spans write to the same place.
         Logits of the wanted positions in the order of the spans, shape (positions, vocabulary), valid until the next
         call. Raises StepAborted soon after ``abort`` was asked for; a library that cannot stop halfway leaves it alone,
         and interactive requests wait."""
@@ -77,7 +78,7 @@ class LoadedModel(NamedTuple):
     """``ends`` are the token ids that end an answer. ``context_length``: tokens of the longest sequence that the model
     was made for. ``notices`` are sentences for the log."""
 
-    runner: ModelRunner
+    runner: ModelRunner[Any, Any]
     vocabulary: Vocabulary
     ends: frozenset[int]
     context_length: int

@@ -1,31 +1,24 @@
-"""One sequence being computed: its tokens, how many of them have KV state, and the blocks that hold it."""
+"""One sequence being computed: its tokens, and how many of them have KV state."""
 
 from __future__ import annotations
-
-from gristmill.engines.embedded.prefix_cache import Node
 
 
 class Sequence:
     """``tokens`` is the prompt followed by what has been generated; the first ``computed`` of them have KV state.
 
-    ``blocks[i]`` holds tokens ``i * block_size`` onwards. The first ``published`` blocks belong to the prefix tree
-    (``node`` is the deepest of them, locked), the others to this sequence alone. ``cached_tokens`` is what the first
-    admission found in the prefix cache; a resumption after preemption does not count.
+    ``cached_tokens`` is what the first admission found in the KV memory; a resumption after preemption does not count.
     """
 
     __slots__ = (
         "arrival",
-        "blocks",
         "cached_tokens",
         "computed",
         "first_wanted",
         "interactive",
         "leader",
         "leader_tokens",
-        "node",
         "preemptions",
         "prompt_tokens",
-        "published",
         "tokens",
         "urgent",
     )
@@ -34,9 +27,6 @@ class Sequence:
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         self.computed = 0
-        self.blocks: list[int] = []
-        self.published = 0
-        self.node: Node | None = None
         self.cached_tokens: int | None = None
         #: Index of the first token whose logits are wanted; None: only those of the last.
         self.first_wanted = first_wanted
@@ -51,13 +41,13 @@ class Sequence:
         self.leader_tokens = 0
 
     @property
-    def place(self) -> tuple[bool, int]:
+    def order(self) -> tuple[bool, int]:
         """Its place in the order of work: urgent ones first, then as they came."""
         return (not self.urgent, self.arrival)
 
     @property
     def reusable(self) -> int:
-        """How many tokens at most may come from the prefix cache: cached ones give no logits."""
+        """How many tokens at most may come from the KV memory: cached ones give no logits."""
         return len(self.tokens) - 1 if self.first_wanted is None else self.first_wanted
 
     @property

@@ -1,8 +1,8 @@
-"""A step: which sequences compute which tokens, what is copied before, and what it may hold. Pure."""
+"""A step: which sequences compute which tokens, what is done in the KV cache before, and what it may hold. Pure."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gristmill.engines.embedded.sequence import Sequence
 
@@ -11,10 +11,8 @@ STEP_LOGITS = 256
 
 
 class StepLimits(NamedTuple):
-    """Tokens a block, blocks in all, tokens a step, sequences at a time (as many of the batch as interactive)."""
+    """Tokens a step, sequences at a time (as many of the batch as interactive)."""
 
-    block_size: int
-    blocks: int
     step_tokens: int
     max_rows: int
 
@@ -28,15 +26,10 @@ class Chunk(NamedTuple):
     samples: bool
 
 
-class Copy(NamedTuple):
-    """Copy a KV block before the step. Copies are made in the order planned: a source may be a later target."""
-
-    source: int
-    target: int
-
-
 class StepPlan(NamedTuple):
-    copies: list[Copy]
+    """``moves`` are those of the KV memory, made in their order before the chunks are computed."""
+
+    moves: list[Any]
     chunks: list[Chunk]
 
 

@@ -147,9 +147,9 @@ def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
             f"This machine cannot reserve {options.kv_cache_gb:g} GiB for the KV cache: choose less with kv_cache_gb."
         ) from error
     runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
-    context_length = min(model.context_length, runner.blocks * runner.block_size)
-    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
     engine = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
+    context_length = min(model.context_length, engine.scheduler.memory.tokens)
+    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
     pipe.write(Ready(context_length, model.notices))
 
     def deliver(prepared: Prepared) -> None:

@@ -280,5 +280,5 @@ def test_rows_cancelled_between_an_abort_and_the_next_step_leave_nothing(loaded,
     driver.step(20)
     driver.enter(ASKED)
     assert driver.end() == {number: found for number, found in expected.items() if number not in (1, 4)}
-    scheduler = driver.loop.scheduler
-    assert scheduler.pool.free + scheduler.tree.nodes == scheduler.limits.blocks
+    memory = driver.loop.scheduler.memory
+    assert memory.pool.free + memory.tree.nodes == memory.pool.size

@@ -23,6 +23,7 @@ from gristmill.engines.embedded.openvino.attention_plan import plan_attention
 from gristmill.engines.embedded.openvino.paged_model import PagedModel
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention
+from gristmill.engines.embedded.paged_memory import Copy
 from gristmill.models.locate import locate
 
 
@@ -60,7 +61,7 @@ def test_every_token_is_planned_once_and_sees_exactly_its_past(spans, tile_token
     assert sorted(plan.order.tolist()) == list(range(sum(len(span.tokens) for span in spans)))
     expected = []
     for span in spans:
-        slots = [block * BLOCK_SIZE + i for block in span.blocks for i in range(BLOCK_SIZE)]
+        slots = [block * BLOCK_SIZE + i for block in span.place for i in range(BLOCK_SIZE)]
         expected += [slots[: span.past + i + 1] for i in range(len(span.tokens))]
     for place, token in enumerate(plan.order.tolist()):
         assert visible_slots(plan, place) == expected[token]
@@ -91,9 +92,9 @@ def library() -> Kernel:
 def test_the_kernel_computes_attention(library, spans, heads, seed):
     query_heads, kv_heads, dim = heads
     random = np.random.default_rng(seed)
-    used = sorted({block for span in spans for block in span.blocks})
+    used = sorted({block for span in spans for block in span.place})
     place = {block: i for i, block in enumerate(used)}
-    spans = [span._replace(blocks=[place[block] for block in span.blocks]) for span in spans]
+    spans = [span._replace(place=[place[block] for block in span.place]) for span in spans]
     shape = AttentionShape(query_heads, kv_heads, dim, dim**-0.5)
     attention = SharedAttention(library, shape, 2, len(used) * 2 * 2 * BLOCK_SIZE * kv_heads * dim * 4, threads=2)
     keys, values = random.normal(0, 2, (2, len(used) * BLOCK_SIZE, kv_heads, dim)).astype(np.float32)
@@ -112,7 +113,7 @@ def test_the_kernel_computes_attention(library, spans, heads, seed):
     attention.run(1, *flat, out)
     begin = 0
     for span in spans:
-        slots = np.array([block * BLOCK_SIZE + i for block in span.blocks for i in range(BLOCK_SIZE)])
+        slots = np.array([block * BLOCK_SIZE + i for block in span.place for i in range(BLOCK_SIZE)])
         for i in range(len(span.tokens)):
             keys[slots[span.past + i]] = new_keys[begin + i]
             values[slots[span.past + i]] = new_values[begin + i]
@@ -230,9 +231,9 @@ def test_both_kernels_give_the_model_the_same_answers(library, pulled_model):
             for i, tail in enumerate(tails, 1)
         ]
         for row in rows:
-            model.copy_block(4, row.blocks[150 // size])
+            model.make_moves([Copy(4, row.place[150 // size])])
         first = model.forward(rows).copy()
-        second = [Span([7], 150 + len(row.tokens), row.blocks, (0,)) for row in rows]
+        second = [Span([7], 150 + len(row.tokens), row.place, (0,)) for row in rows]
         found.append(np.concatenate([first, model.forward(second)]))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.model_runner import Span
+from gristmill.engines.embedded.openvino.kv_cache import BlockSpan
 
 Ints = NDArray[np.int32]
 
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     blocks: list[int]
 
 
-def plan_attention(spans: list[Span], block_size: int, tile_tokens: int) -> AttentionPlan:
+def plan_attention(spans: list[BlockSpan], block_size: int, tile_tokens: int) -> AttentionPlan:
     """Every token of ``spans`` in exactly one tile of at most ``tile_tokens`` tokens."""
     tiles: list[tuple[int, int, int, int]] = []
     runs: list[tuple[int, int, int, int]] = []
@@ -69,7 +69,7 @@ def plan_attention(spans: list[Span], block_size: int, tile_tokens: int) -> Atte
     )
 
 
-def _gather(spans: list[Span], block_size: int, tile_tokens: int) -> Iterator[tuple[list[Piece], int]]:
+def _gather(spans: list[BlockSpan], block_size: int, tile_tokens: int) -> Iterator[tuple[list[Piece], int]]:
     """Tiles as pieces, each with the number of leading blocks that its pieces share and see in full."""
     tile: list[Piece] = []
     shared = room = 0
@@ -87,14 +87,14 @@ def _gather(spans: list[Span], block_size: int, tile_tokens: int) -> Iterator[tu
     yield tile, shared
 
 
-def _pieces(spans: list[Span], block_size: int, tile_tokens: int) -> Iterator[Piece]:
+def _pieces(spans: list[BlockSpan], block_size: int, tile_tokens: int) -> Iterator[Piece]:
     """The spans, those with the same blocks next to each other, none longer than a tile."""
     begins = itertools.accumulate((len(span.tokens) for span in spans), initial=0)
-    placed = sorted(zip(spans, begins, strict=False), key=lambda each: each[0].blocks[: each[0].past // block_size])
+    placed = sorted(zip(spans, begins, strict=False), key=lambda each: each[0].place[: each[0].past // block_size])
     for span, begin in placed:
         for offset in range(0, len(span.tokens), tile_tokens):
             count = min(tile_tokens, len(span.tokens) - offset)
-            yield Piece(begin + offset, count, span.past + offset, span.blocks)
+            yield Piece(begin + offset, count, span.past + offset, span.place)
 
 
 def _common(one: list[int], other: list[int], most: int) -> int:
@@ -103,9 +103,9 @@ def _common(one: list[int], other: list[int], most: int) -> int:
     return next(i for i in range(most) if one[i] != other[i])
 
 
-def _slots(span: Span, block_size: int) -> Ints:
+def _slots(span: BlockSpan, block_size: int) -> Ints:
     positions = np.arange(span.past, span.past + len(span.tokens))
-    slots: Ints = (np.asarray(span.blocks)[positions // block_size] * block_size + positions % block_size).astype(
+    slots: Ints = (np.asarray(span.place)[positions // block_size] * block_size + positions % block_size).astype(
         np.int32
     )
     return slots

@@ -14,6 +14,9 @@ from gristmill.engines.embedded.model_runner import Span
 from gristmill.extras import require
 from gristmill.user_error import UserError
 
+#: A piece of a sequence whose keys and values are in these blocks, those of its past first.
+BlockSpan = Span[list[int]]
+
 
 class KvCache(Protocol):
     """Keys and values of all layers in ``blocks`` blocks of ``block_size`` tokens."""
@@ -23,7 +26,7 @@ class KvCache(Protocol):
 
     def copy_block(self, source: int, target: int) -> None: ...
 
-    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+    def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         """Get ready for a step; returns the inputs of the graph that tell it where ``spans`` are kept."""
         ...
 
@@ -53,7 +56,7 @@ class OpenVinoKvCache:
         for cache in self._caches:
             cache[target] = cache[source]
 
-    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+    def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         past = np.array([span.past for span in spans], np.int32)
         lengths = np.array([len(span.tokens) for span in spans], np.int32)
         used = -(-(past + lengths) // self.block_size)
@@ -61,7 +64,7 @@ class OpenVinoKvCache:
             "past_lens": past,
             "subsequence_begins": np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
             "block_indices": np.concatenate(
-                [np.asarray(span.blocks[:n], np.int32) for span, n in zip(spans, used, strict=True)]
+                [np.asarray(span.place[:n], np.int32) for span, n in zip(spans, used, strict=True)]
             ),
             "block_indices_begins": np.concatenate(([0], np.cumsum(used))).astype(np.int32),
             "max_context_len": np.array((past + lengths).max(), np.int32),

@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.model_runner import LoadedModel, Span
+from gristmill.engines.embedded.model_runner import LoadedModel
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
-from gristmill.engines.embedded.openvino.kv_cache import KvCache, OpenVinoKvCache
+from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape
 from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.models.locate import locate
@@ -101,11 +102,15 @@ class PagedModel:
         self.blocks = self._cache.blocks
         self.vocabulary = int(self._compiled.outputs[0].partial_shape[-1].get_length())
 
-    def copy_block(self, source: int, target: int) -> None:
-        if source != target:
-            self._cache.copy_block(source, target)
+    def new_memory(self) -> PagedMemory:
+        return PagedMemory(self.block_size, self.blocks)
 
-    def forward(self, spans: list[Span], abort: StepAbort | None = None) -> NDArray[np.float32]:
+    def make_moves(self, moves: list[Copy]) -> None:
+        for source, target in moves:
+            if source != target:
+                self._cache.copy_block(source, target)
+
+    def forward(self, spans: list[BlockSpan], abort: StepAbort | None = None) -> NDArray[np.float32]:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
         vocabulary), valid until the next call. Raises StepAborted."""
         begins = itertools.accumulate((len(span.tokens) for span in spans), initial=0)
@@ -115,7 +120,7 @@ class PagedModel:
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.reshape(-1, self.vocabulary)
         return logits[: len(sampled)]
 
-    def _compute(self, spans: list[Span], sampled: list[int], abort: StepAbort) -> None:
+    def _compute(self, spans: list[BlockSpan], sampled: list[int], abort: StepAbort) -> None:
         positions = [np.arange(span.past, span.past + len(span.tokens), dtype=np.int64) for span in spans]
         inputs = self._cache.prepare(spans) | {
             "input_ids": np.concatenate([np.asarray(span.tokens, np.int64) for span in spans]),
@@ -141,7 +146,7 @@ class PagedModel:
             raise StepAborted
         self._computed = (sum(len(span.tokens) for span in spans), len(sampled))
 
-    def _forget_shapes(self, aborted: list[Span]) -> None:
+    def _forget_shapes(self, aborted: list[BlockSpan]) -> None:
         """Compute next to nothing of a step that was aborted.
 
         OpenVINO finds the shapes of nodes ahead of computing them, and does not look again while a node's inputs are as
@@ -151,9 +156,9 @@ class PagedModel:
         self._compute(_first_tokens(aborted, tokens), [0] * sampled, StepAbort())
 
 
-def _first_tokens(spans: list[Span], count: int) -> list[Span]:
+def _first_tokens(spans: list[BlockSpan], count: int) -> list[BlockSpan]:
     """The beginning of a step of at least so many tokens."""
-    taken: list[Span] = []
+    taken: list[BlockSpan] = []
     for span in spans:
         left = count - sum(len(each.tokens) for each in taken)
         if left:

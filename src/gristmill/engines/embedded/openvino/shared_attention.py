@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.openvino.attention_kernel import (
     BLOCK_SIZE,
     TILE_ROWS,
@@ -21,7 +20,7 @@ from gristmill.engines.embedded.openvino.attention_kernel import (
     load_kernel,
 )
 from gristmill.engines.embedded.openvino.attention_plan import AttentionPlan, plan_attention
-from gristmill.engines.embedded.openvino.kv_cache import count_blocks, populate
+from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, count_blocks, populate
 from gristmill.extras import require
 
 #: Inputs of OpenVINO's paged attention node by their place, as of the tested releases.
@@ -168,7 +167,7 @@ class SharedAttention:
         for cache in (self._keys, self._values):
             cache[:, target] = cache[:, source]
 
-    def prepare(self, spans: list[Span]) -> dict[str, NDArray[Any]]:
+    def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         self._plan = plan_attention(spans, BLOCK_SIZE, self._tile_tokens)
         return {}
 

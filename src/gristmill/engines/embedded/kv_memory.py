@@ -1,0 +1,66 @@
+"""Which sequences have KV state where: what the scheduler asks, whatever a library's KV cache is like."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from gristmill.engines.embedded.sequence import Sequence
+
+#: Where the KV state of a sequence is: what a ``ModelRunner`` needs to know to read and write it.
+Place = TypeVar("Place")
+Place_co = TypeVar("Place_co", covariant=True)
+#: What the ``ModelRunner`` does in its KV cache before a step.
+Move = TypeVar("Move")
+
+
+class KvMemory(Protocol[Place_co, Move]):
+    """The account of a KV cache: which sequences hold how much of it, and what may be used again. Pure: what is to be
+    done in the cache itself is collected as moves.
+
+    A sequence holds nothing until ``begin``, and nothing after ``release``; what it had computed may stay for others.
+    """
+
+    #: Tokens that a sequence has room for when it is alone.
+    tokens: int
+    #: The fewest tokens that are worth waiting for while another sequence computes them.
+    grain: int
+
+    def match(self, sequence: Sequence) -> int:
+        """How many of the sequence's first tokens, ``sequence.reusable`` at most, have KV state that it could use."""
+        ...
+
+    def shared_at(self, running: Sequence, common: int) -> int:
+        """How many tokens ``running`` must have computed before its first ``common`` can be used by another."""
+        ...
+
+    def begin(self, sequence: Sequence, tokens: int) -> bool:
+        """Take hold of what ``match`` finds, and of room up to the first ``tokens`` tokens. Leaves running sequences
+        enough to go on, or admission and preemption would chase each other. False, and nothing is held, where there is
+        too little. Never false when no sequence holds anything."""
+        ...
+
+    def reserve(self, sequence: Sequence, tokens: int) -> bool:
+        """Room up to the first ``tokens`` tokens of one that has begun. False where there is too little."""
+        ...
+
+    def note_computed(self, sequence: Sequence) -> None:
+        """``sequence.computed`` has grown: so many of its tokens have KV state."""
+        ...
+
+    def spoil(self, sequence: Sequence) -> bool:
+        """A step that was to compute tokens for it was given up: whatever is in the cache after its first
+        ``sequence.computed`` tokens counts for nothing. False where the cache cannot go back to those: then it has
+        to be released and to begin again."""
+        ...
+
+    def release(self, sequence: Sequence, returns: bool = False) -> None:
+        """It has ended, or it ``returns`` later and computes again what is gone by then."""
+        ...
+
+    def place(self, sequence: Sequence) -> Place_co:
+        """Where a sequence that has begun is."""
+        ...
+
+    def take_moves(self) -> list[Move]:
+        """What is to be done before the next step, in this order; handed out once."""
+        ...

@@ -123,7 +123,7 @@ def test_tools_and_the_choice_of_them() -> None:
 
 def test_other_fields_go_to_a_server_and_are_refused_elsewhere() -> None:
     assert asked(True, top_k=4, chat_template_kwargs={"a": True})["chat_template_kwargs"] == {"a": True}
-    assert refused(min_p=0.1)[0] == "min_p"
+    assert refused(mirostat=1)[0] == "mirostat"
     assert refused(instruction="x") == (
         "instruction", "Unrecognized request argument supplied: instruction. Did you mean 'instructions'?",
     )  # fmt: skip

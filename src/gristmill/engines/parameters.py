@@ -15,7 +15,8 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,), "best_of": (1,), "frequency_penalty": (0.0,), "presence_penalty": (0.0,), "logprobs": (False,),
     "top_logprobs": (0,), "echo": (False,), "response_format": ({"type": "text"},), "tools": ([],),
     "tool_choice": ("none", "auto"), "functions": ([],), "logit_bias": ({},), "modalities": (["text"],),
-    "stop": ([],), "top_p": (1.0,), "add_generation_prompt": (True,), "continue_final_message": (False,),
+    "stop": ([],), "top_p": (1.0,), "top_k": (0, -1), "min_p": (0.0,), "repetition_penalty": (1.0,),
+    "add_generation_prompt": (True,), "continue_final_message": (False,),
 }  # fmt: skip
 
 

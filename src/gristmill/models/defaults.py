@@ -33,3 +33,16 @@ class ModelDefaults(msgspec.Struct, frozen=True):
     system: str | None = None
     messages: tuple[Message, ...] = ()
     parameters: Parameters = Parameters()
+
+
+NO_DEFAULTS = ModelDefaults()
+
+
+def with_defaults(messages: list[Message], defaults: ModelDefaults) -> list[Message]:
+    """What a chat is with what the model brings: its system message, unless the chat begins with one, and its messages
+    before those of the chat. The rule is Ollama's: ``ChatHandler`` in
+    https://github.com/ollama/ollama/blob/main/server/routes.go."""
+    system = []
+    if defaults.system and (not messages or messages[0].role not in ("system", "developer")):
+        system = [Message(role="system", content=defaults.system)]
+    return [*system, *defaults.messages, *messages]

@@ -10,7 +10,7 @@ import msgspec
 from gristmill.extras import require
 from gristmill.models.cache import cache_folder
 from gristmill.models.catalog import CATALOG
-from gristmill.models.defaults import ModelDefaults
+from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import configuration, weight_type
 from gristmill.models.locate import LocalModel, find_pulled, locate
@@ -50,7 +50,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     context_length: int | None
     revision: str | None
     projector: str | None = None
-    defaults: ModelDefaults = ModelDefaults()
+    defaults: ModelDefaults = NO_DEFAULTS
 
 
 def known_models() -> list[ModelRow]:

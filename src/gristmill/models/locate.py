@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from gristmill.models.cache import catalog_folder, hub_folder, imported_folder
 from gristmill.models.catalog import CATALOG
-from gristmill.models.defaults import ModelDefaults
+from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import check_ir
 from gristmill.models.ollama.name import PREFIX as OLLAMA
@@ -29,7 +29,7 @@ class LocalModel(NamedTuple):
     path: Path
     kind: Literal["gguf", "ir"]
     projector: Path | None = None
-    defaults: ModelDefaults = ModelDefaults()
+    defaults: ModelDefaults = NO_DEFAULTS
 
 
 def locate(name_or_path: str) -> LocalModel:

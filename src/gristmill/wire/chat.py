@@ -24,6 +24,10 @@ Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 TokenLimit = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 ChoiceCount = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# Not in OpenAI's API: these are vLLM's and llama.cpp's; 0 and -1 tokens are all of them.
+TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+MinP = Annotated[float, msgspec.Meta(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=20)]
 Stop = str | Annotated[list[str], msgspec.Meta(max_length=4)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
@@ -84,7 +88,9 @@ class ChatCompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_def
     response_format: Any = None
     structured_outputs: Any = None
     # What servers know besides.
-    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     # vLLM's and transformers' names: may the prompt open an answer, or does it continue the last message?
     add_generation_prompt: bool | None = None

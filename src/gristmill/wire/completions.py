@@ -9,12 +9,15 @@ import msgspec
 from gristmill.wire.chat import (
     Bias,
     ChoiceCount,
+    MinP,
     Penalty,
+    RepetitionPenalty,
     Seed,
     Stop,
     StreamOptions,
     Temperature,
     TokenLimit,
+    TopK,
     TopP,
 )
 from gristmill.wire.common import CompletionUsage
@@ -38,6 +41,9 @@ class CompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_default
     logit_bias: dict[str, Bias] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     structured_outputs: Any = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     best_of: ChoiceCount | None = None
     echo: bool | None = None
     suffix: str | None = None

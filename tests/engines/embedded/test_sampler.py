@@ -36,6 +36,45 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
     assert shares(Sampling(top_p=0.0), 50) == [1, 0, 0, 0]
 
 
+def test_top_k_keeps_the_likeliest():
+    assert shares(Sampling(top_k=2)) == pytest.approx([0.625, 0.375, 0, 0], abs=0.04)
+    assert shares(Sampling(top_k=1), 50) == [1, 0, 0, 0]
+    assert shares(Sampling(top_k=4)) == shares(Sampling(top_k=1000)) == shares(Sampling())
+
+
+def test_min_p_is_a_share_of_the_likeliest_by_temperature():
+    assert shares(Sampling(min_p=0.4)) == pytest.approx([0.625, 0.375, 0, 0], abs=0.04)
+    assert shares(Sampling(min_p=1.0), 50) == [1, 0, 0, 0]
+    # By the root of each, the third is 0.55 of the first.
+    assert shares(Sampling(min_p=0.4, temperature=2))[2] > 0.2
+
+
+def test_each_limit_is_of_what_the_one_before_it_leaves():
+    # Of 0.5, 0.3 and 0.15 the first two are 84 %: without top_k they would not reach 0.83.
+    assert set(np.nonzero(shares(Sampling(top_k=3, top_p=0.83)))[0]) == {0, 1}
+    assert set(np.nonzero(shares(Sampling(min_p=0.2, top_p=0.83)))[0]) == {0, 1}
+    assert set(np.nonzero(shares(Sampling(top_p=0.83)))[0]) == {0, 1, 2}
+
+
+def test_tokens_as_likely_as_each_other_are_taken_in_the_order_of_their_ids():
+    level = np.zeros((1, 500), np.float32)
+    found = {sample(level, [GenerationState(Sampling(top_p=0.01, seed=seed), [])])[0].token for seed in range(200)}
+    assert found == set(range(5))
+
+
+def test_the_repetition_penalty_divides_what_is_above_zero_and_multiplies_what_is_below():
+    logits = np.array([[2.0, 1.5, -1.0, -1.5]], np.float32)
+
+    def best(penalty: float, repeated: set[int], bias: dict[int, float] | None = None) -> int:
+        sampling = Sampling(temperature=0, repetition_penalty=penalty, logit_bias=bias)
+        return sample(logits, [GenerationState(sampling, [], None, repeated)])[0].token
+
+    assert best(1.2, {0}) == 0 and best(1.5, {0}) == 1
+    assert best(1.5, set()) == 0
+    # -1 times 1.6 is below -1.5.
+    assert best(1.6, {0, 1, 2}, {0: -100, 1: -100}) == 3
+
+
 def test_the_same_seed_draws_the_same_token_and_choices_differ():
     assert len({draw(Sampling(seed=7)) for _ in range(20)}) == 1
     assert len({draw(Sampling(seed=7, choice=choice)) for choice in range(40)}) > 1

@@ -21,9 +21,10 @@ from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
 log = get_logger(__name__)
 
 _PARAMETERS = frozenset(
-    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop", "frequency_penalty",
-     "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt", "continue_final_message",
-     "response_format", "structured_outputs", "tools", "tool_choice", "functions", "function_call"}
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "n", "seed",
+     "stop", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "add_generation_prompt",
+     "continue_final_message", "response_format", "structured_outputs", "tools", "tool_choice", "functions",
+     "function_call"}
 )  # fmt: skip
 
 

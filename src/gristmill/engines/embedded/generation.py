@@ -163,6 +163,9 @@ class Generation:
         self._told_logprobs = 0
         self._matcher = matcher
         self._allowed: NDArray[np.bool_] | None = None
+        repeats = sampling.repetition_penalty != 1.0 and sampling.repetition_window is None
+        #: All tokens of prompt and answer, where they are what the repetition penalty is for.
+        self._seen = set(sequence.tokens) if repeats else None
 
     @property
     def choice(self) -> int:
@@ -181,7 +184,15 @@ class Generation:
         return ChoiceDelta(self.choice, text, logprobs or None, calls)
 
     def state(self) -> GenerationState:
-        return GenerationState(self._sampling, self.generated, self._allowed)
+        return GenerationState(self._sampling, self.generated, self._allowed, self._repeated())
+
+    def _repeated(self) -> set[int]:
+        if self._seen is not None:
+            return self._seen
+        window = self._sampling.repetition_window
+        if self._sampling.repetition_penalty == 1.0 or window is None:
+            return set()
+        return set(self.sequence.tokens[-window:])
 
     def accept(self, sampled: Sampled, vocabulary: Vocabulary, ends: frozenset[int]) -> None:
         """Enter the sampled token. Raises EngineError where its grammar fails."""
@@ -216,6 +227,8 @@ class Generation:
 
     def _enter(self, token: int, vocabulary: Vocabulary) -> None:
         self.generated.append(token)
+        if self._seen is not None:
+            self._seen.add(token)
         if self._matcher is not None:
             self._matcher.accept(token)
         self._stream.push(self._marks.get(token) or vocabulary.token_bytes[token])

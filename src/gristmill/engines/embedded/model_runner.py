@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
 from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
+from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 
 
 class EmbeddedOptions(msgspec.Struct, frozen=True):
@@ -76,13 +77,14 @@ class ModelRunner(Protocol[Place, Move]):
 
 class LoadedModel(NamedTuple):
     """``ends`` are the token ids that end an answer. ``context_length``: tokens of the longest sequence that the model
-    was made for. ``notices`` are sentences for the log."""
+    was made for. ``notices`` are sentences for the log. ``defaults``: what ``LocalModel`` says of them."""
 
     runner: ModelRunner[Any, Any]
     vocabulary: Vocabulary
     ends: frozenset[int]
     context_length: int
     notices: list[str]
+    defaults: ModelDefaults = NO_DEFAULTS
 
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's

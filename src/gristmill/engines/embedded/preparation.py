@@ -12,7 +12,8 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest, ToolReading
@@ -29,6 +30,7 @@ from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import has_calls
 from gristmill.engines.tools.offer import Offer, new_call_id, offer_of
+from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip
 
@@ -41,15 +43,18 @@ _KEPT_LABELS = 2**20
 
 
 class RequestReader:
-    """From a request to what the scheduler and the sampler need, for one model: its vocabulary, template and context
-    length (in tokens). Safe from several threads."""
+    """From a request to what the scheduler and the sampler need, for one model: its vocabulary, template, context
+    length (in tokens), and what it brings for what a request does not say. Safe from several threads."""
 
-    def __init__(self, vocabulary: Vocabulary, grammars: Grammars, context_length: int) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, grammars: Grammars, context_length: int, defaults: ModelDefaults = NO_DEFAULTS
+    ) -> None:
         self._vocabulary = vocabulary
         self._grammars = grammars
         self._context_length = context_length
         self._label_tokens = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_LABELS)
-        self._prompts = PromptTokens(vocabulary, context_length)
+        self._defaults = defaults.parameters
+        self._prompts = PromptTokens(vocabulary, context_length, defaults)
 
     def read(self, submit: Submit | SubmitScore) -> GenerationRequest | LabelScoring:
         """Raises EngineError (invalid request)."""
@@ -70,17 +75,18 @@ class RequestReader:
             if not isinstance(request, ChatCompletionRequest):
                 error.param = "prompt"
             raise error
-        stop = request.stop or []
+        stop: str | Iterable[str] = self._defaults.stop if request.stop is None else request.stop
         stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
         grammar = self._grammar(request, constraint, offer)
         marks = {} if offer is None else self._grammars.marks(self._prompts.tool_format)
+        most = limit or min(room, self._defaults.max_tokens or room)
         generations = []
         for sampling in samplings:
             matcher = None if grammar is None else grammar.matcher()
             sequence = Sequence(prompt, interactive=submit.interactive)
             reader = None if offer is None else CallReader(self._prompts.tool_format, new_call_id)
             tools = None if reader is None else ToolReading(reader, marks)
-            generations.append(Generation(sequence, sampling, limit or room, stops, matcher, tools))
+            generations.append(Generation(sequence, sampling, most, stops, matcher, tools))
             generations[-1].jump_forward(self._vocabulary)
         return GenerationRequest(submit.id, request.model, submit.stream, generations)
 
@@ -141,20 +147,23 @@ class RequestReader:
         return labels
 
     def _samplings(self, request: Request) -> list[Sampling]:
-        seed = request.seed if request.seed is not None else secrets.randbits(63)
-        return [
-            Sampling(
-                temperature=1.0 if request.temperature is None else request.temperature,
-                top_p=1.0 if request.top_p is None else request.top_p,
-                seed=seed,
-                choice=choice,
-                presence_penalty=request.presence_penalty or 0.0,
-                frequency_penalty=request.frequency_penalty or 0.0,
-                logit_bias=self._logit_bias(request),
-                top_logprobs=_top_logprobs(request),
-            )
-            for choice in range(request.n or 1)
-        ]
+        model = self._defaults
+        window = model.repetition_window if request.repetition_penalty is None else None
+        seed = _first(request.seed, model.seed)
+        asked = Sampling(
+            temperature=_first(request.temperature, model.temperature, 1.0),
+            top_p=_first(request.top_p, model.top_p, 1.0),
+            top_k=max(0, _first(request.top_k, model.top_k, 0)),
+            min_p=_first(request.min_p, model.min_p, 0.0),
+            repetition_penalty=_first(request.repetition_penalty, model.repetition_penalty, 1.0),
+            repetition_window=window,
+            seed=secrets.randbits(63) if seed is None else seed,
+            presence_penalty=_first(request.presence_penalty, model.presence_penalty, 0.0),
+            frequency_penalty=_first(request.frequency_penalty, model.frequency_penalty, 0.0),
+            logit_bias=self._logit_bias(request),
+            top_logprobs=_top_logprobs(request),
+        )
+        return [asked._replace(choice=choice) for choice in range(request.n or 1)]
 
     def _logit_bias(self, request: Request) -> dict[int, float] | None:
         size = self._vocabulary.size
@@ -166,6 +175,11 @@ class RequestReader:
                 raise _invalid("logit_bias", message)
             biases[int(key)] = bias
         return biases or None
+
+
+def _first(*values: Any) -> Any:
+    """What is said, by the request before the model."""
+    return next((value for value in values if value is not None), None)
 
 
 def _top_logprobs(request: Request) -> int | None:

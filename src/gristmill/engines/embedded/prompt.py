@@ -20,6 +20,7 @@ from gristmill.engines.errors import EngineError, ErrorKind, context_length_exce
 from gristmill.engines.protocol import Request
 from gristmill.engines.tools.conversation import turns
 from gristmill.engines.tools.offer import Offer, offer_of
+from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults, with_defaults
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -148,8 +149,11 @@ class PromptTokens:
     tokenizing sixty megabytes takes a minute.
     """
 
-    def __init__(self, encoder: TextEncoder, context_length: int | None = None) -> None:
+    def __init__(
+        self, encoder: TextEncoder, context_length: int | None = None, defaults: ModelDefaults = NO_DEFAULTS
+    ) -> None:
         self._encoder = encoder
+        self._defaults = defaults
         self._context_length = context_length
         self._template = (
             ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token) if encoder.chat_template else None
@@ -181,6 +185,7 @@ class PromptTokens:
         """``opening`` and ``continuing`` are a request's add_generation_prompt and continue_final_message."""
         if self._template is None:
             raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
+        messages = with_defaults(messages, self._defaults)
         # Rendering, too, takes its time.
         if self._context_length is not None and len(messages) > self._context_length:
             raise _too_long(

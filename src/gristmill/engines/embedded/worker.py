@@ -148,8 +148,9 @@ def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
         ) from error
     runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
     engine = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
-    context_length = min(model.context_length, engine.scheduler.memory.tokens)
-    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length)
+    longest = model.defaults.parameters.context_length or model.context_length
+    context_length = min(longest, model.context_length, engine.scheduler.memory.tokens)
+    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, model.defaults)
     pipe.write(Ready(context_length, model.notices))
 
     def deliver(prepared: Prepared) -> None:

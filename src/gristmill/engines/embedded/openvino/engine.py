@@ -8,7 +8,7 @@ from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat
 from gristmill.engines.options import parse_options
-from gristmill.models.checked_file import sha256_of
+from gristmill.models.fingerprint import model_fingerprint
 from gristmill.models.locate import locate, locate_for_engine
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -43,7 +43,4 @@ class OpenVinoEngine(EmbeddedEngine):
         return locate_for_engine(self._source).name
 
     def model_fingerprint(self) -> str:
-        path = locate(self._source).path
-        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        digests = " ".join(f"{each.name}={sha256_of(each)}" for each in files)
-        return f"{self._computing} {digests}"
+        return f"{self._computing} {model_fingerprint(locate(self._source))}"

@@ -50,11 +50,12 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
     for package in ("gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
         require(package)
     chosen = msgspec.convert(options, OpenVinoOptions)
-    folder, facts = prepare(locate(source), chosen.weights)
+    local = locate(source)
+    folder, facts = prepare(local, chosen.weights)
     model = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention)
     vocabulary = ModelVocabulary(folder)
     ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
-    return LoadedModel(model, vocabulary, ends, facts.context_length, model.notices)
+    return LoadedModel(model, vocabulary, ends, facts.context_length, model.notices, local.defaults)
 
 
 class PagedModel:

@@ -83,3 +83,20 @@ def ir_files() -> dict[str, bytes]:
     }
     files["config.json"] = b'{"model_type": "llama", "max_position_embeddings": 4096}'
     return files
+
+
+@pytest.fixture
+def split_gguf(tmp_path: Path) -> list[Path]:
+    """The files of a real GGUF model that is split into three, the first of which holds no tensors."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    writer = GGUFWriter(folder / "big.gguf", "llama", split_max_tensors=1, small_first_shard=True)
+    writer.add_context_length(2048)
+    writer.add_token_list(["a", "b"])
+    for name in ("token_embd.weight", "output_norm.weight"):
+        writer.add_tensor(name, numpy.arange(64, dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("*.gguf"))

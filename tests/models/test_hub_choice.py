@@ -32,11 +32,23 @@ def test_a_file_in_a_folder_can_be_named_by_its_last_part() -> None:
     assert choose("a/b", [HubFile("q/m.gguf", 1), HubFile("n.gguf", 1)], "m.gguf").main == "q/m.gguf"
 
 
+def test_a_split_model_is_one_choice_with_all_of_its_files() -> None:
+    parts = [HubFile(f"q/m-0000{number}-of-00003.gguf", number) for number in (2, 1, 3)]
+    files = [*parts, HubFile("n.gguf", 1), HubFile("q/other-00001-of-00002.gguf", 1)]
+    for wanted in ("q/m-00001-of-00003.gguf", "m-00001-of-00003.gguf", "m-00002-of-00003.gguf"):
+        choice = choose("a/b", files, wanted)
+        assert (choice.main, choice.size) == ("q/m-00001-of-00003.gguf", 6)
+        assert [file.size for file in choice.files] == [1, 2, 3]
+    with pytest.raises(UserError, match="holds 2 models: n.gguf"):
+        choose("a/b", files, None)
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
         (OTHERS, "neither a GGUF file nor an OpenVINO IR"),
-        ([HubFile("m-00001-of-00002.gguf", 1), HubFile("m-00002-of-00002.gguf", 1)], "split into several"),
+        ([HubFile("m-00001-of-00002.gguf", 1)], "split into several files, not all are there"),
+        ([HubFile("m-00002-of-00002.gguf", 1)], "split into several files, not all are there"),
         (IR[:2], "no tokenizer and detokenizer"),
         ([HubFile("mmproj-m.gguf", 1)], "neither a GGUF file"),
     ],

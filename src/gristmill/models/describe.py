@@ -17,6 +17,7 @@ from gristmill.models.locate import LocalModel, find_pulled, locate
 from gristmill.models.ollama.manifest import model_blob, prefixed, read_config, read_manifest
 from gristmill.models.ollama.store import stored_manifests
 from gristmill.models.receipt import Pulled, receipts_in
+from gristmill.models.split import gguf_files
 from gristmill.user_error import UserError
 
 
@@ -104,7 +105,9 @@ def describe(name_or_path: str) -> ModelFacts:
 
 
 def _gguf_facts(model: LocalModel) -> ModelFacts:
-    header = read_header(model.path)
+    files = gguf_files(model.path)
+    headers = [read_header(file) for file in files]
+    header = headers[0]
     architecture = header.metadata.get("general.architecture")
     context_length = header.metadata.get(f"{architecture}.context_length")
     licence = header.metadata.get("general.license")
@@ -112,11 +115,11 @@ def _gguf_facts(model: LocalModel) -> ModelFacts:
         name=model.name,
         kind="gguf",
         path=str(model.path),
-        size=model.path.stat().st_size,
+        size=sum(file.stat().st_size for file in files),
         licence=str(licence) if licence else None,
         architecture=str(architecture) if architecture else None,
         quantisation=_quantisation(header.metadata.get("general.file_type")),
-        parameters=header.parameters,
+        parameters=sum(each.parameters for each in headers),
         context_length=int(context_length) if context_length else None,
         revision=None,
         projector=str(model.projector) if model.projector else None,

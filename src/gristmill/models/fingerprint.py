@@ -11,6 +11,7 @@ import msgspec
 from gristmill.models.checked_file import sha256_of
 from gristmill.models.defaults import NO_DEFAULTS
 from gristmill.models.locate import LocalModel
+from gristmill.models.split import gguf_files
 
 #: Ollama's blobs are called by what they hold.
 _BLOB = re.compile(r"sha256-([0-9a-fA-F]{64})")
@@ -26,7 +27,7 @@ def model_fingerprint(model: LocalModel) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else gguf_files(path)
 
 
 def _digest(path: Path) -> str:

@@ -24,11 +24,12 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 class GgufHeader(NamedTuple):
     """``metadata`` holds scalars and strings; arrays (the vocabulary) are left out. ``end`` is where the last
-    tensor ends, in bytes from the start of the file."""
+    tensor ends, in bytes from the start of the file. ``tensors`` are their names."""
 
     metadata: dict[str, str | int | float | bool]
     parameters: int
     end: int
+    tensors: frozenset[str]
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -109,17 +110,18 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
             metadata[key] = value
     sizes = require("gguf").GGML_QUANT_SIZES
     parameters = last = 0
+    names = []
     for _ in range(tensors):
-        cursor.string()
+        names.append(cursor.string())
         elements = 1
         for _ in range(cursor.number("I")):
             elements *= cursor.number("Q")
         kind, offset = cursor.number("I"), cursor.number("Q")
-        if kind not in sizes:
-            raise UserError(f"The GGUF file '{path}' has a tensor of unknown type {kind}: use another quantisation.")
-        block, size = sizes[kind]
+        # A type that is newer than the table may be one that llama.cpp knows.
+        block, size = sizes.get(kind, (1, 0))
         parameters += elements
         last = max(last, offset + elements // block * size)
     alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
-    start = -(-cursor.at // alignment) * alignment
-    return GgufHeader(metadata, parameters, start + last)
+    # The first of several files may hold no tensors at all, and then nothing is padded.
+    start = -(-cursor.at // alignment) * alignment if tensors else cursor.at
+    return GgufHeader(metadata, parameters, start + last, frozenset(names))

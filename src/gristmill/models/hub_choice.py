@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from gristmill.models.ir_folder import MODEL_FILE, REQUIRED_FILES, is_ir_file
 from gristmill.models.progress import human_size
+from gristmill.models.split import split_name
 from gristmill.user_error import UserError
 
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _SHOWN = 12
 
 
@@ -25,7 +24,7 @@ class HubFile(NamedTuple):
 
 
 class HubChoice(NamedTuple):
-    """``main`` is the GGUF file or the openvino_model.xml among ``files``."""
+    """``main`` is the GGUF file, of several the first, or the openvino_model.xml among ``files``."""
 
     kind: Literal["gguf", "ir"]
     main: str
@@ -35,16 +34,22 @@ class HubChoice(NamedTuple):
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
+    def names(self) -> list[str]:
+        """What it can be called by."""
+        return [file.path for file in self.files] if self.kind == "gguf" else [self.main]
+
 
 def choose(repo: str, files: list[HubFile], wanted: str | None) -> HubChoice:
-    """The one model ``repo`` holds, or the one whose main file is ``wanted`` (a path, or its last part).
+    """The one model ``repo`` holds, or the one that has the file ``wanted`` (a path, or its last part).
 
     Raises UserError when there is none, or several and none is named.
     """
     choices = _choices(files)
     if wanted is not None:
-        named = [choice for choice in choices if choice.main == wanted]
-        choices_left = named or [choice for choice in choices if PurePosixPath(choice.main).name == wanted]
+        named = [choice for choice in choices if wanted in choice.names()]
+        choices_left = named or [
+            choice for choice in choices if wanted in {PurePosixPath(name).name for name in choice.names()}
+        ]
         if not choices_left:
             held = f"its models are {_list(choices)}" if choices else _nothing_usable(files)
             raise UserError(f"The repository '{repo}' has no usable model file '{wanted}': {held}.")
@@ -61,11 +66,16 @@ def choose(repo: str, files: list[HubFile], wanted: str | None) -> HubChoice:
 
 
 def _choices(files: list[HubFile]) -> list[HubChoice]:
-    choices = [
-        HubChoice("gguf", file.path, (file,))
-        for file in files
-        if file.path.lower().endswith(".gguf") and not _SPLIT.search(file.path) and not _is_projector(file.path)
-    ]
+    by_path = {file.path: file for file in files}
+    choices = []
+    for file in files:
+        if not file.path.lower().endswith(".gguf") or _is_projector(file.path):
+            continue
+        split = split_name(file.path)
+        if split is None:
+            choices.append(HubChoice("gguf", file.path, (file,)))
+        elif split.number == 1 and by_path.keys() >= set(split.names):
+            choices.append(HubChoice("gguf", file.path, tuple(by_path[name] for name in split.names)))
     for file in files:
         path = PurePosixPath(file.path)
         if path.name == MODEL_FILE:
@@ -83,8 +93,8 @@ def _is_projector(path: str) -> bool:
 
 
 def _nothing_usable(files: list[HubFile]) -> str:
-    if any(_SPLIT.search(file.path) for file in files):
-        return "its GGUF files are split into several, and only whole ones can be read"
+    if any(split_name(file.path) for file in files):
+        return "of a GGUF model that is split into several files, not all are there"
     if any(PurePosixPath(file.path).name == MODEL_FILE for file in files):
         return "its OpenVINO IR has no tokenizer and detokenizer"
     return "it has neither a GGUF file nor an OpenVINO IR, so look for a repository of the model that has"

@@ -11,6 +11,7 @@ from gristmill.models.ir_folder import MODEL_FILE, is_ir_file
 from gristmill.models.locate import LocalModel, open_path
 from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled, Receipt, ReceiptFile, receipts_in, remove_receipt, write_receipt
+from gristmill.models.split import gguf_files
 from gristmill.user_error import UserError
 
 
@@ -47,7 +48,7 @@ def import_model(text: str, report: Report) -> Pulled:
 
 def _sources(model: LocalModel) -> list[Path]:
     if model.kind == "gguf":
-        return [model.path]
+        return gguf_files(model.path)
     return [path for path in sorted(model.path.iterdir()) if is_ir_file(path.name) and path.is_file()]
 
 

@@ -14,6 +14,7 @@ from gristmill.models.ir_folder import check_ir
 from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.models.ollama.open import open_ollama_model
 from gristmill.models.receipt import Pulled, receipts_in
+from gristmill.models.split import first_file, gguf_files, split_name
 from gristmill.user_error import UserError
 
 #: organisation/repository, and the file after a colon; neither may climb out of the cache with "..".
@@ -22,8 +23,8 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 class LocalModel(NamedTuple):
-    """``path`` is the GGUF file, or the folder of the OpenVINO IR. ``name`` is what requests call the model.
-    ``projector``: the GGUF file that makes images into what the model reads; None where there is none."""
+    """``path`` is the GGUF file (of several, the first), or the folder of the OpenVINO IR. ``name`` is what requests
+    call the model. ``projector``: the GGUF file that makes images into what it reads; None where there is none."""
 
     name: str
     path: Path
@@ -81,11 +82,18 @@ def find_pulled(name: str) -> Pulled | None:
         return None
     found = receipts_in(hub_folder(match["repo"]))
     if match["file"]:
-        found = [pulled for pulled in found if match["file"] in (pulled.receipt.main, Path(pulled.receipt.main).name)]
+        found = [pulled for pulled in found if match["file"] in _callable_by(pulled)]
     if len(found) > 1:
         names = ", ".join(f"{match['repo']}:{pulled.receipt.main}" for pulled in found)
         raise UserError(f"Several pulled models fit '{name}': name one of {names}.")
     return found[0] if found else None
+
+
+def _callable_by(pulled: Pulled) -> set[str]:
+    """A model that is split goes by each of its files."""
+    receipt = pulled.receipt
+    paths = {file.path for file in receipt.files} if receipt.kind == "gguf" else {receipt.main}
+    return paths | {Path(path).name for path in paths}
 
 
 def open_path(text: str) -> LocalModel:
@@ -95,8 +103,7 @@ def open_path(text: str) -> LocalModel:
         check_ir(path)
         return LocalModel(path.name, path, "ir")
     if path.is_file():
-        read_header(path)
-        return LocalModel(path.stem, path, "gguf")
+        return _open_gguf(path)
     if (text.endswith(".gguf") and ":" not in text) or text.startswith(("/", ".", "~")):
         raise UserError(f"There is no file or folder '{path}': give the path of a GGUF file or an IR folder.")
     if text in CATALOG or HUB_ID.fullmatch(text):
@@ -105,3 +112,17 @@ def open_path(text: str) -> LocalModel:
         f"'{text}' is not a model: give a name that 'gristmill models list' shows, a hub id "
         "(organisation/repository), or the path of a GGUF file or OpenVINO IR folder."
     )
+
+
+def _open_gguf(path: Path) -> LocalModel:
+    """Any one of several files stands for them all."""
+    split = split_name(path.name)
+    first = first_file(path)
+    for number, file in enumerate(gguf_files(first)):
+        metadata = read_header(file).metadata
+        if split is not None and (metadata.get("split.no"), metadata.get("split.count")) != (number, split.files):
+            raise UserError(
+                f"The file '{file}' is not part {number + 1} of {split.files} of a model, whatever its name says: "
+                "download or copy the model again."
+            )
+    return LocalModel(path.stem if split is None else split.stem, first, "gguf")

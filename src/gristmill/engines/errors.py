@@ -9,6 +9,7 @@ import enum
 from collections.abc import Iterable
 
 from gristmill.wire.errors import clip
+from gristmill.wire.paths import EMBEDDINGS
 
 _LISTED_MODELS = 20
 
@@ -85,12 +86,15 @@ def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
 def unsupported_endpoint(path: str, engine: str, served: Iterable[str]) -> EngineError:
     """``served``: the endpoints that can be asked of it."""
     message = f"The {engine} engine cannot answer {path} with the models it has here. It answers: {', '.join(served)}."
+    if path == EMBEDDINGS:
+        message += " For embeddings serve a model that embeds."
     return EngineError(ErrorKind.INVALID_REQUEST, message, status=404, code="unsupported_endpoint")
 
 
-def input_too_long(context_length: int, tokens: int | None = None) -> EngineError:
-    """Of something to embed; ``tokens`` where they were counted."""
+def input_too_long(context_length: int, tokens: int | None = None, size: int | None = None) -> EngineError:
+    """Of something to embed; ``tokens`` where they were counted, ``size`` in bytes where that is enough to know."""
     asked = "an input is longer" if tokens is None else f"an input has {tokens:,}"
+    asked = asked if size is None else f"an input has {size:,} bytes"
     message = (
         f"This model's maximum context length is {context_length:,} tokens. However, {asked}: shorten or split it."
     )

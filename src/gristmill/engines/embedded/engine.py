@@ -13,10 +13,19 @@ from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
 from gristmill.engines.embedded.supervision import WorkerSupervisor
 from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters
-from gristmill.engines.protocol import Capabilities, Completion, LabelRequest, LabelScores, OnDelta, Request
+from gristmill.engines.protocol import (
+    Capabilities,
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    LabelRequest,
+    LabelScores,
+    OnDelta,
+    Request,
+)
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
-from gristmill.wire.paths import CHAT, COMPLETIONS, SCORE
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 log = get_logger(__name__)
 
@@ -90,6 +99,12 @@ class EmbeddedEngine(ABC):
         worker = await self._supervisor.worker()
         return await worker.score(request, interactive)
 
+    async def embed(self, request: EmbeddingRequest, *, interactive: bool = False) -> Embeddings:
+        if request.model not in self.models:
+            raise unknown_model(request.model, self.models)
+        worker = await self._supervisor.worker()
+        return await worker.embed(request, interactive)
+
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         load = Load(self.loader, self._source, msgspec.to_builtins(self._options))
         return await WorkerProcess.start(load, self._heartbeat)
@@ -97,16 +112,16 @@ class EmbeddedEngine(ABC):
     def _note_ready(self, ready: Ready) -> None:
         for notice in ready.notices:
             log.warning("embedded engine", notice=notice)
-        self.capabilities = _capabilities(self._options, ready.context_length)
+        self.capabilities = _capabilities(self._options, ready)
 
 
-def _capabilities(options: EmbeddedOptions, context_length: int | None) -> Capabilities:
+def _capabilities(options: EmbeddedOptions, ready: Ready | None) -> Capabilities:
     return Capabilities(
         # Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
         # is full only if others are waiting in the worker already.
         slots=2 * options.max_rows,
         parameters=_PARAMETERS,
-        context_length=context_length,
+        context_length=ready.context_length if ready else None,
         interactive_slots=options.max_rows,
-        endpoints=frozenset({CHAT, COMPLETIONS, SCORE}),
+        endpoints=frozenset({EMBEDDINGS}) if ready and ready.embeds else frozenset({CHAT, COMPLETIONS, SCORE}),
     )

@@ -68,6 +68,7 @@ class EngineLoop:
             for _ in range(self._max_rows):
                 self._probe_next(prepared)
         else:
+            assert isinstance(prepared, GenerationRequest)
             self._enter_request(prepared)
 
     def _enter_request(self, request: GenerationRequest) -> None:

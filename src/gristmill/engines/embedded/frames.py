@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind
-from gristmill.engines.protocol import ChoiceDelta, Completion, LabelScores
+from gristmill.engines.protocol import ChoiceDelta, Completion, Embeddings, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
@@ -52,6 +52,21 @@ class SubmitScore(msgspec.Struct, tag=True, frozen=True):
     interactive: bool = False
 
 
+class SubmitEmbedding(msgspec.Struct, tag=True, frozen=True):
+    """Exactly one of ``texts`` and ``tokens`` is set. ``dimensions``: numbers wanted of a vector; None: all."""
+
+    id: int
+    model: str
+    texts: list[str] | None = None
+    tokens: list[list[int]] | None = None
+    dimensions: int | None = None
+    interactive: bool = False
+
+
+#: A request of any kind.
+AnySubmit = Submit | SubmitScore | SubmitEmbedding
+
+
 class Cancel(msgspec.Struct, tag=True, frozen=True):
     id: int
 
@@ -67,10 +82,12 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """``notices`` are sentences for the log."""
+    """``embeds``: the model gives vectors, and nothing else; otherwise it writes. ``notices`` are sentences for the
+    log."""
 
     context_length: int
     notices: list[str]
+    embeds: bool = False
 
 
 class LoadFailed(msgspec.Struct, tag=True, frozen=True):
@@ -95,6 +112,11 @@ class Scored(msgspec.Struct, tag=True, frozen=True):
     scores: LabelScores
 
 
+class Embedded(msgspec.Struct, tag=True, frozen=True):
+    id: int
+    embeddings: Embeddings
+
+
 class Failed(msgspec.Struct, tag=True, frozen=True):
     id: int
     kind: ErrorKind
@@ -104,8 +126,8 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     code: str | int | None
 
 
-ToWorker = Load | Submit | SubmitScore | Cancel | Ping
-FromWorker = Ready | LoadFailed | Decoded | Done | Scored | Failed | Pong
+ToWorker = Load | Submit | SubmitScore | SubmitEmbedding | Cancel | Ping
+FromWorker = Ready | LoadFailed | Decoded | Done | Scored | Embedded | Failed | Pong
 
 
 class Header(NamedTuple):

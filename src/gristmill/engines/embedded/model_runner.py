@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -13,6 +13,9 @@ from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
 from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
+
+if TYPE_CHECKING:
+    from gristmill.engines.embedded.embedding_runner import LoadedEmbedder
 
 
 class EmbeddedOptions(msgspec.Struct, frozen=True):
@@ -89,4 +92,4 @@ class LoadedModel(NamedTuple):
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's
 #: own options class). Raises UserError when it cannot be used, MemoryError when the KV cache cannot be reserved.
-LoadModel = Callable[[str, dict[str, Any]], LoadedModel]
+LoadModel = Callable[[str, dict[str, Any]], "LoadedModel | LoadedEmbedder"]

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gristmill.engines.embedded.frames import Failed, Submit, SubmitScore, failed_by
+from gristmill.engines.embedded.embedding import EmbeddingTask
+from gristmill.engines.embedded.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest, ToolReading
 from gristmill.engines.embedded.grammar import Grammar, Grammars
 from gristmill.engines.embedded.label_scoring import LabelScoring, LabelTrie
@@ -25,7 +26,7 @@ from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
 from gristmill.engines.embedded.tool_reader import CallReader
-from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
+from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unsupported_endpoint
 from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import has_calls
@@ -33,6 +34,7 @@ from gristmill.engines.tools.offer import Offer, new_call_id, offer_of
 from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.errors import clip
+from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 #: Labels of one request, together: each of their tokens is a step down a trie, and may be computed with the prompt.
 MOST_LABEL_BYTES = 256 * 1024
@@ -56,8 +58,10 @@ class RequestReader:
         self._defaults = defaults.parameters
         self._prompts = PromptTokens(vocabulary, context_length, defaults)
 
-    def read(self, submit: Submit | SubmitScore) -> GenerationRequest | LabelScoring:
+    def read(self, submit: AnySubmit) -> GenerationRequest | LabelScoring:
         """Raises EngineError (invalid request)."""
+        if isinstance(submit, SubmitEmbedding):
+            raise unsupported_endpoint(EMBEDDINGS, "embedded", [CHAT, COMPLETIONS, SCORE])
         return self._read_request(submit) if isinstance(submit, Submit) else self._read_score(submit)
 
     def _read_request(self, submit: Submit) -> GenerationRequest:
@@ -196,7 +200,7 @@ def _invalid(param: str, message: str) -> EngineError:
     return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
 
 
-Prepared = GenerationRequest | LabelScoring | Failed
+Prepared = GenerationRequest | LabelScoring | EmbeddingTask | Failed
 
 
 class Preparation:
@@ -205,15 +209,13 @@ class Preparation:
     ``deliver`` is called on the threads of this. After ``cancel(id)`` has returned it is not called for that request.
     """
 
-    def __init__(
-        self, prepare: Callable[[Submit | SubmitScore], Prepared], deliver: Callable[[Prepared], None]
-    ) -> None:
+    def __init__(self, prepare: Callable[[AnySubmit], Prepared], deliver: Callable[[Prepared], None]) -> None:
         self._prepare = prepare
         self._deliver = deliver
         self._lock = threading.Lock()
         #: The ids that have not been delivered.
         self._open: set[int] = set()
-        self._queues: dict[bool, queue.SimpleQueue[Submit | SubmitScore]] = {}
+        self._queues: dict[bool, queue.SimpleQueue[AnySubmit]] = {}
         #: When the request that is being prepared was begun, by the monotonic clock.
         self._begun: dict[bool, float] = {}
         for interactive in (True, False):
@@ -226,7 +228,7 @@ class Preparation:
         """When the oldest request that is being prepared was begun, by the monotonic clock."""
         return min(self._begun.copy().values(), default=None)
 
-    def submit(self, frame: Submit | SubmitScore) -> None:
+    def submit(self, frame: AnySubmit) -> None:
         with self._lock:
             self._open.add(frame.id)
         self._queues[frame.interactive].put(frame)
@@ -236,7 +238,7 @@ class Preparation:
         with self._lock:
             self._open.discard(request_id)
 
-    def _run(self, interactive: bool, waiting: queue.SimpleQueue[Submit | SubmitScore]) -> None:
+    def _run(self, interactive: bool, waiting: queue.SimpleQueue[AnySubmit]) -> None:
         while True:
             frame = waiting.get()
             if frame.id not in self._open:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from gristmill.engines.embedded import frames
 from gristmill.engines.embedded.frames import (
+    AnySubmit,
     Cancel,
     Decoded,
     Done,
+    Embedded,
     Failed,
     FromWorker,
     Load,
@@ -22,11 +24,20 @@ from gristmill.engines.embedded.frames import (
     Ready,
     Scored,
     Submit,
+    SubmitEmbedding,
     SubmitScore,
 )
 from gristmill.engines.embedded.worker_exit import describe_death, is_stopped, out_of_memory_kills
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
-from gristmill.engines.protocol import Completion, LabelRequest, LabelScores, OnDelta, Request
+from gristmill.engines.protocol import (
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    LabelRequest,
+    LabelScores,
+    OnDelta,
+    Request,
+)
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
@@ -127,7 +138,17 @@ class WorkerProcess:
         answer: LabelScores = await self._ask(frame, None)
         return answer
 
-    async def _ask(self, frame: Submit | SubmitScore, on_delta: OnDelta | None) -> Any:
+    async def embed(self, request: EmbeddingRequest, interactive: bool) -> Embeddings:
+        """Raises EngineError; interrupted when the worker dies meanwhile."""
+        texts = [each for each in request.inputs if isinstance(each, str)]
+        tokens = [each for each in request.inputs if not isinstance(each, str)]
+        frame = SubmitEmbedding(
+            next(self._ids), request.model, texts or None, tokens or None, request.dimensions, interactive
+        )
+        answer: Embeddings = await self._ask(frame, None)
+        return answer
+
+    async def _ask(self, frame: AnySubmit, on_delta: OnDelta | None) -> Any:
         try:
             data = frames.encode(frame)
         except (ValueError, OverflowError, RecursionError) as error:
@@ -205,6 +226,8 @@ class WorkerProcess:
                 future.set_result(frame.completion)
             elif isinstance(frame, Scored):
                 future.set_result(frame.scores)
+            elif isinstance(frame, Embedded):
+                future.set_result(frame.embeddings)
             elif isinstance(frame, Failed):
                 future.set_exception(
                     EngineError(frame.kind, frame.message, status=frame.status, param=frame.param, code=frame.code)

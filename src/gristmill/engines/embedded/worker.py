@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol
 
 import msgspec
 
 from gristmill.engines.embedded import frames
 from gristmill.engines.embedded.frames import (
+    AnySubmit,
     Cancel,
     Failed,
     FromWorker,
@@ -30,6 +32,7 @@ from gristmill.engines.embedded.frames import (
     Pong,
     Ready,
     Submit,
+    SubmitEmbedding,
     SubmitScore,
     failed_by,
 )
@@ -37,8 +40,19 @@ from gristmill.extras import require
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
-    from gristmill.engines.embedded.engine_loop import EngineLoop
     from gristmill.engines.embedded.preparation import Preparation, Prepared
+
+
+class Loop(Protocol):
+    """What computes: an EngineLoop, or an EmbeddingLoop. ``step`` is called while it is ``busy``; ``interrupt``, from
+    any thread, when an interactive request is on its way to ``enter``."""
+
+    @property
+    def busy(self) -> bool: ...
+    def enter(self, prepared: Prepared) -> None: ...
+    def cancel(self, request_id: int) -> None: ...
+    def interrupt(self) -> None: ...
+    def step(self) -> None: ...
 
 
 def main() -> NoReturn:
@@ -106,7 +120,7 @@ class Pipe:
             preparing = self.preparation.result().busy_since if self.preparation.done() else None
             since = [begun for begun in (self.busy_since, preparing) if begun is not None]
             self.write(Pong(time.monotonic() - min(since) if since else 0.0))
-        elif isinstance(frame, Submit | SubmitScore):
+        elif isinstance(frame, Submit | SubmitScore | SubmitEmbedding):
             self.preparation.result().submit(frame)
         else:
             if isinstance(frame, Cancel):
@@ -114,7 +128,7 @@ class Pipe:
             self.inbox.put(frame)
 
 
-def _serve(pipe: Pipe, engine: EngineLoop) -> NoReturn:
+def _serve(pipe: Pipe, engine: Loop) -> NoReturn:
     while True:
         while not pipe.inbox.empty() or not engine.busy:
             pipe.busy_since = None
@@ -128,10 +142,13 @@ def _serve(pipe: Pipe, engine: EngineLoop) -> NoReturn:
         engine.step()
 
 
-def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
+def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     for package in ("jinja2", "llguidance", "numpy"):
         require(package)
     # Imported here: reading the input must have begun before the first slow import.
+    from gristmill.engines.embedded.embedding_loop import EmbeddingLoop
+    from gristmill.engines.embedded.embedding_reader import EmbeddingReader
+    from gristmill.engines.embedded.embedding_runner import LoadedEmbedder
     from gristmill.engines.embedded.engine_loop import EngineLoop
     from gristmill.engines.embedded.grammar import Grammars
     from gristmill.engines.embedded.model_runner import EmbeddedOptions, LoadModel
@@ -146,19 +163,26 @@ def _load(load: Load, pipe: Pipe) -> tuple[EngineLoop, Preparation]:
         raise UserError(
             f"This machine cannot reserve {options.kv_cache_gb:g} GiB for the KV cache: choose less with kv_cache_gb."
         ) from error
-    runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
-    engine = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
-    longest = model.defaults.parameters.context_length or model.context_length
-    context_length = min(longest, model.context_length, engine.scheduler.memory.tokens)
-    reader = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, model.defaults)
-    pipe.write(Ready(context_length, model.notices))
+    engine: Loop
+    read: Callable[[AnySubmit], Prepared]
+    if isinstance(model, LoadedEmbedder):
+        read = EmbeddingReader(model).read
+        engine = EmbeddingLoop(model.runner, options.step_tokens, options.max_rows, pipe.write)
+        pipe.write(Ready(model.context_length, model.notices, embeds=True))
+    else:
+        runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
+        engine = writer = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
+        longest = model.defaults.parameters.context_length or model.context_length
+        context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
+        read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, model.defaults).read
+        pipe.write(Ready(context_length, model.notices))
 
     def deliver(prepared: Prepared) -> None:
         pipe.inbox.put(prepared)
         if not isinstance(prepared, Failed) and prepared.interactive:
             engine.interrupt()
 
-    return engine, Preparation(reader.read, deliver)
+    return engine, Preparation(read, deliver)
 
 
 if __name__ == "__main__":

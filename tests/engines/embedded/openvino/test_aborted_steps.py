@@ -18,7 +18,8 @@ from gristmill.engines.embedded.engine_loop import EngineLoop
 from gristmill.engines.embedded.frames import Done, FromWorker, Scored, Submit, SubmitScore
 from gristmill.engines.embedded.grammar import Grammars
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
-from gristmill.engines.embedded.openvino.paged_model import PagedModel, load_model
+from gristmill.engines.embedded.openvino.loading import load_model
+from gristmill.engines.embedded.openvino.paged_model import PagedModel
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted

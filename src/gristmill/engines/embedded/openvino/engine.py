@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
-from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat
 from gristmill.engines.options import parse_options
 from gristmill.models.fingerprint import model_fingerprint
@@ -14,7 +14,7 @@ from gristmill.models.locate import locate, locate_for_engine
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
-class OpenVinoOptions(EmbeddedOptions, frozen=True):
+class OpenVinoOptions(EmbeddingOptions, frozen=True):
     """How much the engine may use, and how it computes."""
 
     #: shared: our own kernel, which reads a shared prefix once for all rows; it needs a C compiler at the first start.
@@ -33,11 +33,11 @@ class OpenVinoEngine(EmbeddedEngine):
     """Runs GGUF files of the architectures that OpenVINO knows, and its own IR folders, on the CPU of this machine."""
 
     name = "openvino"
-    loader = "gristmill.engines.embedded.openvino.paged_model:load_model"
+    loader = "gristmill.engines.embedded.openvino.loading:load_model"
 
     def __init__(self, options: OpenVinoOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
-        self._computing = f"{options.weights} {options.attention}"
+        self._computing = f"{options.weights} {options.attention} {options.pooling}"
 
     def served_name(self) -> str:
         return locate_for_engine(self._source).name

@@ -11,21 +11,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.model_runner import LoadedModel
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
-from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
-from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape
-from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
-from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 
 #: The range of OpenVINO releases this file is tested with: from the first, up to and without the second.
@@ -43,19 +37,6 @@ def check_version(version: str) -> None:
             f"The embedded engine works with OpenVINO {TESTED[0][0]}.{TESTED[0][1]}, but {version} is installed: "
             "run pip install 'gristmill[embedded]' to get the right one."
         )
-
-
-def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
-    """The ``LoadModel`` of this engine."""
-    for package in ("gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
-        require(package)
-    chosen = msgspec.convert(options, OpenVinoOptions)
-    local = locate(source)
-    folder, facts = prepare(local, chosen.weights)
-    model = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention)
-    vocabulary = ModelVocabulary(folder)
-    ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
-    return LoadedModel(model, vocabulary, ends, facts.context_length, model.notices, local.defaults)
 
 
 class PagedModel:
@@ -177,7 +158,7 @@ def gather_sampled(ov: Any, model: Any) -> None:
     """
     sampled = ov.opset13.parameter([-1], ov.Type.i64, name="sampled")
     sampled.output(0).set_names({"sampled"})
-    edges = _edges_behind(model, _projection_of_last_attention(model)) or [_head(model).input(0)]
+    edges = _edges_behind(model, _projection_of_last_attention(model)) or [lm_head(model).input(0)]
     for edge in edges:
         gathered = ov.opset13.gather(edge.get_source_output(), sampled, ov.opset13.constant(np.int64(0)))
         edge.replace_source_output(gathered.output(0))
@@ -185,7 +166,8 @@ def gather_sampled(ov: Any, model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _head(model: Any) -> Any:
+def lm_head(model: Any) -> Any:
+    """The matrix product before the logits. Raises UserError where there is none."""
     node = model.get_results()[0].input_value(0).get_node()
     while node.get_type_name() != "MatMul":
         if not node.inputs():

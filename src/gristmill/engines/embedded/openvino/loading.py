@@ -1,0 +1,93 @@
+"""Loading a model for OpenVINO: one that writes, or one that embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.embedded.embedding_runner import Cuts, InputEncoder, LoadedEmbedder, Pooling
+from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.embedded.openvino.encoder_model import EncoderModel, cut_before_head, pools_itself
+from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
+from gristmill.engines.embedded.openvino.paged_model import PagedModel, check_version, lm_head
+from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.sentence_pipeline import read_pipeline
+from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+from gristmill.engines.embedded.tokenizer import TokenizerFile
+from gristmill.extras import require
+from gristmill.models.gguf_header import read_header
+from gristmill.models.ir_folder import MODEL_FILE, TOKENIZER_FILE, exported_to_embed
+from gristmill.models.locate import LocalModel, locate
+from gristmill.user_error import UserError
+
+#: llama.cpp's numbers for a kind of pooling (``enum llama_pooling_type``), as GGUF files have them.
+_GGUF_POOLINGS: dict[object, Pooling] = {1: "mean", 2: "cls", 3: "last"}
+
+
+def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbedder:
+    """The ``LoadModel`` of this engine."""
+    for package in ("gguf", "openvino", "openvino_genai", "openvino_tokenizers"):
+        require(package)
+    chosen = msgspec.convert(options, OpenVinoOptions)
+    model = locate(source)
+    if model.kind == "ir" and exported_to_embed(model.path):
+        return _load_encoder(model.path, chosen)
+    pooling = _pooling_of_writer(model, chosen)
+    folder, facts = prepare(model, chosen.weights)
+    if pooling is not None:
+        return _load_cut_writer(folder, facts.context_length, pooling, chosen)
+    paged = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention)
+    vocabulary = ModelVocabulary(folder)
+    ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
+    return LoadedModel(paged, vocabulary, ends, facts.context_length, paged.notices, model.defaults)
+
+
+def _load_encoder(folder: Path, options: OpenVinoOptions) -> LoadedEmbedder:
+    ov = require("openvino")
+    check_version(ov.__version__)
+    core = ov.Core()
+    model = core.read_model(folder / MODEL_FILE)
+    pipeline = read_pipeline(folder)
+    pooling = pipeline.pooling if options.pooling == "model" else options.pooling
+    if options.pooling == "model" and pools_itself(model):
+        pooling = None
+    elif pooling is None:
+        raise UserError(
+            f"The files of the model in '{folder}' do not say how it pools (1_Pooling/config.json): copy them from the "
+            "model's repository, or say how with -O pooling=mean, cls or last; its card knows."
+        )
+    encoder: InputEncoder = TokenizerFile(folder / TOKENIZER_FILE)
+    cuts = Cuts(any_size=True) if options.matryoshka else pipeline.cuts
+    runner = EncoderModel(core, model, pooling, options.threads)
+    return LoadedEmbedder(runner, encoder, pipeline.context_length, cuts, pipeline.normalised, [])
+
+
+def _pooling_of_writer(model: LocalModel, options: OpenVinoOptions) -> Pooling | None:
+    """How a model with an LM head is to embed; None: it writes. A GGUF of one that was trained to embed says how."""
+    if options.pooling != "model":
+        return options.pooling
+    if model.kind == "ir":
+        return None
+    metadata = read_header(model.path).metadata
+    return _GGUF_POOLINGS.get(metadata.get(f"{metadata.get('general.architecture')}.pooling_type"))
+
+
+def _load_cut_writer(folder: Path, context_length: int, pooling: Pooling, options: OpenVinoOptions) -> LoadedEmbedder:
+    ov = require("openvino")
+    check_version(ov.__version__)
+    core = ov.Core()
+    model = core.read_model(folder / MODEL_FILE)
+    cut_before_head(ov, model, lm_head(model))
+    runner = EncoderModel(core, model, pooling, options.threads)
+    notices = [f"The model embeds, and does not write: a vector is {_MEANING[pooling]} (pooling={pooling})."]
+    encoder = ModelVocabulary(folder)
+    return LoadedEmbedder(runner, encoder, context_length, Cuts(any_size=options.matryoshka), True, notices)
+
+
+_MEANING: dict[Pooling, str] = {
+    "mean": "the mean of its tokens' hidden states",
+    "cls": "the hidden state of its first token",
+    "last": "the hidden state of its last token",
+}

@@ -178,7 +178,7 @@ def test_a_server_gives_space_back_by_itself(tmp_path: Path, monkeypatch: pytest
 def test_all_is_well(tmp_path: Path) -> None:
     found = checked(stocked(tmp_path / "data"))
     assert [each.verdict for each in found.values()] == ["ok", "ok", "note", "ok", "ok"]
-    assert "1 batches are held by one that has ended" in found["leases"].detail
+    assert "one that has ended holds 1 batch," in found["leases"].detail
 
     async def beside(_: Storage) -> None:
         assert (await check(StorageSettings(tmp_path / "data"), False, time.time()))[2].detail.startswith(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gristmill.batches.output_lines import shortest_line_bytes
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.validation import Validation
+from gristmill.counted import counted
 from gristmill.storage.disk_room import DiskRoom, room_of
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, UnfinishedBatch
@@ -133,4 +134,4 @@ def _may_be_too_large(need: int, free: int, others: int) -> str:
 
 
 def _beside(others: int) -> str:
-    return f", beside the {others:,} batches that run," if others else ""
+    return f", beside {counted(others, 'other batch', 'other batches')}," if others else ""

@@ -10,6 +10,7 @@ import typer
 
 from gristmill.batches.lifecycle import window_seconds
 from gristmill.cli import config, show
+from gristmill.counted import counted
 from gristmill.user_error import UserError
 
 
@@ -29,7 +30,7 @@ def prune(
         raise UserError(f"--ended-before takes minutes, hours or days up to '366d', such as 30d, not '{ended_before}'.")
     settings = config.storage_settings(data, database, blobs)
     found, given, kept_back = asyncio.run(prune_data(settings, int(time.time()) - age, files, dry_run))
-    forgotten = f"{found.batches:,} batches" + (
+    forgotten = counted(found.batches, "batch", "batches") + (
         f", and {found.files:,} of their files with {found.file_bytes:,} bytes" if files else ""
     )
     if dry_run:

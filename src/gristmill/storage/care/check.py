@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from gristmill.counted import counted
 from gristmill.finding import Finding
 from gristmill.storage.care.manifest import is_blob_path
 from gristmill.storage.errors import StorageError
@@ -65,16 +66,17 @@ async def _agreement(storage: Storage) -> list[Finding]:
 
 async def _leases(storage: Storage, where: Places, now: float) -> list[Finding]:
     leases = await storage.metadata.upkeep.leases()
+    held_batches = counted(len(leases), "batch", "batches")
     with contextlib.ExitStack() as held:
         if where.alone(held):
-            what = f"No server runs; {len(leases):,} batches are held by one that has ended, and go on with the next."
+            what = f"No server runs; one that has ended holds {held_batches}, and the next goes on with them."
             return [Finding("leases", "note", what, "Start the server.")] if leases else []
     late = [lease for lease in leases if lease.until < now]
     advice = "See the server's log: it may be stopped, or out of disk."
     return [
         Finding("leases", "problem", f"{batch_id}: its server has not renewed its lease for too long.", advice)
         for batch_id, _, _ in late
-    ] or [Finding("leases", "ok", f"A server runs, and works on {len(leases):,} batches.")]
+    ] or [Finding("leases", "ok", f"A server runs, and works on {held_batches}.")]
 
 
 async def _blobs(storage: Storage, where: Places) -> list[Finding]:
@@ -86,7 +88,7 @@ async def _blobs(storage: Storage, where: Places) -> list[Finding]:
         wrong = {path: what for path, what in wrong.items() if path in still}
     if not wrong:
         total = sum(size for _, size in named)
-        return [Finding("files", "ok", f"{len(named):,} files are there, of {total:,} bytes.")]
+        return [Finding("files", "ok", f"All files are there: {len(named):,}, of {total:,} bytes.")]
     advice = "Restore them from a backup, or delete the file: gristmill files rm."
     told = [Finding("files", "problem", f"{path} {what}.", advice) for path, what in list(wrong.items())[:_TOLD]]
     if more := len(wrong) - _TOLD:

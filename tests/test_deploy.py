@@ -15,6 +15,7 @@ import typer.main
 import yaml
 
 from gristmill.cli.main import app
+from gristmill.user_error import UserError
 
 PROJECT = Path(__file__).parent.parent
 DEPLOY = PROJECT / "deploy"
@@ -45,6 +46,7 @@ def test_the_unit_gives_a_stop_more_than_what_is_in_flight_has() -> None:
     unit.read(UNIT)
     assert unit["Service"]["Type"] == "notify"
     assert unit["Service"]["Restart"] == "on-failure"
+    assert unit["Service"]["RestartPreventExitStatus"] == str(UserError.exit_code)
     assert int(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > 60
 
 

@@ -1,7 +1,15 @@
-"""An error a person meets: one clear sentence with what to do. The command line prints it and exits with 2."""
+"""An error a person meets: one clear sentence with what to do. The command line prints it and exits with its code."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    pass
+    #: As of a command line that cannot be understood.
+    exit_code = 2
+
+
+class NotNow(UserError):
+    """What was asked for may be right, and what it needs is not there now: it is worth another try, as it is."""
+
+    #: EX_TEMPFAIL of sysexits.h.
+    exit_code = 75

@@ -20,9 +20,9 @@ def gristmill(folder: Path, *words: object, **environment: str) -> Done:
     return run_forked(folder, [str(word) for word in words], environment)
 
 
-def sentence(done: Done) -> str:
+def sentence(done: Done, code: int = 2) -> str:
     """The one clear sentence of an error a person can mend."""
-    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert done.returncode == code, (done.returncode, done.stderr)
     assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
     return done.stderr.removeprefix("Error: ").removesuffix("\n")
 
@@ -181,15 +181,10 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
         ((*RUN, "--alias", "gpt"), "The alias 'gpt' is not NAME=MODEL, such as "),
         ((*RUN, "--alias", "a=x", "--alias", "a=y"), "The alias 'a' is given for two models: x and y."),
         ((*RUN, "--alias", "a=none"), "The alias 'a' stands for 'none', which the engine does not have. It has: simu"),
-        ((*SERVE, "--data", "d", "--alias", "simulated=simulated"), "The alias 'simulated' is the name of a model"),
         ((*RUN, "--log-level", "loud"), "The log level 'loud' is none of debug, info, warning, error."),
         (("--config", "none.toml", *RUN), "The settings file none.toml cannot be read: No such file or directory."),
-        (
-            (*SERVE, "--data", "in.jsonl"),
-            "The data folder in.jsonl cannot be used",
-        ),
-        ((*SERVE, "--host", "192.0.2.1"), "Cannot listen on 192.0.2.1"),
-        ((*SERVE, "--host", "no such host"), "Cannot listen on no such host"),
+        ((*SERVE, "--data", "d", "-O", "slots=many"), "An option of the simulated engine is not valid: "),
+        ((*SERVE, "--data", "d", "--webhook", "https://example.com"), "A webhook needs a secret"),
         (
             (*SERVE, "--database", "mysql://x", "--data", "d"),
             "The database 'mysql://x' is not",
@@ -211,6 +206,23 @@ def test_an_error_a_person_can_mend_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--alias", "simulated=simulated"), "The alias 'simulated' is the name of a model"),
+        (("--data", "in.jsonl"), "The data folder in.jsonl cannot be used"),
+        (("--host", "192.0.2.1"), "Cannot listen on 192.0.2.1"),
+        (("--host", "no such host"), "Cannot listen on no such host"),
+        (("--engine", "openai_compatible", "--url", "http://127.0.0.1:9"), "No server answers at http://127.0.0.1:9"),
+    ],
+)
+def test_a_server_that_may_start_another_time_says_so_by_its_exit_code(
+    folder: Path, words: tuple[str, ...], expected: str
+) -> None:
+    done = gristmill(folder, *SERVE, "--data", "d", *words)
+    assert done.returncode == 75 and done.stderr.splitlines()[-1].startswith(f"Error: {expected}"), done.stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [("run",), ("nonsense",), ("run", "in.jsonl"), ("serve", "--port", "99999"), ("serve", "--port", "x"),
      (*RUN, "--concurrency", "0"), (*RUN, "--request-timeout", "0"), ("batches", "list", "--limit", "0")],
@@ -224,7 +236,8 @@ def test_a_port_that_is_taken_is_a_sentence(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = gristmill(folder, "serve", "--engine", "simulated", "--data", "d", "--port", port)
-    assert sentence(done) == f"Port {port} is taken by another program: stop it, or choose another port with --port."
+    said = sentence(done, code=75)
+    assert said == f"Port {port} is taken by another program: stop it, or choose another port with --port."
 
 
 def test_a_server_that_is_not_there_is_a_sentence(folder: Path) -> None:

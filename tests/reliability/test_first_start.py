@@ -29,7 +29,7 @@ def one_runs_and_one_is_refused(first: list[str], second: list[str], refusal: st
         winner = next(server for server in servers if server is not loser)
         assert loser.stderr is not None and winner.stderr is not None
         said = loser.stderr.read()
-        assert loser.returncode == 2, said
+        assert loser.returncode == 75, said
         assert said.startswith("Error: ") and said.count("\n") == 1
         assert f"{refusal} is in use by another Gristmill (process {winner.pid})" in said
         assert winner.stderr.readline().startswith("Gristmill is ready")
@@ -73,6 +73,6 @@ def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path, con
     (tmp_path / "gristmill.db").write_bytes(content)
     server = start("--data", str(tmp_path))
     _, said = server.communicate(timeout=60)
-    assert server.returncode == 2
+    assert server.returncode == 75
     assert said.startswith(f"Error: The database {tmp_path / 'gristmill.db'} cannot be opened: ")
     assert said.count("\n") == 1

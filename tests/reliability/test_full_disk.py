@@ -148,6 +148,6 @@ def test_a_first_start_on_a_full_disk_is_one_sentence(small_disk: Path, folder_e
     fill(small_disk)
     command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0", "--data", str(data)]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2
+    assert refused.returncode == 75
     assert refused.stderr.startswith("Error: ") and refused.stderr.count("\n") == 1
     assert "free" in refused.stderr and "disk" in refused.stderr

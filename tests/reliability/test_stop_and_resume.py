@@ -62,7 +62,7 @@ def test_a_second_server_on_the_same_folder_is_refused_in_a_sentence(data: Path)
     with ServerProcess(data) as server:
         command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0"]
         second = subprocess.run([*command, "--data", str(data)], capture_output=True, text=True, timeout=60)
-        assert second.returncode == 2
+        assert second.returncode == 75
         assert second.stderr == (
             f"Error: The data folder {data} is in use by another Gristmill (process {server.pid}): "
             "stop that one, or choose another folder with --data.\n"

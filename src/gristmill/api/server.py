@@ -23,7 +23,7 @@ from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.service_manager import ServiceManager, service_manager
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 log = get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Started(NamedTuple):
 def serve(settings: ServerSettings, ready: Callable[[Started], None]) -> None:
     """Serve until SIGTERM or SIGINT; returns with everything stored. ``ready`` is told where, and of keys.
 
-    Raises UserError for what a person can mend.
+    Raises UserError for wrong settings, and NotNow for what another start may find mended.
     """
     with _listen(settings.address, settings.port) as listener, asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(_serve(settings, listener, ready))
@@ -85,7 +85,10 @@ async def _serve_host(
     ready: Callable[[Started], None],
 ) -> None:
     rules = AccessRules.of(settings.address, settings.allowed_hosts, settings.allowed_origins)
-    await host.start()
+    try:
+        await host.start()
+    except UserError as error:
+        raise NotNow(str(error)) from error
     # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
     # second each two thousand rows (measured by benchmarks/http_overhead).
     gc.collect()
@@ -191,7 +194,7 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise UserError(_why_not(error, address, port)) from None
+        raise NotNow(_why_not(error, address, port)) from None
     return listener
 
 

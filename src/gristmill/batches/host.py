@@ -18,7 +18,6 @@ from gristmill.dispatch.aliases import check_aliases
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.engines.protocol import Engine
 from gristmill.engines.registry import EngineSettings, create_engine
-from gristmill.notify.addresses import AllowedHosts
 from gristmill.notify.notifier import Notifier
 from gristmill.notify.sender import Sender
 from gristmill.notify.webhooks import WebhookService, WebhookSettings
@@ -68,23 +67,22 @@ class BatchHost:
     supervisor: Supervisor
     batches: BatchService
     webhooks: WebhookService
-    webhook_hosts: AllowedHosts
     notifier: Notifier
 
     def __init__(self, settings: HostSettings, engine: Engine | None = None) -> None:
         """``engine``: one that is up, and that its owner stops after this; None for one of its own, as in
-        ``settings``."""
+        ``settings``. Raises UserError for settings that are wrong whatever there is."""
         self.settings = settings
         self._opened = OpenStorage(settings.storage)
         self._owns_engine = engine is None
         self._engine = engine or create_engine(settings.engine)
+        self._own_webhook, self.webhook_hosts = settings.webhooks.own(), settings.webhooks.allowed()
         self._tasks: list[asyncio.Task[None]] = []
         self.throughput = Throughput()
         self._spans = _spans(settings.spans)
 
     async def start(self) -> None:
         """Raises UserError for what a person can mend."""
-        own_webhook, self.webhook_hosts = self.settings.webhooks.own(), self.settings.webhooks.allowed()
         self.storage = await self._opened.start()
         try:
             await self._start_engine()
@@ -103,7 +101,7 @@ class BatchHost:
         self.batches = BatchService(
             self.storage, self.supervisor, lambda: self.dispatcher.endpoints, self.webhook_hosts
         )
-        self.notifier = Notifier(self.storage.metadata.deliveries, Sender(self.webhook_hosts), own_webhook)
+        self.notifier = Notifier(self.storage.metadata.deliveries, Sender(self.webhook_hosts), self._own_webhook)
         self.webhooks = WebhookService(self.storage.metadata.deliveries, self.notifier)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),

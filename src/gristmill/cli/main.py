@@ -80,13 +80,13 @@ def _settings(command: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command; an error a person can mend is one sentence on standard error and exit code 2."""
+    """Run the command; an error a person can mend is one sentence on standard error and its exit code."""
     _open_closed_streams()
     try:
         app()
     except UserError as error:
         print(f"Error: {printable_lines(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     finally:
         _let_go_of_closed_streams()
 

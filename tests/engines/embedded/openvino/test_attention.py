@@ -87,16 +87,24 @@ def library() -> Kernel:
         pytest.skip(f"install a C compiler to run this: {error}")
 
 
-@given(steps(), st.sampled_from([(9, 3, 64), (4, 4, 32), (8, 1, 128), (2, 1, 256)]), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
-def test_the_kernel_computes_attention(library, spans, heads, seed):
+@given(
+    steps(),
+    st.sampled_from([(9, 3, 64), (4, 4, 32), (4, 4, 96), (8, 1, 128), (2, 1, 256), (4, 1, 256)]),
+    st.one_of(st.just(0), st.sampled_from([1, 31, 32, 33, 64, 77, 1000]), st.integers(1, 200)),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=120, deadline=None)
+def test_the_kernel_computes_attention(library, spans, heads, window, seed):
+    """Within a window, a token sees itself and those before it up to so many in all, as transformers masks
+    (``sliding_window_overlay``: key > query - window)."""
     query_heads, kv_heads, dim = heads
     random = np.random.default_rng(seed)
     used = sorted({block for span in spans for block in span.place})
     place = {block: i for i, block in enumerate(used)}
     spans = [span._replace(place=[place[block] for block in span.place]) for span in spans]
     shape = AttentionShape(query_heads, kv_heads, dim, dim**-0.5)
-    attention = SharedAttention(library, shape, 2, len(used) * 2 * 2 * BLOCK_SIZE * kv_heads * dim * 4, threads=2)
+    kv_bytes = len(used) * 2 * 2 * BLOCK_SIZE * kv_heads * dim * 4
+    attention = SharedAttention(library, shape, [0, window], kv_bytes, threads=2)
     keys, values = random.normal(0, 2, (2, len(used) * BLOCK_SIZE, kv_heads, dim)).astype(np.float32)
     # Everything that was computed in earlier steps.
     everything = [Span([0] * BLOCK_SIZE, i * BLOCK_SIZE, list(range(len(used))), ()) for i in range(len(used))]
@@ -117,7 +125,8 @@ def test_the_kernel_computes_attention(library, spans, heads, seed):
         for i in range(len(span.tokens)):
             keys[slots[span.past + i]] = new_keys[begin + i]
             values[slots[span.past + i]] = new_values[begin + i]
-            seen = slots[: span.past + i + 1]
+            position = span.past + i
+            seen = slots[max(0, position - window + 1) if window else 0 : position + 1]
             for head in range(query_heads):
                 kv_head = head * kv_heads // query_heads
                 scores = keys[seen, kv_head].astype(np.float64) @ queries[begin + i, head] * dim**-0.5

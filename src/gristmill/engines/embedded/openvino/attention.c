@@ -2,7 +2,8 @@
  *
  * Queries of many rows are gathered into tiles. The blocks that all rows of a tile share are read once for the whole
  * tile (a matrix product); what each row has of its own follows, causally. Both parts run through one online softmax
- * (Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022), so the result is exact attention in float32.
+ * (Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022), so the result is exact attention in float32. Where a
+ * layer has a sliding window, blocks before it are not read.
  *
  * Compiled on the machine it runs on (attention_kernel.py). Vector types are GCC's and clang's, so it is the same
  * source for AVX-512, AVX2 and NEON; only the register tile differs.
@@ -113,10 +114,17 @@ INLINE vec exp2_vec(vec x)
     return (vec)((ivec)p + ((ivec)n << 23));
 }
 
-/* Turn the scores of one row into weights, and rescale what the row has so far when its maximum rises. */
-INLINE void soften(float *s, int keys, int visible, float *highest, float *sum, float *o, int dim)
+/* Turn the scores of one row, which sees keys [hidden, visible), into weights, and rescale what the row has so far when
+ * its maximum rises. */
+INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, float *sum, float *o, int dim)
 {
     int padded = (keys + LANES - 1) / LANES * LANES;
+    if (hidden >= visible) {
+        /* There may be no maximum yet. */
+        memset(s, 0, padded * sizeof(float));
+        return;
+    }
+    for (int j = 0; j < hidden; j++) s[j] = -INFINITY;
     for (int j = visible; j < padded; j++) s[j] = -INFINITY;
     vec top = (vec){0} + *highest;
     for (int j = 0; j < padded; j += LANES) {
@@ -138,24 +146,26 @@ INLINE void soften(float *s, int keys, int visible, float *highest, float *sum, 
         total += x;
     }
     for (int i = 0; i < LANES; i++) *sum += total[i];
+    /* Not 2^-126: times a value that is denormal, and slow while nothing else is in the row's sum. */
+    memset(s, 0, hidden * sizeof(float));
 }
 
-/* `rows` query vectors against up to CHUNK blocks. Row r sees `visible[r]` of the `keys`. */
+/* `rows` query vectors against up to CHUNK blocks. Row r sees those of the `keys` from hidden[r] to before visible[r]. */
 INLINE void attend_rows(int rows, const float *q, int dim, const float *const *k, const float *const *v, int keys,
-                        const int *visible, float *highest, float *sum, float *o)
+                        const int *hidden, const int *visible, float *highest, float *sum, float *o)
 {
     float s[ROWS * CHUNK * BLOCK] __attribute__((aligned(64)));
     for (int block = 0; block * BLOCK < keys; block++) dot(rows, q, dim, k[block], s + block * BLOCK);
     for (int r = 0; r < rows; r++)
-        soften(s + r * CHUNK * BLOCK, keys, visible[r], highest + r, sum + r, o + r * dim, dim);
+        soften(s + r * CHUNK * BLOCK, keys, hidden[r], visible[r], highest + r, sum + r, o + r * dim, dim);
     add_values(rows, s, v, keys, dim, o);
 }
 
 /* The register tile is unrolled for a constant number of rows: one copy of the code for each. */
 static void attend_up_to_12(int rows, const float *q, int dim, const float *const *k, const float *const *v, int keys,
-                            const int *visible, float *highest, float *sum, float *o)
+                            const int *hidden, const int *visible, float *highest, float *sum, float *o)
 {
-#define CASE(n) case n: if (n <= ROWS) attend_rows(n, q, dim, k, v, keys, visible, highest, sum, o); break;
+#define CASE(n) case n: if (n <= ROWS) attend_rows(n, q, dim, k, v, keys, hidden, visible, highest, sum, o); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 }
 
@@ -163,30 +173,40 @@ typedef struct {
     const float *keys, *values; /* a layer's cache, from this KV head on */
     int64_t stride;             /* floats from one block to the next */
     int dim;
+    int first[TILE_ROWS]; /* the position from which on a row sees */
     float q[TILE_ROWS * MAX_DIM], o[TILE_ROWS * MAX_DIM], highest[TILE_ROWS], sum[TILE_ROWS];
 } Work;
 
-/* Rows [begin, end) of the tile over `count` blocks. Rows come in groups of `group` query heads of one token; the first
- * token sees `seen` tokens of the blocks, each one after it one more where `causal`. */
-static void attend_blocks(Work *w, int begin, int end, int group, const int32_t *blocks, int count, int seen, int causal)
+/* Rows [begin, end) of the tile over `count` blocks, which begin at position `base`. Rows come in groups of `group` query
+ * heads of one token; the first token sees `seen` tokens of the blocks, each one after it one more where `causal`. */
+static void attend_blocks(Work *w, int begin, int end, int group, const int32_t *blocks, int count, int base, int seen,
+                          int causal)
 {
     const float *k[CHUNK], *v[CHUNK];
-    for (int first = 0; first < count; first += CHUNK) {
+    int start = w->first[begin];
+    for (int r = begin + 1; r < end; r++) start = w->first[r] < start ? w->first[r] : start;
+    for (int first = start > base ? (start - base) / BLOCK : 0; first < count; first += CHUNK) {
         int some = count - first < CHUNK ? count - first : CHUNK;
         for (int i = 0; i < some; i++) {
             k[i] = w->keys + blocks[first + i] * w->stride;
             v[i] = w->values + blocks[first + i] * w->stride;
         }
         for (int r = begin; r < end; r += ROWS) {
-            int rows = end - r < ROWS ? end - r : ROWS, visible[ROWS], keys = 0;
+            int rows = end - r < ROWS ? end - r : ROWS, hidden[ROWS], visible[ROWS], keys = 0, least = some * BLOCK;
             for (int i = 0; i < rows; i++) {
                 int n = seen + (causal ? (r + i - begin) / group : 0) - first * BLOCK;
                 visible[i] = n < 0 ? 0 : n > some * BLOCK ? some * BLOCK : n;
                 keys = visible[i] > keys ? visible[i] : keys;
+                n = w->first[r + i] - base - first * BLOCK;
+                hidden[i] = n < 0 ? 0 : n;
+                least = hidden[i] < least ? hidden[i] : least;
             }
-            if (keys)
-                attend_up_to_12(rows, w->q + r * w->dim, w->dim, k, v, keys, visible, w->highest + r, w->sum + r,
-                                w->o + r * w->dim);
+            int skip = least / BLOCK;
+            keys -= skip * BLOCK;
+            if (keys <= 0) continue;
+            for (int i = 0; skip && i < rows; i++) hidden[i] -= skip * BLOCK, visible[i] -= skip * BLOCK;
+            attend_up_to_12(rows, w->q + r * w->dim, w->dim, k + skip, v + skip, keys, hidden, visible, w->highest + r,
+                            w->sum + r, w->o + r * w->dim);
         }
     }
 }
@@ -207,8 +227,9 @@ void store(const Shape *shape, const float *keys, const float *values, int32_t t
 }
 
 /* Attention of all tiles, by as many threads as call it: `next` counts the (tile, KV head) pairs that are taken.
- * order[i] is the place in the step of the plan's token i. Queries and out: [token][head][dim]. */
-void attend(const Shape *shape, const float *queries, const float *key_cache, const float *value_cache,
+ * order[i] is the place in the step of the plan's token i. Queries and out: [token][head][dim]. A token sees itself and
+ * the `window` - 1 before it; all of them where `window` is 0. */
+void attend(const Shape *shape, int32_t window, const float *queries, const float *key_cache, const float *value_cache,
             const Tile *tiles, int32_t tile_count, const Run *runs, const int32_t *order, const int32_t *blocks,
             int32_t *next, float *out)
 {
@@ -230,12 +251,19 @@ void attend(const Shape *shape, const float *queries, const float *key_cache, co
             for (int i = 0; i < group * dim; i++) w.q[(t - begin) * group * dim + i] = from[i] * scale;
         }
         memset(w.o, 0, rows * dim * sizeof(float));
-        for (int r = 0; r < rows; r++) w.highest[r] = -INFINITY, w.sum[r] = 0;
-        attend_blocks(&w, 0, rows, group, blocks + tile->first_block, tile->shared, tile->shared * BLOCK, 0);
+        for (int r = 0; r < rows; r++) w.highest[r] = -INFINITY, w.sum[r] = 0, w.first[r] = 0;
+        int base = tile->shared * BLOCK;
+        for (const Run *run = runs + tile->first_run; window && run < runs + tile->end_run; run++)
+            for (int r = (run->begin - begin) * group; r < (run->end - begin) * group; r++) {
+                /* Behind its own position, `base` + visible - 1, and those of the run's tokens before it. */
+                int first = base + run->visible + r / group - (run->begin - begin) - window;
+                w.first[r] = first < 0 ? 0 : first;
+            }
+        attend_blocks(&w, 0, rows, group, blocks + tile->first_block, tile->shared, 0, base, 0);
         for (const Run *run = runs + tile->first_run; run < runs + tile->end_run; run++) {
             int last = run->visible + run->end - run->begin - 1;
             attend_blocks(&w, (run->begin - begin) * group, (run->end - begin) * group, group,
-                          blocks + run->first_block, (last + BLOCK - 1) / BLOCK, run->visible, 1);
+                          blocks + run->first_block, (last + BLOCK - 1) / BLOCK, base, run->visible, 1);
         }
         for (int t = begin; t < end; t++)
             for (int g = 0; g < group; g++) {

@@ -43,8 +43,9 @@ def read_head_shape(model: Any) -> tuple[int, int] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[AttentionShape, int]:
-    """The attention that every layer of ``model`` computes, and the number of layers.
+def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[AttentionShape, list[int]]:
+    """The attention that every layer of ``model`` computes, and of each layer the sliding window: how many tokens a
+    token sees, itself among them; 0 where it sees all before it.
 
     Raises KernelMissingError for attention that the kernel does not compute.
     """
@@ -53,15 +54,13 @@ def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[Atte
     scales = {float(_constant(node, _SCALE)) for node in nodes}
     if head_shape is None or len(widths) != 1 or len(scales) != 1:
         raise KernelMissingError("the layers of this model are not all alike")
-    if any(_constant(node, _SLIDING_WINDOW).any() for node in nodes):
-        raise KernelMissingError("this model's attention has a sliding window")
     if any(_constant(node, _ALIBI_SLOPES).size or _constant(node, _SINKS).size for node in nodes):
         raise KernelMissingError("this model's attention has ALiBi slopes or sinks")
     kv_heads, dim = head_shape
     shape = AttentionShape(widths.pop() // dim, kv_heads, dim, scales.pop())
     if not shape.supported:
         raise KernelMissingError(f"it has no code for {shape.heads} query and {kv_heads} KV heads of size {dim}")
-    return shape, len(nodes)
+    return shape, [int(_constant(node, _SLIDING_WINDOW)) for node in nodes]
 
 
 def replace_attention(model: Any, run: RunLayer) -> None:
@@ -83,7 +82,16 @@ def _attention_nodes(model: Any) -> list[Any]:
 
 
 def _constant(node: Any, place: int) -> Any:
-    return node.input_value(place).get_node().data
+    """The value of an input that depends on no input of the model. The transformation leaves some as an expression
+    (a window, as the negative of what the mask said). Raises KernelMissingError for others."""
+    source = node.input_value(place)
+    if source.get_node().get_type_name() == "Constant":
+        return source.get_node().data
+    ov = require("openvino")
+    try:
+        return ov.compile_model(ov.Model([source], []), "CPU")([])[0]
+    except RuntimeError:
+        raise KernelMissingError("this model computes how its attention works from what it is asked") from None
 
 
 def _node_class() -> Any:
@@ -135,16 +143,21 @@ class SharedAttention:
 
     block_size = BLOCK_SIZE
 
-    def __init__(self, kernel: Kernel, shape: AttentionShape, layers: int, kv_bytes: int, threads: int = 1) -> None:
-        """``threads`` compute at once, the caller's among them. Raises UserError when not even one block fits."""
+    def __init__(
+        self, kernel: Kernel, shape: AttentionShape, windows: list[int], kv_bytes: int, threads: int = 1
+    ) -> None:
+        """``windows`` are the layers' as ``read_attention`` finds them. ``threads`` compute at once, the caller's among
+        them. Raises UserError when not even one block fits."""
         self._library = kernel.library
         self.notice = kernel.notice
         self._shape = ctypes.byref(shape)
+        self._windows = windows
         self._tile_tokens = TILE_ROWS * shape.kv_heads // shape.heads
         self._threads = threads
         # OpenVINO pins the thread that calls ``run`` to one core, which the threads it starts would inherit.
         usable = os.sched_getaffinity(0)
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
+        layers = len(windows)
         block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
         self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
         self._keys = np.zeros((layers, self.blocks, block_floats), np.float32)
@@ -158,8 +171,8 @@ class SharedAttention:
         """Make the paged attention nodes of ``model`` call the kernel. ``head_shape`` as ``read_head_shape`` found it.
 
         Raises KernelMissingError, with the model unchanged, when the kernel cannot do that here."""
-        shape, layers = read_attention(model, head_shape)
-        attention = cls(load_kernel(), shape, layers, kv_bytes, threads)
+        shape, windows = read_attention(model, head_shape)
+        attention = cls(load_kernel(), shape, windows, kv_bytes, threads)
         replace_attention(model, attention.run)
         return attention
 
@@ -184,6 +197,7 @@ class SharedAttention:
         def attend() -> None:
             self._library.attend(
                 self._shape,
+                self._windows[layer],
                 _pointer(queries),
                 key_cache,
                 value_cache,

@@ -24,6 +24,9 @@ class KvMemory(Protocol[Place_co, Move]):
     tokens: int
     #: The fewest tokens that are worth waiting for while another sequence computes them.
     grain: int
+    #: Whether others can begin with any part of what a sequence has computed; else only with what was kept by ``keep``,
+    #: and with the whole of it.
+    partial: bool
 
     def match(self, sequence: Sequence) -> int:
         """How many of the sequence's first tokens, ``sequence.reusable`` at most, have KV state that it could use."""
@@ -47,14 +50,18 @@ class KvMemory(Protocol[Place_co, Move]):
         """``sequence.computed`` has grown: so many of its tokens have KV state."""
         ...
 
+    def keep(self, sequence: Sequence) -> None:
+        """Others will begin with what the sequence has computed so far. Where it may be ``partial``, nothing to do."""
+        ...
+
     def spoil(self, sequence: Sequence) -> bool:
         """A step that was to compute tokens for it was given up: whatever is in the cache after its first
         ``sequence.computed`` tokens counts for nothing. False where the cache cannot go back to those: then it has
         to be released and to begin again."""
         ...
 
-    def release(self, sequence: Sequence, returns: bool = False) -> None:
-        """It has ended, or it ``returns`` later and computes again what is gone by then."""
+    def release(self, sequence: Sequence, wanted: int = 0) -> None:
+        """It has ended, or has to wait. Others will begin with its first ``wanted`` tokens, or it will itself."""
         ...
 
     def place(self, sequence: Sequence) -> Place_co:

@@ -30,6 +30,8 @@ class _Held:
 class PagedMemory:
     """``KvMemory``, where a place is a list of block ids."""
 
+    partial = True
+
     def __init__(self, block_size: int, blocks: int) -> None:
         self.block_size = self.grain = block_size
         self.tokens = block_size * blocks
@@ -96,11 +98,14 @@ class PagedMemory:
             held.node = node
             held.published += 1
 
+    def keep(self, sequence: Sequence) -> None:
+        pass  # It is in the tree.
+
     def spoil(self, sequence: Sequence) -> bool:
         # What the step has left in the sequence's own blocks is written again by the next.
         return True
 
-    def release(self, sequence: Sequence, returns: bool = False) -> None:
+    def release(self, sequence: Sequence, wanted: int = 0) -> None:
         held = self._held.pop(sequence)
         for block in held.blocks[held.published :]:
             self.pool.give_back(block)

@@ -142,7 +142,10 @@ class PrefixCache:
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many leading tokens two sequences share."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return index
-    return min(len(one), len(other))
+    return shorter

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import insort
+from collections.abc import Iterator
 from typing import Any
 
 from gristmill.engines.embedded.kv_memory import KvMemory
@@ -61,7 +62,7 @@ class Scheduler:
         """Forget a finished or cancelled sequence; its KV state stays reusable until evicted."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence)
+            self._release(sequence, max(self._in_common(sequence, sequence.began_at), default=0))
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if not sequence.interactive:
@@ -91,6 +92,8 @@ class Scheduler:
             if sequence.interactive:
                 self._passed_over += count
             self.memory.note_computed(sequence)
+            if sequence.computed == sequence.fork_at:
+                self.memory.keep(sequence)
 
     def abort(self, step: StepPlan) -> None:
         """The step's moves have been made, but its tokens have not been computed, or not all of them."""
@@ -128,6 +131,7 @@ class Scheduler:
             count = min(budget.fit(sequence, sequence.computed), max(budget.tokens - spared, 1))
             if count <= 0 or sequence not in self.running:
                 continue
+            count = self._to_fork(sequence, sequence.computed, count)
             while not self.memory.reserve(sequence, sequence.computed + count):
                 room = False
                 # The last one loses least. What this step has planned already keeps its memory.
@@ -158,15 +162,38 @@ class Scheduler:
             count = budget.fit(sequence, matched)
             if count <= 0:
                 break
+            count = self._to_fork(sequence, matched, count)
             if not self._begin(sequence, matched + count):
                 return False
-            sequence.computed = matched
+            sequence.computed = sequence.began_at = matched
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = matched
             self.waiting.remove(sequence)
             _insert(self.running, sequence)
             self._plan_chunk(sequence, count, budget, step)
         return True
+
+    def _to_fork(self, sequence: Sequence, computed: int, count: int) -> int:
+        """How many of ``count`` tokens to compute: where others can only begin with a sequence as it stands, no more
+        than the next of those that wait has in common with it."""
+        if self.memory.partial:
+            return count
+        sequence.fork_at = min(self._in_common(sequence, computed), default=0)
+        return min(count, sequence.fork_at - computed) if sequence.fork_at else count
+
+    def _in_common(self, sequence: Sequence, known: int) -> Iterator[int]:
+        """How many tokens each of the others that wait has in common with the sequence's prompt, where that is worth
+        sharing besides the first ``known``."""
+        least = known + self.memory.grain
+        if least > sequence.prompt_tokens:
+            return
+        prompt = sequence.tokens[: sequence.prompt_tokens]
+        wanted = prompt[known:least]
+        for each in self.waiting:
+            if each is not sequence and each.tokens[known:least] == wanted:
+                common = common_length(prompt, each.tokens[: each.reusable])
+                if common >= least:
+                    yield common
 
     def _full(self, interactive: bool) -> bool:
         return sum(each.interactive is interactive for each in self.running) >= self.limits.max_rows
@@ -207,12 +234,12 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._release(sequence, returns=True)
+        self._release(sequence, wanted=sequence.computed)
         sequence.preemptions += 1
         _insert(self.waiting, sequence)
 
-    def _release(self, sequence: Sequence, returns: bool = False) -> None:
-        self.memory.release(sequence, returns)
+    def _release(self, sequence: Sequence, wanted: int) -> None:
+        self.memory.release(sequence, wanted)
         sequence.computed = 0
 
 

@@ -11,9 +11,11 @@ class Sequence:
 
     __slots__ = (
         "arrival",
+        "began_at",
         "cached_tokens",
         "computed",
         "first_wanted",
+        "fork_at",
         "interactive",
         "leader",
         "leader_tokens",
@@ -27,6 +29,8 @@ class Sequence:
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         self.computed = 0
+        #: How many tokens had KV state when it was admitted last.
+        self.began_at = 0
         self.cached_tokens: int | None = None
         #: Index of the first token whose logits are wanted; None: only those of the last.
         self.first_wanted = first_wanted
@@ -39,6 +43,8 @@ class Sequence:
         #: The sequence this one waits for, and how many tokens that must have computed first.
         self.leader: Sequence | None = None
         self.leader_tokens = 0
+        #: How many tokens it has computed when others will begin with them.
+        self.fork_at = 0
 
     @property
     def order(self) -> tuple[bool, int]:

@@ -271,3 +271,17 @@ def test_running_does_not_grow_the_memory_of_the_process(library, pulled_model):
     before = memory_after(10)
     # Clones of the attention nodes that are never freed would be 16 MB.
     assert memory_after(50) - before < 4e6
+
+
+def test_a_model_that_is_gone_leaves_no_memory_behind(library, pulled_model):
+    folder, _ = prepare(locate(pulled_model), "f16")
+
+    def memory_after_another() -> int:
+        model = PagedModel(folder, 2**28)
+        model.forward([Span(list(range(32)), 0, [0], (31,))])
+        del model
+        return psutil.Process().memory_info().rss
+
+    before = memory_after_another()
+    # Its weights and its KV cache are 700 MB.
+    assert memory_after_another() - before < 100e6

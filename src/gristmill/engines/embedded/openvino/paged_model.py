@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class PagedModel:
             try:
                 shared = SharedAttention.connect(model, head_shape, kv_bytes, threads)
                 self.notices += [shared.notice] if shared.notice else []
+                weakref.finalize(self, shared.close).atexit = False
             except KernelMissingError as error:
                 self.notices.append(f"Attention is computed by OpenVINO's kernel, which is slower: {error}.")
         self._names = {name for port in model.inputs for name in port.get_names()}

@@ -63,9 +63,11 @@ def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[Atte
     return shape, [int(_constant(node, _SLIDING_WINDOW)) for node in nodes]
 
 
-def replace_attention(model: Any, run: RunLayer) -> None:
-    """Make every paged attention node call ``run``, and drop the inputs that only such nodes used."""
-    node_class = _node_class()
+def replace_attention(model: Any, run: RunLayer) -> list[Any]:
+    """Make every paged attention node call ``run``, and drop the inputs that only such nodes used. The list has these
+    nodes, and will have those that OpenVINO makes of them: they are to be ``cut_off`` once the model is not used."""
+    made: list[Any] = []
+    node_class = _node_class(made)
     for layer, node in enumerate(_attention_nodes(model)):
         inputs = [node.input_value(place) for place in (_QUERIES, _KEYS, _VALUES)]
         node.output(0).replace(node_class(inputs, layer, run).output(0))
@@ -75,6 +77,18 @@ def replace_attention(model: Any, run: RunLayer) -> None:
         if not parameter.output(0).get_target_inputs():
             model.remove_parameter(parameter)
     model.validate_nodes_and_infer_types()
+    return made
+
+
+def cut_off(made: list[Any]) -> None:
+    """Let go of the model before these nodes: OpenVINO never frees a node that is a Python object, and with it the
+    model's weights and its KV cache, 700 MB for a model of 135 million parameters."""
+    nothing = require("openvino").opset13.constant(np.zeros((1, 1), np.float32)).output(0)
+    for node in made:
+        node.let_go()
+        for port in node.inputs():
+            port.replace_source_output(nothing)
+    made.clear()
 
 
 def _attention_nodes(model: Any) -> list[Any]:
@@ -94,10 +108,10 @@ def _constant(node: Any, place: int) -> Any:
         raise KernelMissingError("this model computes how its attention works from what it is asked") from None
 
 
-def _node_class() -> Any:
-    """A class for one model. Once that model runs, OpenVINO clones each node at every step, only to learn the shape of
-    its result, and never frees a clone that is a Python object: 10 kB a layer and step. Any built-in node whose result
-    has its input's shape will do for that."""
+def _node_class(made: list[Any]) -> Any:
+    """A class for one model, whose nodes are added to ``made``. Once that model runs, OpenVINO clones each node at
+    every step, only to learn the shape of its result, and never frees a clone that is a Python object: 10 kB a layer
+    and step. Any built-in node whose result has its input's shape will do for that."""
     ov = require("openvino")
     shaped_like = require("openvino.opset8").relu
 
@@ -108,6 +122,7 @@ def _node_class() -> Any:
             super().__init__(self, inputs)
             self._layer = layer
             self._run = run
+            made.append(self)
             if inputs is not None:
                 self.constructor_validate_and_infer_types()
 
@@ -118,6 +133,9 @@ def _node_class() -> Any:
             if SharedPrefixAttention.running:
                 return shaped_like(inputs[0])
             return SharedPrefixAttention(inputs, self._layer, self._run)
+
+        def let_go(self) -> None:
+            self._run = None
 
         def has_evaluate(self) -> bool:
             return True
@@ -165,6 +183,7 @@ class SharedAttention:
         populate(self._keys)
         populate(self._values)
         self._plan: AttentionPlan
+        self._nodes: list[Any] = []
 
     @classmethod
     def connect(cls, model: Any, head_shape: tuple[int, int] | None, kv_bytes: int, threads: int) -> SharedAttention:
@@ -173,8 +192,12 @@ class SharedAttention:
         Raises KernelMissingError, with the model unchanged, when the kernel cannot do that here."""
         shape, windows = read_attention(model, head_shape)
         attention = cls(load_kernel(), shape, windows, kv_bytes, threads)
-        replace_attention(model, attention.run)
+        attention._nodes = replace_attention(model, attention.run)
         return attention
+
+    def close(self) -> None:
+        """Once the model does not run any more."""
+        cut_off(self._nodes)
 
     def copy_block(self, source: int, target: int) -> None:
         for cache in (self._keys, self._values):

@@ -10,6 +10,7 @@ import pytest
 from gristmill.doctor.judgement import (
     CompletionProbe,
     judge_address,
+    judge_computing,
     judge_connection,
     judge_context,
     judge_disk,
@@ -32,6 +33,13 @@ def test_a_healthy_server_has_no_problem_and_reuses_prefixes(server: ServerProce
         "address": "note", "connection": "ok", "models": "ok", "endpoints": "ok", "engine": "ok", "prefix reuse": "ok",
         "context": "ok", "disk": "ok",
     }  # fmt: skip
+
+
+def test_what_computes_is_told_and_what_would_be_faster() -> None:
+    good = judge_computing("the CPU (AVX2); llama.cpp 0.6.0", None)
+    assert (good.verdict, good.detail, good.advice) == ("ok", "The CPU (AVX2); llama.cpp 0.6.0.", "")
+    better = judge_computing("the CPU", "There seems to be an NVIDIA GPU: ...")
+    assert (better.verdict, better.advice) == ("note", "There seems to be an NVIDIA GPU: ...")
 
 
 def test_a_server_without_prefix_cache_is_found_out(data: Path) -> None:

@@ -29,10 +29,15 @@ async def retrieve(request: Request, name: str) -> Response:
 
 def _present(request: Request, name: str) -> Model:
     dispatcher = host(request).dispatcher
+    computing = dispatcher.engine.capabilities.computing
     return Model(
         id=name,
         created=request.app.state.started_at,
         max_model_len=dispatcher.engine.capabilities.context_length,
         root=dispatcher.models[name],
-        gristmill=ModelOffer(list(offered(dispatcher.endpoints))),
+        gristmill=ModelOffer(
+            list(offered(dispatcher.endpoints)),
+            None if computing is None else computing.on,
+            None if computing is None else computing.advice,
+        ),
     )

@@ -17,6 +17,7 @@ from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.doctor.judgement import (
     CompletionProbe,
     judge_address,
+    judge_computing,
     judge_connection,
     judge_context,
     judge_disk,
@@ -92,6 +93,9 @@ def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | N
     yield judge_endpoints(endpoints)
     if not models:
         return
+    said = listed[0].get("gristmill")
+    if isinstance(said, dict) and isinstance(said.get("computes_on"), str):
+        yield judge_computing(said["computes_on"], said.get("advice"))
     ready = _readiness(client)
     if ready is not None and ready.get("status") != "ready":
         yield Finding("engine", "problem", f"Not ready: {ready.get('reason')}", "See the server's log.")

@@ -70,6 +70,11 @@ def judge_endpoints(paths: list[str]) -> Finding:
     return Finding("endpoints", "problem", "The server answers no requests.", "Check the URL: it usually ends in /v1.")
 
 
+def judge_computing(on: str, advice: str | None) -> Finding:
+    """``on``: what computes; ``advice``: what would be faster."""
+    return Finding("computes on", "ok" if advice is None else "note", f"{on[:1].upper()}{on[1:]}.", advice or "")
+
+
 def judge_reuse(first: CompletionProbe, second: CompletionProbe) -> Finding:
     """Two prompts with the same long beginning, one after the other."""
     if second.cached_tokens is None:

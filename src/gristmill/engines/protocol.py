@@ -144,6 +144,14 @@ class Embeddings(msgspec.Struct, frozen=True):
     prompt_tokens: int
 
 
+class Computing(msgspec.Struct, frozen=True):
+    """``on``: what computes, as the end of a sentence ("NVIDIA RTX 4080 through CUDA"). ``advice``: what a person could
+    do to have it computed faster here; None where there is nothing to say."""
+
+    on: str
+    advice: str | None = None
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do. ``slots`` is how many requests in flight keep it busy.
 
@@ -153,7 +161,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     difference between requests, and they take places among the others. ``endpoints`` are paths of the API
     (``wire/paths.py``) whose requests it answers, by whichever of the protocols below, with the models that it has.
     ``pinned`` are fields that every request's body gets, whatever it says itself.
-    ``content_parts`` are the types of parts that a message may have.
+    ``content_parts`` are the types of parts that a message may have. ``computing`` is None where the engine does not
+    know what computes.
     """
 
     slots: int
@@ -165,6 +174,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     endpoints: frozenset[str] = frozenset({CHAT, COMPLETIONS})
     pinned: dict[str, Any] = {}
     content_parts: frozenset[str] = frozenset({"text"})
+    computing: Computing | None = None
 
 
 class Engine(Protocol):

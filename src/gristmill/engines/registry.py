@@ -33,6 +33,12 @@ def _simulated(settings: EngineSettings) -> Engine:
     return SimulatedEngine(SimulatedOptions.parse(settings.options), model=settings.model or "simulated")
 
 
+def _llama_cpp(settings: EngineSettings) -> Engine:
+    from gristmill.engines.embedded.llama_cpp.engine import LlamaCppEngine, LlamaCppOptions
+
+    return LlamaCppEngine(LlamaCppOptions.parse(settings.options), model=settings.model)
+
+
 def _openvino(settings: EngineSettings) -> Engine:
     from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 
@@ -54,6 +60,7 @@ def _openai_compatible(settings: EngineSettings) -> Engine:
 
 
 _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
+    "llama_cpp": _llama_cpp,
     "ollama": _ollama,
     "openai_compatible": _openai_compatible,
     "openvino": _openvino,

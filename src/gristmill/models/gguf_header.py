@@ -18,15 +18,20 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
+#: The longest array that is kept: those of a number a layer are short, those of the vocabulary long.
+_KEPT_NUMBERS = 1024
 #: Value type number of the format -> struct code.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
 class GgufHeader(NamedTuple):
-    """``metadata`` holds scalars and strings; arrays (the vocabulary) are left out. ``end`` is where the last
-    tensor ends, in bytes from the start of the file. ``tensors`` are their names."""
+    """``metadata`` holds scalars and strings; ``lengths`` those of arrays, and ``numbers`` the short ones among them
+    (the vocabulary is left out). ``end`` is where the last tensor ends, in bytes from the start of the file.
+    ``tensors`` are their names."""
 
     metadata: dict[str, str | int | float | bool]
+    numbers: dict[str, tuple[float, ...]]
+    lengths: dict[str, int]
     parameters: int
     end: int
     tensors: frozenset[str]
@@ -69,16 +74,23 @@ class _Cursor:
         self.at += length
         return raw.decode()
 
-    def value(self, kind: int) -> str | int | float | bool | None:
-        """A scalar or a string; an array is stepped over and gives None."""
+    def value(self, kind: int) -> str | int | float | bool:
+        """A scalar or a string."""
         if kind == _STRING:
             return self.string()
-        if kind == _ARRAY:
-            self._skip_array()
-            return None
         if kind not in _SCALARS:
             raise struct.error
         return self.number(_SCALARS[kind])
+
+    def array(self) -> tuple[int, tuple[float, ...]]:
+        """How many values it has, and the values where they are a few numbers; others are stepped over."""
+        start = self.at
+        kind, count = self.number("I"), self.number("Q")
+        if kind in _SCALARS and count <= _KEPT_NUMBERS:
+            return count, tuple(self.number(_SCALARS[kind]) for _ in range(count))
+        self.at = start
+        self._skip_array()
+        return count, ()
 
     def _skip_array(self) -> None:
         kind, count = self.number("I"), self.number("Q")
@@ -102,12 +114,15 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
     version, tensors, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     if version not in _VERSIONS:
         raise UserError(f"The GGUF file '{path}' is of a version that is not supported: convert it to version 3.")
-    metadata = {}
+    metadata: dict[str, str | int | float | bool] = {}
+    numbers: dict[str, tuple[float, ...]] = {}
+    lengths: dict[str, int] = {}
     for _ in range(keys):
-        key = cursor.string()
-        value = cursor.value(cursor.number("I"))
-        if value is not None:
-            metadata[key] = value
+        key, kind = cursor.string(), cursor.number("I")
+        if kind == _ARRAY:
+            lengths[key], numbers[key] = cursor.array()
+        else:
+            metadata[key] = cursor.value(kind)
     sizes = require("gguf").GGML_QUANT_SIZES
     parameters = last = 0
     names = []
@@ -124,4 +139,4 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
     alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
     # The first of several files may hold no tensors at all, and then nothing is padded.
     start = -(-cursor.at // alignment) * alignment if tensors else cursor.at
-    return GgufHeader(metadata, parameters, start + last, frozenset(names))
+    return GgufHeader(metadata, numbers, lengths, parameters, start + last, frozenset(names))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 
 
-class ModelOffer(msgspec.Struct):
-    """Gristmill's own addition: the paths of the endpoints that can be asked of a model, in batches and directly."""
+class ModelOffer(msgspec.Struct, omit_defaults=True):
+    """Gristmill's own addition: the paths of the endpoints that can be asked of a model, in batches and directly; what
+    computes, and what would be faster, where the engine knows."""
 
     endpoints: list[str]
+    computes_on: str | None = None
+    advice: str | None = None
 
 
 class Model(msgspec.Struct):

@@ -112,6 +112,8 @@ class EmbeddedEngine(ABC):
     def _note_ready(self, ready: Ready) -> None:
         for notice in ready.notices:
             log.warning("embedded engine", notice=notice)
+        if ready.computing is not None:
+            log.info("embedded engine", computes_on=ready.computing.on, advice=ready.computing.advice)
         self.capabilities = _capabilities(self._options, ready)
 
 
@@ -124,4 +126,5 @@ def _capabilities(options: EmbeddedOptions, ready: Ready | None) -> Capabilities
         context_length=ready.context_length if ready else None,
         interactive_slots=options.max_rows,
         endpoints=frozenset({EMBEDDINGS}) if ready and ready.embeds else frozenset({CHAT, COMPLETIONS, SCORE}),
+        computing=ready.computing if ready else None,
     )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind
-from gristmill.engines.protocol import ChoiceDelta, Completion, Embeddings, LabelScores
+from gristmill.engines.protocol import ChoiceDelta, Completion, Computing, Embeddings, LabelScores
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
@@ -88,6 +88,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     context_length: int
     notices: list[str]
     embeds: bool = False
+    computing: Computing | None = None
 
 
 class LoadFailed(msgspec.Struct, tag=True, frozen=True):

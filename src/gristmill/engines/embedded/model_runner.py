@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
 from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
+from gristmill.engines.protocol import Computing
 from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class LoadedModel(NamedTuple):
     context_length: int
     notices: list[str]
     defaults: ModelDefaults = NO_DEFAULTS
+    computing: Computing | None = None
 
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's

@@ -175,7 +175,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
         longest = model.defaults.parameters.context_length or model.context_length
         context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
         read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, model.defaults).read
-        pipe.write(Ready(context_length, model.notices))
+        pipe.write(Ready(context_length, model.notices, computing=model.computing))
 
     def deliver(prepared: Prepared) -> None:
         pipe.inbox.put(prepared)

@@ -1,0 +1,202 @@
+"""From a model's name to a runner that is ready: what fits where, loaded, or one clear sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gristmill.engines.embedded.llama_cpp.devices import (
+    Offload,
+    computing,
+    driver_files,
+    instructions,
+    list_devices,
+    offload_targets,
+)
+from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
+from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
+from gristmill.engines.embedded.llama_cpp.model_facts import ModelFacts, read_facts
+from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, is_out_of_memory, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
+from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
+from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.machine_memory import available_memory
+from gristmill.user_error import UserError
+
+#: ``ggml_type`` of a choice of ``kv_type``, and the bytes that a value takes.
+_KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "q8_0": (8, 34 / 32)}
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+#: Positions of one call whose logits are kept: as many as there are sequences, or llama.cpp aborts.
+_MOST_OUTPUTS = MOST_SEQUENCES
+#: Tokens that llama.cpp computes at a time: ``n_ubatch``, its default.
+_MICROBATCH = 512
+#: llama.cpp makes a cache of a multiple of it.
+_CELLS_ROUNDED = 256
+#: Cells for a model that keeps a state instead of keys: they cost nothing, and bound what runs at a time.
+_CELLS_OF_STATE = 2**17
+_GIB = 2**30
+
+
+class LoadFailed(Exception):
+    """llama.cpp could not load the model, or make a context for it."""
+
+    def __init__(self, reason: str, errors: tuple[str, ...]) -> None:
+        """``errors``: all that it said."""
+        super().__init__(reason or "it does not say why")
+        self.out_of_memory = is_out_of_memory("\n".join(errors))
+
+
+class Loaded(NamedTuple):
+    """llama.cpp's model and context, and how many layers are on GPUs."""
+
+    model: Any
+    context: Any
+    gpu_layers: int
+
+
+def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
+    """The ``LoadModel`` of this engine."""
+    chosen = msgspec.convert(options, LlamaCppOptions)
+    local = locate_gguf(source)
+    path = local.path
+    library = load_library(chosen.library, echo=True)
+    facts = read_facts(path)
+    cells = cells_of(facts, chosen)
+    needs = needs_of(facts, chosen, cells)
+    devices = list_devices(library)
+    targets = offload_targets(devices)
+    layers = layers_that_fit(needs, targets) if chosen.gpu_layers is None else min(chosen.gpu_layers, needs.layers)
+    loaded = _load(library, path, chosen, needs, cells, layers if targets else 0)
+    vocabulary = LlamaVocabulary(library, loaded.model)
+    runner = LlamaRunner(library, loaded.context, vocabulary.size, _MOST_OUTPUTS)
+    offload = Offload(loaded.gpu_layers, needs.layers)
+    told = computing(devices, offload, instructions(library), driver_files(), str(library))
+    return LoadedModel(
+        runner,
+        vocabulary,
+        vocabulary.ends,
+        library.llama_model_n_ctx_train(loaded.model),
+        [],
+        local.defaults,
+        told,
+    )
+
+
+def cells_of(facts: ModelFacts, options: LlamaCppOptions) -> int:
+    """Tokens that the KV cache holds. Raises UserError where they are too few to begin with."""
+    if not facts.kv_values:
+        return _CELLS_OF_STATE
+    cells = int(options.kv_cache_gb * _GIB / _bytes_a_token(facts, options)) // _CELLS_ROUNDED * _CELLS_ROUNDED
+    if cells <= 0:
+        needed = _bytes_a_token(facts, options) * _CELLS_ROUNDED / _GIB
+        raise UserError(f"The KV cache is too small for this model: choose at least {needed:.2g} with kv_cache_gb.")
+    return cells
+
+
+def needs_of(facts: ModelFacts, options: LlamaCppOptions, cells: int) -> Needs:
+    """What the files say, and of a step what takes most: logits, the mask of attention, and hidden states (of 16 values
+    for each of their width, which is more than any layer of common models needs)."""
+    logits = _MOST_OUTPUTS * facts.vocabulary_size * 4
+    mask = cells * _MICROBATCH * 4
+    hidden = _MICROBATCH * facts.width * 16 * 4
+    kv_cache = int(cells * _bytes_a_token(facts, options))
+    return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
+
+
+def _bytes_a_token(facts: ModelFacts, options: LlamaCppOptions) -> float:
+    return facts.kv_values * _KV_TYPES[options.kv_type][1]
+
+
+def _load(library: LlamaLibrary, path: Path, options: LlamaCppOptions, needs: Needs, cells: int, layers: int) -> Loaded:
+    """With ``layers`` on GPUs, or fewer where a driver had less room than it said. Raises UserError."""
+    while True:
+        check_memory(path, needs, layers, available_memory())
+        try:
+            model = _open_model(library, path, layers)
+            try:
+                _check_kind(library, model, path)
+                return Loaded(model, _open_context(library, model, options, cells), layers)
+            except BaseException:
+                library.llama_model_free(model)
+                raise
+        except LoadFailed as error:
+            if not error.out_of_memory or not layers:
+                raise UserError(f"{library} cannot load '{path}': {error}.") from None
+            if options.gpu_layers is not None:
+                raise UserError(
+                    f"{layers} layers of '{path}' do not fit on the GPU ({error}): choose fewer with gpu_layers, less "
+                    "with kv_cache_gb, or leave gpu_layers out."
+                ) from None
+            layers = fewer_layers(layers)
+
+
+def check_memory(path: Path, needs: Needs, gpu_layers: int, available: int | None) -> None:
+    """Raises UserError for what this machine cannot hold: llama.cpp would map the file, and the machine would stand
+    still or end the process."""
+    needed = needs.on_host(gpu_layers)
+    if available is None or needed <= available:
+        return
+    beside = f" beside {gpu_layers} layers on the GPU" if gpu_layers else ""
+    raise UserError(
+        f"The model '{path}' needs {_gib(needed)}{beside} (weights {_gib(needs.weights)} in all, KV cache "
+        f"{_gib(needs.kv_cache)}), and this machine has {_gib(available)} free: choose a smaller model or "
+        "quantisation, or less with kv_cache_gb."
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB"
+
+
+def _open_model(library: LlamaLibrary, path: Path, layers: int) -> Any:
+    params = library.llama_model_default_params()
+    params.n_gpu_layers = layers
+    library.log.forget()
+    model = library.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise LoadFailed(library.log.reason(), library.log.errors)
+    return model
+
+
+def _check_kind(library: LlamaLibrary, model: Any, path: Path) -> None:
+    """Raises UserError for a model that does not go on with a text token by token."""
+    kind = ""
+    if library.llama_model_is_diffusion(model):
+        kind = "writes by diffusion, not token by token"
+    elif library.llama_model_has_encoder(model):
+        kind = "has an encoder, as models for translation have" if library.llama_model_has_decoder(model) else _EMBEDS
+    if kind:
+        raise UserError(f"The model '{path}' {kind}: the llama_cpp engine needs one that generates text.")
+
+
+_EMBEDS = "makes embeddings and no text"
+
+
+def _open_context(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cells: int) -> Any:
+    threads = options.threads or len(os.sched_getaffinity(0))
+    params = library.llama_context_default_params()
+    params.n_ctx = cells
+    params.n_batch = options.step_tokens
+    params.n_ubatch = min(_MICROBATCH, options.step_tokens)
+    params.n_seq_max = MOST_SEQUENCES
+    params.n_outputs_max = _MOST_OUTPUTS
+    # Several positions of a sequence are asked for where labels are scored.
+    params.n_outputs_max_per_seq = _MOST_OUTPUTS
+    params.n_threads = params.n_threads_batch = threads
+    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
+    params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
+    # One cache for all sequences, or a fork would copy; and every cell kept that a window has passed, or it would
+    # find holes.
+    params.kv_unified = True
+    params.swa_full = True
+    library.log.forget()
+    context = library.llama_init_from_model(model, params)
+    if not context:
+        raise LoadFailed(library.log.reason(), library.log.errors)
+    if not library.llama_get_memory(context):
+        library.llama_free(context)
+        raise UserError(f"The model {_EMBEDS}: the llama_cpp engine needs one that generates text.")
+    return context

@@ -1,0 +1,191 @@
+"""The model as one function of a step's tokens over llama.cpp's unified KV cache."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
+from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
+from gristmill.engines.embedded.llama_cpp.structs import Batch
+from gristmill.engines.embedded.model_runner import Span
+from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+
+#: Sequence ids that a context can tell apart (``LLAMA_MAX_SEQ``).
+MOST_SEQUENCES = 256
+#: What ``llama_decode`` returns.
+_COMPUTED, _NO_ROOM, _ABORTED, _NO_MEMORY = 0, 1, 2, -2
+
+
+class OutOfRoom(Exception):
+    """There are not so many cells left in the KV cache, or not so much memory for the step."""
+
+
+class StepFailed(Exception):
+    """llama.cpp has not computed the step; the message says why, as far as it does."""
+
+
+class Piece(NamedTuple):
+    """What goes into one call: tokens with positions, sequences and whether logits are wanted, each of shape
+    (tokens,)."""
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    sequences: NDArray[np.int32]
+    wanted: NDArray[np.int8]
+
+
+class LlamaRunner:
+    """Holds a context of a loaded model. ``forward`` is not reentrant.
+
+    A sequence is an id, and its keys and values lie in cells of one cache for all, each of which knows the sequences it
+    belongs to. So a fork of a prefix costs nothing but that knowledge.
+    """
+
+    def __init__(self, library: LlamaLibrary, context: Any, vocabulary_size: int, most_outputs: int):
+        """``most_outputs``: the context's ``n_outputs_max``."""
+        self._library = library
+        self._context = context
+        self._memory = library.llama_get_memory(context)
+        self._vocabulary_size = vocabulary_size
+        # Not what was asked for: it is no more than the cache has cells.
+        self._most_tokens: int = library.llama_n_batch(context)
+        self._most_outputs = most_outputs
+        self._cells: int = library.llama_n_ctx(context)
+        self._sequences: int = library.llama_n_seq_max(context)
+        self._arguments = _Arguments(self._most_tokens)
+        self._flag = AbortFlag()
+        library.llama_set_abort_callback(context, self._flag.function, self._flag.data)
+
+    def new_memory(self) -> ForkedMemory:
+        self._library.llama_memory_clear(self._memory, False)
+        return ForkedMemory(self._cells, self._sequences)
+
+    def make_moves(self, moves: list[Fork | Forget]) -> None:
+        for move in moves:
+            if isinstance(move, Fork):
+                self._library.llama_memory_seq_cp(self._memory, move.source, move.target, 0, move.tokens)
+            elif not self._library.llama_memory_seq_rm(self._memory, move.sequence, move.start, -1):
+                raise StepFailed(f"llama.cpp cannot end sequence {move.sequence} before its token {move.start}")
+
+    def forward(self, spans: list[Span[int]], abort: StepAbort | None = None) -> NDArray[np.float32]:
+        """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
+        vocabulary), valid until the next call. Raises StepAborted, OutOfRoom or StepFailed; then no span's tokens are
+        in the cache."""
+        abort = abort or StepAbort()
+        pieces = cut(spans, self._most_tokens, self._most_outputs)
+        abort.begin(self._flag.clear, self._flag.set)
+        try:
+            computed = [self._decode(piece, len(pieces) > 1) for piece in pieces]
+        except BaseException:
+            self._forget(spans)
+            raise
+        finally:
+            abort.end()
+        return computed[0] if len(computed) == 1 else np.concatenate(computed)
+
+    def _decode(self, piece: Piece, copy: bool) -> NDArray[np.float32]:
+        library = self._library
+        library.log.forget()
+        code = library.llama_decode(self._context, self._arguments.of(piece))
+        if code != _COMPUTED:
+            raise _failure(code, library.log.reason())
+        outputs = int(piece.wanted.sum())
+        if not outputs:
+            return np.zeros((0, self._vocabulary_size), np.float32)
+        found = library.llama_get_logits(self._context)
+        if not found:
+            raise StepFailed("llama.cpp has computed no logits")
+        logits = np.ctypeslib.as_array(found, (outputs, self._vocabulary_size))
+        if np.isnan(logits[:, 0]).any():
+            # Of one infinity come others: every token of such a position has none.
+            raise StepFailed("the model's logits are not numbers (NaN)")
+        return logits.copy() if copy else logits
+
+    def _forget(self, spans: list[Span[int]]) -> None:
+        """llama.cpp leaves in the cache what it has computed of a step that it did not finish."""
+        for span in spans:
+            self._library.llama_memory_seq_rm(self._memory, span.place, span.past, -1)
+
+
+def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Piece]:
+    """The step in as few calls as may hold it, in order. Pure."""
+    tokens = np.concatenate([np.asarray(span.tokens, np.int32) for span in spans])
+    positions = np.concatenate([np.arange(span.past, span.past + len(span.tokens), dtype=np.int32) for span in spans])
+    sequences = np.repeat(np.array([span.place for span in spans], np.int32), [len(span.tokens) for span in spans])
+    wanted = np.zeros(len(tokens), np.int8)
+    begin = 0
+    for span in spans:
+        wanted[[begin + offset for offset in span.samples]] = 1
+        begin += len(span.tokens)
+    outputs_before = np.concatenate([[0], np.cumsum(wanted)])
+    pieces, begin = [], 0
+    while begin < len(tokens):
+        # As far as the outputs go, and no further than the tokens may.
+        end = int(np.searchsorted(outputs_before, outputs_before[begin] + most_outputs, side="right")) - 1
+        end = min(end, begin + most_tokens)
+        pieces.append(Piece(tokens[begin:end], positions[begin:end], sequences[begin:end], wanted[begin:end]))
+        begin = end
+    return pieces
+
+
+def _failure(code: int, reason: str) -> Exception:
+    if code == _ABORTED:
+        return StepAborted()
+    if code == _NO_ROOM:
+        return OutOfRoom("the KV cache has no room for the step")
+    said = f": {reason}" if reason else ""
+    if code == _NO_MEMORY:
+        return OutOfRoom(f"there is no memory for the step{said}")
+    return StepFailed(f"llama.cpp failed with {code}{said}")
+
+
+class _Arguments:
+    """The arrays that a batch points into, for up to so many tokens. A token belongs to one sequence."""
+
+    def __init__(self, most_tokens: int) -> None:
+        self._token = np.zeros(most_tokens, np.int32)
+        self._position = np.zeros(most_tokens, np.int32)
+        self._sequence = np.zeros(most_tokens, np.int32)
+        self._wanted = np.zeros(most_tokens, np.int8)
+        self._one = np.ones(most_tokens, np.int32)
+        # llama.cpp takes a list of sequences for each token.
+        places = self._sequence.ctypes.data + self._sequence.itemsize * np.arange(most_tokens, dtype=np.int64)
+        self._places = places.astype(np.uintp)
+
+    def of(self, piece: Piece) -> Batch:
+        """Valid until the next call."""
+        count = len(piece.tokens)
+        self._token[:count], self._position[:count] = piece.tokens, piece.positions
+        self._sequence[:count], self._wanted[:count] = piece.sequences, piece.wanted
+        return Batch(
+            count,
+            self._token.ctypes.data,
+            None,
+            self._position.ctypes.data,
+            self._one.ctypes.data,
+            self._places.ctypes.data,
+            self._wanted.ctypes.data,
+        )
+
+
+class AbortFlag:
+    """Tells llama.cpp between two nodes of the graph whether to give up.
+
+    It asks by calling ``function`` with ``data``. A function of Python's would wait for the global lock at each of a
+    thousand nodes, so it is C's ``strlen``: 1 where the flag, a text, has a character, and 0 where it has none.
+    """
+
+    def __init__(self) -> None:
+        self._text = ctypes.create_string_buffer(2)
+        self.function = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)
+        self.data = ctypes.addressof(self._text)
+
+    def set(self) -> None:
+        self._text[0] = b"\1"
+
+    def clear(self) -> None:
+        self._text[0] = b"\0"

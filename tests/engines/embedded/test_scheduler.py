@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.embedded.paged_memory import PagedMemory
@@ -121,6 +121,13 @@ events = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(events, st.integers(10, 30), st.integers(1, 40), st.integers(1, 8))
+# What an interactive sequence was to begin with is evicted while memory is sought for it.
+@example(
+    [("add", [0, 1], 5), *(("ask", [0] * count, 5) for count in (2, 1)), ("ask", [0, 0, 1, 0], 5), ("ask", [0] * 5, 1)],
+    10,
+    6,
+    3,
+)
 def test_no_block_is_lost_or_shared_by_rows_that_differ(events, blocks, step_tokens, max_rows):
     scheduler = scheduler_of(blocks, step_tokens, max_rows)
     cache, outputs = PretendCache(scheduler), {}

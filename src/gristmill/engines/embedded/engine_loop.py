@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Scored, failed_by
+from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Notice, Scored, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
+from gristmill.engines.embedded.out_of_room import OutOfRoom
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
 from gristmill.engines.embedded.scheduler import Scheduler
@@ -109,7 +110,7 @@ class EngineLoop:
 
     def step(self) -> None:
         """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that there is
-        room already for what it was to compute."""
+        room already for what it was to compute. Raises OutOfRoom where there is none for a single token."""
         begin = time.monotonic()
         interactive = self.scheduler.interactive
         if interactive:
@@ -125,6 +126,11 @@ class EngineLoop:
         except StepAborted:
             self._pace.aborted()
             self.scheduler.abort(step)
+            return
+        except OutOfRoom as error:
+            if not self.scheduler.shrink(step):
+                raise
+            self._emit(Notice(_told(step, error, self.scheduler.limits)))
             return
         finally:
             self._running = None
@@ -221,6 +227,14 @@ class EngineLoop:
         except BaseException as error:
             self.cancel(request_id)
             self._emit(failed_by(request_id, error))
+
+
+def _told(step: StepPlan, error: OutOfRoom, limits: StepLimits) -> str:
+    tokens = sum(chunk.tokens for chunk in step.chunks)
+    return (
+        f"There was no room for a step of {tokens} tokens in {len(step.chunks)} rows: {error}. They are computed "
+        f"again, and from now on in steps of at most {limits.step_tokens} tokens in {limits.max_rows} rows."
+    )
 
 
 def _completion(request: GenerationRequest) -> Completion:

@@ -98,6 +98,12 @@ class LoadFailed(msgspec.Struct, tag=True, frozen=True):
     user_error: bool
 
 
+class Notice(msgspec.Struct, tag=True, frozen=True):
+    """A sentence for the log, of what has happened while requests are computed."""
+
+    text: str
+
+
 class Decoded(msgspec.Struct, tag=True, frozen=True):
     id: int
     delta: ChoiceDelta
@@ -128,7 +134,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker = Load | Submit | SubmitScore | SubmitEmbedding | Cancel | Ping
-FromWorker = Ready | LoadFailed | Decoded | Done | Scored | Embedded | Failed | Pong
+FromWorker = Ready | LoadFailed | Notice | Decoded | Done | Scored | Embedded | Failed | Pong
 
 
 class Header(NamedTuple):

@@ -39,7 +39,7 @@ class KvMemory(Protocol[Place_co, Move]):
     def begin(self, sequence: Sequence, tokens: int) -> bool:
         """Take hold of what ``match`` finds, and of room up to the first ``tokens`` tokens. Leaves running sequences
         enough to go on, or admission and preemption would chase each other. False, and nothing is held, where there is
-        too little. Never false when no sequence holds anything."""
+        too little; then ``match`` may find less than before. Never false when no sequence holds anything."""
         ...
 
     def reserve(self, sequence: Sequence, tokens: int) -> bool:
@@ -57,7 +57,7 @@ class KvMemory(Protocol[Place_co, Move]):
     def spoil(self, sequence: Sequence) -> bool:
         """A step that was to compute tokens for it was given up: whatever is in the cache after its first
         ``sequence.computed`` tokens counts for nothing. False where the cache cannot go back to those: then it has
-        to be released and to begin again."""
+        to be released and to begin again, so that such a runner had better not be stopped halfway."""
         ...
 
     def release(self, sequence: Sequence, wanted: int = 0) -> None:

@@ -75,7 +75,7 @@ class ModelRunner(Protocol[Place, Move]):
         """Compute a step, writing the spans' keys and values; no two spans write to the same place.
         Logits of the wanted positions in the order of the spans, shape (positions, vocabulary), valid until the next
         call. Raises StepAborted soon after ``abort`` was asked for; a library that cannot stop halfway leaves it alone,
-        and interactive requests wait."""
+        and interactive requests wait. Raises OutOfRoom where a smaller step may go."""
         ...
 
 

@@ -19,6 +19,7 @@ from gristmill.engines.embedded.frames import (
     FromWorker,
     Load,
     LoadFailed,
+    Notice,
     Ping,
     Pong,
     Ready,
@@ -210,6 +211,8 @@ class WorkerProcess:
             self._missed = None
             if frame.busy_seconds > self._heartbeat.stuck:
                 self._kill(f"killed, as it had been at one step or request for {frame.busy_seconds:.0f} seconds")
+        elif isinstance(frame, Notice):
+            log.warning("embedded engine", notice=frame.text)
         elif isinstance(frame, Ready | LoadFailed):
             if self._ready.done():
                 return

@@ -4,7 +4,8 @@ model.
 Continuous batching: every step takes the running sequences first (one token each when decoding, a chunk when in
 prefill), then admits waiting ones in order of arrival, all under one token budget. A step is planned with ``plan`` and,
 once computed, entered with ``advance``; one that was aborted, with ``abort``: its moves have been made, but its tokens
-have no KV state, and the next plan has them again, perhaps after those of others.
+have no KV state, and the next plan has them again, perhaps after those of others. One that there was no room
+for goes to ``shrink``.
 
 Interactive sequences go first. They have places of their own beside the batch's, take KV memory from batch sequences
 where there is none left, and while there is one, a step computes only a few tokens besides theirs, so that it takes
@@ -28,6 +29,8 @@ from gristmill.engines.embedded.step_plan import Budget, Chunk, StepLimits, Step
 #: part in the one reading of the model that a step of a single row is bound by: eight make it 1.5 times as long,
 #: sixteen 1.75 times, and the more there are, the less the batch loses (benchmarks/embedded/interactive.py).
 TOKENS_BESIDE = 16
+#: Where there is no room for a step of prefill that has fewer tokens, it is not for want of room for tokens.
+FEWEST_TOKENS = 64
 #: Tokens computed for interactive sequences after which a batch sequence has its turn.
 TURN_TOKENS = 2048
 
@@ -101,6 +104,26 @@ class Scheduler:
             if not self.memory.spoil(chunk.sequence):
                 self._preempt(chunk.sequence)
 
+    def shrink(self, step: StepPlan) -> bool:
+        """There was no room to compute the step, whose moves have been made. From now on steps have half as many tokens
+        if it was mainly prefill, else half as many sequences; those that are too many by now go back to wait. False
+        where it can be no smaller."""
+        rows, tokens = len(step.chunks), sum(chunk.tokens for chunk in step.chunks)
+        limits = self.limits
+        most_rows = min(limits.max_rows, rows)
+        if most_rows > 1 and tokens <= max(4 * rows, FEWEST_TOKENS):
+            self.limits = limits._replace(max_rows=most_rows // 2)
+        elif tokens > 1:
+            self.limits = limits._replace(step_tokens=tokens // 2)
+        else:
+            return False
+        self.abort(step)
+        for interactive in (False, True):
+            alike = [each for each in self.running if each.interactive is interactive]
+            for each in alike[self.limits.max_rows :]:
+                self._preempt(each)
+        return True
+
     def _give_turn(self) -> None:
         if self._passed_over < TURN_TOKENS:
             return
@@ -156,21 +179,30 @@ class Scheduler:
                 break
             if self._waits_for_leader(sequence):
                 continue
-            matched = self.memory.match(sequence)
-            if self._find_leader(sequence, matched):
-                continue
-            count = budget.fit(sequence, matched)
-            if count <= 0:
-                break
-            count = self._to_fork(sequence, matched, count)
-            if not self._begin(sequence, matched + count):
-                return False
-            sequence.computed = sequence.began_at = matched
-            if sequence.cached_tokens is None:
-                sequence.cached_tokens = matched
-            self.waiting.remove(sequence)
-            _insert(self.running, sequence)
-            self._plan_chunk(sequence, count, budget, step)
+            while not self._begin(sequence, budget, step):
+                # An urgent one gets the memory of batch sequences, none of which has been planned by then.
+                if not sequence.urgent or not self.running or self.running[-1].urgent:
+                    return False
+                self._preempt(self.running[-1])
+        return True
+
+    def _begin(self, sequence: Sequence, budget: Budget, step: StepPlan) -> bool:
+        """Plan the first chunk of a waiting sequence, unless it has to wait for a leader, or the step is full. False
+        when there is too little memory; what it was to begin with may have been evicted then."""
+        matched = self.memory.match(sequence)
+        if self._find_leader(sequence, matched):
+            return True
+        count = self._to_fork(sequence, matched, budget.fit(sequence, matched))
+        if count <= 0:
+            return True
+        if not self.memory.begin(sequence, matched + count):
+            return False
+        sequence.computed = sequence.began_at = matched
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = matched
+        self.waiting.remove(sequence)
+        _insert(self.running, sequence)
+        self._plan_chunk(sequence, count, budget, step)
         return True
 
     def _to_fork(self, sequence: Sequence, computed: int, count: int) -> int:
@@ -222,15 +254,6 @@ class Scheduler:
                     self._promote(row)
                 return True
         return False
-
-    def _begin(self, sequence: Sequence, tokens: int) -> bool:
-        """Give a sequence that is admitted memory for its first ``tokens`` tokens. An urgent one gets that of batch
-        sequences, none of which has been planned by then."""
-        while not self.memory.begin(sequence, tokens):
-            if not sequence.urgent or not self.running or self.running[-1].urgent:
-                return False
-            self._preempt(self.running[-1])
-        return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

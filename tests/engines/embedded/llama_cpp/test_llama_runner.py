@@ -13,6 +13,7 @@ import pytest
 
 from gristmill.engines.embedded.forked_memory import Forget, Fork
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
+from gristmill.engines.embedded.out_of_room import OutOfRoom
 from gristmill.engines.embedded.sampler import log_softmax
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 
@@ -22,7 +23,7 @@ from tiny_gguf import VOCABULARY, tiny_model, token_ids
 
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.loading import load_model
-from gristmill.engines.embedded.llama_cpp.runner import LlamaRunner, OutOfRoom, cut
+from gristmill.engines.embedded.llama_cpp.runner import LlamaRunner, cut
 
 TEXT = "The miller grinds the grain of the valley, and the river turns the wheel. " * 4
 

@@ -71,7 +71,10 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
     layers = layers_that_fit(needs, targets) if chosen.gpu_layers is None else min(chosen.gpu_layers, needs.layers)
     loaded = _load(library, path, chosen, needs, cells, layers if targets else 0)
     vocabulary = LlamaVocabulary(library, loaded.model)
-    runner = LlamaRunner(library, loaded.context, vocabulary.size, _MOST_OUTPUTS)
+    recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
+    runner = LlamaRunner(
+        library, loaded.context, vocabulary.size, _MOST_OUTPUTS, partial=not recurrent, rent=6 * facts.width
+    )
     offload = Offload(loaded.gpu_layers, needs.layers)
     told = computing(devices, offload, instructions(library), driver_files(), str(library))
     return LoadedModel(

@@ -12,16 +12,13 @@ from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.structs import Batch
 from gristmill.engines.embedded.model_runner import Span
+from gristmill.engines.embedded.out_of_room import OutOfRoom
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 
 #: Sequence ids that a context can tell apart (``LLAMA_MAX_SEQ``).
 MOST_SEQUENCES = 256
 #: What ``llama_decode`` returns.
 _COMPUTED, _NO_ROOM, _ABORTED, _NO_MEMORY = 0, 1, 2, -2
-
-
-class OutOfRoom(Exception):
-    """There are not so many cells left in the KV cache, or not so much memory for the step."""
 
 
 class StepFailed(Exception):
@@ -45,8 +42,16 @@ class LlamaRunner:
     belongs to. So a fork of a prefix costs nothing but that knowledge.
     """
 
-    def __init__(self, library: LlamaLibrary, context: Any, vocabulary_size: int, most_outputs: int):
-        """``most_outputs``: the context's ``n_outputs_max``."""
+    def __init__(
+        self,
+        library: LlamaLibrary,
+        context: Any,
+        vocabulary_size: int,
+        most_outputs: int,
+        partial: bool = True,
+        rent: int = 4096,
+    ) -> None:
+        """``most_outputs``: the context's ``n_outputs_max``; ``partial`` and ``rent``: see ``ForkedMemory``."""
         self._library = library
         self._context = context
         self._memory = library.llama_get_memory(context)
@@ -54,6 +59,8 @@ class LlamaRunner:
         # Not what was asked for: it is no more than the cache has cells.
         self._most_tokens: int = library.llama_n_batch(context)
         self._most_outputs = most_outputs
+        self._partial = partial
+        self._rent = rent
         self._cells: int = library.llama_n_ctx(context)
         self._sequences: int = library.llama_n_seq_max(context)
         self._arguments = _Arguments(self._most_tokens)
@@ -62,7 +69,7 @@ class LlamaRunner:
 
     def new_memory(self) -> ForkedMemory:
         self._library.llama_memory_clear(self._memory, False)
-        return ForkedMemory(self._cells, self._sequences)
+        return ForkedMemory(self._cells, self._sequences, self._partial, self._rent)
 
     def make_moves(self, moves: list[Fork | Forget]) -> None:
         for move in moves:
@@ -75,7 +82,8 @@ class LlamaRunner:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
         vocabulary), valid until the next call. Raises StepAborted, OutOfRoom or StepFailed; then no span's tokens are
         in the cache."""
-        abort = abort or StepAbort()
+        # A recurrent state cannot go back to where it was before the step: its sequences would begin again.
+        abort = abort if abort is not None and self._partial else StepAbort()
         pieces = cut(spans, self._most_tokens, self._most_outputs)
         abort.begin(self._flag.clear, self._flag.set)
         try:

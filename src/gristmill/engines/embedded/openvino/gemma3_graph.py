@@ -1,13 +1,12 @@
 """Gemma 3's text model as an OpenVINO graph, made from a GGUF file, whose architecture OpenVINO's own reader refuses.
 
 The graph is a stateful one of the form that the paged attention transformation knows. What is computed follows
-llama.cpp's ``src/models/gemma3.cpp`` and transformers' ``modeling_gemma3.py``; in a GGUF the norms' weights have Gemma's
-1 added already.
+llama.cpp's ``src/models/gemma3.cpp`` and transformers' ``modeling_gemma3.py``; in a GGUF the norms' weights have
+Gemma's 1 added already.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -94,6 +93,8 @@ class _Gemma3Graph:
         self._batch = op.gather(op.shape_of(self._input_ids, "i64"), self._ints([0]), self._ints(0))
         # Only its place in the graph matters: paged attention masks by what it knows of the sequences.
         self._mask = op.unsqueeze(op.convert(self._attention_mask, "f32"), self._ints([1, 2]))
+        self._global_rotation = self._rotation(shape.rope_base, shape.rope_scale)
+        self._local_rotation = self._rotation(shape.local_rope_base, 1.0)
 
     def model(self) -> Any:
         op, shape = self._op, self._shape
@@ -124,7 +125,7 @@ class _Gemma3Graph:
 
     def _attention(self, layer: int, hidden: Any) -> Any:
         op, shape, name = self._op, self._shape, f"blk.{layer}.attn_"
-        rotation = self._rotation(local=shape.windows[layer] > 0)
+        rotation = self._local_rotation if shape.windows[layer] else self._global_rotation
         queries = self._heads(self._linear(hidden, name + "q.weight"), shape.heads)
         queries = self._rotate(self._norm(queries, name + "q_norm.weight"), rotation)
         keys = self._heads(self._linear(hidden, name + "k.weight"), shape.kv_heads)
@@ -170,11 +171,9 @@ class _Gemma3Graph:
         repeated = op.broadcast(op.unsqueeze(combined, self._ints(2)), wanted, "BIDIRECTIONAL")
         return op.reshape(repeated, self._ints([0, shape.heads, -1, shape.head_size]), True)
 
-    @functools.cache  # noqa: B019: a graph is made once
-    def _rotation(self, *, local: bool) -> tuple[Any, Any]:
+    def _rotation(self, base: float, scale: float) -> tuple[Any, Any]:
         """Cosine and sine of each position's angles, shape (batch, 1, tokens, head size)."""
         op, shape = self._op, self._shape
-        base, scale = (shape.local_rope_base, 1.0) if local else (shape.rope_base, shape.rope_scale)
         frequencies = scale / base ** (np.arange(0, shape.head_size, 2) / shape.head_size)
         positions = op.unsqueeze(op.convert(self._position_ids, "f32"), self._ints(2))
         row = op.constant(frequencies.astype(np.float32).reshape(1, 1, -1))

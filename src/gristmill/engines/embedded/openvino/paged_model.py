@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
-from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape
+from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
@@ -43,10 +44,18 @@ def check_version(version: str) -> None:
 class PagedModel:
     """Holds the compiled model and the KV cache. ``forward`` is not reentrant."""
 
-    def __init__(self, folder: Path, kv_bytes: int, threads: int = 0, attention: str = "shared") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kv_bytes: int,
+        threads: int = 0,
+        attention: str = "shared",
+        windows: Sequence[int] = (),
+    ) -> None:
         """``threads`` 0: all of this process's. ``notices`` afterwards has what a person should be told: why OpenVINO's
         attention is used though ``attention`` is "shared". Raises UserError when the model cannot be transformed or
-        ``kv_bytes`` holds not even one block."""
+        ``kv_bytes`` holds not even one block. ``windows``: how far the layers' attention reaches back, where the graph
+        does not say."""
         ov = require("openvino")
         check_version(ov.__version__)
         core = ov.Core()
@@ -57,6 +66,7 @@ class PagedModel:
         except (RuntimeError, AttributeError) as error:
             raise UserError(f"The model in '{folder}' cannot run on paged attention: {error}.") from error
         gather_sampled(ov, model)
+        set_windows(model, windows)
         threads = threads or len(os.sched_getaffinity(0))
         self.notices: list[str] = []
         shared = None

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from gristmill.engines.embedded.openvino.gemma3_graph import ARCHITECTURE, build_graph, read_shape
 from gristmill.extras import require
 from gristmill.models.cache import cache_folder, make_private
 from gristmill.models.locate import LocalModel
@@ -24,10 +25,12 @@ _FACTS = "gristmill.json"
 
 
 class PreparedFacts(msgspec.Struct, frozen=True):
-    """What the graph does not say: context length in tokens, and the token ids that end an answer."""
+    """What the graph does not say: context length in tokens, the token ids that end an answer, and how many tokens
+    each layer's attention reaches back (0: all; empty where the graph says it)."""
 
     context_length: int
     eos_token_ids: list[int]
+    windows: list[int] = []
 
 
 class PreparedModel(NamedTuple):
@@ -75,6 +78,26 @@ def _key(file: Path, weights: str) -> str:
 
 
 def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
+    if metadata(file).get("general.architecture") == ARCHITECTURE:
+        facts = _convert_gemma3(file, folder, weights)
+    else:
+        _convert_by_genai(file, folder, weights)
+        facts = _facts_of_gguf(file)
+    (folder / _FACTS).write_bytes(msgspec.json.encode(facts))
+
+
+def _convert_gemma3(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> PreparedFacts:
+    if weights != "f16":
+        raise UserError(f"The weights of '{file}' can be stored as f16 only: leave out -O weights={weights}.")
+    shape = read_shape(metadata(file))
+    tensors = {tensor.name: tensor for tensor in _reader(file).tensors}
+    dequantize = require("gguf").quants.dequantize
+    model = build_graph(shape, lambda name: dequantize(tensors[name].data, tensors[name].tensor_type))
+    require("openvino").save_model(model, folder / "openvino_model.xml", compress_to_fp16=False)
+    return msgspec.structs.replace(_facts_of_gguf(file), windows=list(shape.windows))
+
+
+def _convert_by_genai(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
     readable = folder / "model.gguf"
     if needs_reencoding(file, weights):
         reencode(file, readable, weights)
@@ -88,7 +111,6 @@ def _convert(file: Path, folder: Path, weights: Literal["f16", "q8_0"]) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
     readable.unlink()
-    (folder / _FACTS).write_bytes(msgspec.json.encode(_facts_of_gguf(file)))
 
 
 def _facts_of_gguf(file: Path) -> PreparedFacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -89,6 +89,13 @@ def cut_off(made: list[Any]) -> None:
         for port in node.inputs():
             port.replace_source_output(nothing)
     made.clear()
+
+
+def set_windows(model: Any, windows: Sequence[int]) -> None:
+    """Have each layer of a paged ``model`` reach back as many tokens as ``windows`` says, if it says anything."""
+    constant = require("openvino.opset13").constant
+    for node, window in zip(_attention_nodes(model) if windows else [], windows, strict=True):
+        node.input(_SLIDING_WINDOW).replace_source_output(constant(np.int32(window)).output(0))
 
 
 def _attention_nodes(model: Any) -> list[Any]:

@@ -38,7 +38,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     folder, facts = prepare(model, chosen.weights)
     if pooling is not None:
         return _load_cut_writer(folder, facts.context_length, pooling, chosen)
-    paged = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention)
+    paged = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention, facts.windows)
     vocabulary = ModelVocabulary(folder)
     ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
     return LoadedModel(paged, vocabulary, ends, facts.context_length, paged.notices, model.defaults)

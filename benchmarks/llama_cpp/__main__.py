@@ -2,10 +2,11 @@
 
     python benchmarks/llama_cpp --server PATH/llama-server [--models gemma3-270m,smollm2-135m-instruct] [--rows 128]
 
-One rubric of about 1,700 tokens, about 45 varying tokens a row. Two kinds of work: scores (from us the log-probabilities
-of the labels 0 to 10; from the server one token with its 20 most probable ones) and answers of 16 tokens. The server runs
-at the setting that is the fastest of those tried on the same rows. All engines stay loaded, warm, and are asked in turns;
-a model's rows are new ones in every run, so that nothing but the rubric is shared. Medians of ``--runs``.
+One rubric of about 1,700 tokens, about 45 varying tokens a row. Two kinds of work: scores (from us the
+log-probabilities of the labels 0 to 10; from the server one token with its 20 most probable ones) and answers of 16
+tokens. The server runs at the setting that is the fastest of those tried on the same rows. All engines stay loaded,
+warm, and are asked in turns; rows are new ones in every run, so that nothing but the rubric is shared. Medians
+of ``--runs``.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ def open_tokenizer(name: str) -> PromptTokens:
             raise UserError(f"There is no tokenizer file {path}.")
         return PromptTokens(SegmentEncoder(TokenizerFile(path)))
     from gristmill.engines.embedded.openvino.prepare import prepare
-    from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+    from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
     from gristmill.models.locate import locate
 
-    return PromptTokens(SegmentEncoder(ModelVocabulary(prepare(locate(name), "f16").folder)))
+    model = locate(name)
+    return PromptTokens(SegmentEncoder(open_vocabulary(model, prepare(model, "f16").folder)))

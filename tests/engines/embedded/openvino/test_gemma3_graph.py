@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
 
+import openvino
 from gguf import GGUFWriter
 
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.openvino.gemma3_graph import Gemma3Shape, read_shape
+from gristmill.engines.embedded.openvino.gemma3_graph import Gemma3Shape, build_graph, read_shape
 from gristmill.engines.embedded.openvino.paged_model import PagedModel
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.models.locate import LocalModel
@@ -179,6 +180,25 @@ def test_a_prompt_computed_in_two_steps_is_as_one(model, tiny, cut, seed):
     found = model.forward([Span(tokens[cut:], cut, blocks, (149 - cut,))])
     expected = logits_in_numpy(shape, tensors, tokens)[-1:]
     assert np.abs(log_softmax(found) - log_softmax(expected)).max() < 1e-3
+
+
+def test_the_graph_as_it_stands_computes_the_same_of_several_rows_of_different_lengths(tiny):
+    """As models are run that embed: no KV cache, rows filled up at their ends."""
+    _, shape, tensors = tiny
+    rows = [np.random.default_rng(seed).integers(2, TOKENS, length) for seed, length in ((1, 90), (2, 60))]
+    padded = np.array([np.pad(row, (0, 90 - len(row))) for row in rows])
+    graph = openvino.compile_model(build_graph(shape, tensors.__getitem__), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = graph(
+        {
+            "input_ids": padded,
+            "attention_mask": (np.arange(90) < [[90], [60]]).astype(np.int64),
+            "position_ids": np.broadcast_to(np.arange(90), padded.shape),
+            "beam_idx": np.arange(2, dtype=np.int32),
+        }
+    )[0]
+    for row, logits in zip(rows, found, strict=True):
+        expected = logits_in_numpy(shape, tensors, row.tolist())
+        assert np.abs(log_softmax(logits[: len(row)]) - log_softmax(expected)).max() < 1e-3
 
 
 def test_a_file_that_does_not_say_its_shape_is_refused_by_the_name_of_what_is_missing():

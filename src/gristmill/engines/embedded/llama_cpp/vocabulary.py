@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
+from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
+from gristmill.user_error import UserError
 
 #: Attributes of a token (``llama_token_attr``): what no text is made of, and what may end an answer.
 _UNKNOWN, _UNUSED, _CONTROL, _USER_DEFINED = 1, 2, 8, 16
@@ -94,3 +97,17 @@ class LlamaVocabulary:
     def _named(self, token: int) -> str:
         """Empty for a token that the vocabulary does not have."""
         return self._text(token).decode("utf-8", "replace") if 0 <= token < self.size else ""
+
+
+def open_vocabulary(path: Path) -> LlamaVocabulary:
+    """The tokenizer of a GGUF file, without the model's weights. Raises UserError."""
+    library = load_library()
+    params = library.llama_model_default_params()
+    params.vocab_only = True
+    library.log.forget()
+    model = library.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise UserError(
+            f"{library} cannot read the tokenizer of '{path}': {library.log.reason() or 'it says no more'}."
+        )
+    return LlamaVocabulary(library, model)

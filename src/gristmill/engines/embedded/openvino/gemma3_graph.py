@@ -91,8 +91,8 @@ class _Gemma3Graph:
         self._beam_idx = self._parameter("beam_idx", [-1], "i32")
         op = self._op
         self._batch = op.gather(op.shape_of(self._input_ids, "i64"), self._ints([0]), self._ints(0))
-        # Only its place in the graph matters: paged attention masks by what it knows of the sequences.
-        self._mask = op.unsqueeze(op.convert(self._attention_mask, "f32"), self._ints([1, 2]))
+        self._global_mask = self._mask(0)
+        self._local_mask = self._mask(max(shape.windows))
         self._global_rotation = self._rotation(shape.rope_base, shape.rope_scale)
         self._local_rotation = self._rotation(shape.local_rope_base, 1.0)
 
@@ -135,7 +135,7 @@ class _Gemma3Graph:
             queries,
             self._cached(layer, "key", keys),
             self._cached(layer, "value", values),
-            self._mask,
+            self._local_mask if shape.windows[layer] else self._global_mask,
             self._float(shape.attention_scale),
         )
         rows = op.transpose(attended, self._ints([0, 2, 1, 3]))
@@ -170,6 +170,22 @@ class _Gemma3Graph:
         )
         repeated = op.broadcast(op.unsqueeze(combined, self._ints(2)), wanted, "BIDIRECTIONAL")
         return op.reshape(repeated, self._ints([0, shape.heads, -1, shape.head_size]), True)
+
+    def _mask(self, window: int) -> Any:
+        """What is added to the scores, shape (batch, 1, tokens, tokens and past ones): 0 for what a token sees.
+
+        For the graph as it stands; paged attention masks by what it knows of the sequences, and takes this out."""
+        op = self._op
+        length = op.gather(op.shape_of(self._attention_mask, "i64"), self._ints(1), self._ints(0))
+        seen = op.range(self._ints(0), length, self._ints(1), "i64")
+        distance = op.subtract(op.unsqueeze(self._position_ids, self._ints(2)), op.unsqueeze(seen, self._ints([0, 1])))
+        visible = op.logical_and(
+            op.greater_equal(distance, self._ints(0)),
+            op.unsqueeze(op.greater(self._attention_mask, self._ints(0)), self._ints(1)),
+        )
+        if window:
+            visible = op.logical_and(visible, op.less(distance, self._ints(window)))
+        return op.unsqueeze(op.select(visible, self._float(0), self._float(-np.inf)), self._ints(1))
 
     def _rotation(self, base: float, scale: float) -> tuple[Any, Any]:
         """Cosine and sine of each position's angles, shape (batch, 1, tokens, head size)."""

@@ -14,7 +14,7 @@ from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
 from gristmill.engines.embedded.openvino.paged_model import PagedModel, check_version, lm_head
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.sentence_pipeline import read_pipeline
-from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
+from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
 from gristmill.engines.embedded.tokenizer import TokenizerFile
 from gristmill.extras import require
 from gristmill.models.gguf_header import read_header
@@ -37,10 +37,10 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     pooling = _pooling_of_writer(model, chosen)
     folder, facts = prepare(model, chosen.weights)
     if pooling is not None:
-        return _load_cut_writer(folder, facts.context_length, pooling, chosen)
+        return _load_cut_writer(model, folder, facts.context_length, pooling, chosen)
     paged = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention, facts.windows)
-    vocabulary = ModelVocabulary(folder)
-    ends = frozenset(facts.eos_token_ids) | {vocabulary.eos_token_id}
+    vocabulary = open_vocabulary(model, folder)
+    ends = frozenset(facts.eos_token_ids) | vocabulary.ends
     return LoadedModel(paged, vocabulary, ends, facts.context_length, paged.notices, model.defaults)
 
 
@@ -74,7 +74,9 @@ def _pooling_of_writer(model: LocalModel, options: OpenVinoOptions) -> Pooling |
     return _GGUF_POOLINGS.get(metadata.get(f"{metadata.get('general.architecture')}.pooling_type"))
 
 
-def _load_cut_writer(folder: Path, context_length: int, pooling: Pooling, options: OpenVinoOptions) -> LoadedEmbedder:
+def _load_cut_writer(
+    source: LocalModel, folder: Path, context_length: int, pooling: Pooling, options: OpenVinoOptions
+) -> LoadedEmbedder:
     ov = require("openvino")
     check_version(ov.__version__)
     core = ov.Core()
@@ -82,7 +84,7 @@ def _load_cut_writer(folder: Path, context_length: int, pooling: Pooling, option
     cut_before_head(ov, model, lm_head(model))
     runner = EncoderModel(core, model, pooling, options.threads)
     notices = [f"The model embeds, and does not write: a vector is {_MEANING[pooling]} (pooling={pooling})."]
-    encoder = ModelVocabulary(folder)
+    encoder = open_vocabulary(source, folder)
     return LoadedEmbedder(runner, encoder, context_length, Cuts(any_size=options.matryoshka), True, notices)
 
 

@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
+from gristmill.engines.embedded.llama_cpp.vocabulary import open_vocabulary as llama_vocabulary
 from gristmill.extras import require
+from gristmill.models.locate import LocalModel
 from gristmill.user_error import UserError
 
+TOKENIZER_GRAPH = "openvino_tokenizer.xml"
 _NO_MAXIMUM = 2**31 - 1
 
 
@@ -44,7 +48,7 @@ class TokenizerGraph:
 
 
 def _compile(ov: Any, core: Any, folder: Path, special_tokens: bool) -> Any:
-    model = core.read_model(folder / "openvino_tokenizer.xml")
+    model = core.read_model(folder / TOKENIZER_GRAPH)
     _take_bytes(ov, model)
     _leave_only_ids(model)
     for node in model.get_ordered_ops():
@@ -100,7 +104,7 @@ def _drop_special_tokens(ov: Any, node: Any) -> None:
 class ModelVocabulary:
     """``token_bytes[i]`` is what token ``i`` adds to the text; empty for special tokens. A token may hold part of
     a character, so bytes are joined before they are decoded. ``longest_token`` is the length in bytes of the longest
-    one, special or not."""
+    one, special or not. ``ends`` are the tokens that end an answer, as far as the tokenizer knows."""
 
     def __init__(self, folder: Path) -> None:
         facts = require("openvino_genai").Tokenizer(str(folder))
@@ -113,7 +117,7 @@ class ModelVocabulary:
         self.chat_template: str = facts.get_original_chat_template()
         self.bos_token: str = facts.get_bos_token()
         self.eos_token: str = facts.get_eos_token()
-        self.eos_token_id: int = facts.get_eos_token_id()
+        self.ends = frozenset({facts.get_eos_token_id()})
 
     @property
     def size(self) -> int:
@@ -132,6 +136,14 @@ class ModelVocabulary:
         """All of the text's tokens, however many. ``special_tokens``: add what the model wants around a text (a chat
         template has it already). Safe from several threads. Raises UnicodeEncodeError for a lone surrogate."""
         return self._graph.encode(text.encode(), special_tokens)
+
+
+def open_vocabulary(model: LocalModel, folder: Path) -> ModelVocabulary | LlamaVocabulary:
+    """The tokenizer of ``model``, of which ``folder`` was prepared. A GGUF that OpenVINO's reader refuses leaves none
+    there: llama.cpp reads it from the file. Raises UserError."""
+    if model.kind == "ir" or (folder / TOKENIZER_GRAPH).is_file():
+        return ModelVocabulary(folder)
+    return llama_vocabulary(model.path)
 
 
 def _read_tokens(folder: Path) -> tuple[list[bytes], frozenset[int]]:

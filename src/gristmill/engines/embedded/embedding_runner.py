@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.errors import EngineError, ErrorKind, too_many_dimensions
+from gristmill.engines.protocol import Computing
 
 #: How the vectors of an input's tokens become one: their mean, that of the first, that of the last.
 Pooling = Literal["mean", "cls", "last"]
@@ -86,3 +87,4 @@ class LoadedEmbedder(NamedTuple):
     cuts: Cuts
     normalised: bool
     notices: list[str]
+    computing: Computing | None = None

@@ -168,7 +168,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     if isinstance(model, LoadedEmbedder):
         read = EmbeddingReader(model).read
         engine = EmbeddingLoop(model.runner, options.step_tokens, options.max_rows, pipe.write)
-        pipe.write(Ready(model.context_length, model.notices, embeds=True))
+        pipe.write(Ready(model.context_length, model.notices, embeds=True, computing=model.computing))
     else:
         runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
         engine = writer = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)

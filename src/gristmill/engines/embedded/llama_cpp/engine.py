@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
-from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat
 from gristmill.engines.options import parse_options
 from gristmill.models.fingerprint import model_fingerprint
@@ -15,7 +15,7 @@ from gristmill.user_error import UserError
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
-class LlamaCppOptions(EmbeddedOptions, frozen=True):
+class LlamaCppOptions(EmbeddingOptions, frozen=True):
     """How much the engine may use, and how it computes."""
 
     #: Layers that the GPUs compute, the output counted as one; none: as many as there is room for. Without a GPU it
@@ -42,7 +42,7 @@ class LlamaCppEngine(EmbeddedEngine):
 
     def __init__(self, options: LlamaCppOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
-        self._computing = f"{options.kv_type} {options.flash_attention}"
+        self._computing = f"{options.kv_type} {options.flash_attention} {options.pooling}"
 
     def served_name(self) -> str:
         return locate_gguf(self._source).name

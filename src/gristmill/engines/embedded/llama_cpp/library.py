@@ -51,6 +51,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_set_abort_callback": (None, c_void_p, c_void_p, c_void_p),
     "llama_decode": (c_int32, c_void_p, Batch),
     "llama_get_logits": (POINTER(ctypes.c_float), c_void_p),
+    "llama_get_embeddings_seq": (POINTER(ctypes.c_float), c_void_p, c_int32),
+    "llama_model_n_embd_out": (c_int32, c_void_p),
     "llama_vocab_n_tokens": (c_int32, c_void_p),
     "llama_vocab_type": (c_int, c_void_p),
     "llama_vocab_get_text": (c_char_p, c_void_p, c_int32),

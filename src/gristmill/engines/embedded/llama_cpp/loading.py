@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gristmill.engines.embedded.embedding_runner import Cuts, LoadedEmbedder, Pooling
+from gristmill.engines.embedded.gguf_pooling import GgufPooling, gguf_pooling
 from gristmill.engines.embedded.llama_cpp.devices import (
     Offload,
     computing,
@@ -16,6 +20,7 @@ from gristmill.engines.embedded.llama_cpp.devices import (
     list_devices,
     offload_targets,
 )
+from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaEmbedder, set_to_embed, sizes_for
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
 from gristmill.engines.embedded.llama_cpp.model_facts import ModelFacts, read_facts
@@ -23,7 +28,9 @@ from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, is
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
+from gristmill.models.gguf_header import read_header
 from gristmill.user_error import UserError
 
 #: ``ggml_type`` of a choice of ``kv_type``, and the bytes that a value takes.
@@ -57,7 +64,11 @@ class Loaded(NamedTuple):
     gpu_layers: int
 
 
-def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
+#: Makes a context of a loaded model. Raises LoadFailed.
+OpenContext = Callable[[LlamaLibrary, Any], Any]
+
+
+def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbedder:
     """The ``LoadModel`` of this engine."""
     chosen = msgspec.convert(options, LlamaCppOptions)
     local = locate_gguf(source)
@@ -65,18 +76,17 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
     library = load_library(chosen.library, echo=True)
     facts = read_facts(path)
     cells = cells_of(facts, chosen)
+    found = gguf_pooling(read_header(path).metadata)
+    pooling = pooling_of(path, found, chosen)
+    if pooling is not None:
+        return _load_embedder(library, path, chosen, facts, pooling, found.causal)
     needs = needs_of(facts, chosen, cells)
-    devices = list_devices(library)
-    targets = offload_targets(devices)
-    layers = layers_that_fit(needs, targets) if chosen.gpu_layers is None else min(chosen.gpu_layers, needs.layers)
-    loaded = _load(library, path, chosen, needs, cells, layers if targets else 0)
+    loaded, told = _load(library, path, chosen, needs, partial(_open_writer, options=chosen, cells=cells))
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     runner = LlamaRunner(
         library, loaded.context, vocabulary.size, _MOST_OUTPUTS, partial=not recurrent, rent=6 * facts.width
     )
-    offload = Offload(loaded.gpu_layers, needs.layers)
-    told = computing(devices, offload, instructions(library), driver_files(), str(library))
     return LoadedModel(
         runner,
         vocabulary,
@@ -86,6 +96,46 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel:
         local.defaults,
         told,
     )
+
+
+def pooling_of(path: Path, found: GgufPooling, options: LlamaCppOptions) -> Pooling | None:
+    """How the model is to embed; None: it writes. Raises UserError where that is not known."""
+    if options.pooling != "model":
+        return options.pooling
+    if found.ranks:
+        raise UserError(
+            f"The model '{path}' ranks texts, which the llama_cpp engine does not: serve it with llama.cpp's server "
+            "(--reranking) and use --engine openai_compatible."
+        )
+    if found.pooling is None and not found.causal:
+        raise UserError(
+            f"The model '{path}' {_EMBEDS}, and does not say how it pools: say so with -O pooling=mean, cls or last; "
+            "its card knows."
+        )
+    return found.pooling
+
+
+def _load_embedder(
+    library: LlamaLibrary, path: Path, options: LlamaCppOptions, facts: ModelFacts, pooling: Pooling, causal: bool
+) -> LoadedEmbedder:
+    sizes = sizes_for(facts.context_length, causal, options.step_tokens, cells_of(facts, options))
+    needs = embedding_needs(facts, options, sizes, causal)
+    opening = partial(_open_embedder, options=options, sizes=sizes, pooling=pooling)
+    loaded, told = _load(library, path, options, needs, opening)
+    runner = LlamaEmbedder(library, loaded.context, library.llama_model_n_embd_out(loaded.model), pooling, causal)
+    vocabulary = LlamaVocabulary(library, loaded.model)
+    notices = [f"The model embeds, and does not write; pooling={pooling}."]
+    cuts = Cuts(any_size=options.matryoshka)
+    return LoadedEmbedder(runner, vocabulary, sizes.input, cuts, True, notices, told)
+
+
+def embedding_needs(facts: ModelFacts, options: LlamaCppOptions, sizes: EmbeddingSizes, causal: bool) -> Needs:
+    """As ``needs_of``; llama.cpp keeps room for logits, which nobody asks for, of each token of a call."""
+    logits = sizes.call * facts.vocabulary_size * 4 if causal else 0
+    mask = sizes.cells * sizes.call * 4
+    hidden = sizes.call * facts.width * 16 * 4
+    kv_cache = int(sizes.cells * _bytes_a_token(facts, options)) if causal else 0
+    return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
 
 
 def cells_of(facts: ModelFacts, options: LlamaCppOptions) -> int:
@@ -113,7 +163,21 @@ def _bytes_a_token(facts: ModelFacts, options: LlamaCppOptions) -> float:
     return facts.kv_values * _KV_TYPES[options.kv_type][1]
 
 
-def _load(library: LlamaLibrary, path: Path, options: LlamaCppOptions, needs: Needs, cells: int, layers: int) -> Loaded:
+def _load(
+    library: LlamaLibrary, path: Path, options: LlamaCppOptions, needs: Needs, open_context: OpenContext
+) -> tuple[Loaded, Computing]:
+    """With as many layers on GPUs as fit, and what computes. Raises UserError."""
+    devices = list_devices(library)
+    targets = offload_targets(devices)
+    layers = layers_that_fit(needs, targets) if options.gpu_layers is None else min(options.gpu_layers, needs.layers)
+    loaded = _place(library, path, options, needs, open_context, layers if targets else 0)
+    offload = Offload(loaded.gpu_layers, needs.layers)
+    return loaded, computing(devices, offload, instructions(library), driver_files(), str(library))
+
+
+def _place(
+    library: LlamaLibrary, path: Path, options: LlamaCppOptions, needs: Needs, open_context: OpenContext, layers: int
+) -> Loaded:
     """With ``layers`` on GPUs, or fewer where a driver had less room than it said. Raises UserError."""
     while True:
         check_memory(path, needs, layers, available_memory())
@@ -121,7 +185,7 @@ def _load(library: LlamaLibrary, path: Path, options: LlamaCppOptions, needs: Ne
             model = _open_model(library, path, layers)
             try:
                 _check_kind(library, model, path)
-                return Loaded(model, _open_context(library, model, options, cells), layers)
+                return Loaded(model, open_context(library, model), layers)
             except BaseException:
                 library.llama_model_free(model)
                 raise
@@ -178,16 +242,33 @@ def _check_kind(library: LlamaLibrary, model: Any, path: Path) -> None:
 _EMBEDS = "makes embeddings and no text"
 
 
-def _open_context(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cells: int) -> Any:
-    threads = options.threads or len(os.sched_getaffinity(0))
-    params = library.llama_context_default_params()
+def _open_writer(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cells: int) -> Any:
+    params = _context_params(library, options)
     params.n_ctx = cells
     params.n_batch = options.step_tokens
     params.n_ubatch = min(_MICROBATCH, options.step_tokens)
-    params.n_seq_max = MOST_SEQUENCES
     params.n_outputs_max = _MOST_OUTPUTS
     # Several positions of a sequence are asked for where labels are scored.
     params.n_outputs_max_per_seq = _MOST_OUTPUTS
+    context = _open_context(library, model, params)
+    if not library.llama_get_memory(context):
+        library.llama_free(context)
+        raise UserError(f"The model {_EMBEDS}: say how it pools with -O pooling=mean, cls or last.")
+    return context
+
+
+def _open_embedder(
+    library: LlamaLibrary, model: Any, options: LlamaCppOptions, sizes: EmbeddingSizes, pooling: Pooling
+) -> Any:
+    params = _context_params(library, options)
+    set_to_embed(params, sizes, pooling)
+    return _open_context(library, model, params)
+
+
+def _context_params(library: LlamaLibrary, options: LlamaCppOptions) -> Any:
+    threads = options.threads or len(os.sched_getaffinity(0))
+    params = library.llama_context_default_params()
+    params.n_seq_max = MOST_SEQUENCES
     params.n_threads = params.n_threads_batch = threads
     params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
     params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
@@ -195,11 +276,12 @@ def _open_context(library: LlamaLibrary, model: Any, options: LlamaCppOptions, c
     # find holes.
     params.kv_unified = True
     params.swa_full = True
+    return params
+
+
+def _open_context(library: LlamaLibrary, model: Any, params: Any) -> Any:
     library.log.forget()
     context = library.llama_init_from_model(model, params)
     if not context:
         raise LoadFailed(library.log.reason(), library.log.errors)
-    if not library.llama_get_memory(context):
-        library.llama_free(context)
-        raise UserError(f"The model {_EMBEDS}: the llama_cpp engine needs one that generates text.")
     return context

@@ -63,7 +63,7 @@ class LlamaRunner:
         self._rent = rent
         self._cells: int = library.llama_n_ctx(context)
         self._sequences: int = library.llama_n_seq_max(context)
-        self._arguments = _Arguments(self._most_tokens)
+        self._arguments = Arguments(self._most_tokens)
         self._flag = AbortFlag()
         library.llama_set_abort_callback(context, self._flag.function, self._flag.data)
 
@@ -100,7 +100,7 @@ class LlamaRunner:
         library.log.forget()
         code = library.llama_decode(self._context, self._arguments.of(piece))
         if code != _COMPUTED:
-            raise _failure(code, library.log.reason())
+            raise failure_of(code, library.log.reason())
         outputs = int(piece.wanted.sum())
         if not outputs:
             return np.zeros((0, self._vocabulary_size), np.float32)
@@ -140,7 +140,8 @@ def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Pie
     return pieces
 
 
-def _failure(code: int, reason: str) -> Exception:
+def failure_of(code: int, reason: str) -> Exception:
+    """What ``llama_decode`` means by a code that is not 0. Pure."""
     if code == _ABORTED:
         return StepAborted()
     if code == _NO_ROOM:
@@ -151,7 +152,7 @@ def _failure(code: int, reason: str) -> Exception:
     return StepFailed(f"llama.cpp failed with {code}{said}")
 
 
-class _Arguments:
+class Arguments:
     """The arrays that a batch points into, for up to so many tokens. A token belongs to one sequence."""
 
     def __init__(self, most_tokens: int) -> None:

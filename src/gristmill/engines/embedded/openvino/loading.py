@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.embedded.embedding_runner import Cuts, InputEncoder, LoadedEmbedder, Pooling
+from gristmill.engines.embedded.gguf_pooling import gguf_pooling
 from gristmill.engines.embedded.model_runner import LoadedModel
 from gristmill.engines.embedded.openvino.encoder_model import EncoderModel, cut_before_head, pools_itself
 from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
@@ -21,9 +22,6 @@ from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import MODEL_FILE, TOKENIZER_FILE, exported_to_embed
 from gristmill.models.locate import LocalModel, locate
 from gristmill.user_error import UserError
-
-#: llama.cpp's numbers for a kind of pooling (``enum llama_pooling_type``), as GGUF files have them.
-_GGUF_POOLINGS: dict[object, Pooling] = {1: "mean", 2: "cls", 3: "last"}
 
 
 def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbedder:
@@ -70,8 +68,7 @@ def _pooling_of_writer(model: LocalModel, options: OpenVinoOptions) -> Pooling |
         return options.pooling
     if model.kind == "ir":
         return None
-    metadata = read_header(model.path).metadata
-    return _GGUF_POOLINGS.get(metadata.get(f"{metadata.get('general.architecture')}.pooling_type"))
+    return gguf_pooling(read_header(model.path).metadata).pooling
 
 
 def _load_cut_writer(

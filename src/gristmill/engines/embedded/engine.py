@@ -51,7 +51,7 @@ class EmbeddedEngine(ABC):
         self._options = options
         self._source = source
         self._heartbeat = heartbeat or Heartbeat()
-        self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready)
+        self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready, self._note_death)
         self._fingerprint: str | None = None
         self.models: tuple[str, ...] = (source,)
         self.capabilities = _capabilities(options, None)
@@ -108,6 +108,9 @@ class EmbeddedEngine(ABC):
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         load = Load(self.loader, self._source, msgspec.to_builtins(self._options))
         return await WorkerProcess.start(load, self._heartbeat)
+
+    def _note_death(self, how: str) -> None:  # noqa: B027 - most have nothing to do about it
+        """The worker's process has ended by itself, and another is started with ``self._options``."""
 
     def _note_ready(self, ready: Ready) -> None:
         for notice in ready.notices:

@@ -32,11 +32,15 @@ class _State(enum.Enum):
 
 
 class WorkerSupervisor:
-    """``start``, then ``worker`` from any number of tasks, then ``stop``. ``on_ready`` is called at every start."""
+    """``start``, then ``worker`` from any number of tasks, then ``stop``. ``on_ready`` is called at every start, and
+    ``on_death``, with how it ended, before a worker that has ended is replaced."""
 
-    def __init__(self, start_worker: StartWorker, on_ready: Callable[[Ready], None]) -> None:
+    def __init__(
+        self, start_worker: StartWorker, on_ready: Callable[[Ready], None], on_death: Callable[[str], None]
+    ) -> None:
         self._start_worker = start_worker
         self._on_ready = on_ready
+        self._on_death = on_death
         self._worker: WorkerProcess | None = None
         self._state = _State.STOPPED
         self._changed = asyncio.Event()
@@ -100,6 +104,7 @@ class WorkerSupervisor:
             how = await worker.wait_for_death()
             deaths = 1 if worker.answered else deaths + 1
             self._worker = None
+            self._on_death(how)
             because = how.partition("; it printed")[0]
             log.error("embedded engine's process ended", because=because, times_without_an_answer=deaths, content=how)
             often = f" {deaths} times in a row without answering a request" if deaths > 1 else ""
@@ -118,6 +123,7 @@ class WorkerSupervisor:
             try:
                 worker, ready = await self._start_worker()
             except WorkerDied as error:
+                self._on_death(str(error))
                 reason = f"its process ends while it loads the model ({error})"
             except Exception as error:
                 reason = str(error) or repr(error)

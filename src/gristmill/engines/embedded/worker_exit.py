@@ -7,6 +7,10 @@ import re
 import signal
 from pathlib import Path
 
+#: How libraries say that a device or the machine has no memory left.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|out_?of_?(device|host)_?memory|(failed|unable) to allocate|alloc failed", re.IGNORECASE
+)
 #: Characters of what the process printed last.
 _LONGEST_LINE = 300
 
@@ -49,7 +53,7 @@ def is_stopped(pid: int) -> bool:
 
 def _last_line(printed: str) -> str:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    # The interpreter says what is fatal first, and where it was afterwards.
-    fatal = [line for line in lines if line.startswith("Fatal Python error")]
+    # What is fatal is said first, and where that was afterwards: by the interpreter, and by ggml's backends for GPUs.
+    fatal = [line for line in lines if line.startswith("Fatal Python error") or OUT_OF_MEMORY.search(line)]
     chosen = (fatal or lines or [""])[-1]
     return "".join(char if char.isprintable() else " " for char in chosen[:_LONGEST_LINE])

@@ -9,7 +9,7 @@ from gristmill.engines.embedded.llama_cpp.devices import (
     offload_targets,
     widest_instructions,
 )
-from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, is_out_of_memory, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
 from gristmill.engines.protocol import Computing
 
 GIB = 2**30
@@ -69,15 +69,3 @@ def test_the_widest_instructions_are_named() -> None:
     assert widest_instructions("CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1") == "AVX2"
     assert widest_instructions("CPU : AVX2 = 1 | AVX512 = 1 | AMX_INT8 = 1") == "AMX"
     assert widest_instructions("CPU : LLAMAFILE = 1") == ""
-
-
-def test_the_words_of_backends_for_too_little_memory_are_known() -> None:
-    for printed in (
-        "CUDA error: out of memory\n  current device: 0, in function alloc at ggml-cuda.cu:500",
-        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9866 MiB on device 1: cudaMalloc failed: out of memory",
-        "ggml_gallocr_reserve_n: failed to allocate CUDA1 buffer of size 10345253120",
-        "llama_model_load: error loading model: unable to allocate Vulkan0 buffer",
-        "vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
-    ):
-        assert is_out_of_memory(printed), printed
-    assert not is_out_of_memory("unknown model architecture: 'x'")

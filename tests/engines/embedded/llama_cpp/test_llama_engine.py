@@ -82,7 +82,6 @@ async def test_rows_together_answer_as_alone(engine: LlamaCppEngine) -> None:
         assert found == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.xfail(reason="ForkedMemory does not fork yet")
 async def test_what_rows_share_is_computed_once_and_counted_exactly(engine: LlamaCppEngine) -> None:
     await engine.complete(chat("first"))
     shared = len(token_ids(f"<system>{RUBRIC}\n<user>"))
@@ -107,6 +106,7 @@ async def test_scores_are_the_same_alone_and_in_a_crowd(engine: LlamaCppEngine) 
     for request, scores in zip(requests[:4], crowd, strict=False):
         alone = await engine.score(request)
         assert scores.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert alone.cached_tokens > len(token_ids(RUBRIC))
 
 
 async def test_a_seed_determines_the_answer_whatever_else_runs(engine: LlamaCppEngine) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-#: <unk>, <s>, </s>, then the 256 bytes.
-VOCABULARY = 259
+#: <unk>, <s>, </s>, then the 256 bytes, and the space, which such vocabularies spell as another character.
+VOCABULARY = 260
+SPACE = VOCABULARY - 1
 WIDTH, HEADS, LAYERS, FORWARD = 64, 2, 2, 96
 
 
 def token_ids(text: str) -> list[int]:
-    return [3 + byte for byte in text.encode()]
+    return [SPACE if byte == ord(" ") else 3 + byte for byte in text.encode()]
 
 
 class TinyModel:
@@ -44,11 +45,11 @@ class TinyModel:
 
     def vocabulary(self) -> TinyModel:
         writer, types = self.writer, gguf.TokenType
-        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581"]
         writer.add_tokenizer_model("llama")
         writer.add_token_list(tokens)
         writer.add_token_scores([0.0] * len(tokens))
-        writer.add_token_types([types.UNKNOWN, types.CONTROL, types.CONTROL, *[types.BYTE] * 256])
+        writer.add_token_types([types.UNKNOWN, types.CONTROL, types.CONTROL, *[types.BYTE] * 256, types.NORMAL])
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
         writer.add_unk_token_id(0)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
+
+import msgspec
 
 from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
+from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat
+from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
 from gristmill.models.fingerprint import model_fingerprint
 from gristmill.models.locate import LocalModel, locate
+from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
+log = get_logger(__name__)
+
+T = TypeVar("T", bound=EmbeddedOptions)
+
 DEFAULT_MODEL = "smollm2-135m-instruct"
+
+#: Steps are not made smaller than this, in tokens.
+_FEWEST_TOKENS = 64
 
 
 class LlamaCppOptions(EmbeddingOptions, frozen=True):
@@ -44,11 +56,28 @@ class LlamaCppEngine(EmbeddedEngine):
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
         self._computing = f"{options.kv_type} {options.flash_attention} {options.pooling}"
 
+    def _note_death(self, how: str) -> None:
+        """Some backends end the process where a GPU's memory is full: the rows come again, in smaller steps."""
+        if not OUT_OF_MEMORY.search(how):
+            return
+        self._options = smaller_steps(self._options)
+        log.warning(
+            "embedded engine", smaller_steps="memory ran out", max_rows=self._options.max_rows,
+            step_tokens=self._options.step_tokens,
+        )  # fmt: skip
+
     def served_name(self) -> str:
         return locate_gguf(self._source).name
 
     def model_fingerprint(self) -> str:
         return f"{self._computing} {model_fingerprint(locate(self._source))}"
+
+
+def smaller_steps(options: T) -> T:
+    """Half of the rows, and of the tokens, at a time. Pure."""
+    return msgspec.structs.replace(
+        options, max_rows=max(options.max_rows // 2, 1), step_tokens=max(options.step_tokens // 2, _FEWEST_TOKENS)
+    )
 
 
 def locate_gguf(source: str) -> LocalModel:

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib.util
 import os
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_model_free": (None, c_void_p),
     "llama_model_get_vocab": (c_void_p, c_void_p),
     "llama_model_chat_template": (c_char_p, c_void_p, c_char_p),
-    "llama_model_meta_val_str": (c_int32, c_void_p, c_char_p, c_char_p, c_size_t),
-    "llama_model_desc": (c_int32, c_void_p, c_char_p, c_size_t),
-    "llama_model_size": (c_uint64, c_void_p),
     "llama_model_n_ctx_train": (c_int32, c_void_p),
-    "llama_model_n_layer": (c_int32, c_void_p),
     "llama_model_has_encoder": (c_bool, c_void_p),
     "llama_model_has_decoder": (c_bool, c_void_p),
     "llama_model_is_recurrent": (c_bool, c_void_p),
@@ -47,7 +43,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_memory_clear": (None, c_void_p, c_bool),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int32, c_int32, c_int32),
     "llama_memory_seq_cp": (None, c_void_p, c_int32, c_int32, c_int32, c_int32),
-    "llama_memory_seq_pos_max": (c_int32, c_void_p, c_int32),
     "llama_set_abort_callback": (None, c_void_p, c_void_p, c_void_p),
     "llama_decode": (c_int32, c_void_p, Batch),
     "llama_get_logits": (POINTER(ctypes.c_float), c_void_p),
@@ -74,7 +69,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 }
 _VERSION_FUNCTIONS = ("llama_version", "ggml_version")
 #: File names that may be libllama, the likeliest first.
-_NAMES = ("libllama.so", "libllama.so.*", "libllama.v*.so", "libllama.dylib", f"{PACKAGE}*.so", f"{PACKAGE}*.dylib")
+_NAMES = ("libllama.so", "libllama.so.*", "libllama.*.so", "libllama.dylib", f"{PACKAGE}*.so", f"{PACKAGE}*.dylib")
 #: Where builds and packages have it below the folder that people name.
 _BELOW = (".", "lib", "lib64", "bin", "build/bin", PACKAGE)
 

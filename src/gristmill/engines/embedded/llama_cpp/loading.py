@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from functools import partial
@@ -24,10 +25,11 @@ from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaE
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
 from gristmill.engines.embedded.llama_cpp.model_facts import ModelFacts, read_facts
-from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, is_out_of_memory, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
 from gristmill.models.gguf_header import read_header
@@ -44,6 +46,8 @@ _MICROBATCH = 512
 _CELLS_ROUNDED = 256
 #: Cells for a model that keeps a state instead of keys: they cost nothing, and bound what runs at a time.
 _CELLS_OF_STATE = 2**17
+#: A list of devices that ends where it begins.
+_NO_DEVICES = (ctypes.c_void_p * 1)()
 _GIB = 2**30
 
 
@@ -53,7 +57,7 @@ class LoadFailed(Exception):
     def __init__(self, reason: str, errors: tuple[str, ...]) -> None:
         """``errors``: all that it said."""
         super().__init__(reason or "it does not say why")
-        self.out_of_memory = is_out_of_memory("\n".join(errors))
+        self.out_of_memory = any(map(OUT_OF_MEMORY.search, errors))
 
 
 class Loaded(NamedTuple):
@@ -142,7 +146,9 @@ def cells_of(facts: ModelFacts, options: LlamaCppOptions) -> int:
     """Tokens that the KV cache holds. Raises UserError where they are too few to begin with."""
     if not facts.kv_values:
         return _CELLS_OF_STATE
-    cells = int(options.kv_cache_gb * _GIB / _bytes_a_token(facts, options)) // _CELLS_ROUNDED * _CELLS_ROUNDED
+    most = MOST_SEQUENCES * facts.context_length
+    cells = min(int(options.kv_cache_gb * _GIB / _bytes_a_token(facts, options)), most)
+    cells = cells // _CELLS_ROUNDED * _CELLS_ROUNDED
     if cells <= 0:
         needed = _bytes_a_token(facts, options) * _CELLS_ROUNDED / _GIB
         raise UserError(f"The KV cache is too small for this model: choose at least {needed:.2g} with kv_cache_gb.")
@@ -221,6 +227,9 @@ def _gib(size: int) -> str:
 def _open_model(library: LlamaLibrary, path: Path, layers: int) -> Any:
     params = library.llama_model_default_params()
     params.n_gpu_layers = layers
+    if not layers:
+        # Or large products would be computed on a GPU all the same, with the weights brought there each time.
+        params.devices = ctypes.addressof(_NO_DEVICES)
     library.log.forget()
     model = library.llama_model_load_from_file(os.fsencode(path), params)
     if not model:

@@ -8,7 +8,6 @@ from gristmill.engines.embedded.llama_cpp.devices import Device
 
 #: Kept free on each GPU: the driver's own share, and what others that use it may want a little later.
 _RESERVE = 512 * 2**20
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "alloc failed", "outofdevicememory")
 
 
 class Needs(NamedTuple):
@@ -36,9 +35,3 @@ def layers_that_fit(needs: Needs, targets: list[Device]) -> int:
 def fewer_layers(layers: int) -> int:
     """What to try where a GPU had less room than its driver said: a quarter less, and at the end none."""
     return layers * 3 // 4
-
-
-def is_out_of_memory(printed: str) -> bool:
-    """Whether that is what llama.cpp, or a backend of it, says of a device or this machine."""
-    lower = printed.lower()
-    return any(words in lower for words in _OUT_OF_MEMORY)

@@ -152,7 +152,7 @@ def order_saves() -> dict[str, Any]:
         ),
         # 0.16 GiB hold 3,700 tokens: four prefixes of about 650, and sixteen rows.
         "embedded, room for about 4 prefixes, 600 rows": (
-            lambda: OpenVinoEngine(OpenVinoOptions(kv_cache_gb=0.16, max_rows=16), MODEL),
+            lambda: OpenVinoEngine(OpenVinoOptions(kv_cache_gb=0.16, max_rows=16, prefix_disk_gb=0), MODEL),
             interleaved(600, 24, 6),
         ),
     }

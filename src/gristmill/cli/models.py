@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from gristmill.cli import show
+from gristmill.cli import model_prefixes, show
 from gristmill.models.defaults import Parameters
 from gristmill.models.describe import ModelFacts, describe, known_models
 from gristmill.models.progress import Report, human_size
@@ -25,6 +25,8 @@ from gristmill.user_error import UserError
 app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
+
+app.command("prefixes")(model_prefixes.prefixes)
 
 
 @app.command("list")
@@ -76,15 +78,18 @@ def rm_command(
     name: str = typer.Argument(help="A pulled model, as the list names it."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
 ) -> None:
-    """Remove a pulled model from the cache, with what was converted from it. Files of your own stay."""
+    """Remove a pulled model from the cache, with what was converted from it, and its prefixes. Your own files stay."""
     removal = find_removable(name)
     folders = _converted(removal)
-    size = removal.size + sum(freed(path) for folder in folders for path in folder.rglob("*") if path.is_file())
+    prefixes = model_prefixes.of_pulled(removal.pulled)
+    made = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    size = removal.size + sum(map(freed, made)) + sum(each.size for each in prefixes)
     if not yes:
         _ask(f"Remove {printable(name)} from {removal.pulled.folder} and free {human_size(size)}?")
     remove(removal, Report(lambda sentence: show.console.print(printable(sentence))))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    model_prefixes.remove(prefixes)
     show.print_text(f"Removed {printable(name)}: {human_size(size)} freed.")
 
 

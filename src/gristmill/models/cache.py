@@ -27,6 +27,12 @@ def make_private(folder: Path) -> None:
             each.mkdir(mode=0o700, exist_ok=True)
 
 
+def writable_by_others(folder: Path) -> bool:
+    """Whether somebody else can have put something into ``folder``. Raises OSError."""
+    found = folder.stat()
+    return found.st_uid != os.geteuid() or bool(found.st_mode & 0o022)
+
+
 # Three folders, so that a catalog name, an organisation on the hub and a file of the user's never collide.
 
 

@@ -33,6 +33,11 @@ FORCED_TOKENS = Counter(
     "Completion tokens that a grammar left no choice about, so that they were never decoded.",
     registry=REGISTRY,
 )
+PREFIX_TOKENS_READ = Counter(
+    "gristmill_prefix_tokens_read",
+    "Prompt tokens whose KV state was read from the disk instead of computed.",
+    registry=REGISTRY,
+)
 REPREFILLED_ROWS = Counter(
     "gristmill_reprefilled_rows",
     "Rows that took less than half of what the batch's plan expected from the engine's prefix cache.",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gristmill.engines.embedded.embedding import EmbeddingTask
 from gristmill.engines.embedded.embedding_runner import EmbeddingRunner
 from gristmill.engines.embedded.embedding_step import WaitingInput, next_inputs
-from gristmill.engines.embedded.frames import Embedded, Failed, FromWorker, failed_by
+from gristmill.engines.embedded.frames import Embedded, Failed, FromWorker, KeepPrefixes, failed_by
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.step_pace import StepPace
 
@@ -52,6 +52,9 @@ class EmbeddingLoop:
 
     def interrupt(self) -> None:
         """An interactive request is ready: it is first in the next step. One that is computed is soon over."""
+
+    def keep_prefixes(self, wanted: KeepPrefixes) -> None:
+        """A model that only embeds keeps nothing of what it reads."""
 
     def step(self) -> None:
         begin = time.monotonic()

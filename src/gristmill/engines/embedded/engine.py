@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 import msgspec
 
-from gristmill.engines.embedded.frames import Load, Ready
+from gristmill.engines.embedded.frames import KeepPrefixes, Load, Ready
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
 from gristmill.engines.embedded.supervision import WorkerSupervisor
@@ -25,6 +25,7 @@ from gristmill.engines.protocol import (
 )
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
+from gristmill.user_error import UserError
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 log = get_logger(__name__)
@@ -107,7 +108,25 @@ class EmbeddedEngine(ABC):
 
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         load = Load(self.loader, self._source, msgspec.to_builtins(self._options))
-        return await WorkerProcess.start(load, self._heartbeat)
+        # The model's files are read by both at once, which is once from the disk.
+        keeping = asyncio.create_task(self._keep_prefixes())
+        try:
+            return await WorkerProcess.start(load, self._heartbeat, keeping)
+        finally:
+            keeping.cancel()
+
+    async def _keep_prefixes(self) -> KeepPrefixes | None:
+        """For a worker that is being started; None where no prefixes are kept on disk."""
+        if self._options.prefix_disk_gb <= 0:
+            return None
+        try:
+            # Not the one of an earlier start: the files may be others by now.
+            model = await asyncio.to_thread(self.model_fingerprint)
+        except (OSError, UserError):
+            # The worker has more to say about that.
+            return None
+        most_bytes = int(self._options.prefix_disk_gb * 2**30)
+        return KeepPrefixes(f"{self.name} {model}", self.models[0], most_bytes)
 
     def _note_death(self, how: str) -> None:  # noqa: B027 - most have nothing to do about it
         """The worker's process has ended by itself, and another is started with ``self._options``."""

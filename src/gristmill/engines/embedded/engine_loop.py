@@ -7,11 +7,25 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gristmill.engines.embedded.frames import Decoded, Done, Failed, FromWorker, Notice, Scored, failed_by
+from gristmill.engines.embedded.frames import (
+    Decoded,
+    Done,
+    Failed,
+    FromWorker,
+    KeepPrefixes,
+    Notice,
+    PrefixRead,
+    Scored,
+    failed_by,
+)
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
+from gristmill.engines.embedded.kv_transfer import KvTransfer
 from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import ModelRunner, Span, Vocabulary
 from gristmill.engines.embedded.out_of_room import OutOfRoom
+from gristmill.engines.embedded.prefix_folder import prefixes_folder
+from gristmill.engines.embedded.prefix_keeper import PrefixKeeper
+from gristmill.engines.embedded.prefix_store import PrefixStore
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled, sample
 from gristmill.engines.embedded.scheduler import Scheduler
@@ -41,7 +55,8 @@ class EngineLoop:
         max_rows: int,
         emit: Callable[[FromWorker], None],
     ) -> None:
-        """``ends``: token ids that end an answer. ``emit`` is called from ``enter`` and ``step``."""
+        """``ends``: token ids that end an answer. ``emit`` is called from ``enter`` and ``step``, and by a thread that
+        writes prefixes to the disk."""
         self._model = model
         self._vocabulary = vocabulary
         self._ends = ends
@@ -55,10 +70,24 @@ class EngineLoop:
         self._generations: dict[Sequence, tuple[GenerationRequest, Generation]] = {}
         self._scorings: dict[int, LabelScoring] = {}
         self._probes: dict[Sequence, LabelProbe] = {}
+        self._keeper: PrefixKeeper | None = None
+
+    def keep_prefixes(self, wanted: KeepPrefixes) -> None:
+        """On disk, from now on; where the library cannot export KV state, or the disk cannot be used, none are."""
+        if not isinstance(self._model, KvTransfer):
+            return
+        made_by = f"{wanted.made_by}; {self._model.kv_format}"
+        store = PrefixStore(
+            prefixes_folder(), made_by, wanted.model, wanted.most_bytes, lambda sentence: self._emit(Notice(sentence))
+        )
+        if store.usable:
+            self._keeper = PrefixKeeper(store, self._model, self.scheduler.memory, self._model.make_moves)
+            self.scheduler.find_on_disk = self._keeper.find
 
     @property
     def busy(self) -> bool:
-        return bool(self._requests or self._scorings)
+        """Whether there is something to do for ``step``."""
+        return bool(self._requests or self._scorings) or (self._keeper is not None and self._keeper.busy)
 
     def enter(self, prepared: Prepared) -> None:
         """Take a request up, or pass on why there is none."""
@@ -111,6 +140,12 @@ class EngineLoop:
     def step(self) -> None:
         """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that there is
         room already for what it was to compute. Raises OutOfRoom where there is none for a single token."""
+        if self.scheduler.sequences:
+            self._compute_step()
+        if self._keeper is not None:
+            self._keeper.work(idle=not self.scheduler.sequences)
+
+    def _compute_step(self) -> None:
         begin = time.monotonic()
         interactive = self.scheduler.interactive
         if interactive:
@@ -118,6 +153,13 @@ class EngineLoop:
         # Alone it need not be spared.
         step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
         self._model.make_moves(step.moves)
+        if not step.chunks and self._keeper is not None and self._keeper.give_up():
+            # There was no memory for anything else. Now there is.
+            return
+        if self._keeper is not None and not self._read_prefixes(step, self._keeper):
+            self.scheduler.abort(step)
+            return
+        begin = time.monotonic()
         wanted = [self._wanted(chunk) for chunk in step.chunks]
         tokens = sum(chunk.tokens for chunk in step.chunks)
         self._running = running = RunningStep(StepAbort(), begin, tokens, interactive)
@@ -137,6 +179,27 @@ class EngineLoop:
         self.scheduler.advance(step)
         self._take(step.chunks, wanted, logits)
         self._pace.computed(tokens, time.monotonic() - begin, interactive)
+
+    def _read_prefixes(self, step: StepPlan, keeper: PrefixKeeper) -> bool:
+        """Of the sequences that begin, from the disk; False where one was not read as it was found, so that there is
+        more to compute than was planned."""
+        complete = True
+        for begun in step.begun:
+            if begun.found is not None:
+                asked = time.monotonic()
+                computed = keeper.read(begun.sequence, begun.found, begun.matched)
+                if computed > begun.matched:
+                    self._emit(PrefixRead(computed - begun.matched, time.monotonic() - asked))
+                if computed < begun.found.tokens:
+                    self.scheduler.lose(begun, computed)
+                    complete = False
+                self.scheduler.memory.note_computed(begun.sequence)
+            keeper.note(self._request_id(begun.sequence), begun.sequence)
+        return complete
+
+    def _request_id(self, sequence: Sequence) -> int:
+        probe = self._probes.get(sequence)
+        return probe.scoring.id if probe is not None else self._generations[sequence][0].id
 
     def _spans(self, step: StepPlan, wanted: list[tuple[int, ...]]) -> list[Span[Any]]:
         place = self.scheduler.memory.place

@@ -27,6 +27,15 @@ class Load(msgspec.Struct, tag=True, frozen=True):
     options: dict[str, Any]
 
 
+class KeepPrefixes(msgspec.Struct, tag=True, frozen=True):
+    """Comes before the first request, where prefixes are kept on disk. ``made_by``: the model's files, and the options
+    that change how it computes. ``model``: what requests call it. ``most_bytes``: of all models' prefixes."""
+
+    made_by: str
+    model: str
+    most_bytes: int
+
+
 class Submit(msgspec.Struct, tag=True, frozen=True):
     """Exactly one of ``chat`` and ``text`` is set. ``stream``: send Decoded frames as text becomes certain.
     ``interactive``: somebody is waiting for the answer, so it goes before the rows of batches."""
@@ -91,6 +100,13 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     computing: Computing | None = None
 
 
+class PrefixRead(msgspec.Struct, tag=True, frozen=True):
+    """KV state of so many tokens was read from the disk instead of computed, in ``seconds``."""
+
+    tokens: int
+    seconds: float
+
+
 class LoadFailed(msgspec.Struct, tag=True, frozen=True):
     """``user_error``: the message is a sentence for the user, not a traceback."""
 
@@ -133,8 +149,8 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     code: str | int | None
 
 
-ToWorker = Load | Submit | SubmitScore | SubmitEmbedding | Cancel | Ping
-FromWorker = Ready | LoadFailed | Notice | Decoded | Done | Scored | Embedded | Failed | Pong
+ToWorker = Load | KeepPrefixes | Submit | SubmitScore | SubmitEmbedding | Cancel | Ping
+FromWorker = Ready | LoadFailed | Notice | PrefixRead | Decoded | Done | Scored | Embedded | Failed | Pong
 
 
 class Header(NamedTuple):

@@ -30,6 +30,8 @@ class EmbeddedOptions(msgspec.Struct, frozen=True):
     step_tokens: int = 2048
     #: CPU threads; 0: all that this process may use.
     threads: int = 0
+    #: Disk space for prefixes that rows share, of all models together, in GiB; 0: none are kept on disk.
+    prefix_disk_gb: float = 4.0
 
 
 class Span(NamedTuple, Generic[Place]):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sys
+from collections.abc import Awaitable
 from typing import Any, NamedTuple
 
 from gristmill.engines.embedded import frames
@@ -17,11 +18,13 @@ from gristmill.engines.embedded.frames import (
     Embedded,
     Failed,
     FromWorker,
+    KeepPrefixes,
     Load,
     LoadFailed,
     Notice,
     Ping,
     Pong,
+    PrefixRead,
     Ready,
     Scored,
     Submit,
@@ -40,6 +43,7 @@ from gristmill.engines.protocol import (
     Request,
 )
 from gristmill.telemetry.log import get_logger
+from gristmill.telemetry.metrics import PREFIX_TOKENS_READ
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
 
@@ -88,9 +92,11 @@ class WorkerProcess:
         self.answered = 0
 
     @classmethod
-    async def start(cls, load: Load, heartbeat: Heartbeat) -> tuple[WorkerProcess, Ready]:
-        """Returns when the model is loaded. Raises UserError when it cannot be, WorkerDied when the worker ends before
-        it has said why."""
+    async def start(
+        cls, load: Load, heartbeat: Heartbeat, keeping: Awaitable[KeepPrefixes | None]
+    ) -> tuple[WorkerProcess, Ready]:
+        """Returns when the model is loaded and the worker told what ``keeping`` says of prefixes on disk. Raises
+        UserError when it cannot be loaded, WorkerDied when the worker ends before it has said why."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gristmill.engines.embedded.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -100,7 +106,10 @@ class WorkerProcess:
         worker = cls(process, heartbeat)
         try:
             worker._send(load)
-            return worker, await worker._ready
+            ready = await worker._ready
+            if prefixes := await keeping:
+                worker._send(prefixes)
+            return worker, ready
         except BaseException:
             await worker.stop()
             raise
@@ -213,6 +222,9 @@ class WorkerProcess:
                 self._kill(f"killed, as it had been at one step or request for {frame.busy_seconds:.0f} seconds")
         elif isinstance(frame, Notice):
             log.warning("embedded engine", notice=frame.text)
+        elif isinstance(frame, PrefixRead):
+            PREFIX_TOKENS_READ.inc(frame.tokens)
+            log.info("embedded engine", notice=_read_in_words(frame))
         elif isinstance(frame, Ready | LoadFailed):
             if self._ready.done():
                 return
@@ -293,6 +305,10 @@ def _call(on_delta: OnDelta, frame: Decoded, future: asyncio.Future[Any]) -> Non
     except Exception as error:
         # The caller's own fault: hand it back to the caller, not to the reader of everybody's frames.
         future.set_exception(error)
+
+
+def _read_in_words(read: PrefixRead) -> str:
+    return f"A prefix of {read.tokens:,} tokens was read from the disk in {read.seconds:.1f} s, instead of computed."
 
 
 def _load_error(failed: LoadFailed) -> UserError:

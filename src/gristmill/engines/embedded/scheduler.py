@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import itertools
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gristmill.engines.embedded.kv_memory import KvMemory
 from gristmill.engines.embedded.prefix_cache import common_length
+from gristmill.engines.embedded.prefix_store import Found
 from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_plan import Budget, Chunk, StepLimits, StepPlan
+from gristmill.engines.embedded.step_plan import Begun, Budget, Chunk, StepLimits, StepPlan
 
 #: Tokens that a step computes for the batch besides those of interactive sequences. Rows of the batch that decode take
 #: part in the one reading of the model that a step of a single row is bound by: eight make it 1.5 times as long,
@@ -42,6 +43,8 @@ class Scheduler:
         #: Both in order of ``Sequence.order``.
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        #: What is on disk of a sequence's beginning, and worth reading where so many tokens have KV state already.
+        self.find_on_disk: Callable[[Sequence, int], Found | None] = lambda sequence, matched: None
         self._arrivals = itertools.count()
         self._passed_over = 0
 
@@ -75,7 +78,7 @@ class Scheduler:
         """The next step, of at most ``most_tokens`` tokens where that is less than the limit. It is never empty as
         long as there is a sequence."""
         budget = Budget(min(most_tokens or self.limits.step_tokens, self.limits.step_tokens))
-        step = StepPlan([], [])
+        step = StepPlan([], [], [])
         self._give_turn()
         room = self._go_on([each for each in self.running if each.urgent], budget, step)
         room = room and self._admit([each for each in self.waiting if each.urgent], budget, step)
@@ -123,6 +126,14 @@ class Scheduler:
             for each in alike[self.limits.max_rows :]:
                 self._preempt(each)
         return True
+
+    def lose(self, begun: Begun, computed: int) -> None:
+        """Of what was to be read for a sequence that has begun, only its first ``computed`` tokens have been. The step
+        has to be aborted as well."""
+        sequence = begun.sequence
+        sequence.computed = computed
+        if not sequence.preemptions:
+            sequence.cached_tokens = computed
 
     def _give_turn(self) -> None:
         if self._passed_over < TURN_TOKENS:
@@ -192,14 +203,17 @@ class Scheduler:
         matched = self.memory.match(sequence)
         if self._find_leader(sequence, matched):
             return True
-        count = self._to_fork(sequence, matched, budget.fit(sequence, matched))
+        found = self.find_on_disk(sequence, matched)
+        known = found.tokens if found is not None else matched
+        count = self._to_fork(sequence, known, budget.fit(sequence, known))
         if count <= 0:
             return True
-        if not self.memory.begin(sequence, matched + count):
+        if not self.memory.begin(sequence, known + count):
             return False
-        sequence.computed = sequence.began_at = matched
+        step.begun.append(Begun(sequence, matched, found))
+        sequence.began_at, sequence.computed = matched, known
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = matched
+            sequence.cached_tokens = known
         self.waiting.remove(sequence)
         _insert(self.running, sequence)
         self._plan_chunk(sequence, count, budget, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from gristmill.engines.embedded.prefix_store import Found
 from gristmill.engines.embedded.sequence import Sequence
 
 #: Positions of a step whose logits are wanted, which are as many floats each as the vocabulary has tokens.
@@ -26,10 +27,21 @@ class Chunk(NamedTuple):
     samples: bool
 
 
+class Begun(NamedTuple):
+    """A sequence that has begun, perhaps again: its first ``matched`` tokens have KV state, and further ones are to be
+    read from the disk where ``found`` is not None."""
+
+    sequence: Sequence
+    matched: int
+    found: Found | None
+
+
 class StepPlan(NamedTuple):
-    """``moves`` are those of the KV memory, made in their order before the chunks are computed."""
+    """``moves`` are those of the KV memory, made in their order before the chunks are computed. What is to be read from
+    the disk for those that have ``begun`` is read in between."""
 
     moves: list[Any]
+    begun: list[Begun]
     chunks: list[Chunk]
 
 

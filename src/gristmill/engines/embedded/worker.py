@@ -26,6 +26,7 @@ from gristmill.engines.embedded.frames import (
     Cancel,
     Failed,
     FromWorker,
+    KeepPrefixes,
     Load,
     LoadFailed,
     Ping,
@@ -52,6 +53,7 @@ class Loop(Protocol):
     def enter(self, prepared: Prepared) -> None: ...
     def cancel(self, request_id: int) -> None: ...
     def interrupt(self) -> None: ...
+    def keep_prefixes(self, wanted: KeepPrefixes) -> None: ...
     def step(self) -> None: ...
 
 
@@ -85,7 +87,7 @@ class Pipe:
     the preparation lie between, so that a request is ready by the end of the step that it finds."""
 
     def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
-        self.inbox: queue.SimpleQueue[Load | Cancel | Prepared] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Load | KeepPrefixes | Cancel | Prepared] = queue.SimpleQueue()
         self.preparation: Future[Preparation] = Future()
         #: When the computing thread began what it is at, by the monotonic clock; None while it waits for requests.
         self.busy_since: float | None = None
@@ -136,6 +138,8 @@ def _serve(pipe: Pipe, engine: Loop) -> NoReturn:
             pipe.busy_since = time.monotonic()
             if isinstance(frame, Cancel):
                 engine.cancel(frame.id)
+            elif isinstance(frame, KeepPrefixes):
+                engine.keep_prefixes(frame)
             elif not isinstance(frame, Load):
                 engine.enter(frame)
         pipe.busy_since = time.monotonic()

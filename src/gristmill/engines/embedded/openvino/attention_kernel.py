@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from gristmill.models.cache import cache_folder, make_private
+from gristmill.models.cache import cache_folder, make_private, writable_by_others
 
 #: Both as in attention.c.
 BLOCK_SIZE = 32
@@ -70,7 +70,8 @@ def load_kernel() -> Kernel:
     kernels = cache_folder() / "kernels"
     try:
         make_private(kernels)
-        if _writable_by_others(kernels):
+        # Code is loaded only from where nobody else can have put it.
+        if writable_by_others(kernels):
             return _compile_for_once(command, kernels)
         return _from_cache(command, kernels / f"attention-{_fingerprint(command)}")
     except OSError as error:
@@ -105,12 +106,6 @@ def _compile_for_once(command: list[str], kernels: Path) -> Kernel:
         f"The folder {kernels} is not this user's alone, so that the attention kernel was compiled for this run only."
     )
     return Kernel(library, f"{reason} Name a folder of your own in GRISTMILL_CACHE.")
-
-
-def _writable_by_others(folder: Path) -> bool:
-    """Code is loaded only from where nobody else can have put it."""
-    found = folder.stat()
-    return found.st_uid != os.geteuid() or bool(found.st_mode & 0o022)
 
 
 def _intact(kept: Path) -> bool:
@@ -153,12 +148,17 @@ def _fingerprint(command: list[str]) -> str:
     """Changes with whatever the compiled code depends on: source, command, compiler, and kind of processor."""
     version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    for part in (" ".join(command).encode(), version, _processor()):
+    for part in (" ".join(command).encode(), version, processor()):
         digest.update(part)
     return digest.hexdigest()[:16]
 
 
-def _processor() -> bytes:
+def source_digest() -> str:
+    return hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+
+
+def processor() -> bytes:
+    """What tells this kind of processor from others, which may compute differently."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:

@@ -23,8 +23,17 @@ class KvCache(Protocol):
 
     block_size: int
     blocks: int
+    #: All that the bytes of a block depend on besides the model and what computes.
+    layout: str
 
     def copy_block(self, source: int, target: int) -> None: ...
+
+    def export_blocks(self, blocks: list[int]) -> memoryview: ...
+
+    def import_blocks(self, data: bytes, count: int, first: int, blocks: list[int]) -> None:
+        """Of ``count`` blocks that were exported, put those from the place ``first`` on into ``blocks``. Raises
+        ValueError where so many blocks have another size."""
+        ...
 
     def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         """Get ready for a step; returns the inputs of the graph that tell it where ``spans`` are kept."""
@@ -37,11 +46,14 @@ class OpenVinoKvCache:
         ov = require("openvino")
         ports = [port for port in compiled.inputs if "_cache." in port.any_name]
         shapes = [[dim.get_length() for dim in list(port.partial_shape)[1:]] for port in ports]
-        block_bytes = sum(
+        self._block_bytes = sum(
             int(np.prod(shape)) * port.element_type.size for shape, port in zip(shapes, ports, strict=True)
         )
         self.block_size = shapes[0][1]
-        self.blocks = count_blocks(kv_bytes, block_bytes)
+        self.blocks = count_blocks(kv_bytes, self._block_bytes)
+        self.layout = " ".join(
+            f"{port.element_type.to_string()}{shape}" for shape, port in zip(shapes, ports, strict=True)
+        )
         self._caches = []
         for shape, port in zip(shapes, ports, strict=True):
             # The memory is only reserved here: the system gives it page by page, as blocks are first written.
@@ -56,6 +68,17 @@ class OpenVinoKvCache:
         for cache in self._caches:
             cache[target] = cache[source]
 
+    def export_blocks(self, blocks: list[int]) -> memoryview:
+        return np.concatenate([cache[blocks].reshape(-1).view(np.uint8) for cache in self._caches]).data
+
+    def import_blocks(self, data: bytes, count: int, first: int, blocks: list[int]) -> None:
+        check_size(data, count * self._block_bytes)
+        begin = 0
+        for cache in self._caches:
+            exported = np.frombuffer(data, cache.dtype, count * cache[0].size, begin).reshape(count, *cache.shape[1:])
+            cache[blocks] = exported[first : first + len(blocks)]
+            begin += exported.nbytes
+
     def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         past = np.array([span.past for span in spans], np.int32)
         lengths = np.array([len(span.tokens) for span in spans], np.int32)
@@ -69,6 +92,12 @@ class OpenVinoKvCache:
             "block_indices_begins": np.concatenate(([0], np.cumsum(used))).astype(np.int32),
             "max_context_len": np.array((past + lengths).max(), np.int32),
         }
+
+
+def check_size(data: bytes, size: int) -> None:
+    """Raises ValueError."""
+    if len(data) != size:
+        raise ValueError(f"{len(data)} bytes instead of {size}")
 
 
 def count_blocks(kv_bytes: int, block_bytes: int) -> int:

@@ -6,6 +6,7 @@ underscore and may change with any release: hence the version check.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import weakref
@@ -16,16 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, processor
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
+from gristmill.engines.embedded.prefix_file import Slice
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.user_error import UserError
 
 #: The range of OpenVINO releases this file is tested with: from the first, up to and without the second.
 TESTED = ((2026, 4), (2026, 5))
+
+#: KV blocks that are exported together.
+_SLICE_BLOCKS = 4
 
 
 def check_version(version: str) -> None:
@@ -94,6 +99,11 @@ class PagedModel:
         self._cache: KvCache = shared or OpenVinoKvCache(self._compiled, self._request, kv_bytes)
         self.block_size = self._cache.block_size
         self.blocks = self._cache.blocks
+        # The folder's name says how a GGUF was converted.
+        computing = f"{config['INFERENCE_PRECISION_HINT']} {config['KV_CACHE_PRECISION']} of {folder.name}"
+        digest = hashlib.sha256(processor()).hexdigest()[:16]
+        self.kv_format = f"OpenVINO {ov.__version__} {computing}, {self._cache.layout}, processor {digest}"
+        self.slice_tokens = _SLICE_BLOCKS * self.block_size
         self.vocabulary = int(self._compiled.outputs[0].partial_shape[-1].get_length())
 
     def new_memory(self) -> PagedMemory:
@@ -103,6 +113,18 @@ class PagedModel:
         for source, target in moves:
             if source != target:
                 self._cache.copy_block(source, target)
+
+    def export_kv(self, place: list[int], begin: int, end: int) -> memoryview:
+        return self._cache.export_blocks(place[begin // self.block_size : -(-end // self.block_size)])
+
+    def import_kv(self, place: list[int], piece: Slice, begin: int, end: int) -> None:
+        size = self.block_size
+        if piece.begin % size:
+            raise ValueError(f"it begins at token {piece.begin}, within a block")
+        count = -(-(piece.end - piece.begin) // size)
+        # From the first block that is not shared with others: whole ones, and of the last the part that counts.
+        first, last = begin // size, -(-end // size)
+        self._cache.import_blocks(piece.data, count, first - piece.begin // size, place[first:last])
 
     def forward(self, spans: list[BlockSpan], abort: StepAbort | None = None) -> NDArray[np.float32]:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,

@@ -18,9 +18,10 @@ from gristmill.engines.embedded.openvino.attention_kernel import (
     Kernel,
     KernelMissingError,
     load_kernel,
+    source_digest,
 )
 from gristmill.engines.embedded.openvino.attention_plan import AttentionPlan, plan_attention
-from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, count_blocks, populate
+from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, check_size, count_blocks, populate
 from gristmill.extras import require
 
 #: Inputs of OpenVINO's paged attention node by their place, as of the tested releases.
@@ -184,6 +185,7 @@ class SharedAttention:
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
         layers = len(windows)
         block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
+        self.layout = f"attention.c {source_digest()}, {layers}x{shape.kv_heads}x{shape.dim} float32"
         self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
         self._keys = np.zeros((layers, self.blocks, block_floats), np.float32)
         self._values = np.zeros((layers, self.blocks, block_floats), np.float32)
@@ -209,6 +211,20 @@ class SharedAttention:
     def copy_block(self, source: int, target: int) -> None:
         for cache in (self._keys, self._values):
             cache[:, target] = cache[:, source]
+
+    def export_blocks(self, blocks: list[int]) -> memoryview:
+        layers, _, block_floats = self._keys.shape
+        exported = np.empty((2, layers, len(blocks), block_floats), np.float32)
+        for cache, to in zip((self._keys, self._values), exported, strict=True):
+            np.take(cache, blocks, axis=1, out=to)
+        return exported.reshape(-1).view(np.uint8).data
+
+    def import_blocks(self, data: bytes, count: int, first: int, blocks: list[int]) -> None:
+        layers, _, block_floats = self._keys.shape
+        check_size(data, 2 * layers * count * block_floats * 4)
+        exported = np.frombuffer(data, np.float32).reshape(2, layers, count, block_floats)
+        for cache, source in zip((self._keys, self._values), exported, strict=True):
+            cache[:, blocks] = source[:, first : first + len(blocks)]
 
     def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
         self._plan = plan_attention(spans, BLOCK_SIZE, self._tile_tokens)

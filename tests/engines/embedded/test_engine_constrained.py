@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from gristmill.engines.embedded.llama_cpp.engine import LlamaCppEngine, LlamaCppOptions
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Completion
@@ -47,9 +48,13 @@ PERSON = {
 }  # fmt: skip
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(pulled_model):
-    engine = OpenVinoEngine(OpenVinoOptions(kv_cache_gb=0.5, step_tokens=256), pulled_model)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["openvino", "llama_cpp"])
+async def engine(request, pulled_model):
+    if request.param == "openvino":
+        engine = OpenVinoEngine(OpenVinoOptions(kv_cache_gb=0.5, step_tokens=256), pulled_model)
+    else:
+        pytest.importorskip("xllamacpp", reason="the extra 'llama-cpp' is not installed")
+        engine = LlamaCppEngine(LlamaCppOptions(kv_cache_gb=0.5, step_tokens=256, threads=1), pulled_model)
     await engine.start()
     yield engine
     await engine.stop()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from gristmill.engines.embedded.llama_cpp.devices import (
-    Device,
+from pathlib import Path
+
+from gristmill.engines.embedded.llama_cpp.computing import (
+    Machine,
     Offload,
     computing,
-    offload_targets,
-    widest_instructions,
+    this_machine,
+    used_instructions,
 )
+from gristmill.engines.embedded.llama_cpp.devices import Device, offload_targets
 from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
 from gristmill.engines.protocol import Computing
 
@@ -21,7 +24,7 @@ NEEDS = Needs(layers=33, weights=8 * GIB, kv_cache=2 * GIB, step=GIB)
 
 def test_all_layers_go_where_they_fit() -> None:
     assert layers_that_fit(NEEDS, [RTX]) == 33
-    told = computing([RTX, CPU], Offload(33, 33), "AVX2", ["/dev/nvidia0"], "llama.cpp 0.6.0")
+    told = computing([RTX, CPU], Offload(33, 33), "AVX2", Machine(("/dev/nvidia0",), "AMX"), "llama.cpp 0.6.0")
     assert told == Computing("NVIDIA GeForce RTX 4080 through CUDA, 12.1 of 16.0 GiB free; llama.cpp 0.6.0")
 
 
@@ -32,7 +35,7 @@ def test_as_many_layers_as_there_is_room_for() -> None:
     assert layers_that_fit(NEEDS, [small, small]) == 16
     assert layers_that_fit(NEEDS, [RTX._replace(free=GIB)]) == 0
     assert layers_that_fit(NEEDS, []) == 0
-    told = computing([small, CPU], Offload(8, 33), "AVX2", [], "llama.cpp 0.6.0")
+    told = computing([small, CPU], Offload(8, 33), "AVX2", Machine((), "AVX2"), "llama.cpp 0.6.0")
     assert "8 of 33 layers, the others on the CPU (AVX2)" in told.on
     assert told.advice is not None and "kv_cache_gb" in told.advice
 
@@ -51,21 +54,39 @@ def test_the_graphics_within_the_processor_is_used_only_where_there_is_no_other(
 
 
 def test_a_gpu_that_this_library_cannot_use_is_told_with_what_helps() -> None:
-    def advice(drivers: list[str], devices: list[Device] = [CPU]) -> str:  # noqa: B006
-        return computing(devices, Offload(0, 33), "AVX2", drivers, "llama.cpp 0.6.0").advice or ""
+    def advice(drivers: tuple[str, ...], *devices: Device) -> str:
+        told = computing([*devices, CPU], Offload(0, 33), "AVX2", Machine(drivers, "AMX"), "llama.cpp 0.6.0")
+        return told.advice or ""
 
-    assert computing([CPU], Offload(0, 33), "AVX2", [], "llama.cpp 0.6.0") == Computing(
-        "the CPU (AVX2); llama.cpp 0.6.0"
-    )
-    nvidia = advice(["/dev/dri/renderD128", "/dev/nvidia0"])
+    nvidia = advice(("/dev/dri/renderD128", "/dev/nvidia0"))
     assert "an NVIDIA GPU" in nvidia and "CUDA wheel" in nvidia
-    assert "ROCm wheel" in advice(["/dev/kfd", "/dev/dri/renderD128"])
-    assert "Vulkan wheel" in advice(["/dev/dri/renderD128"])
+    assert "ROCm wheel" in advice(("/dev/kfd", "/dev/dri/renderD128"))
+    assert "Vulkan wheel" in advice(("/dev/dri/renderD128",))
     # Nothing was asked of the GPU that is there.
-    assert "gpu_layers" in advice(["/dev/nvidia0"], [RTX, CPU])
+    assert "gpu_layers" in advice(("/dev/nvidia0",), RTX)
 
 
-def test_the_widest_instructions_are_named() -> None:
-    assert widest_instructions("CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1") == "AVX2"
-    assert widest_instructions("CPU : AVX2 = 1 | AVX512 = 1 | AMX_INT8 = 1") == "AMX"
-    assert widest_instructions("CPU : LLAMAFILE = 1") == ""
+def test_instructions_that_the_library_was_not_built_for_are_told() -> None:
+    def told(used: str, has: str) -> Computing:
+        return computing([CPU], Offload(0, 33), used, Machine((), has), "llama.cpp 0.6.0")
+
+    assert told("AVX2", "AVX2") == Computing("the CPU (AVX2); llama.cpp 0.6.0")
+    assert "The processor has AMX" in (told("AVX2", "AMX").advice or "")
+    assert told("AMX", "AMX").advice is None
+    # Not known, or more than the kernel names.
+    assert told("", "AMX").advice is None and told("AVX2", "").advice is None and told("AVX2", "AVX").advice is None
+
+
+def test_what_a_processor_has_is_read_from_the_kernels_list(tmp_path: Path) -> None:
+    listed = tmp_path / "cpuinfo"
+    listed.write_text("processor: 0\nflags : fpu sse avx avx2 avx512f avx512_vnni\n")
+    assert this_machine(listed).instructions == "AVX-512"
+    listed.write_text("Features : fp asimd sve\n")
+    assert this_machine(listed).instructions == "SVE"
+    assert this_machine(tmp_path / "none").instructions == ""
+
+
+def test_the_instructions_that_a_library_uses_are_named() -> None:
+    assert used_instructions("CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1") == "AVX2"
+    assert used_instructions("CPU : AVX2 = 1 | AVX512 = 1 | AMX_INT8 = 1") == "AMX"
+    assert used_instructions("CPU : LLAMAFILE = 1") == ""

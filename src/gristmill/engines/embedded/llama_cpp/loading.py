@@ -13,14 +13,8 @@ import msgspec
 
 from gristmill.engines.embedded.embedding_runner import Cuts, LoadedEmbedder, Pooling
 from gristmill.engines.embedded.gguf_pooling import GgufPooling, gguf_pooling
-from gristmill.engines.embedded.llama_cpp.devices import (
-    Offload,
-    computing,
-    driver_files,
-    instructions,
-    list_devices,
-    offload_targets,
-)
+from gristmill.engines.embedded.llama_cpp.computing import Offload, computing, this_machine, used_instructions
+from gristmill.engines.embedded.llama_cpp.devices import list_devices, offload_targets
 from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaEmbedder, set_to_embed, sizes_for
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
@@ -178,7 +172,8 @@ def _load(
     layers = layers_that_fit(needs, targets) if options.gpu_layers is None else min(options.gpu_layers, needs.layers)
     loaded = _place(library, path, options, needs, open_context, layers if targets else 0)
     offload = Offload(loaded.gpu_layers, needs.layers)
-    return loaded, computing(devices, offload, instructions(library), driver_files(), str(library))
+    used = used_instructions(library.llama_print_system_info().decode("utf-8", "replace"))
+    return loaded, computing(devices, offload, used, this_machine(), str(library))
 
 
 def _place(

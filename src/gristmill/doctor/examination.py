@@ -31,7 +31,7 @@ from gristmill.engines.openai_compatible.served_paths import PATHS, is_served, q
 from gristmill.finding import Finding
 from gristmill.http_values import api_base, sent_key, shown
 from gristmill.user_error import UserError
-from gristmill.wire.paths import CHAT
+from gristmill.wire.paths import CHAT, COMPLETIONS
 
 _CONNECT_SECONDS = 5.0
 #: The first answer may have to wait for the model to be loaded.
@@ -103,7 +103,7 @@ def _examine_api(client: httpx.Client, input_file: Path | None, longest: int | N
     length = listed[0].get("max_model_len")
     context = length if isinstance(length, int) else None
     if CHAT in endpoints:
-        yield from _examine_engine(client, models[0], context)
+        yield from _examine_engine(client, models[0], context, COMPLETIONS in endpoints)
     yield judge_context(context, longest)
     if ready is not None and isinstance(ready.get("disk_free_bytes"), int):
         yield judge_disk(ready["disk_free_bytes"], input_file.stat().st_size if input_file else None)
@@ -123,14 +123,15 @@ def _endpoints(client: httpx.Client, model: dict[str, Any]) -> list[str]:
     return found
 
 
-def _examine_engine(client: httpx.Client, model: str, context: int | None) -> Iterator[Finding]:
+def _examine_engine(client: httpx.Client, model: str, context: int | None, completes: bool) -> Iterator[Finding]:
+    """``completes``: it answers text completions besides chats."""
     # New at every visit, so that the first probe finds nothing in the cache.
     times = _SENTENCES if context is None else min(_SENTENCES, context // _SENTENCE_ROOM)
     shared = (
         f"Visit {secrets.token_hex(8)}. " + "The doctor looks whether a shared beginning is computed once. " * times
     )
     try:
-        first, second = (_probe_completion(client, model, shared + f"Probe {number}.") for number in (1, 2))
+        first, second = (_probe_completion(client, model, shared + f"Probe {number}.", completes) for number in (1, 2))
     except (httpx.HTTPError, ValueError, KeyError) as error:
         detail = f"{model} does not answer ({error})."
         yield Finding("engine", "problem", detail, "See the server's log; is the engine running and the model loaded?")
@@ -139,10 +140,15 @@ def _examine_engine(client: httpx.Client, model: str, context: int | None) -> It
     yield judge_reuse(first, second)
 
 
-def _probe_completion(client: httpx.Client, model: str, text: str) -> CompletionProbe:
+def _probe_completion(client: httpx.Client, model: str, text: str, completes: bool) -> CompletionProbe:
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0}
     started = time.monotonic()
-    usage: dict[str, Any] = client.post("/chat/completions", json=body).raise_for_status().json()["usage"]
+    answer = client.post("/chat/completions", json=body)
+    if answer.status_code == 400 and completes:
+        # A base model has no chat template.
+        started = time.monotonic()
+        answer = client.post("/completions", json={"model": model, "prompt": text, "max_tokens": 1, "temperature": 0})
+    usage: dict[str, Any] = answer.raise_for_status().json()["usage"]
     details = usage.get("prompt_tokens_details") or {}
     return CompletionProbe(time.monotonic() - started, usage["prompt_tokens"], details.get("cached_tokens"))
 

@@ -120,6 +120,8 @@ async def test_forced_text_changes_no_answer(engine):
 
 
 async def test_constrained_rows_answer_in_a_wave_as_alone(engine):
+    if engine.name == "llama_cpp":
+        pytest.skip("how llama.cpp rounds beside 4-bit weights depends on what else is in a step")
     requests = [chat(f"Loaf {i}?", response_format=schema(PERSON)) for i in range(10)]
     requests += [chat(f"Loaf {i}?", max_tokens=20) for i in range(10)]
     alone = [await engine.complete(request) for request in requests]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from gristmill.engines.embedded import prefix_keeper, shared_prefixes
 from gristmill.engines.embedded.engine_loop import EngineLoop
+from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.frames import Done, FromWorker, KeepPrefixes, PrefixRead
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.kv_transfer import KvTransfer
@@ -105,6 +105,58 @@ class PretendModel:
             self._kept[place[at // SIZE], at % SIZE] = states[at - piece.begin]
 
 
+class PretendForks:
+    """The same, where sequences are forked."""
+
+    kv_format = "pretended"
+    slice_tokens = 8
+
+    def __init__(self, blocks: int, chance: random.Random) -> None:
+        self._cells = blocks * SIZE
+        self._states: dict[int, list[int]] = {}
+        self._chance = chance
+        self.computed = 0
+
+    def new_memory(self) -> ForkedMemory:
+        return ForkedMemory(self._cells, 8)
+
+    def make_moves(self, moves: list[Fork | Forget]) -> None:
+        for move in moves:
+            if isinstance(move, Fork):
+                assert not self._states.get(move.target) and len(self._states[move.source]) >= move.tokens
+                self._states[move.target] = self._states[move.source][: move.tokens]
+            else:
+                self._states[move.sequence] = self._states.get(move.sequence, [])[: move.start]
+
+    def forward(self, spans: list[Span[int]], abort: StepAbort) -> np.ndarray:
+        assert spans
+        logits = []
+        aborted = self._chance.random() < 0.05
+        for span in spans:
+            states = self._states.setdefault(span.place, [])
+            assert len(states) == span.past
+            for offset, token in enumerate(span.tokens):
+                states.append(-1 if aborted else next_state(states[-1] if states else 0, token))
+                if offset in span.samples:
+                    logits.append(np.eye(TOKENS, dtype=np.float32)[next_token(states)])
+        if aborted:
+            raise StepAborted
+        self.computed += sum(len(span.tokens) for span in spans)
+        return np.array(logits, np.float32).reshape(-1, TOKENS)
+
+    def export_kv(self, place: int, begin: int, end: int) -> bytes:
+        if self._chance.random() < 0.02:
+            raise ValueError("it has gone")
+        return np.array(self._states[place][begin:end], np.int64).tobytes()
+
+    def import_kv(self, place: int, piece: Slice, begin: int, end: int) -> None:
+        if self._chance.random() < 0.05:
+            raise MemoryError
+        states = self._states.setdefault(place, [])
+        assert len(states) == begin
+        states += np.frombuffer(piece.data, np.int64)[begin - piece.begin : end - piece.begin].tolist()
+
+
 class Vocabulary:
     token_bytes = tuple(bytes([token + 32]) for token in range(TOKENS))
     special: frozenset[int] = frozenset()
@@ -114,8 +166,15 @@ class Vocabulary:
 
 
 class Engine:
-    def __init__(self, blocks: int, chance: random.Random, rows: int = 4, keep: str | None = "model") -> None:
-        self.model = PretendModel(blocks, chance)
+    def __init__(
+        self,
+        blocks: int,
+        chance: random.Random,
+        rows: int = 4,
+        keep: str | None = "model",
+        model: type[PretendModel | PretendForks] = PretendModel,
+    ) -> None:
+        self.model = model(blocks, chance)
         self.frames: list[FromWorker] = []
         self.loop = EngineLoop(self.model, Vocabulary(), frozenset(), 24, rows, self.frames.append)  # type: ignore[arg-type]
         if keep is not None:
@@ -169,10 +228,11 @@ def test_a_model_that_exports_its_state_is_known_by_its_methods() -> None:
     assert isinstance(PretendModel(1, no_chance()), KvTransfer)
 
 
-def test_a_prefix_that_rows_share_is_there_for_the_next_process() -> None:
-    first = Engine(64, no_chance())
+@pytest.mark.parametrize("model", [PretendModel, PretendForks])
+def test_a_prefix_that_rows_share_is_there_for_the_next_process(model: type[PretendModel | PretendForks]) -> None:
+    first = Engine(64, no_chance(), model=model)
     assert run_rows(first, rubric(1), range(6)) == [0, 30, 30, 30, 30, 30]
-    second = Engine(64, no_chance())
+    second = Engine(64, no_chance(), model=model)
     assert run_rows(second, rubric(1), range(6, 9)) == [30, 30, 30]
     assert second.model.computed == 3 * (6 + 1)
     assert second.read() == [30]
@@ -220,13 +280,15 @@ def test_a_row_that_needs_all_memory_comes_before_what_is_being_written() -> Non
     assert engine.done()[9].completion.choices[0].text == spelled(answer(long, 4))
 
 
-@pytest.mark.parametrize("keep", ["model", None])
+@pytest.mark.parametrize("model", [PretendModel, PretendForks])
 @pytest.mark.parametrize("seed", range(60))
-def test_whatever_happens_every_answer_is_as_if_computed_alone(seed: int, keep: str | None) -> None:
+def test_whatever_happens_every_answer_is_as_if_computed_alone(
+    seed: int, model: type[PretendModel | PretendForks]
+) -> None:
     """Engines one after the other in too little memory; aborted steps, cancelled rows, damaged and vanished files."""
     chance = random.Random(seed)
     for _ in range(4):
-        engine = Engine(chance.randrange(16, 40), chance, rows=chance.randrange(1, 5), keep=keep)
+        engine = Engine(chance.randrange(16, 40), chance, rows=chance.randrange(1, 5), model=model)
         wanted: dict[int, tuple[list[int], int]] = {}
         cancelled = set()
         for number in range(30):
@@ -269,7 +331,8 @@ def spoil_a_file(chance: random.Random) -> None:
         path.write_bytes(content)
 
 
-def check_memory(memory: Any) -> None:
+def check_memory(memory: PagedMemory | ForkedMemory) -> None:
     """Nothing is held any more."""
     assert memory._held == {}
-    assert memory.pool.free + memory.tree.nodes == memory.tokens // SIZE
+    if isinstance(memory, PagedMemory):
+        assert memory.pool.free + memory.tree.nodes == memory.tokens // SIZE

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from gristmill.engines.embedded.prefix_folder import prefix_files, prefixes_fold
 from gristmill.engines.protocol import Completion, LabelRequest, LabelScores
 from gristmill.engines.registry import open_tokenizer
 from gristmill.wire.completions import CompletionRequest
+from server_process import ServerProcess
 
 RUBRIC = "You grade answers of pupils from 0 to 10. " + " ".join(
     f"{number}. An answer that names {number} sacks of grain is worth {number % 11} points." for number in range(1, 40)
@@ -97,6 +100,44 @@ async def test_after_a_kill_the_first_row_finds_the_rubric_and_nothing_is_differ
         assert later.cached_tokens is not None and later.cached_tokens >= rubric
         assert later.choices[0].text == completion.choices[0].text
         assert (await score(engine, 2)).logprobs == pytest.approx(scores.logprobs, abs=1e-4)
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_batch_goes_on_without_computing_the_rubric(
+    pulled_model: str, tmp_path: Path
+) -> None:
+    options = ["--engine", "openvino", "--model", pulled_model, "-O", "kv_cache_gb=0.3", "-O", "max_rows=4"]
+    server = ServerProcess(tmp_path / "data", *options)
+    with server:
+        client = server.client()
+        lines = [
+            {"custom_id": f"row-{number}", "method": "POST", "url": "/v1/completions",
+             "body": {"model": pulled_model, "prompt": row(number), "temperature": 0, "max_tokens": 8}}
+            for number in range(40)
+        ]  # fmt: skip
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        file = client.files.create(file=("rows.jsonl", content), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/completions", completion_window="24h")
+        wait_until(lambda: len(prefix_files(prefixes_folder())) == 1)
+        server.kill()
+    with server:
+        client = server.client()
+        wait_until(lambda: client.batches.retrieve(batch.id).status == "completed")
+        output = client.batches.retrieve(batch.id).output_file_id
+        assert output is not None
+        answers = [json.loads(line)["response"]["body"] for line in client.files.content(output).text.splitlines()]
+    assert len(answers) == 40
+    rubric = len(open_tokenizer(pulled_model).of_request(CompletionRequest(prompt=RUBRIC, model=pulled_model)))
+    cached = sorted(answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in answers)
+    # Before the kill it was computed once.
+    assert cached[1] >= rubric
+    assert sum("was read from the disk" in line for line in server.log) == 1
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 async def test_what_computes_otherwise_does_not_read_it(pulled_model: str) -> None:

@@ -74,7 +74,7 @@ class EngineLoop:
 
     def keep_prefixes(self, wanted: KeepPrefixes) -> None:
         """On disk, from now on; where the library cannot export KV state, or the disk cannot be used, none are."""
-        if not isinstance(self._model, KvTransfer):
+        if not isinstance(self._model, KvTransfer) or self._model.kv_format is None:
             return
         made_by = f"{wanted.made_by}; {self._model.kv_format}"
         store = PrefixStore(

@@ -65,18 +65,23 @@ class PrefixKeeper:
 
     def read(self, sequence: Sequence, found: Found, computed: int) -> int:
         """Put what was found into the KV cache, after the sequence's first ``computed`` tokens. Returns how many have
-        KV state then: fewer than were found where the file turns out to be damaged."""
+        KV state then: fewer than were found where the file turns out to be damaged, or there is no room."""
         place = self._memory.place(sequence)
 
         def take(piece: Slice) -> None:
-            begin, end = max(piece.begin, computed), min(piece.end, found.tokens)
-            if begin < end:
+            nonlocal computed
+            end = min(piece.end, found.tokens)
+            if computed < end:
                 try:
-                    self._transfer.import_kv(place, piece, begin, end)
+                    self._transfer.import_kv(place, piece, max(piece.begin, computed), end)
                 except ValueError as error:
                     raise DamagedError(f"holds what the engine cannot use: {error}") from None
+                computed = end
 
-        return max(self._store.read(found, sequence.tokens, take), computed)
+        # Without room for it, the rest is computed like any other.
+        with contextlib.suppress(MemoryError):
+            self._store.read(found, sequence.tokens, take)
+        return computed
 
     def note(self, request: int, sequence: Sequence) -> None:
         """A sequence of the request with that number has begun; its first ``computed`` tokens had KV state."""
@@ -140,7 +145,12 @@ class PrefixKeeper:
     def _export(self, holder: Sequence, writing: _Writing) -> None:
         begin = writing.exported
         end = min(begin + self._transfer.slice_tokens, holder.computed)
-        writing.put(self._transfer.export_kv(self._memory.place(holder), begin, end), end)
+        try:
+            data = self._transfer.export_kv(self._memory.place(holder), begin, end)
+        except ValueError:
+            self.give_up()
+            return
+        writing.put(data, end)
         if end == holder.computed:
             self._release()
 

@@ -23,6 +23,7 @@ from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, la
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
@@ -83,7 +84,14 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     runner = LlamaRunner(
-        library, loaded.context, vocabulary.size, _MOST_OUTPUTS, partial=not recurrent, rent=6 * facts.width
+        library,
+        loaded.context,
+        vocabulary.size,
+        _MOST_OUTPUTS,
+        partial=not recurrent,
+        rent=6 * facts.width,
+        window=library.llama_model_n_swa(loaded.model),
+        computing=f"{', '.join(each.description for each in list_devices(library))} {processor_digest()}",
     )
     return LoadedModel(
         runner,

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
+from gristmill.engines.embedded.llama_cpp.kv_state import KvState
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.structs import Batch
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.out_of_room import OutOfRoom
+from gristmill.engines.embedded.prefix_file import Slice
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 
 #: Sequence ids that a context can tell apart (``LLAMA_MAX_SEQ``).
 MOST_SEQUENCES = 256
+#: Tokens whose KV state is saved together.
+_SLICE_TOKENS = 256
 #: What ``llama_decode`` returns.
 _COMPUTED, _NO_ROOM, _ABORTED, _NO_MEMORY = 0, 1, 2, -2
 
@@ -50,8 +54,11 @@ class LlamaRunner:
         most_outputs: int,
         partial: bool = True,
         rent: int = 4096,
+        window: int = 0,
+        computing: str = "",
     ) -> None:
-        """``most_outputs``: the context's ``n_outputs_max``; ``partial`` and ``rent``: see ``ForkedMemory``."""
+        """``most_outputs``: the context's ``n_outputs_max``; ``partial`` and ``rent``: see ``ForkedMemory``.
+        ``window``: tokens that a layer attends to, 0 where all do to all. ``computing``: the devices."""
         self._library = library
         self._context = context
         self._memory = library.llama_get_memory(context)
@@ -62,7 +69,12 @@ class LlamaRunner:
         self._partial = partial
         self._rent = rent
         self._cells: int = library.llama_n_ctx(context)
-        self._sequences: int = library.llama_n_seq_max(context)
+        # The last id is for what is saved and restored.
+        self._sequences: int = library.llama_n_seq_max(context) - 1
+        self._state = KvState(library, context, self._sequences)
+        # Of layers with a window llama.cpp saves no more than that of a sequence, though it has all.
+        self.slice_tokens = min(_SLICE_TOKENS, window or _SLICE_TOKENS)
+        self.kv_format = f"llama.cpp {library.version} on {computing}" if partial else None
         self._arguments = Arguments(self._most_tokens)
         self._flag = AbortFlag()
         library.llama_set_abort_callback(context, self._flag.function, self._flag.data)
@@ -77,6 +89,12 @@ class LlamaRunner:
                 self._library.llama_memory_seq_cp(self._memory, move.source, move.target, 0, move.tokens)
             elif not self._library.llama_memory_seq_rm(self._memory, move.sequence, move.start, -1):
                 raise StepFailed(f"llama.cpp cannot end sequence {move.sequence} before its token {move.start}")
+
+    def export_kv(self, place: int, begin: int, end: int) -> memoryview:
+        return self._state.save(place, begin, end)
+
+    def import_kv(self, place: int, piece: Slice, begin: int, end: int) -> None:
+        self._state.restore(piece.data, (piece.begin, piece.end), place, begin, end)
 
     def forward(self, spans: list[Span[int]], abort: StepAbort | None = None) -> NDArray[np.float32]:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,

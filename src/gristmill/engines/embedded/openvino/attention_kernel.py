@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from gristmill.engines.embedded.processor import processor_digest
 from gristmill.models.cache import cache_folder, make_private, writable_by_others
 
 #: Both as in attention.c.
@@ -148,19 +149,10 @@ def _fingerprint(command: list[str]) -> str:
     """Changes with whatever the compiled code depends on: source, command, compiler, and kind of processor."""
     version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    for part in (" ".join(command).encode(), version, processor()):
+    for part in (" ".join(command).encode(), version, processor_digest().encode()):
         digest.update(part)
     return digest.hexdigest()[:16]
 
 
 def source_digest() -> str:
     return hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-
-
-def processor() -> bytes:
-    """What tells this kind of processor from others, which may compute differently."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return b"\n".join(sorted({line for line in lines if line.startswith((b"flags", b"Features", b"model name"))}))

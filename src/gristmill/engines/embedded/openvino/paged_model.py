@@ -6,7 +6,6 @@ underscore and may change with any release: hence the version check.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import weakref
@@ -17,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, processor
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.prefix_file import Slice
+from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.user_error import UserError
@@ -101,8 +101,7 @@ class PagedModel:
         self.blocks = self._cache.blocks
         # The folder's name says how a GGUF was converted.
         computing = f"{config['INFERENCE_PRECISION_HINT']} {config['KV_CACHE_PRECISION']} of {folder.name}"
-        digest = hashlib.sha256(processor()).hexdigest()[:16]
-        self.kv_format = f"OpenVINO {ov.__version__} {computing}, {self._cache.layout}, processor {digest}"
+        self.kv_format = f"OpenVINO {ov.__version__} {computing}, {self._cache.layout}, {processor_digest()}"
         self.slice_tokens = _SLICE_BLOCKS * self.block_size
         self.vocabulary = int(self._compiled.outputs[0].partial_shape[-1].get_length())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 from isolation import isolate

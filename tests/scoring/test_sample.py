@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from gristmill.engines.embedded.openvino.engine import DEFAULT_MODEL
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 

@@ -35,7 +35,7 @@ def ask(
     server: Annotated[
         str | None, typer.Option(envvar="GRISTMILL_SERVER", help="Ask this server instead of an engine here.")
     ] = None,
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -55,7 +55,7 @@ def ask(
         if server is not None:
             finish_reason = _ask_server(server, model, body, out, as_json)
         else:
-            settings = config.engine_settings(engine, model, url, engine_option)
+            settings = config.settled(config.engine_settings(engine, model, url, engine_option))
             finish_reason = asyncio.run(_ask_engine(settings, body, out, as_json, request_timeout, start_wait))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def bench(
     input_file: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", help="Rows, as for `run`; chat completions.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table, the plot and the receipt.")],
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -42,7 +42,7 @@ def bench(
     log.configure(config.check_log_level(log_level))
     jsonl.check_readable(input_file)
     settings = BenchSettings(
-        config.engine_settings(engine, model, url, engine_option),
+        config.settled(config.engine_settings(engine, model, url, engine_option)),
         [name.strip() for name in strategies.split(",") if name.strip()],
         rounds,
         rows,

@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gristmill.engines.registry import ENGINES, EngineSettings
+from gristmill.cli import show
+from gristmill.engines.choice import AUTOMATIC as AUTOMATIC
+from gristmill.engines.registry import ENGINES, EngineSettings, with_engine
+from gristmill.printable import printable
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
@@ -121,14 +124,19 @@ def default_data_folder() -> Path:
 
 
 EngineName = Annotated[
-    str, typer.Option("--engine", envvar="GRISTMILL_ENGINE", help=f"What answers the requests: {', '.join(ENGINES)}.")
+    str,
+    typer.Option(
+        "--engine",
+        envvar="GRISTMILL_ENGINE",
+        help=f"What answers the requests: {', '.join(ENGINES)}. auto: the fastest here that can load the model.",
+    ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         envvar="GRISTMILL_MODEL",
-        help="A name the engine serves; for openvino also a GGUF file or an IR folder.",
+        help="A name the engine serves; without a server a pulled model, ollama:NAME, a GGUF file or an IR folder.",
     ),
 ]
 Url = Annotated[str | None, typer.Option("--url", envvar="GRISTMILL_URL", help="The engine's address, if it has one.")]
@@ -172,7 +180,21 @@ Currency = Annotated[str, typer.Option(metavar="CODE", help="Of the prices, such
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]
 
 
+def settled(settings: EngineSettings) -> EngineSettings:
+    """With an engine, and a word on it where none was named. Raises UserError."""
+    settings, chosen = with_engine(settings)
+    if chosen is not None:
+        show.console.print(printable(chosen))
+    return settings
+
+
+def unsettled(settings: EngineSettings) -> EngineSettings:
+    """For what computes nothing here."""
+    return settings
+
+
 def engine_settings(engine: str, model: str | None, url: str | None, options: list[str] | None) -> EngineSettings:
+    """As they were given. Raises UserError."""
     pairs = {}
     for option in options or []:
         key, equals, value = option.partition("=")

@@ -1,4 +1,4 @@
-"""``gristmill models``: the models of the embedded engine, in the user's cache folder."""
+"""``gristmill models``: the models of the embedded engines, in the user's cache folder, and Ollama's."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from gristmill.cli import model_prefixes, show
+from gristmill.engines.choice import engine_of, machine_facts
+from gristmill.engines.embedded.support import ModelFacts
+from gristmill.models.catalog import CATALOG
 from gristmill.models.defaults import Parameters
-from gristmill.models.describe import ModelFacts, describe, known_models
+from gristmill.models.describe import ModelFacts as ShownFacts
+from gristmill.models.describe import describe, known_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
 from gristmill.models.remove import Removal, find_removable, freed, remove
 from gristmill.printable import printable
 from gristmill.user_error import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Models of the embedded engine, kept in the user's cache folder.")
+app = typer.Typer(no_args_is_help=True, help="Models of the embedded engines: pulled ones, and Ollama's.")
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 
@@ -32,26 +36,28 @@ app.command("prefixes")(model_prefixes.prefixes)
 @app.command("list")
 def list_command(json: bool = _JSON) -> None:
     """List the models that can be pulled by name, those that have been pulled, and Ollama's."""
-    rows = known_models()
+    machine = machine_facts()
+    rows = [(row, engine_of(ModelFacts(row.name, row.kind, row.architecture), machine)) for row in known_models()]
     if json:
-        show.print_json(rows)
+        show.print_json([msgspec.structs.asdict(row) | told._asdict() for row, told in rows])
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("Name", "Size", "Quantisation", "Licence", "Source", "Here", "Embedded engine"):
+    for heading in ("Name", "Size", "Quantisation", "Licence", "Source", "Here", "Engine"):
         table.add_column(heading, justify="right" if heading == "Size" else "left", overflow="fold")
-    for row in rows:
-        here, usable = "yes" if row.pulled else "no", "not yet" if row.obstacle else "yes"
+    for row, told in rows:
         cells = (
             printable(row.name),
             human_size(row.size),
             printable(row.quantisation or ""),
             printable(row.licence or "not stated"),
             row.source,
-            here,
-            usable,
+            "yes" if row.pulled else "no",
+            told.engine or "none",
         )
         table.add_row(*cells)
     show.print_table(table)
+    for obstacle in dict.fromkeys(told.obstacle for _, told in rows if told.obstacle is not None):
+        show.console.print(printable(obstacle))
 
 
 @app.command("pull")
@@ -59,18 +65,33 @@ def pull_command(
     name: str = typer.Argument(
         help="A name from the list, organisation/repository[:file] on the hub, or a GGUF file or IR folder.",
     ),
-    anyway: bool = typer.Option(False, "--anyway", help="Fetch even a model that the embedded engine cannot load."),
+    anyway: bool = typer.Option(False, "--anyway", help="Fetch even a model that no engine installed here can load."),
 ) -> None:
     """Fetch a model into the cache and check it. Its size is shown before the download starts."""
+    if not anyway:
+        _check_usable(name)
     try:
         with _report() as report:
-            pulled = pull(name, report, anyway)
+            pulled = pull(name, report)
     except KeyboardInterrupt:
         show.console.print(
             f"Stopped. Run 'gristmill models pull {printable(name)}' again to finish; nothing is broken."
         )
         raise typer.Exit(130) from None
     show.print_text(str(pulled.path))
+
+
+def _check_usable(name: str) -> None:
+    """Of other models it is known only once they are here."""
+    if name not in CATALOG:
+        return
+    model = CATALOG[name]
+    told = engine_of(ModelFacts(name, "gguf", model.architecture), machine_facts())
+    if told.obstacle is not None:
+        raise UserError(
+            f"{told.obstacle} To fetch its {human_size(model.download)} for another engine: gristmill models pull "
+            f"{name} --anyway"
+        )
 
 
 @app.command("rm")
@@ -129,7 +150,7 @@ def show_command(
     show.print_table(table)
 
 
-def _facts_shown(facts: ModelFacts) -> Iterator[tuple[str, str | None]]:
+def _facts_shown(facts: ShownFacts) -> Iterator[tuple[str, str | None]]:
     yield "Name", facts.name
     yield "Licence", facts.licence or "not stated"
     yield "Size", human_size(facts.size)

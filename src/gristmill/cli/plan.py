@@ -36,7 +36,7 @@ def plan(
     pilot: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Run N rows for real, and say how long all will take.")
     ] = None,
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -76,9 +76,10 @@ def plan(
     endpoint, read_defaults = jsonl.first_endpoint(input_file), jsonl.read_defaults(defaults)
     read_tokenizer = _tokenizer(tokenizer)
     found = _plan_file(input_file, endpoint, read_defaults)
-    piloted = None
+    piloted, engine_name = None, engine
     if pilot is not None:
-        engine_settings = config.engine_settings(engine, model, url, engine_option)
+        engine_settings = config.settled(config.engine_settings(engine, model, url, engine_option))
+        engine_name = engine_settings.engine
         start_wait = config.wait_seconds(wait, "--wait")
         settings = PilotSettings(engine_settings, pilot, concurrency, request_timeout, start_wait)
         with ProgressView() as view:
@@ -88,7 +89,7 @@ def plan(
     prices = Prices(prompt_price, output_price, currency)
     said = report(found, prices, piloted, tokenizer)
     if html is not None:
-        told_engine = f"the {engine} engine" + (f" and {model}" if model else "")
+        told_engine = f"the {engine_name} engine" + (f" and {model}" if model else "")
         of_pilot = told_engine if piloted else None
         show.write_page(html, plan_page(input_file.name, found, said, prices, of_pilot, time.time()))
     if as_json:

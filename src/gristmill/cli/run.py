@@ -40,7 +40,7 @@ def run(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where the answers go; - for standard output, failed rows last.")
     ],
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -70,7 +70,7 @@ def run(
     if not stdio.is_dash(input_file):
         jsonl.check_readable(input_file)
     read_defaults = jsonl.read_defaults(defaults)
-    engine_settings = config.engine_settings(engine, model, url, engine_option)
+    engine_settings = config.settled(config.engine_settings(engine, model, url, engine_option))
     with stdio.resting_place(output) as target:
         check_targets({"output": target, "file of failed rows": errors_beside(target)}, [input_file, defaults])
         folder = JobFolder(target)

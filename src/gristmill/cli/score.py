@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +70,7 @@ def score(
     server: Annotated[
         str | None, typer.Option(envvar="GRISTMILL_SERVER", help="Score on this server instead of an engine here.")
     ] = None,
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -109,15 +109,19 @@ def score(
         truth=truth,
         most_off_scale=most_off_scale,
     )
+    # Where nothing is computed here, no engine is chosen.
+    settled = config.settled if server is None and show_rows is None else config.unsettled
     host = HostSettings(
         StorageSettings(Path()),
-        config.engine_settings(engine, model, url, engine_option),
+        settled(config.engine_settings(engine, model, url, engine_option)),
         concurrency,
         request_timeout,
         answers=config.default_data_folder() / "answers.db",
         start_wait=config.wait_seconds(wait, "--wait"),
     )
-    second = _second(host, escalate, when, escalate_engine, escalate_url)
+    if escalate is None and escalate_engine is not None:
+        raise UserError("Say which model to escalate to, with --escalate.")
+    second = _second(host, settled, escalate, when, escalate_engine or engine, escalate_url)
     escalation = _escalation(second, when, server, reuse_answers)
     piped = context.with_resource(stdio.readable_table(table))
     frame = read_table(piped.source)
@@ -198,16 +202,22 @@ def _stops(resumable: bool) -> Iterator[None]:
 
 
 def _second(
-    first: HostSettings, model: str | None, when: str | None, engine: str | None, url: str | None
+    first: HostSettings,
+    settled: Callable[[EngineSettings], EngineSettings],
+    model: str | None,
+    when: str | None,
+    engine: str,
+    url: str | None,
 ) -> HostSettings | None:
     """Of the better model. Options of the first engine are for no other."""
     if model is None:
-        if when is not None or engine is not None or url is not None:
+        if when is not None or url is not None:
             raise UserError("Say which model to escalate to, with --escalate.")
         return None
-    if engine is None or engine == first.engine.engine:
-        return first._replace(engine=first.engine._replace(model=model, url=url or first.engine.url))
-    return first._replace(engine=EngineSettings(engine, model, url))
+    settings = settled(EngineSettings(engine, model, url))
+    if settings.engine == first.engine.engine:
+        settings = settings._replace(url=url or first.engine.url, options=first.engine.options)
+    return first._replace(engine=settings)
 
 
 def _escalation(

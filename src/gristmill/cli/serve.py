@@ -20,7 +20,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GRISTMILL_PORT", min=0, max=65535, help="0 takes a free one.")] = 4080,
     data: config.Data = None,
-    engine: config.EngineName = "openvino",
+    engine: config.EngineName = config.AUTOMATIC,
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
@@ -102,7 +102,7 @@ def serve(
         port=port,
         host=HostSettings(
             storage=config.storage_settings(data, database, blobs),
-            engine=config.engine_settings(engine, model, url, engine_option),
+            engine=config.settled(config.engine_settings(engine, model, url, engine_option)),
             concurrency=concurrency,
             request_timeout=request_timeout,
             stop_grace=stop_grace,

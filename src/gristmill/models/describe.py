@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,19 +23,18 @@ from gristmill.user_error import UserError
 
 
 class ModelRow(msgspec.Struct, frozen=True):
-    """A line of the list. ``size`` in bytes; ``path`` and ``kind`` are None for a model that is not on this machine,
-    ``quantisation`` where it is not known without reading the file. ``obstacle``: why the embedded engine cannot load
-    it, as far as that is known before it tries."""
+    """A line of the list. ``size`` in bytes; ``path`` is None for a model that is not on this machine, ``architecture``
+    and ``quantisation`` where they are not known."""
 
     name: str
     source: str
     licence: str | None
     size: int
     pulled: bool
-    kind: str | None
+    kind: Literal["gguf", "ir"]
     path: str | None
+    architecture: str | None = None
     quantisation: str | None = None
-    obstacle: str | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -59,11 +59,10 @@ def known_models() -> list[ModelRow]:
     rows = []
     for model in CATALOG.values():
         pulled = find_pulled(model.name)
-        if pulled is None:
-            row = ModelRow(model.name, "catalog", model.licence, model.size, False, None, None)
-        else:
-            row = _row(pulled, "catalog")
-        rows.append(msgspec.structs.replace(row, obstacle=model.obstacle or None))
+        path = str(pulled.path) if pulled is not None else None
+        here = pulled is not None
+        known = model.architecture, model.quantisation
+        rows.append(ModelRow(model.name, "catalog", model.licence, model.size, here, "gguf", path, *known))
     models = cache_folder() / "models"
     for source, depth in (("hub", "*/*"), ("imported", "*")):
         for folder in sorted((models / source).glob(depth)):
@@ -81,14 +80,20 @@ def _ollama_rows() -> Iterator[ModelRow]:
             continue
         path = model_blob(stored, manifest)
         if path is not None:
-            yield ModelRow(
-                prefixed(stored.name), "ollama", None, manifest.size, True, "gguf", str(path), config.file_type or None
-            )
+            known = config.model_family or None, config.file_type or None
+            yield ModelRow(prefixed(stored.name), "ollama", None, manifest.size, True, "gguf", str(path), *known)
 
 
 def _row(pulled: Pulled, source: str) -> ModelRow:
-    receipt = pulled.receipt
-    return ModelRow(receipt.name, source, receipt.licence, receipt.size, True, receipt.kind, str(pulled.path))
+    receipt, path = pulled.receipt, pulled.path
+    try:
+        model = LocalModel(receipt.name, path, receipt.kind)
+        facts = _gguf_facts(model) if receipt.kind == "gguf" else _ir_facts(model)
+        known = facts.architecture, facts.quantisation
+    except (UserError, OSError):
+        # Damaged, or the package that reads it is not installed: it is here, all the same.
+        known = None, None
+    return ModelRow(receipt.name, source, receipt.licence, receipt.size, True, receipt.kind, str(path), *known)
 
 
 def describe(name_or_path: str) -> ModelFacts:

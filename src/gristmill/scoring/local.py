@@ -15,6 +15,7 @@ from gristmill.batches.host import HostSettings
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
+from gristmill.engines.choice import AUTOMATIC
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
@@ -58,7 +59,10 @@ class LocalBackend:
 
     @property
     def labels_method(self) -> Method:
-        return LABELS if isinstance(create_engine(self._host.engine), LabelScorer) else TOP_LOGPROBS
+        engine = self._host.engine
+        # Whichever embedded one it will be.
+        scores = engine.engine == AUTOMATIC or isinstance(create_engine(engine), LabelScorer)
+        return LABELS if scores else TOP_LOGPROBS
 
     @functools.cached_property
     def begins_answers(self) -> bool:

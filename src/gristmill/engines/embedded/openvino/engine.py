@@ -7,11 +7,12 @@ from typing import Literal
 from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.process import Heartbeat
+from gristmill.engines.embedded.support import ModelFacts, catalog_facts, openvino_obstacle, read_model_facts
 from gristmill.engines.options import parse_options
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.fingerprint import model_fingerprint
-from gristmill.models.locate import locate, locate_for_engine
-
-DEFAULT_MODEL = "smollm2-135m-instruct"
+from gristmill.models.locate import locate
+from gristmill.user_error import UserError
 
 
 class OpenVinoOptions(EmbeddingOptions, frozen=True):
@@ -40,7 +41,18 @@ class OpenVinoEngine(EmbeddedEngine):
         self._computing = f"{options.weights} {options.attention} {options.pooling}"
 
     def served_name(self) -> str:
-        return locate_for_engine(self._source).name
+        # What it cannot load need not be pulled first.
+        self._check(catalog_facts(self._source))
+        model = locate(self._source)
+        self._check(read_model_facts(self._source, model))
+        return model.name
+
+    def _check(self, facts: ModelFacts | None) -> None:
+        if facts is not None and (obstacle := openvino_obstacle(facts)):
+            raise UserError(
+                f"The openvino engine cannot load '{facts.name}': {obstacle}. Leave --engine out: one that can is "
+                "chosen."
+            )
 
     def model_fingerprint(self) -> str:
         return f"{self._computing} {model_fingerprint(locate(self._source))}"

@@ -1,0 +1,74 @@
+"""Which model the library of an embedded engine can load, as far as its files say. Pure, but for reading those."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from gristmill.models.catalog import CATALOG
+from gristmill.models.gguf_header import read_header
+from gristmill.models.locate import LocalModel
+from gristmill.models.split import gguf_files
+
+#: ``create_from_gguf`` in openvino.genai's src/cpp/src/gguf_utils/gguf_modeling.cpp.
+_OPENVINO_READS = frozenset({"llama", "qwen2", "qwen3"})
+
+
+class ModelFacts(NamedTuple):
+    """``name`` as the user calls it. ``parameters``: how many the weights have; None where that is not known.
+    ``experts``, ``scaled_rope``: what OpenVINO's GGUF reader passes over in silence. ``sees``: it has a projector for
+    images."""
+
+    name: str
+    kind: Literal["gguf", "ir"]
+    architecture: str | None = None
+    parameters: int | None = None
+    split: bool = False
+    experts: bool = False
+    scaled_rope: bool = False
+    sees: bool = False
+
+
+def catalog_facts(name: str) -> ModelFacts | None:
+    """What is known of a model of the catalog before it is here."""
+    return ModelFacts(name, "gguf", CATALOG[name].architecture) if name in CATALOG else None
+
+
+def read_model_facts(name: str, model: LocalModel) -> ModelFacts:
+    """Raises UserError for a damaged file."""
+    if model.kind == "ir":
+        return ModelFacts(name, "ir")
+    files = gguf_files(model.path)
+    headers = [read_header(file) for file in files]
+    metadata = headers[0].metadata
+    architecture = metadata.get("general.architecture")
+    return ModelFacts(
+        name=name,
+        kind="gguf",
+        architecture=str(architecture) if architecture else None,
+        parameters=sum(header.parameters for header in headers),
+        split=len(files) > 1,
+        experts=bool(metadata.get(f"{architecture}.expert_count")),
+        scaled_rope=metadata.get(f"{architecture}.rope.scaling.type", "none") != "none"
+        or any("rope_freqs.weight" in header.tensors for header in headers),
+        sees=model.projector is not None,
+    )
+
+
+def openvino_obstacle(facts: ModelFacts) -> str | None:
+    """Why OpenVINO cannot load it, as the end of a sentence; None where it can."""
+    if facts.kind == "ir":
+        return None
+    if facts.architecture is not None and facts.architecture not in _OPENVINO_READS:
+        return f"OpenVINO's reader does not know {facts.architecture}"
+    if facts.experts:
+        return "OpenVINO's reader knows no mixture of experts"
+    if facts.scaled_rope:
+        return "OpenVINO's reader does not scale rotary positions, as this model wants them"
+    if facts.split:
+        return "OpenVINO's reader takes one file, and this model is split into several"
+    return None
+
+
+def llama_cpp_obstacle(facts: ModelFacts) -> str | None:
+    """The same for llama.cpp."""
+    return "it is OpenVINO IR, which llama.cpp does not read" if facts.kind == "ir" else None

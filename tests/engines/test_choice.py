@@ -1,0 +1,103 @@
+"""Which engine runs a model where none is named, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+from gguf import GGUFWriter
+
+from gristmill.engines.choice import Choice, MachineFacts, choose_engine
+from gristmill.engines.embedded.support import ModelFacts, read_model_facts
+from gristmill.engines.registry import EngineSettings, with_engine
+from gristmill.models.locate import locate
+from gristmill.user_error import UserError
+
+GIB = 2**30
+BOTH = MachineFacts(frozenset({"openvino", "llama_cpp"}), None, 16 * GIB)
+OPENVINO = MachineFacts(frozenset({"openvino"}))
+LLAMA_CPP = MachineFacts(frozenset({"llama_cpp"}))
+NEITHER = MachineFacts(frozenset())
+SMALL = ModelFacts("m", "gguf", "llama", 135_000_000)
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "choice"),
+    [
+        (SMALL, BOTH, ("openvino", "the faster one on a CPU")),
+        (ModelFacts("m", "ir"), BOTH, ("openvino", "it is OpenVINO IR, which llama.cpp does not read")),
+        (
+            SMALL,
+            BOTH._replace(gpu="NVIDIA H100 through CUDA"),
+            ("llama_cpp", "it computes on NVIDIA H100 through CUDA"),
+        ),
+        (SMALL._replace(sees=True), BOTH, ("llama_cpp", "it reads images")),
+        (SMALL._replace(parameters=8 * 10**9), BOTH, ("llama_cpp", "OpenVINO would need 15 GiB for the weights")),
+        (SMALL._replace(parameters=8 * 10**9), OPENVINO, ("openvino", "llama.cpp is not installed")),
+        (SMALL, LLAMA_CPP, ("llama_cpp", "OpenVINO is not installed")),
+        (SMALL._replace(architecture="gemma3"), BOTH, ("llama_cpp", "OpenVINO's reader does not know gemma3")),
+        (SMALL._replace(experts=True), BOTH, ("llama_cpp", "OpenVINO's reader knows no mixture of experts")),
+    ],
+)
+def test_the_fastest_that_can_load_it(model: ModelFacts, machine: MachineFacts, choice: tuple[str, str]) -> None:
+    assert choose_engine(model, machine) == choice
+
+
+def test_the_choice_is_one_line() -> None:
+    choice = Choice("llama_cpp", "OpenVINO's reader does not know gemma3")
+    assert choice.sentence("gemma3-270m") == "gemma3-270m: llama.cpp (OpenVINO's reader does not know gemma3)"
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "words"),
+    [
+        (SMALL, NEITHER, "m needs OpenVINO, which is not installed: run pip install 'gristmill[embedded]'."),
+        (
+            SMALL._replace(architecture="gemma3"),
+            OPENVINO,
+            "m needs llama.cpp (OpenVINO's reader does not know gemma3), which is not installed: run pip install "
+            "'gristmill[llama-cpp]'.",
+        ),
+        (
+            ModelFacts("m", "ir"),
+            LLAMA_CPP,
+            "m needs OpenVINO (it is OpenVINO IR, which llama.cpp does not read), which is not installed: run pip "
+            "install 'gristmill[embedded]'.",
+        ),
+    ],
+)
+def test_where_nothing_here_can_it_is_said_what_to_install(
+    model: ModelFacts, machine: MachineFacts, words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        choose_engine(model, machine)
+    assert str(caught.value) == words
+
+
+def written(path: Path, architecture: str = "llama", rope: str | None = None, freqs: bool = False) -> ModelFacts:
+    writer = GGUFWriter(path, architecture)
+    if rope is not None:
+        writer.add_string(f"{architecture}.rope.scaling.type", rope)
+    writer.add_tensor("token_embd.weight", numpy.zeros((4, 8), numpy.float32))
+    if freqs:
+        writer.add_tensor("rope_freqs.weight", numpy.ones(4, numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return read_model_facts("m", locate(str(path)))
+
+
+def test_what_openvinos_reader_would_get_wrong_in_silence_is_left_to_llama_cpp(tmp_path: Path) -> None:
+    plain = written(tmp_path / "plain.gguf", rope="none")
+    assert (plain.architecture, plain.parameters, plain.scaled_rope) == ("llama", 32, False)
+    for scaled in (written(tmp_path / "yarn.gguf", rope="yarn"), written(tmp_path / "llama31.gguf", freqs=True)):
+        assert "does not scale rotary positions" in choose_engine(scaled, BOTH).reason
+
+
+def test_an_address_without_an_engine_is_not_guessed_about() -> None:
+    with pytest.raises(UserError, match="Say which engine is at http://gpu:11434: --engine ollama or"):
+        with_engine(EngineSettings("auto", "gemma3", "http://gpu:11434"))
+    settings = EngineSettings("simulated", "m")
+    assert with_engine(settings) == (settings, None)

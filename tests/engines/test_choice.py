@@ -9,6 +9,7 @@ import pytest
 from gguf import GGUFWriter
 
 from gristmill.engines.choice import Choice, MachineFacts, choose_engine
+from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.embedded.support import ModelFacts, read_model_facts
 from gristmill.engines.registry import EngineSettings, with_engine
 from gristmill.models.locate import locate
@@ -36,7 +37,14 @@ SMALL = ModelFacts("m", "gguf", "llama", 135_000_000)
         (SMALL._replace(parameters=8 * 10**9), BOTH, ("llama_cpp", "OpenVINO would need 15 GiB for the weights")),
         (SMALL._replace(parameters=8 * 10**9), OPENVINO, ("openvino", "llama.cpp is not installed")),
         (SMALL, LLAMA_CPP, ("llama_cpp", "OpenVINO is not installed")),
-        (SMALL._replace(architecture="gemma3"), BOTH, ("llama_cpp", "OpenVINO's reader does not know gemma3")),
+        (SMALL._replace(architecture="phi3"), BOTH, ("llama_cpp", "OpenVINO's reader does not know phi3")),
+        (SMALL._replace(architecture="gemma3"), BOTH, ("openvino", "the faster one on a CPU")),
+        (
+            SMALL._replace(architecture="gemma3", parameters=12 * 10**9),
+            BOTH,
+            ("llama_cpp", "OpenVINO would need 45 GiB for the weights"),
+        ),
+        (SMALL._replace(architecture="gemma3"), LLAMA_CPP, ("llama_cpp", "OpenVINO is not installed")),
         (SMALL._replace(experts=True), BOTH, ("llama_cpp", "OpenVINO's reader knows no mixture of experts")),
     ],
 )
@@ -45,8 +53,8 @@ def test_the_fastest_that_can_load_it(model: ModelFacts, machine: MachineFacts, 
 
 
 def test_the_choice_is_one_line() -> None:
-    choice = Choice("llama_cpp", "OpenVINO's reader does not know gemma3")
-    assert choice.sentence("gemma3-270m") == "gemma3-270m: llama.cpp (OpenVINO's reader does not know gemma3)"
+    choice = Choice("llama_cpp", "OpenVINO's reader does not know phi3")
+    assert choice.sentence("phi-4-mini") == "phi-4-mini: llama.cpp (OpenVINO's reader does not know phi3)"
 
 
 @pytest.mark.parametrize(
@@ -54,10 +62,16 @@ def test_the_choice_is_one_line() -> None:
     [
         (SMALL, NEITHER, "m needs OpenVINO, which is not installed: run pip install 'gristmill[embedded]'."),
         (
+            SMALL._replace(architecture="phi3"),
+            OPENVINO,
+            "m needs llama.cpp (OpenVINO's reader does not know phi3), which is not installed: run pip install "
+            "'gristmill[llama-cpp]'.",
+        ),
+        (
             SMALL._replace(architecture="gemma3"),
             OPENVINO,
-            "m needs llama.cpp (OpenVINO's reader does not know gemma3), which is not installed: run pip install "
-            "'gristmill[llama-cpp]'.",
+            "m needs llama.cpp (for gemma3 on OpenVINO, llama.cpp reads the tokenizer), which is not installed: run "
+            "pip install 'gristmill[llama-cpp]'.",
         ),
         (
             ModelFacts("m", "ir"),
@@ -101,3 +115,12 @@ def test_an_address_without_an_engine_is_not_guessed_about() -> None:
         with_engine(EngineSettings("auto", "gemma3", "http://gpu:11434"))
     settings = EngineSettings("simulated", "m")
     assert with_engine(settings) == (settings, None)
+
+
+def test_an_engine_that_is_named_says_at_once_that_it_cannot_load_the_model(tmp_path: Path) -> None:
+    written(tmp_path / "phi.gguf", "phi3")
+    engine = OpenVinoEngine(OpenVinoOptions(), str(tmp_path / "phi.gguf"))
+    with pytest.raises(
+        UserError, match="cannot load '.*phi.gguf': OpenVINO's reader does not know phi3. Leave --engine"
+    ):
+        engine.served_name()

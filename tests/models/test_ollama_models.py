@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,3 +211,28 @@ def test_ollamas_models_are_left_to_ollama(ollama: OllamaFolder, gguf_bytes: byt
         find_removable("ollama:m")
     with pytest.raises(UserError, match="'ollama pull m'"):
         pull("ollama:m")
+
+
+def test_what_writes_the_prompts_is_what_ollama_would_take(
+    ollama: OllamaFolder, gguf_bytes: bytes, models: Run
+) -> None:
+    name, layers = f"{LIBRARY}/m/latest", [("model", gguf_bytes), ("template", b"{{ .Prompt }}")]
+    ollama.add(name, layers, renderer="qwen3-coder", parser="qwen3-coder")
+    assert locate("ollama:m").defaults.renderer == "qwen3-coder"
+    assert "Ollama's own code ('qwen3-coder')" in " ".join(models("show", "ollama:m").stdout.split())
+    ollama.add(name, [("model", gguf_bytes), ("prompt", b"{{ nope }}")])
+    # That it cannot be interpreted is said when a prompt is to be written.
+    assert locate("ollama:m").defaults.template == "{{ nope }}"
+    ollama.add(name, [("model", with_chat_template(gguf_bytes)), ("template", b"{{ .Prompt }}")])
+    assert locate("ollama:m").defaults.template is None
+    ollama.add(name, [("model", with_chat_template(gguf_bytes)), ("template", b"{{ .Tools }}")])
+    assert locate("ollama:m").defaults.template == "{{ .Tools }}"
+
+
+def with_chat_template(gguf: bytes) -> bytes:
+    """The header of a model whose own template knows tools."""
+    key, value = b"tokenizer.chat_template", b"{{ tools }}{{ messages }}"
+    string = struct.Struct("<Q")
+    entry = string.pack(len(key)) + key + struct.pack("<I", 8) + string.pack(len(value)) + value
+    magic, version, _, keys = struct.unpack_from("<4sIQQ", gguf)
+    return struct.pack("<4sIQQ", magic, version, 0, keys + 1) + entry + gguf[24:]

@@ -162,9 +162,15 @@ def _facts_shown(facts: ShownFacts) -> Iterator[tuple[str, str | None]]:
     yield "Context length", f"{facts.context_length:,} tokens" if facts.context_length else None
     yield "Revision", facts.revision
     yield "Images by", facts.projector
-    yield "Template", "Ollama's" if facts.defaults.template is not None else None
+    yield "Template", _template_shown(facts)
     yield "System message", facts.defaults.system
     yield "Defaults", ", ".join(_parameters_shown(facts.defaults.parameters)) or None
+
+
+def _template_shown(facts: ShownFacts) -> str | None:
+    if facts.defaults.renderer is not None:
+        return f"Ollama's own code ('{facts.defaults.renderer}'); here only -O template=gguf"
+    return "Ollama's" if facts.defaults.template is not None else None
 
 
 def _parameters_shown(parameters: Parameters) -> Iterator[str]:

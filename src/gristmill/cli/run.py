@@ -70,9 +70,10 @@ def run(
     if not stdio.is_dash(input_file):
         jsonl.check_readable(input_file)
     read_defaults = jsonl.read_defaults(defaults)
-    engine_settings = config.settled(config.engine_settings(engine, model, url, engine_option))
+    given = config.engine_settings(engine, model, url, engine_option)
     with stdio.resting_place(output) as target:
         check_targets({"output": target, "file of failed rows": errors_beside(target)}, [input_file, defaults])
+        engine_settings = config.settled(given)
         folder = JobFolder(target)
         host_settings = HostSettings(
             StorageSettings(folder.path),

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import subprocess
+import sys
 from typing import NamedTuple
 
 from gristmill.engines.embedded.support import (
@@ -23,14 +26,19 @@ from gristmill.user_error import UserError
 #: An engine's name that leaves the choice to this.
 AUTOMATIC = "auto"
 #: The Python packages that an engine needs, and the extra that has them.
-_PACKAGES = {
-    "openvino": ("openvino", "openvino_genai", "openvino_tokenizers"),
-    "llama_cpp": ("xllamacpp", "gristmill.engines.embedded.llama_cpp"),
-}
+_PACKAGES = {"openvino": ("openvino", "openvino_genai", "openvino_tokenizers"), "llama_cpp": ("xllamacpp",)}
 _EXTRAS = {"openvino": "embedded", "llama_cpp": "llama-cpp"}
 _SHOWN = {"openvino": "OpenVINO", "llama_cpp": "llama.cpp"}
-#: OpenVINO computes with 16 bits a weight, whatever the file has; of the memory, so much may go to that.
+#: Of the memory, so much may go to the weights as OpenVINO has them.
 _MOST_MEMORY = 1 / 4
+#: Prints the GPU that llama.cpp would give layers to, or an empty line.
+_ASK = """
+from gristmill.engines.embedded.llama_cpp.devices import list_devices, offload_targets
+from gristmill.engines.embedded.llama_cpp.library import load_library
+targets = offload_targets(list_devices(load_library("")))
+print(", ".join(f"{each.description or each.name} through {each.backend}" for each in targets))
+"""
+_PATIENCE = 60.0
 
 
 class MachineFacts(NamedTuple):
@@ -55,6 +63,8 @@ class Choice(NamedTuple):
 def choose_engine(model: ModelFacts, machine: MachineFacts) -> Choice:
     """Raises UserError, saying what to install, where nothing that is installed can load it."""
     obstacles = {"openvino": openvino_obstacle(model), "llama_cpp": llama_cpp_obstacle(model)}
+    if obstacles["openvino"] is None and model.tokenized_by_llama_cpp and "llama_cpp" not in machine.engines:
+        obstacles["openvino"] = f"for {model.architecture} on OpenVINO, llama.cpp reads the tokenizer"
     able = [engine for engine, obstacle in obstacles.items() if obstacle is None]
     here = [engine for engine in able if engine in machine.engines]
     if not here:
@@ -67,7 +77,7 @@ def choose_engine(model: ModelFacts, machine: MachineFacts) -> Choice:
         return Choice("llama_cpp", f"it computes on {machine.gpu}")
     if model.sees:
         return Choice("llama_cpp", "it reads images")
-    weights = 2 * (model.parameters or 0)
+    weights = model.openvino_bytes
     if machine.memory is not None and weights > machine.memory * _MOST_MEMORY:
         return Choice("llama_cpp", f"OpenVINO would need {weights / 2**30:.0f} GiB for the weights")
     return Choice("openvino", "the faster one on a CPU")
@@ -112,8 +122,24 @@ def choose_for(source: str | None) -> Choice:
 
 def machine_facts() -> MachineFacts:
     installed = frozenset(engine for engine, packages in _PACKAGES.items() if all(map(_is_installed, packages)))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return MachineFacts(installed, None, memory)
+    gpu = _gpu() if "llama_cpp" in installed else None
+    return MachineFacts(installed, gpu, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+@functools.cache
+def _gpu() -> str | None:
+    """In a process of its own: a driver takes memory of the GPU from whoever asks, for as long as that lives. Where no
+    driver has a device, nobody is asked."""
+    from gristmill.engines.embedded.llama_cpp.devices import driver_files
+
+    if not driver_files():
+        return None
+    try:
+        asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = asked.stdout.splitlines()
+    return lines[-1] if asked.returncode == 0 and lines and lines[-1] else None
 
 
 def _is_installed(package: str) -> bool:

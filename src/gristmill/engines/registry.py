@@ -120,4 +120,5 @@ def open_tokenizer(name: str) -> PromptTokens:
     from gristmill.models.locate import locate
 
     model = locate(name)
-    return PromptTokens(SegmentEncoder(open_vocabulary(model, prepare(model, "f16").folder)))
+    encoder = SegmentEncoder(open_vocabulary(model, prepare(model, "f16").folder))
+    return PromptTokens(encoder, defaults=model.defaults)

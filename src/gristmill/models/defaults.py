@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from gristmill.wire.chat import Message
@@ -27,12 +29,20 @@ class Parameters(msgspec.Struct, frozen=True):
 
 class ModelDefaults(msgspec.Struct, frozen=True):
     """``template`` is Go's text/template, as Ollama's models have it; None: the model file's own chat template.
+    ``renderer``: prompts are written neither by it nor by that, but by code of Ollama's, of this name.
     ``system`` is the system message of chats that begin with none; ``messages`` come before those of every chat."""
 
     template: str | None = None
+    renderer: str | None = None
     system: str | None = None
     messages: tuple[Message, ...] = ()
     parameters: Parameters = Parameters()
+
+    def with_template(self, chosen: Literal["model", "gguf"]) -> ModelDefaults:
+        """gguf: chats by the model file's own template."""
+        if chosen == "model":
+            return self
+        return msgspec.structs.replace(self, template=None, renderer=None)
 
 
 NO_DEFAULTS = ModelDefaults()

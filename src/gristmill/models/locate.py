@@ -55,7 +55,6 @@ def locate(name_or_path: str) -> LocalModel:
 
 def _locate_ollama(name: str) -> LocalModel:
     model = open_ollama_model(name)
-    read_header(model.path)
     return LocalModel(name, model.path, "gguf", model.projector, model.defaults)
 
 

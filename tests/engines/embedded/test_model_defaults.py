@@ -22,7 +22,7 @@ VOCABULARY = ByteVocabulary(TEMPLATE)
 
 
 def reader(system: str | None = None, messages: tuple[Message, ...] = (), **parameters: Any) -> RequestReader:
-    defaults = ModelDefaults(None, system, messages, Parameters(**parameters))
+    defaults = ModelDefaults(system=system, messages=messages, parameters=Parameters(**parameters))
     return RequestReader(VOCABULARY, Grammars(VOCABULARY, frozenset({0})), 200, defaults)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ class EmbeddedOptions(msgspec.Struct, frozen=True):
     threads: int = 0
     #: Disk space for prefixes that rows share, of all models together, in GiB; 0: none are kept on disk.
     prefix_disk_gb: float = 4.0
+    #: Of chats. model: what comes with the model, Ollama's template before that in the model's file; gguf: the latter.
+    template: Literal["model", "gguf"] = "model"
 
 
 class Span(NamedTuple, Generic[Place]):

@@ -181,6 +181,12 @@ class RequestReader:
         return biases or None
 
 
+def special_stops(vocabulary: Vocabulary, stops: Iterable[str]) -> frozenset[int]:
+    """The tokens that a model's stop strings spell: they are in no answer's text, where strings are looked for."""
+    texts = {stop.encode("utf-8", "surrogatepass") for stop in stops}
+    return frozenset(token for token in vocabulary.special if vocabulary.special_text(token) in texts)
+
+
 def _first(*values: Any) -> Any:
     """What is said, by the request before the model."""
     return next((value for value in values if value is not None), None)

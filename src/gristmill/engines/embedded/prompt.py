@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -13,6 +14,7 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
+from gristmill.engines.embedded.ollama_chat import OllamaChat
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.engines.embedded.tool_format import HERMES, ToolFormat, format_of
 from gristmill.engines.embedded.tool_prompt import PlainMessage, described_messages, native_messages
@@ -32,8 +34,11 @@ _REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, Attribute
 
 
 class ChatTemplate:
-    """``tool_format`` is how the model writes calls of tools: its template's own, or Hermes' where that has none that
-    is known; then the tools are told in plain text."""
+    """Jinja, as model files have it. ``tool_format`` is how the model writes calls of tools: its template's own, or
+    Hermes' where that has none that is known; then the tools are told in plain text."""
+
+    #: What begins a text is in the template.
+    adds_special_tokens = False
 
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
         """Raises UserError when ``source`` is not a template."""
@@ -155,9 +160,12 @@ class PromptTokens:
         self._encoder = encoder
         self._defaults = defaults
         self._context_length = context_length
-        self._template = (
-            ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token) if encoder.chat_template else None
-        )
+        self._template = _template_of(encoder, defaults)
+
+    @functools.cached_property
+    def _begins_texts(self) -> bool:
+        """Whether the tokenizer puts a token before every text."""
+        return bool(self._encoder.bos_token and self._encoder.encode("", special_tokens=True))
 
     @property
     def tool_format(self) -> ToolFormat:
@@ -193,7 +201,11 @@ class PromptTokens:
             )
         self._check_size((message.text() for message in messages), "messages")
         text = self._template.render(messages, opening, continuing, offer)
-        return self._encode(text, "messages", special_tokens=False)
+        special_tokens = self._template.adds_special_tokens
+        if special_tokens and self._begins_texts:
+            # It would be there twice.
+            text = text.removeprefix(self._encoder.bos_token)
+        return self._encode(text, "messages", special_tokens)
 
     def of_text(self, text: str, param: str) -> list[int]:
         """``param`` is where the request has it."""
@@ -215,6 +227,20 @@ class PromptTokens:
         if size > self._context_length * longest:
             counted = f"Your prompt has {size:,} bytes, which are at least {-(-size // longest):,} tokens"
             raise _too_long(f"{counted} (the longest token has {longest} bytes).", param, self._context_length)
+
+
+def _template_of(encoder: TextEncoder, defaults: ModelDefaults) -> ChatTemplate | OllamaChat | None:
+    """Raises UserError for one that cannot be used."""
+    if defaults.renderer:
+        raise UserError(
+            f"Ollama writes this model's prompts by code of its own ('{defaults.renderer}'), not by a template: use "
+            "the one in the model's file with -O template=gguf, or leave the model to Ollama with --engine ollama."
+        )
+    if defaults.template is not None:
+        return OllamaChat(defaults.template)
+    if not encoder.chat_template:
+        return None
+    return ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token)
 
 
 def _not_empty(tokens: list[int], param: str) -> list[int]:

@@ -11,6 +11,8 @@ from gristmill.models.split import gguf_files
 
 #: ``create_from_gguf`` in openvino.genai's src/cpp/src/gguf_utils/gguf_modeling.cpp.
 _OPENVINO_READS = frozenset({"llama", "qwen2", "qwen3"})
+#: Graphs that are built here instead, with the bytes that a weight takes meanwhile; llama.cpp reads the tokenizer.
+_BUILT_HERE = {"gemma3": 4}
 
 
 class ModelFacts(NamedTuple):
@@ -26,6 +28,16 @@ class ModelFacts(NamedTuple):
     experts: bool = False
     scaled_rope: bool = False
     sees: bool = False
+
+    @property
+    def openvino_bytes(self) -> int:
+        """What the weights take in OpenVINO, whatever the file has; 0 where their number is not known."""
+        return (self.parameters or 0) * _BUILT_HERE.get(self.architecture or "", 2)
+
+    @property
+    def tokenized_by_llama_cpp(self) -> bool:
+        """On OpenVINO, too."""
+        return self.architecture in _BUILT_HERE
 
 
 def catalog_facts(name: str) -> ModelFacts | None:
@@ -58,6 +70,8 @@ def openvino_obstacle(facts: ModelFacts) -> str | None:
     """Why OpenVINO cannot load it, as the end of a sentence; None where it can."""
     if facts.kind == "ir":
         return None
+    if facts.architecture in _BUILT_HERE:
+        return None if not facts.split else "for OpenVINO it must be one file, and it is split into several"
     if facts.architecture is not None and facts.architecture not in _OPENVINO_READS:
         return f"OpenVINO's reader does not know {facts.architecture}"
     if facts.experts:

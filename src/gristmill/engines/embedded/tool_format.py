@@ -57,9 +57,12 @@ MISTRAL_ARGS = ToolFormat("mistral-args", "[TOOL_CALLS]", "[TOOL_CALLS]", "[ARGS
 
 
 def format_of(template: str) -> ToolFormat | None:
-    """By a template's text; None where it puts no tools into prompts, or writes calls in none of these ways."""
-    if not _TOOLS.search(template):
-        return None
+    """By a Jinja template's text; None where it puts no tools into prompts, or writes calls in none of these ways."""
+    return written_format(template) if _TOOLS.search(template) else None
+
+
+def written_format(template: str) -> ToolFormat | None:
+    """Of a template, in whatever language, that puts tools into prompts."""
     if "[TOOL_CALLS]" in template and "[CALL_ID]" not in template:
         if "[ARGS]" in template:
             return MISTRAL_ARGS

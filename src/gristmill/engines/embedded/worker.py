@@ -156,7 +156,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     from gristmill.engines.embedded.engine_loop import EngineLoop
     from gristmill.engines.embedded.grammar import Grammars
     from gristmill.engines.embedded.model_runner import EmbeddedOptions, LoadModel
-    from gristmill.engines.embedded.preparation import Preparation, RequestReader
+    from gristmill.engines.embedded.preparation import Preparation, RequestReader, special_stops
 
     options = msgspec.convert(load.options, EmbeddedOptions)
     module, _, function = load.loader.partition(":")
@@ -174,11 +174,13 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
         engine = EmbeddingLoop(model.runner, options.step_tokens, options.max_rows, pipe.write)
         pipe.write(Ready(model.context_length, model.notices, embeds=True, computing=model.computing))
     else:
-        runner, vocabulary, ends = model.runner, model.vocabulary, model.ends
+        runner, vocabulary = model.runner, model.vocabulary
+        defaults = model.defaults.with_template(options.template)
+        ends = model.ends | special_stops(vocabulary, defaults.parameters.stop)
         engine = writer = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
-        longest = model.defaults.parameters.context_length or model.context_length
+        longest = defaults.parameters.context_length or model.context_length
         context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
-        read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, model.defaults).read
+        read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults).read
         pipe.write(Ready(context_length, model.notices, computing=model.computing))
 
     def deliver(prepared: Prepared) -> None:

@@ -8,10 +8,14 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.models.defaults import ModelDefaults, Parameters
-from gristmill.models.ollama.manifest import Parts, broken, read_parts
+from gristmill.models.gguf_header import GgufHeader, read_header
+from gristmill.models.ollama.go_template.lexer import TemplateError
+from gristmill.models.ollama.manifest import Config, Parts, broken, read_parts
 from gristmill.models.ollama.name import parse_name
 from gristmill.models.ollama.params import read_params
 from gristmill.models.ollama.store import find_manifest, unreadable
+from gristmill.models.ollama.template import OllamaTemplate
+from gristmill.models.ollama.template_choice import prefers_chat_template
 from gristmill.user_error import UserError
 from gristmill.wire.chat import Message
 
@@ -36,14 +40,38 @@ def open_ollama_model(name: str) -> OllamaModel:
     projectors = parts.several["projector"]
     for path in (parts.single["model"], *projectors):
         _check_open(path)
+    header = read_header(parts.single["model"])
     defaults = ModelDefaults(
-        template=parts.text("template"),
+        template=_template(parts, header),
+        renderer=parts.config.renderer or None,
         system=parts.text("system") or None,
         messages=_messages(parts),
         parameters=_parameters(parts),
     )
     # Of several, Ollama gives its engine the first.
     return OllamaModel(parts.single["model"], projectors[0] if projectors else None, defaults)
+
+
+def _template(parts: Parts, header: GgufHeader) -> str | None:
+    """The text of its template; None where Ollama would take the one in the model's file."""
+    source = parts.text("template")
+    if source is None:
+        return None
+    own = parts.config.renderer or parts.config.parser or _is_harmony(parts.config, source)
+    if not own:
+        try:
+            template = OllamaTemplate(source)
+        except TemplateError:
+            # Said when a prompt is to be written.
+            return source
+        if prefers_chat_template(template, source, str(header.metadata.get("tokenizer.chat_template", ""))):
+            return None
+    return source
+
+
+def _is_harmony(config: Config, source: str) -> bool:
+    """Of gpt-oss: ``shouldUseHarmony`` in Ollama's server/routes.go."""
+    return config.model_family in ("gptoss", "gpt-oss") and "<|start|>" in source and "<|end|>" in source
 
 
 def _check_open(path: Path) -> None:

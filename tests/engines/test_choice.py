@@ -117,6 +117,11 @@ def test_an_address_without_an_engine_is_not_guessed_about() -> None:
     assert with_engine(settings) == (settings, None)
 
 
+def test_a_library_of_llama_cpp_says_which_engine_it_is_for() -> None:
+    settings = EngineSettings("auto", options={"library": "/opt/llama.cpp/build/bin"})
+    assert with_engine(settings) == (settings._replace(engine="llama_cpp"), None)
+
+
 def test_an_engine_that_is_named_says_at_once_that_it_cannot_load_the_model(tmp_path: Path) -> None:
     written(tmp_path / "phi.gguf", "phi3")
     engine = OpenVinoEngine(OpenVinoOptions(), str(tmp_path / "phi.gguf"))

@@ -15,6 +15,7 @@ from tiny_gguf import tiny_model, token_ids
 from gristmill.engines.embedded.llama_cpp.library import load_library
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.models.locate import locate
+from gristmill.user_error import UserError
 
 TEXTS = (
     "The capital of France is",
@@ -67,6 +68,28 @@ def test_the_bytes_of_the_tokens_are_those_of_the_text(smollm2: LlamaVocabulary,
     tokens = smollm2.encode(text, special_tokens=False)
     spelled = b"".join(smollm2.token_bytes[token] or smollm2.special_text(token) for token in tokens)
     assert spelled == text.encode()
+
+
+@pytest.fixture(scope="module")
+def gemma() -> LlamaVocabulary:
+    """SentencePiece, with a space as a character of its own and bytes where a text has no token."""
+    try:
+        return vocabulary_of(locate("gemma3-270m").path)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("text", [text.replace("<|im_", "<|gemma_") for text in TEXTS])
+def test_a_sentencepiece_vocabulary_spells_every_text_as_it_is(gemma: LlamaVocabulary, text: str) -> None:
+    tokens = gemma.encode(text, special_tokens=False)
+    assert b"".join(gemma.token_bytes[token] for token in tokens) == text.encode()
+    assert gemma.encode(text, special_tokens=True) == [2, *tokens]
+
+
+def test_the_marks_of_a_turn_are_single_tokens_of_which_one_ends_the_answer(gemma: LlamaVocabulary) -> None:
+    start, end = gemma.encode("<start_of_turn><end_of_turn>", special_tokens=False)
+    assert start in gemma.special and end in gemma.ends and start not in gemma.ends
+    assert gemma.encode("Hello world", special_tokens=False) == [9259, 1902]
 
 
 def test_special_tokens_add_nothing_to_a_text_and_have_a_name(smollm2: LlamaVocabulary) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,8 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     from gristmill.engines.embedded.prompt import PromptTokens
+    from gristmill.engines.embedded.tokenizer import SpecialTextEncoder
+    from gristmill.models.locate import LocalModel
 
 
 class EngineSettings(NamedTuple):
@@ -118,10 +121,19 @@ def open_tokenizer(name: str) -> PromptTokens:
         if not path.is_file():
             raise UserError(f"There is no tokenizer file {path}.")
         return PromptTokens(SegmentEncoder(TokenizerFile(path)))
-    from gristmill.engines.embedded.openvino.prepare import prepare
-    from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
     from gristmill.models.locate import locate
 
     model = locate(name)
-    encoder = SegmentEncoder(open_vocabulary(model, prepare(model, "f16").folder))
-    return PromptTokens(encoder, defaults=model.defaults)
+    return PromptTokens(SegmentEncoder(_vocabulary_of(model)), defaults=model.defaults)
+
+
+def _vocabulary_of(model: LocalModel) -> SpecialTextEncoder:
+    if model.kind == "gguf" and importlib.util.find_spec("xllamacpp") is not None:
+        # From the file as it is, where OpenVINO would have to convert the model first.
+        from gristmill.engines.embedded.llama_cpp import vocabulary as llama_cpp
+
+        return llama_cpp.open_vocabulary(model.path)
+    from gristmill.engines.embedded.openvino.prepare import prepare
+    from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
+
+    return open_vocabulary(model, prepare(model, "f16").folder)

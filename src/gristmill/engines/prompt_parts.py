@@ -32,7 +32,17 @@ def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingReq
 def _message_text(message: Message) -> str:
     calls = message.tool_calls or message.function_call
     called = _encoded(calls).decode() if calls else ""
-    return f"{message.role}:{message.text()}{called}"
+    return f"{message.role}:{_content(message)}{called}"
+
+
+def _content(message: Message) -> str:
+    """Its text; an image, or whatever else is no text, as the request has it."""
+    if not isinstance(message.content, list):
+        return message.text()
+    return "".join(
+        part.text or "" if part.type == "text" else _encoded(part).decode("utf-8", "replace")
+        for part in message.content
+    )
 
 
 def _encoded(value: Any) -> bytes:

@@ -149,4 +149,5 @@ def _capabilities(options: EmbeddedOptions, ready: Ready | None) -> Capabilities
         interactive_slots=options.max_rows,
         endpoints=frozenset({EMBEDDINGS}) if ready and ready.embeds else frozenset({CHAT, COMPLETIONS, SCORE}),
         computing=ready.computing if ready else None,
+        content_parts=frozenset({"text", "image_url"}) if ready and ready.sees else frozenset({"text"}),
     )

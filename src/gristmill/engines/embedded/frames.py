@@ -91,12 +91,13 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """``embeds``: the model gives vectors, and nothing else; otherwise it writes. ``notices`` are sentences for the
-    log."""
+    """``embeds``: the model gives vectors, and nothing else; otherwise it writes. ``sees``: messages may have images.
+    ``notices`` are sentences for the log."""
 
     context_length: int
     notices: list[str]
     embeds: bool = False
+    sees: bool = False
     computing: Computing | None = None
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.grammar import Matcher
 from gristmill.engines.embedded.model_runner import Vocabulary
+from gristmill.engines.embedded.picture import Picture
 from gristmill.engines.embedded.sampler import GenerationState, Sampled, Sampling
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.tool_reader import CallReader, Spoken
@@ -261,6 +262,8 @@ class GenerationRequest(NamedTuple):
     model: str
     stream: bool
     generations: list[Generation]
+    #: Of its prompt; they must be there as long as its tokens are to be computed.
+    pictures: list[Picture] = []  # noqa: RUF012 - never written to
 
     @property
     def interactive(self) -> bool:

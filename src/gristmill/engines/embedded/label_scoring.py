@@ -14,6 +14,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.embedded.picture import Picture
 from gristmill.engines.embedded.sequence import Sequence
 from gristmill.engines.embedded.step_plan import Chunk
 from gristmill.engines.protocol import LabelScores
@@ -84,8 +85,18 @@ class LabelScoring:
     """A request while it is computed. Probes are taken with ``next_probe`` and come back by themselves; ``scores``
     has the result when ``done``."""
 
-    def __init__(self, request_id: int, model: str, prompt: list[int], trie: LabelTrie, interactive: bool) -> None:
-        """``prompt`` in token ids, and the labels to look for after it."""
+    def __init__(
+        self,
+        request_id: int,
+        model: str,
+        prompt: list[int],
+        trie: LabelTrie,
+        interactive: bool,
+        pictures: list[Picture] | None = None,
+    ) -> None:
+        """``prompt`` in token ids, and the labels to look for after it. ``pictures``: of the prompt; they must be there
+        as long as it is to be computed."""
+        self._pictures = pictures
         self.id = request_id
         self._model = model
         self._prompt = prompt

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
+from gristmill.engines.embedded.picture import Eyes
 from gristmill.engines.embedded.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.engines.protocol import Computing
@@ -94,6 +95,7 @@ class LoadedModel(NamedTuple):
     notices: list[str]
     defaults: ModelDefaults = NO_DEFAULTS
     computing: Computing | None = None
+    eyes: Eyes | None = None
 
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's

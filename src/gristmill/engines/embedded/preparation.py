@@ -15,12 +15,16 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from gristmill.engines.embedded.embedding import EmbeddingTask
 from gristmill.engines.embedded.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
 from gristmill.engines.embedded.generation import Generation, GenerationRequest, ToolReading
 from gristmill.engines.embedded.grammar import Grammar, Grammars
 from gristmill.engines.embedded.label_scoring import LabelScoring, LabelTrie
 from gristmill.engines.embedded.model_runner import Vocabulary
+from gristmill.engines.embedded.picture import Eyes, Picture
+from gristmill.engines.embedded.picture_prompt import PictureEncoder, PictureMarks, refuse_images
 from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.sequence import Sequence
@@ -32,7 +36,7 @@ from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import has_calls
 from gristmill.engines.tools.offer import Offer, new_call_id, offer_of
 from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
-from gristmill.wire.chat import ChatCompletionRequest
+from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.errors import clip
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
@@ -49,14 +53,22 @@ class RequestReader:
     length (in tokens), and what it brings for what a request does not say. Safe from several threads."""
 
     def __init__(
-        self, vocabulary: Vocabulary, grammars: Grammars, context_length: int, defaults: ModelDefaults = NO_DEFAULTS
+        self,
+        vocabulary: Vocabulary,
+        grammars: Grammars,
+        context_length: int,
+        defaults: ModelDefaults = NO_DEFAULTS,
+        eyes: Eyes | None = None,
     ) -> None:
+        """``eyes``: None where the model sees no images."""
         self._vocabulary = vocabulary
         self._grammars = grammars
         self._context_length = context_length
         self._label_tokens = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_LABELS)
         self._defaults = defaults.parameters
-        self._prompts = PromptTokens(vocabulary, context_length, defaults)
+        self._marks = None if eyes is None else PictureMarks(eyes)
+        encoder = vocabulary if self._marks is None else PictureEncoder(vocabulary, self._marks)
+        self._prompts = PromptTokens(encoder, context_length, defaults)
 
     def read(self, submit: AnySubmit) -> GenerationRequest | LabelScoring:
         """Raises EngineError (invalid request)."""
@@ -71,6 +83,7 @@ class RequestReader:
         samplings = self._samplings(request)
         constraint = constraint_of(request)
         offer = offer_of(request) if isinstance(request, ChatCompletionRequest) else None
+        request, pictures = self._look(request)
         prompt = self._prompts.of_request(request)
         limit = request.token_limit()
         room = self._context_length - len(prompt)
@@ -92,7 +105,20 @@ class RequestReader:
             tools = None if reader is None else ToolReading(reader, marks)
             generations.append(Generation(sequence, sampling, most, stops, matcher, tools))
             generations[-1].jump_forward(self._vocabulary)
-        return GenerationRequest(submit.id, request.model, submit.stream, generations)
+        return GenerationRequest(submit.id, request.model, submit.stream, generations, pictures)
+
+    def _look(self, request: Request) -> tuple[Request, list[Picture]]:
+        if not isinstance(request, ChatCompletionRequest):
+            return request, []
+        messages, pictures = self._look_at(request.messages)
+        return (msgspec.structs.replace(request, messages=messages), pictures) if pictures else (request, pictures)
+
+    def _look_at(self, messages: list[Message]) -> tuple[list[Message], list[Picture]]:
+        """The messages as text, with marks where images were. Raises EngineError."""
+        if self._marks is None:
+            refuse_images(messages, "embedded")
+            return messages, []
+        return self._marks.mark(messages)
 
     def _grammar(self, request: Request, constraint: Constraint | None, offer: Offer | None) -> Grammar | None:
         form = self._prompts.tool_format
@@ -109,9 +135,10 @@ class RequestReader:
         labels = self._labels(submit)
         if submit.chat is not None:
             param = "messages"
-            prompt = self._prompts.of_messages(submit.chat, submit.add_generation_prompt, submit.continue_final_message)
+            messages, pictures = self._look_at(submit.chat)
+            prompt = self._prompts.of_messages(messages, submit.add_generation_prompt, submit.continue_final_message)
         else:
-            param = "query"
+            param, pictures = "query", []
             prompt = self._prompts.of_text(submit.text or "", param)
         longest = max(map(len, labels))
         # The last token of a label is asked for, not computed.
@@ -123,7 +150,7 @@ class RequestReader:
             trie = LabelTrie(labels)
         except ValueError as error:
             raise _invalid("labels", f"The labels cannot be told apart: {error}.") from None
-        return LabelScoring(submit.id, submit.model, prompt, trie, submit.interactive)
+        return LabelScoring(submit.id, submit.model, prompt, trie, submit.interactive, pictures)
 
     def _labels(self, submit: SubmitScore) -> list[list[int]]:
         """Their token ids."""

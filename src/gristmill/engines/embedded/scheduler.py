@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gristmill.engines.embedded.kv_memory import KvMemory
+from gristmill.engines.embedded.picture import whole_parts
 from gristmill.engines.embedded.prefix_cache import common_length
 from gristmill.engines.embedded.prefix_store import Found
 from gristmill.engines.embedded.sequence import Sequence
@@ -165,7 +166,7 @@ class Scheduler:
             count = min(budget.fit(sequence, sequence.computed), max(budget.tokens - spared, 1))
             if count <= 0 or sequence not in self.running:
                 continue
-            count = self._to_fork(sequence, sequence.computed, count)
+            count = whole_parts(sequence.tokens, sequence.computed, self._to_fork(sequence, sequence.computed, count))
             while not self.memory.reserve(sequence, sequence.computed + count):
                 room = False
                 # The last one loses least. What this step has planned already keeps its memory.
@@ -208,6 +209,7 @@ class Scheduler:
         count = self._to_fork(sequence, known, budget.fit(sequence, known))
         if count <= 0:
             return True
+        count = whole_parts(sequence.tokens, known, count)
         if not self.memory.begin(sequence, known + count):
             return False
         step.begun.append(Begun(sequence, matched, found))

@@ -180,8 +180,9 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
         engine = writer = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
         longest = defaults.parameters.context_length or model.context_length
         context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
-        read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults).read
-        pipe.write(Ready(context_length, model.notices, computing=model.computing))
+        read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults, model.eyes).read
+        sees = model.eyes is not None
+        pipe.write(Ready(context_length, model.notices, sees=sees, computing=model.computing))
 
     def deliver(prepared: Prepared) -> None:
         pipe.inbox.put(prepared)

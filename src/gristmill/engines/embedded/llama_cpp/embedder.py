@@ -53,7 +53,7 @@ class LlamaEmbedder:
         library = self._library
         lengths = [part.end - part.start for part in call]
         piece = Piece(
-            np.concatenate([np.array(inputs[part.place][part.start : part.end], np.int32) for part in call]),
+            np.concatenate([np.array(inputs[part.place][part.start : part.end], np.int64) for part in call]),
             np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in call]),
             np.repeat(np.array([part.place for part in call], np.int32), lengths),
             np.ones(sum(lengths), np.int8),

@@ -8,10 +8,12 @@ import msgspec
 
 from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
+from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat
 from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
+from gristmill.models.checked_file import sha256_of
 from gristmill.models.fingerprint import model_fingerprint
 from gristmill.models.locate import LocalModel, locate
 from gristmill.telemetry.log import get_logger
@@ -38,6 +40,9 @@ class LlamaCppOptions(EmbeddingOptions, frozen=True):
     kv_type: Literal["f16", "f32", "q8_0"] = "f16"
     #: auto: where llama.cpp has it for the model and what computes.
     flash_attention: Literal["auto", "on", "off"] = "auto"
+    #: The GGUF file that makes images into what the model reads (mmproj); empty: the one that lies beside the model or
+    #: belongs to it; none: images are refused.
+    projector: str = ""
     #: A libllama, or a folder with one, instead of the installed package's.
     library: str = ""
 
@@ -54,6 +59,7 @@ class LlamaCppEngine(EmbeddedEngine):
 
     def __init__(self, options: LlamaCppOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
+        self._projector = options.projector
         self._computing = f"{options.kv_type} {options.flash_attention} {options.pooling}"
 
     def _note_death(self, how: str) -> None:
@@ -70,7 +76,10 @@ class LlamaCppEngine(EmbeddedEngine):
         return locate_gguf(self._source).name
 
     def model_fingerprint(self) -> str:
-        return f"{self._computing} {model_fingerprint(locate(self._source))}"
+        model = locate(self._source)
+        projector = projector_of(model, self._projector)
+        seeing = "" if projector is None else f"{sha256_of(projector)} "
+        return f"{self._computing} {seeing}{model_fingerprint(model)}"
 
 
 def smaller_steps(options: T) -> T:

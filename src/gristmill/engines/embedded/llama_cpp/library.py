@@ -50,6 +50,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_state_seq_get_data_ext": (c_size_t, c_void_p, c_void_p, c_size_t, c_int32, ctypes.c_uint32),
     "llama_state_seq_set_data_ext": (c_size_t, c_void_p, c_char_p, c_size_t, c_int32, ctypes.c_uint32),
     "llama_set_abort_callback": (None, c_void_p, c_void_p, c_void_p),
+    "llama_set_causal_attn": (None, c_void_p, c_bool),
     "llama_decode": (c_int32, c_void_p, Batch),
     "llama_get_logits": (POINTER(ctypes.c_float), c_void_p),
     "llama_get_embeddings_seq": (POINTER(ctypes.c_float), c_void_p, c_int32),
@@ -96,6 +97,19 @@ class LlamaLibrary:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
+
+    def symbols(self, function: str, beside: str) -> Any:
+        """What has that function besides: this library, or one of that name beside it; None where neither has."""
+        if hasattr(self._handle, function):
+            return self._handle
+        for found in sorted(self.path.parent.glob(f"{beside}.so*")):
+            try:
+                handle = ctypes.CDLL(str(found))
+            except OSError:
+                continue
+            if hasattr(handle, function):
+                return handle
+        return None
 
     def __str__(self) -> str:
         return f"llama.cpp {self.version} ({self.path.name})"

@@ -20,6 +20,8 @@ from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
 from gristmill.engines.embedded.llama_cpp.model_facts import ModelFacts, read_facts
 from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.projector import Projector
+from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel
@@ -80,9 +82,14 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     if pooling is not None:
         return _load_embedder(library, path, chosen, facts, pooling, found.causal)
     needs = needs_of(facts, chosen, cells)
+    projector = projector_of(local, chosen.projector)
+    if projector is not None:
+        needs = needs._replace(step=needs.step + projector.stat().st_size)
     loaded, told = _load(library, path, chosen, needs, partial(_open_writer, options=chosen, cells=cells))
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
+    notices: list[str] = []
+    eyes = None if projector is None else _open_projector(library, loaded, projector, facts, chosen, notices)
     runner = LlamaRunner(
         library,
         loaded.context,
@@ -92,16 +99,32 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         rent=6 * facts.width,
         window=library.llama_model_n_swa(loaded.model),
         computing=f"{', '.join(each.description for each in list_devices(library))} {processor_digest()}",
+        pictures_non_causal=eyes is not None and eyes.non_causal,
     )
     return LoadedModel(
         runner,
         vocabulary,
         vocabulary.ends,
         library.llama_model_n_ctx_train(loaded.model),
-        [],
+        notices,
         local.defaults,
         told,
+        eyes,
     )
+
+
+def _open_projector(
+    library: LlamaLibrary, loaded: Loaded, file: Path, facts: ModelFacts, options: LlamaCppOptions, notices: list[str]
+) -> Projector | None:
+    """Where nobody has named it, one that cannot be used is worth a notice, and the model reads texts."""
+    most = min(_MICROBATCH, options.step_tokens)
+    try:
+        return Projector(library, loaded.model, file, facts.width, _threads(options), loaded.gpu_layers > 0, most)
+    except UserError as error:
+        if options.projector:
+            raise
+        notices.append(f"Images are refused: {error}")
+        return None
 
 
 def pooling_of(path: Path, found: GgufPooling, options: LlamaCppOptions) -> Pooling | None:
@@ -277,11 +300,14 @@ def _open_embedder(
     return _open_context(library, model, params)
 
 
+def _threads(options: LlamaCppOptions) -> int:
+    return options.threads or len(os.sched_getaffinity(0))
+
+
 def _context_params(library: LlamaLibrary, options: LlamaCppOptions) -> Any:
-    threads = options.threads or len(os.sched_getaffinity(0))
     params = library.llama_context_default_params()
     params.n_seq_max = MOST_SEQUENCES
-    params.n_threads = params.n_threads_batch = threads
+    params.n_threads = params.n_threads_batch = _threads(options)
     params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
     params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
     # One cache for all sequences, or a fork would copy; and every cell kept that a window has passed, or it would

@@ -14,6 +14,7 @@ from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.structs import Batch
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.out_of_room import OutOfRoom
+from gristmill.engines.embedded.picture import picture_parts, vectors_of
 from gristmill.engines.embedded.prefix_file import Slice
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 
@@ -31,9 +32,9 @@ class StepFailed(Exception):
 
 class Piece(NamedTuple):
     """What goes into one call: tokens with positions, sequences and whether logits are wanted, each of shape
-    (tokens,)."""
+    (tokens,). Those of a picture are all there is in a call."""
 
-    tokens: NDArray[np.int32]
+    tokens: NDArray[np.int64]
     positions: NDArray[np.int32]
     sequences: NDArray[np.int32]
     wanted: NDArray[np.int8]
@@ -56,9 +57,12 @@ class LlamaRunner:
         rent: int = 4096,
         window: int = 0,
         computing: str = "",
+        pictures_non_causal: bool = False,
     ) -> None:
         """``most_outputs``: the context's ``n_outputs_max``; ``partial`` and ``rent``: see ``ForkedMemory``.
-        ``window``: tokens that a layer attends to, 0 where all do to all. ``computing``: the devices."""
+        ``window``: tokens that a layer attends to, 0 where all do to all. ``computing``: the devices.
+        ``pictures_non_causal``: all vectors of a picture part see each other."""
+        self._pictures_non_causal = pictures_non_causal
         self._library = library
         self._context = context
         self._memory = library.llama_get_memory(context)
@@ -116,7 +120,10 @@ class LlamaRunner:
     def _decode(self, piece: Piece, copy: bool) -> NDArray[np.float32]:
         library = self._library
         library.log.forget()
-        code = library.llama_decode(self._context, self._arguments.of(piece))
+        if piece.tokens[0] < 0:
+            code = self._decode_picture(piece)
+        else:
+            code = library.llama_decode(self._context, self._arguments.of(piece))
         if code != _COMPUTED:
             raise failure_of(code, library.log.reason())
         outputs = int(piece.wanted.sum())
@@ -131,6 +138,17 @@ class LlamaRunner:
             raise StepFailed("the model's logits are not numbers (NaN)")
         return logits.copy() if copy else logits
 
+    def _decode_picture(self, piece: Piece) -> int:
+        vectors = vectors_of(piece.tokens.tolist())
+        if self._pictures_non_causal:
+            self._library.llama_set_causal_attn(self._context, False)
+        try:
+            code: int = self._library.llama_decode(self._context, self._arguments.of(piece, vectors))
+        finally:
+            if self._pictures_non_causal:
+                self._library.llama_set_causal_attn(self._context, True)
+        return code
+
     def _forget(self, spans: list[Span[int]]) -> None:
         """llama.cpp leaves in the cache what it has computed of a step that it did not finish."""
         for span in spans:
@@ -139,7 +157,7 @@ class LlamaRunner:
 
 def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Piece]:
     """The step in as few calls as may hold it, in order. Pure."""
-    tokens = np.concatenate([np.asarray(span.tokens, np.int32) for span in spans])
+    tokens = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
     positions = np.concatenate([np.arange(span.past, span.past + len(span.tokens), dtype=np.int32) for span in spans])
     sequences = np.repeat(np.array([span.place for span in spans], np.int32), [len(span.tokens) for span in spans])
     wanted = np.zeros(len(tokens), np.int8)
@@ -152,10 +170,19 @@ def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Pie
     while begin < len(tokens):
         # As far as the outputs go, and no further than the tokens may.
         end = int(np.searchsorted(outputs_before, outputs_before[begin] + most_outputs, side="right")) - 1
-        end = min(end, begin + most_tokens)
+        end = min(end, begin + most_tokens, _end_of_kind(tokens, begin))
         pieces.append(Piece(tokens[begin:end], positions[begin:end], sequences[begin:end], wanted[begin:end]))
         begin = end
     return pieces
+
+
+def _end_of_kind(tokens: NDArray[np.int64], begin: int) -> int:
+    """Where text ends for a picture, or a picture part for what comes after it."""
+    if tokens[begin] < 0:
+        others = np.flatnonzero(picture_parts(tokens[begin:]) != picture_parts(tokens[begin : begin + 1]))
+    else:
+        others = np.flatnonzero(tokens[begin:] < 0)
+    return begin + int(others[0]) if len(others) else len(tokens)
 
 
 def failure_of(code: int, reason: str) -> Exception:
@@ -183,15 +210,17 @@ class Arguments:
         places = self._sequence.ctypes.data + self._sequence.itemsize * np.arange(most_tokens, dtype=np.int64)
         self._places = places.astype(np.uintp)
 
-    def of(self, piece: Piece) -> Batch:
-        """Valid until the next call."""
+    def of(self, piece: Piece, vectors: NDArray[np.float32] | None = None) -> Batch:
+        """Valid until the next call, as long as ``vectors`` are there, which come instead of tokens."""
         count = len(piece.tokens)
-        self._token[:count], self._position[:count] = piece.tokens, piece.positions
+        if vectors is None:
+            self._token[:count] = piece.tokens
+        self._position[:count] = piece.positions
         self._sequence[:count], self._wanted[:count] = piece.sequences, piece.wanted
         return Batch(
             count,
-            self._token.ctypes.data,
-            None,
+            self._token.ctypes.data if vectors is None else None,
+            None if vectors is None else vectors.ctypes.data,
             self._position.ctypes.data,
             self._one.ctypes.data,
             self._places.ctypes.data,

@@ -1,0 +1,39 @@
+"""From an image file's bytes to its pixels, with Pillow: PNG, JPEG, WebP and GIF, of which the first picture counts."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.extras import require
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+#: Of pixels; a model looks at less than one of a million. A small file may hold very many.
+MOST_PIXELS = 40_000_000
+
+
+def read_image(data: bytes) -> NDArray[np.uint8]:
+    """Shape (height, width, 3), RGB, turned as the file says; what is transparent is white. Raises EngineError."""
+    image, operations = require("PIL.Image", "llama-cpp"), require("PIL.ImageOps", "llama-cpp")
+    try:
+        with image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise _invalid(f"the image has {width:,} by {height:,} pixels; at most {MOST_PIXELS:,} are possible")
+            turned = operations.exif_transpose(opened).convert("RGBA")
+            white = image.new("RGBA", turned.size, "white")
+            return np.ascontiguousarray(image.alpha_composite(white, turned).convert("RGB"), np.uint8)
+    except EngineError:
+        raise
+    except Exception as error:
+        # The library raises what its decoders do, for a hostile file anything.
+        reason = f"the image cannot be read ({type(error).__name__}); it must be a whole {', '.join(FORMATS)} file"
+        raise _invalid(reason) from None
+
+
+def _invalid(reason: str) -> EngineError:
+    message = f"Invalid image in 'messages': {reason}."
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="invalid_value")

@@ -1,0 +1,29 @@
+"""Where the projector of a model is: the GGUF file that makes images into what it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gristmill.models.locate import LocalModel
+from gristmill.user_error import UserError
+
+#: A choice of the option ``projector``.
+NO_PROJECTOR = "none"
+
+
+def projector_of(model: LocalModel, chosen: str) -> Path | None:
+    """``chosen``: a file, "none", or empty: the model's own, or the only one that lies beside it. Raises UserError
+    where the file that was chosen is not there."""
+    if chosen == NO_PROJECTOR:
+        return None
+    if not chosen:
+        return model.projector or _beside(model.path)
+    named = Path(chosen).expanduser().absolute()
+    if not named.is_file():
+        raise UserError(f"There is no projector file '{named}': name a GGUF file (mmproj) with -O projector=.")
+    return named
+
+
+def _beside(model: Path) -> Path | None:
+    found = sorted(each for each in model.parent.glob("*mmproj*.gguf") if each.is_file() and each != model)
+    return found[0] if len(found) == 1 else None

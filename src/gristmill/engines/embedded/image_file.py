@@ -22,12 +22,14 @@ def read_image(data: bytes) -> NDArray[np.uint8]:
         with image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size
             if width * height > MOST_PIXELS:
-                raise _invalid(f"the image has {width:,} by {height:,} pixels; at most {MOST_PIXELS:,} are possible")
+                raise _too_large()
             turned = operations.exif_transpose(opened).convert("RGBA")
             white = image.new("RGBA", turned.size, "white")
             return np.ascontiguousarray(image.alpha_composite(white, turned).convert("RGB"), np.uint8)
     except EngineError:
         raise
+    except image.DecompressionBombError:
+        raise _too_large() from None
     except Exception as error:
         # The library raises what its decoders do, for a hostile file anything.
         reason = f"the image cannot be read ({type(error).__name__}); it must be a whole {', '.join(FORMATS)} file"
@@ -37,3 +39,7 @@ def read_image(data: bytes) -> NDArray[np.uint8]:
 def _invalid(reason: str) -> EngineError:
     message = f"Invalid image in 'messages': {reason}."
     return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="invalid_value")
+
+
+def _too_large() -> EngineError:
+    return _invalid(f"the image has too many pixels, at most {MOST_PIXELS:,} are possible")

@@ -37,7 +37,7 @@ class PicturePart:
         return list(range(first, first - len(self.vectors), -1))
 
 
-#: As long as any request has them.
+#: As long as any request has them. Who makes parts makes those of a picture once, as long as they are there.
 _parts: weakref.WeakValueDictionary[int, PicturePart] = weakref.WeakValueDictionary()
 
 
@@ -77,6 +77,11 @@ def vectors_of(tokens: list[int]) -> NDArray[np.float32]:
     """Those that tokens of pictures stand for, in their order. The requests they are of must still be there."""
     places = [-1 - token for token in tokens]
     return np.stack([_parts[each >> _PLACE_BITS].vectors[each & (MOST_VECTORS - 1)] for each in places])
+
+
+def text_before(tokens: list[int]) -> int:
+    """How many tokens of text a prompt begins with, before its first picture. Pure."""
+    return next((place for place, token in enumerate(tokens) if token < 0), len(tokens))
 
 
 def whole_parts(tokens: list[int], start: int, count: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gristmill.engines.embedded.kv_memory import KvMemory
 from gristmill.engines.embedded.kv_transfer import KvTransfer
+from gristmill.engines.embedded.picture import text_before
 from gristmill.engines.embedded.prefix_file import DamagedError, Slice
 from gristmill.engines.embedded.prefix_store import Found, PrefixStore
 from gristmill.engines.embedded.sequence import Sequence
@@ -60,7 +61,8 @@ class PrefixKeeper:
         is too little to be read."""
         if sequence.reusable - computed < LEAST_TOKENS:
             return None
-        found = self._store.find(sequence.tokens, sequence.reusable)
+        # Tokens of pictures mean nothing to another process.
+        found = self._store.find(sequence.tokens, min(sequence.reusable, text_before(sequence.tokens)))
         return found if found is not None and found.tokens - computed >= LEAST_TOKENS else None
 
     def read(self, sequence: Sequence, found: Found, computed: int) -> int:
@@ -86,7 +88,8 @@ class PrefixKeeper:
     def note(self, request: int, sequence: Sequence) -> None:
         """A sequence of the request with that number has begun; its first ``computed`` tokens had KV state."""
         # What somebody asks in passing is not kept.
-        prefix = None if sequence.interactive else self._shared.find(request, sequence.tokens[: sequence.computed])
+        tokens = sequence.tokens[: sequence.computed]
+        prefix = None if sequence.interactive else self._shared.find(request, tokens[: text_before(tokens)])
         if prefix is None:
             return
         now = time.monotonic()

@@ -118,7 +118,10 @@ class LlamaLibrary:
 def load_library(path: str = "", echo: bool = False) -> LlamaLibrary:
     """``path``: a library, or a folder that has one; empty: the installed package's. ``echo``: what it logs goes to
     standard error. Raises UserError when there is none, or one that cannot be used. A library is loaded once."""
-    return _load(find_library(path), echo)
+    library = _load(find_library(path), echo)
+    # Messages go to the one that was asked for last: the same file may have been loaded with another log.
+    library.llama_log_set(ctypes.cast(library.log.callback, c_void_p), None)
+    return library
 
 
 def find_library(path: str = "") -> Path:

@@ -106,8 +106,11 @@ def written(path: Path, architecture: str = "llama", rope: str | None = None, fr
 def test_what_openvinos_reader_would_get_wrong_in_silence_is_left_to_llama_cpp(tmp_path: Path) -> None:
     plain = written(tmp_path / "plain.gguf", rope="none")
     assert (plain.architecture, plain.parameters, plain.scaled_rope) == ("llama", 32, False)
-    for scaled in (written(tmp_path / "yarn.gguf", rope="yarn"), written(tmp_path / "llama31.gguf", freqs=True)):
-        assert "does not scale rotary positions" in choose_engine(scaled, BOTH).reason
+    yarn = written(tmp_path / "yarn.gguf", rope="yarn")
+    assert "does not scale rotary positions" in choose_engine(yarn, BOTH).reason
+    # These two are put right behind it.
+    assert not written(tmp_path / "llama31.gguf", freqs=True).scaled_rope
+    assert not written(tmp_path / "linear.gguf", rope="linear").scaled_rope
 
 
 def test_an_address_without_an_engine_is_not_guessed_about() -> None:

@@ -17,8 +17,8 @@ _BUILT_HERE = {"gemma3": 4}
 
 class ModelFacts(NamedTuple):
     """``name`` as the user calls it. ``parameters``: how many the weights have; None where that is not known.
-    ``experts``, ``scaled_rope``: what OpenVINO's GGUF reader passes over in silence. ``sees``: it has a projector for
-    images."""
+    ``experts``, ``scaled_rope``: what OpenVINO's GGUF reader passes over in silence and ``gguf_rotary`` does not mend.
+    ``sees``: it has a projector for images."""
 
     name: str
     kind: Literal["gguf", "ir"]
@@ -60,8 +60,7 @@ def read_model_facts(name: str, model: LocalModel) -> ModelFacts:
         parameters=sum(header.parameters for header in headers),
         split=len(files) > 1,
         experts=bool(metadata.get(f"{architecture}.expert_count")),
-        scaled_rope=metadata.get(f"{architecture}.rope.scaling.type", "none") != "none"
-        or any("rope_freqs.weight" in header.tensors for header in headers),
+        scaled_rope=metadata.get(f"{architecture}.rope.scaling.type", "none") not in ("none", "linear"),
         sees=model.projector is not None,
     )
 

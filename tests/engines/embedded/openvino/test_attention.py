@@ -91,10 +91,11 @@ def library() -> Kernel:
     steps(),
     st.sampled_from([(9, 3, 64), (4, 4, 32), (4, 4, 96), (8, 1, 128), (2, 1, 256), (4, 1, 256)]),
     st.one_of(st.just(0), st.sampled_from([1, 31, 32, 33, 64, 77, 1000]), st.integers(1, 200)),
+    st.sampled_from([0.0, 3.0, 50.0]),
     st.integers(0, 2**32),
 )
 @settings(max_examples=120, deadline=None)
-def test_the_kernel_computes_attention(library, spans, heads, window, seed):
+def test_the_kernel_computes_attention(library, spans, heads, window, cap, seed):
     """Within a window, a token sees itself and those before it up to so many in all, as transformers masks
     (``sliding_window_overlay``: key > query - window)."""
     query_heads, kv_heads, dim = heads
@@ -102,7 +103,7 @@ def test_the_kernel_computes_attention(library, spans, heads, window, seed):
     used = sorted({block for span in spans for block in span.place})
     place = {block: i for i, block in enumerate(used)}
     spans = [span._replace(place=[place[block] for block in span.place]) for span in spans]
-    shape = AttentionShape(query_heads, kv_heads, dim, dim**-0.5)
+    shape = AttentionShape(query_heads, kv_heads, dim, dim**-0.5, cap)
     kv_bytes = len(used) * 2 * 2 * BLOCK_SIZE * kv_heads * dim * 4
     attention = SharedAttention(library, shape, [0, window], kv_bytes, threads=2)
     keys, values = random.normal(0, 2, (2, len(used) * BLOCK_SIZE, kv_heads, dim)).astype(np.float32)
@@ -130,6 +131,7 @@ def test_the_kernel_computes_attention(library, spans, heads, window, seed):
             for head in range(query_heads):
                 kv_head = head * kv_heads // query_heads
                 scores = keys[seen, kv_head].astype(np.float64) @ queries[begin + i, head] * dim**-0.5
+                scores = cap * np.tanh(scores / cap) if cap else scores
                 weights = np.exp(scores - scores.max())
                 expected = weights @ values[seen, kv_head] / weights.sum()
                 np.testing.assert_allclose(

@@ -39,7 +39,7 @@ typedef float loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias
 /* A model's attention. KV cache of a layer: keys [block][kv_head][dim][BLOCK], values [block][kv_head][BLOCK][dim]. */
 typedef struct {
     int32_t heads, kv_heads, dim;
-    float scale;
+    float scale, cap; /* of the scores; cap 0: none */
 } Shape;
 
 /* The consecutive tokens [begin, end) of a plan that belong to one row, whose blocks after the tile's shared ones are
@@ -114,6 +114,17 @@ INLINE vec exp2_vec(vec x)
     return (vec)((ivec)p + ((ivec)n << 23));
 }
 
+/* cap * tanh(score / cap), as Gemma 2 has it. */
+INLINE void cap_scores(float *s, int keys, float cap)
+{
+    for (int j = 0; j < keys; j += LANES) {
+        vec x = LOAD(s + j), t = exp2_vec(larger(x, -x) * (-2.88539008f / cap)); /* e^(-2 |x| / cap) */
+        vec capped = cap * (1.0f - t) / (1.0f + t);
+        ivec negative = x < (vec){0};
+        STORE(s + j, (vec)(((ivec)-capped & negative) | ((ivec)capped & ~negative)));
+    }
+}
+
 /* Turn the scores of one row, which sees keys [hidden, visible), into weights, and rescale what the row has so far when
  * its maximum rises. */
 INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, float *sum, float *o, int dim)
@@ -152,10 +163,11 @@ INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, 
 
 /* `rows` query vectors against up to CHUNK blocks. Row r sees those of the `keys` from hidden[r] to before visible[r]. */
 INLINE void attend_rows(int rows, const float *q, int dim, const float *const *k, const float *const *v, int keys,
-                        const int *hidden, const int *visible, float *highest, float *sum, float *o)
+                        float cap, const int *hidden, const int *visible, float *highest, float *sum, float *o)
 {
     float s[ROWS * CHUNK * BLOCK] __attribute__((aligned(64)));
     for (int block = 0; block * BLOCK < keys; block++) dot(rows, q, dim, k[block], s + block * BLOCK);
+    for (int r = 0; cap > 0 && r < rows; r++) cap_scores(s + r * CHUNK * BLOCK, keys, cap);
     for (int r = 0; r < rows; r++)
         soften(s + r * CHUNK * BLOCK, keys, hidden[r], visible[r], highest + r, sum + r, o + r * dim, dim);
     add_values(rows, s, v, keys, dim, o);
@@ -163,9 +175,9 @@ INLINE void attend_rows(int rows, const float *q, int dim, const float *const *k
 
 /* The register tile is unrolled for a constant number of rows: one copy of the code for each. */
 static void attend_up_to_12(int rows, const float *q, int dim, const float *const *k, const float *const *v, int keys,
-                            const int *hidden, const int *visible, float *highest, float *sum, float *o)
+                            float cap, const int *hidden, const int *visible, float *highest, float *sum, float *o)
 {
-#define CASE(n) case n: if (n <= ROWS) attend_rows(n, q, dim, k, v, keys, hidden, visible, highest, sum, o); break;
+#define CASE(n) case n: if (n <= ROWS) attend_rows(n, q, dim, k, v, keys, cap, hidden, visible, highest, sum, o); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 }
 
@@ -173,6 +185,7 @@ typedef struct {
     const float *keys, *values; /* a layer's cache, from this KV head on */
     int64_t stride;             /* floats from one block to the next */
     int dim;
+    float cap;
     int first[TILE_ROWS]; /* the position from which on a row sees */
     float q[TILE_ROWS * MAX_DIM], o[TILE_ROWS * MAX_DIM], highest[TILE_ROWS], sum[TILE_ROWS];
 } Work;
@@ -205,8 +218,8 @@ static void attend_blocks(Work *w, int begin, int end, int group, const int32_t 
             keys -= skip * BLOCK;
             if (keys <= 0) continue;
             for (int i = 0; skip && i < rows; i++) hidden[i] -= skip * BLOCK, visible[i] -= skip * BLOCK;
-            attend_up_to_12(rows, w->q + r * w->dim, w->dim, k + skip, v + skip, keys, hidden, visible, w->highest + r,
-                            w->sum + r, w->o + r * w->dim);
+            attend_up_to_12(rows, w->q + r * w->dim, w->dim, k + skip, v + skip, keys, w->cap, hidden, visible,
+                            w->highest + r, w->sum + r, w->o + r * w->dim);
         }
     }
 }
@@ -237,6 +250,7 @@ void attend(const Shape *shape, int32_t window, const float *queries, const floa
     float scale = shape->scale * 1.44269504f; /* log2(e): weights are powers of 2 */
     Work w;
     w.dim = dim;
+    w.cap = shape->cap * 1.44269504f;
     w.stride = (int64_t)shape->kv_heads * dim * BLOCK;
     for (;;) {
         int item = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);

@@ -36,13 +36,15 @@ class KernelMissingError(Exception):
 
 
 class AttentionShape(ctypes.Structure):
-    """``Shape`` of attention.c: query heads, key and value heads, size of a head, factor of the scores."""
+    """``Shape`` of attention.c: query heads, key and value heads, size of a head, factor of the scores, and their
+    soft cap (0: none)."""
 
     _fields_ = (
         ("heads", ctypes.c_int32),
         ("kv_heads", ctypes.c_int32),
         ("dim", ctypes.c_int32),
         ("scale", ctypes.c_float),
+        ("cap", ctypes.c_float),
     )
     heads: int
     kv_heads: int

@@ -24,6 +24,9 @@ class OpenVinoOptions(EmbeddingOptions, frozen=True):
     #: How a GGUF's quantized weights are stored for OpenVINO. f16 keeps log-probabilities within 0.02 of a float32
     #: reference. q8_0 is half the size on disk and about as fast; rounding to it moved log-probabilities by up to 0.3.
     weights: Literal["f16", "q8_0"] = "f16"
+    #: Models with two sets of rotary factors (Phi 3 and 4): those for long sequences for all, which makes the whole
+    #: context usable, and moves what short prompts are answered.
+    long_context: bool = False
 
     @staticmethod
     def parse(options: dict[str, str]) -> OpenVinoOptions:
@@ -38,7 +41,7 @@ class OpenVinoEngine(EmbeddedEngine):
 
     def __init__(self, options: OpenVinoOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
-        self._computing = f"{options.weights} {options.attention} {options.pooling}"
+        self._computing = f"{options.weights} {options.attention} {options.pooling}{' long' * options.long_context}"
 
     def served_name(self) -> str:
         # What it cannot load need not be pulled first.

@@ -13,7 +13,8 @@ from gristmill.engines.embedded.model_runner import LoadedModel
 from gristmill.engines.embedded.openvino.encoder_model import EncoderModel, cut_before_head, pools_itself
 from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
 from gristmill.engines.embedded.openvino.paged_model import PagedModel, check_version, lm_head
-from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.prepare import PreparedFacts, prepare
+from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.sentence_pipeline import read_pipeline
 from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
 from gristmill.engines.embedded.tokenizer import TokenizerFile
@@ -35,11 +36,33 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     pooling = _pooling_of_writer(model, chosen)
     folder, facts = prepare(model, chosen.weights)
     if pooling is not None:
-        return _load_cut_writer(model, folder, facts.context_length, pooling, chosen)
-    paged = PagedModel(folder, int(chosen.kv_cache_gb * 2**30), chosen.threads, chosen.attention, facts.windows)
+        return _load_cut_writer(model, folder, facts, pooling, chosen)
+    kv_bytes = int(chosen.kv_cache_gb * 2**30)
+    paged = PagedModel(
+        folder,
+        kv_bytes,
+        chosen.threads,
+        chosen.attention,
+        facts.windows,
+        long_context=chosen.long_context,
+        score_cap=facts.score_cap,
+    )
     vocabulary = open_vocabulary(model, folder)
     ends = frozenset(facts.eos_token_ids) | vocabulary.ends
-    return LoadedModel(paged, vocabulary, ends, facts.context_length, paged.notices, model.defaults)
+    context, notices = _context(facts, chosen)
+    return LoadedModel(paged, vocabulary, ends, context, paged.notices + notices, model.defaults)
+
+
+def _context(facts: PreparedFacts, options: OpenVinoOptions) -> tuple[int, list[str]]:
+    """The context length in tokens, and what is to be said of it."""
+    if facts.first_context is None or facts.first_context >= facts.context_length or options.long_context:
+        return facts.context_length, []
+    notice = (
+        f"The context is {facts.first_context:,} tokens, with the rotary factors that the model has for so many. "
+        f"-O long_context=true gives all {facts.context_length:,}, and computes short prompts with the factors for "
+        "long ones, too."
+    )
+    return facts.first_context, [notice]
 
 
 def _load_encoder(folder: Path, options: OpenVinoOptions) -> LoadedEmbedder:
@@ -72,17 +95,19 @@ def _pooling_of_writer(model: LocalModel, options: OpenVinoOptions) -> Pooling |
 
 
 def _load_cut_writer(
-    source: LocalModel, folder: Path, context_length: int, pooling: Pooling, options: OpenVinoOptions
+    source: LocalModel, folder: Path, facts: PreparedFacts, pooling: Pooling, options: OpenVinoOptions
 ) -> LoadedEmbedder:
     ov = require("openvino")
     check_version(ov.__version__)
     core = ov.Core()
     model = core.read_model(folder / MODEL_FILE)
+    settle_factors(model, options.long_context)
     cut_before_head(ov, model, lm_head(model))
     runner = EncoderModel(core, model, pooling, options.threads)
-    notices = [f"The model embeds, and does not write: a vector is {_MEANING[pooling]} (pooling={pooling})."]
+    context, notices = _context(facts, options)
+    notices += [f"The model embeds, and does not write: a vector is {_MEANING[pooling]} (pooling={pooling})."]
     encoder = open_vocabulary(source, folder)
-    return LoadedEmbedder(runner, encoder, context_length, Cuts(any_size=options.matryoshka), True, notices)
+    return LoadedEmbedder(runner, encoder, context, Cuts(any_size=options.matryoshka), True, notices)
 
 
 _MEANING: dict[Pooling, str] = {

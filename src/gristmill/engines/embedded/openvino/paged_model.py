@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
+from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.prefix_file import Slice
@@ -56,15 +57,19 @@ class PagedModel:
         threads: int = 0,
         attention: str = "shared",
         windows: Sequence[int] = (),
+        long_context: bool = False,
+        score_cap: float = 0.0,
     ) -> None:
         """``threads`` 0: all of this process's. ``notices`` afterwards has what a person should be told: why OpenVINO's
         attention is used though ``attention`` is "shared". Raises UserError when the model cannot be transformed or
         ``kv_bytes`` holds not even one block. ``windows``: how far the layers' attention reaches back, where the graph
-        does not say."""
+        does not say. ``long_context``: with the rotary factors for long sequences. ``score_cap``: the soft cap of
+        attention scores, 0 where there is none."""
         ov = require("openvino")
         check_version(ov.__version__)
         core = ov.Core()
         model = core.read_model(folder / "openvino_model.xml")
+        settle_factors(model, long_context)
         head_shape = read_head_shape(model)
         try:
             require("openvino._offline_transformations").paged_attention_transformation(model)
@@ -77,11 +82,16 @@ class PagedModel:
         shared = None
         if attention == "shared":
             try:
-                shared = SharedAttention.connect(model, head_shape, kv_bytes, threads)
+                shared = SharedAttention.connect(model, head_shape, score_cap, kv_bytes, threads)
                 self.notices += [shared.notice] if shared.notice else []
                 weakref.finalize(self, shared.close).atexit = False
             except KernelMissingError as error:
                 self.notices.append(f"Attention is computed by OpenVINO's kernel, which is slower: {error}.")
+        if score_cap and shared is None:
+            self.notices.append(
+                f"OpenVINO's attention leaves out the soft cap of attention scores ({score_cap:g}) that this model was "
+                "made with: its answers are not quite its own."
+            )
         self._names = {name for port in model.inputs for name in port.get_names()}
         # Both precisions must agree; f32 is the fastest on CPUs without AMX, and exact.
         config = {
@@ -101,6 +111,7 @@ class PagedModel:
         self.blocks = self._cache.blocks
         # The folder's name says how a GGUF was converted.
         computing = f"{config['INFERENCE_PRECISION_HINT']} {config['KV_CACHE_PRECISION']} of {folder.name}"
+        computing += ", long context" * long_context
         self.kv_format = f"OpenVINO {ov.__version__} {computing}, {self._cache.layout}, {processor_digest()}"
         self.slice_tokens = _SLICE_BLOCKS * self.block_size
         self.vocabulary = int(self._compiled.outputs[0].partial_shape[-1].get_length())

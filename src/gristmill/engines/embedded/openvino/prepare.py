@@ -12,25 +12,32 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gristmill.engines.embedded.openvino.gemma3_graph import ARCHITECTURE, build_graph, read_shape
+from gristmill.engines.embedded.openvino.gguf_rotary import mend_frequencies
 from gristmill.extras import require
 from gristmill.models.cache import cache_folder, make_private
+from gristmill.models.ir_folder import MODEL_FILE
 from gristmill.models.locate import LocalModel
 from gristmill.user_error import UserError
 
 #: Measured: float types are read exactly; Q8_0 closely; Q4_1 wrongly; K-quants are refused.
 _READ_EXACTLY = frozenset({"F32", "F16"})
 #: Part of the cache key: raise it when this file writes anything differently.
-_CONVERTER = 1
+_CONVERTER = 2
 _FACTS = "gristmill.json"
 
 
 class PreparedFacts(msgspec.Struct, frozen=True):
     """What the graph does not say: context length in tokens, the token ids that end an answer, and how many tokens
-    each layer's attention reaches back (0: all; empty where the graph says it)."""
+    each layer's attention reaches back (0: all; empty where the graph says it).
+
+    ``first_context``, where the model has two sets of rotary factors: the longest sequence that the first is for.
+    ``score_cap``: the soft cap of attention scores (Gemma 2; optimum-intel leaves it out of the graph), 0 for none."""
 
     context_length: int
     eos_token_ids: list[int]
     windows: list[int] = []
+    first_context: int | None = None
+    score_cap: float = 0.0
 
 
 class PreparedModel(NamedTuple):
@@ -111,6 +118,7 @@ def _convert_by_genai(file: Path, folder: Path, weights: Literal["f16", "q8_0"])
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"OpenVINO cannot read the model '{file}': {reason}") from error
     readable.unlink()
+    mend_frequencies(file, folder / MODEL_FILE, _reader(file))
 
 
 def _facts_of_gguf(file: Path) -> PreparedFacts:
@@ -147,10 +155,26 @@ def _facts_of_ir(folder: Path) -> PreparedFacts:
         )
     found = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = found if isinstance(found, list) else [found]
-    return PreparedFacts(length, sorted(i for i in ids if isinstance(i, int)))
+    cap = config.get("attn_logit_softcapping")
+    return PreparedFacts(
+        length,
+        sorted(i for i in ids if isinstance(i, int)),
+        first_context=_first_context(config),
+        score_cap=float(cap) if isinstance(cap, int | float) else 0.0,
+    )
 
 
-def _json(file: Path) -> dict[str, object]:
+def _first_context(config: dict[str, Any]) -> int | None:
+    """By transformers' names: ``rope_parameters`` since its release 5, ``rope_scaling`` before."""
+    scaling = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(scaling, dict) or "long_factor" not in scaling:
+        return None
+    name = "original_max_position_embeddings"
+    found = scaling.get(name, config.get(name))
+    return found if isinstance(found, int) else None
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
         content = msgspec.json.decode(file.read_bytes())
     except (OSError, msgspec.DecodeError):

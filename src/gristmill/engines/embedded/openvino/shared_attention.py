@@ -44,9 +44,11 @@ def read_head_shape(model: Any) -> tuple[int, int] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[AttentionShape, list[int]]:
-    """The attention that every layer of ``model`` computes, and of each layer the sliding window: how many tokens a
-    token sees, itself among them; 0 where it sees all before it.
+def read_attention(
+    model: Any, head_shape: tuple[int, int] | None, score_cap: float = 0.0
+) -> tuple[AttentionShape, list[int]]:
+    """The attention that every layer of ``model`` computes, with the soft cap that no node tells of; and of each layer
+    the sliding window: how many tokens a token sees, itself among them, or 0 where it sees all before it.
 
     Raises KernelMissingError for attention that the kernel does not compute.
     """
@@ -58,7 +60,7 @@ def read_attention(model: Any, head_shape: tuple[int, int] | None) -> tuple[Atte
     if any(_constant(node, _ALIBI_SLOPES).size or _constant(node, _SINKS).size for node in nodes):
         raise KernelMissingError("this model's attention has ALiBi slopes or sinks")
     kv_heads, dim = head_shape
-    shape = AttentionShape(widths.pop() // dim, kv_heads, dim, scales.pop())
+    shape = AttentionShape(widths.pop() // dim, kv_heads, dim, scales.pop(), score_cap)
     if not shape.supported:
         raise KernelMissingError(f"it has no code for {shape.heads} query and {kv_heads} KV heads of size {dim}")
     return shape, [int(_constant(node, _SLIDING_WINDOW)) for node in nodes]
@@ -195,11 +197,14 @@ class SharedAttention:
         self._nodes: list[Any] = []
 
     @classmethod
-    def connect(cls, model: Any, head_shape: tuple[int, int] | None, kv_bytes: int, threads: int) -> SharedAttention:
-        """Make the paged attention nodes of ``model`` call the kernel. ``head_shape`` as ``read_head_shape`` found it.
+    def connect(
+        cls, model: Any, head_shape: tuple[int, int] | None, score_cap: float, kv_bytes: int, threads: int
+    ) -> SharedAttention:
+        """Make the paged attention nodes of ``model`` call the kernel. ``head_shape`` as ``read_head_shape`` found it;
+        ``score_cap`` is the soft cap of attention scores, 0 where there is none.
 
         Raises KernelMissingError, with the model unchanged, when the kernel cannot do that here."""
-        shape, windows = read_attention(model, head_shape)
+        shape, windows = read_attention(model, head_shape, score_cap)
         attention = cls(load_kernel(), shape, windows, kv_bytes, threads)
         attention._nodes = replace_attention(model, attention.run)
         return attention

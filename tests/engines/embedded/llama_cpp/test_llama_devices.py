@@ -25,7 +25,9 @@ NEEDS = Needs(layers=33, weights=8 * GIB, kv_cache=2 * GIB, step=GIB)
 def test_all_layers_go_where_they_fit() -> None:
     assert layers_that_fit(NEEDS, [RTX]) == 33
     told = computing([RTX, CPU], Offload(33, 33), "AVX2", Machine(("/dev/nvidia0",), "AMX"), "llama.cpp 0.6.0")
-    assert told == Computing("NVIDIA GeForce RTX 4080 through CUDA, 12.1 of 16.0 GiB free; llama.cpp 0.6.0")
+    assert told == Computing(
+        "NVIDIA GeForce RTX 4080 through CUDA, 12.1 of 16.0 GiB free at the start; llama.cpp 0.6.0"
+    )
 
 
 def test_as_many_layers_as_there_is_room_for() -> None:

@@ -90,6 +90,17 @@ def compile_library(folder: Path, source: str) -> Path:
     return folder / "libllama.so"
 
 
+def test_a_library_that_the_system_lacks_is_named_with_its_package(tmp_path: Path) -> None:
+    (tmp_path / "needed").mkdir()
+    needed = compile_library(tmp_path / "needed", "int needed(void) { return 1; }").rename(tmp_path / "libgomp.so.99")
+    (tmp_path / "other.c").write_text("int needed(void); int other(void) { return needed(); }")
+    command = ["cc", "-shared", "-fPIC", "-o", "libllama.so", "other.c", "-Wl,--no-as-needed", str(needed)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    needed.unlink()
+    with pytest.raises(UserError, match=r"libgomp\.so\.99.*apt-get install libgomp1"):
+        load_library(str(tmp_path))
+
+
 def test_another_library_is_no_llama_cpp(tmp_path: Path) -> None:
     compile_library(tmp_path, "int other(void) { return 1; }")
     with pytest.raises(UserError, match=r"is no llama\.cpp library"):

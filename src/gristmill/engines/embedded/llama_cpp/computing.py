@@ -94,5 +94,5 @@ def _advice(used: str, machine: Machine) -> str | None:
 
 def _describe(device: Device) -> str:
     gib = 1024**3
-    memory = f"{device.free / gib:.1f} of {device.total / gib:.1f} GiB free"
+    memory = f"{device.free / gib:.1f} of {device.total / gib:.1f} GiB free at the start"
     return f"{device.description or device.name} through {device.backend}, {memory}"

@@ -75,6 +75,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ggml_backend_reg_name": (c_char_p, c_void_p),
 }
 _VERSION_FUNCTIONS = ("llama_version", "ggml_version")
+#: xllamacpp's wheel brings all but this along.
+_SYSTEM_LIBRARY = "Install the runtime of GCC's OpenMP: apt-get install libgomp1, or dnf install libgomp."
 #: File names that may be libllama, the likeliest first.
 _NAMES = ("libllama.so", "libllama.so.*", "libllama.*.so", "libllama.dylib", f"{PACKAGE}*.so", f"{PACKAGE}*.dylib")
 #: Where builds and packages have it below the folder that people name.
@@ -161,10 +163,15 @@ def _installed() -> Path:
 def _load(path: Path, echo: bool) -> LlamaLibrary:
     # An assertion of ggml would start a debugger to print where it was.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    # Threads meet after each of a thousand nodes a step. Those of libgomp would spin for as long as it takes, which is
+    # very long where the one they wait for has no processor: with other work on the machine a step took twelve times
+    # as long. So many turns is what libgomp itself takes where it knows of more threads than processors.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
-        raise UserError(f"The llama.cpp library '{path}' cannot be loaded: {error}. {_advice()}") from None
+        help_for = _SYSTEM_LIBRARY if "libgomp" in str(error) else _advice()
+        raise UserError(f"The llama.cpp library '{path}' cannot be loaded: {error}. {help_for}") from None
     if not hasattr(handle, "llama_decode"):
         raise UserError(f"'{path}' is no llama.cpp library (libllama.so): name one with -O library=. {_advice()}")
     version = _version(handle)

@@ -16,8 +16,10 @@ pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run
 
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.openvino.loading import load_model
+from gristmill.engines.embedded.openvino.vocabulary import TokenizerGraph
 from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.step_abort import StepAbort
+from gristmill.extras import require
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest
 
@@ -150,3 +152,11 @@ def test_tools_are_rendered_by_an_ir_folders_own_template(folder: Any, where: st
     assert '<tools>\n{"type": "function", "function": {"name": "weather"' in text
     assert '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call><|im_end|>' in text
     assert "<tool_response>\ndry\n</tool_response><|im_end|>" in text
+
+
+def test_a_tokenizer_graph_that_is_not_known_is_told_with_what_to_do(tmp_path: Path) -> None:
+    ov = require("openvino")
+    text = ov.opset13.parameter([-1], ov.Type.i64)
+    ov.save_model(ov.Model([ov.opset13.abs(text)], [text]), tmp_path / "openvino_tokenizer.xml")
+    with pytest.raises(UserError, match="convert it again"):
+        TokenizerGraph(tmp_path)

@@ -65,7 +65,10 @@ def _take_bytes(ov: Any, model: Any) -> None:
     unpacking = [node for node in model.get_ordered_ops() if node.get_type_name() == "StringTensorUnpack"]
     parameters = model.get_parameters()
     if len(unpacking) != 1 or len(parameters) != 1:
-        raise UserError("The model's tokenizer does not take one text at a time, as the embedded engine needs it to.")
+        raise UserError(
+            "The model's tokenizer graph is of a kind that the embedded engine does not know (SentencePiece's own, of "
+            "folders made before 2025): convert it again with a newer openvino-tokenizers."
+        )
     types = (ov.Type.i32, ov.Type.i32, ov.Type.u8)
     fed = [ov.opset13.parameter([-1], each) for each in types]
     for output, parameter in zip(unpacking[0].outputs(), fed, strict=True):

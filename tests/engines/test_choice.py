@@ -89,11 +89,15 @@ def test_where_nothing_here_can_it_is_said_what_to_install(
     assert str(caught.value) == words
 
 
-def written(path: Path, architecture: str = "llama", rope: str | None = None, freqs: bool = False) -> ModelFacts:
+def written(
+    path: Path, architecture: str = "llama", rope: str | None = None, freqs: bool = False, picture: bool = False
+) -> ModelFacts:
     writer = GGUFWriter(path, architecture)
     if rope is not None:
         writer.add_string(f"{architecture}.rope.scaling.type", rope)
     writer.add_tensor("token_embd.weight", numpy.zeros((4, 8), numpy.float32))
+    if picture:
+        writer.add_tensor("v.patch_embd.weight", numpy.ones(4, numpy.float32))
     if freqs:
         writer.add_tensor("rope_freqs.weight", numpy.ones(4, numpy.float32))
     writer.write_header_to_file()
@@ -111,6 +115,19 @@ def test_what_openvinos_reader_would_get_wrong_in_silence_is_left_to_llama_cpp(t
     # These two are put right behind it.
     assert not written(tmp_path / "llama31.gguf", freqs=True).scaled_rope
     assert not written(tmp_path / "linear.gguf", rope="linear").scaled_rope
+
+
+def test_a_layout_that_ollama_alone_reads_is_said_with_a_way_out(tmp_path: Path) -> None:
+    for facts in (
+        written(tmp_path / "gemma.gguf", "gemma3"),
+        written(tmp_path / "gptoss.gguf", "gptoss"),
+        written(tmp_path / "llama4.gguf", "llama4", picture=True),
+    ):
+        with pytest.raises(
+            UserError, match="No embedded engine can load m: its file is in a layout of Ollama's own.*hf.co"
+        ):
+            choose_engine(facts, BOTH)
+    assert not written(tmp_path / "clip.gguf", "clip", picture=True).ollamas_own
 
 
 def test_an_address_without_an_engine_is_not_guessed_about() -> None:

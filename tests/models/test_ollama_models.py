@@ -195,10 +195,12 @@ def test_the_list_shows_ollamas_models_and_show_what_they_bring(
     ollama: OllamaFolder, gguf_bytes: bytes, models: Run
 ) -> None:
     params = b'{"stop": ["<end>"], "temperature": 0.5}'
-    ollama.add("hf.co/org/repo/Q8_0", [("model", gguf_bytes), ("params", params), ("template", b"x")], file_type="Q8_0")
+    layers = [("model", gguf_bytes), ("params", params), ("template", b"x")]
+    ollama.add("hf.co/org/repo/Q8_0", layers, file_type="Q8_0", model_type="12.2B")
     ollama.write_manifest(f"{LIBRARY}/damaged/latest", "{")
     rows = [row for row in json.loads(models("list", "--json").stdout) if row["source"] == "ollama"]
     assert [(row["name"], row["quantisation"]) for row in rows] == [("ollama:hf.co/org/repo:Q8_0", "Q8_0")]
+    assert rows[0]["parameters"] == 12_200_000_000 and rows[0]["engine"] is not None
     assert rows[0]["path"].startswith(str(ollama.path))
     assert rows[0]["size"] == len(gguf_bytes) + len(params) + 1
     shown = models("show", "ollama:hf.co/org/repo:Q8_0").stdout

@@ -19,7 +19,7 @@ from gristmill.engines.embedded.support import ModelFacts
 from gristmill.models.catalog import CATALOG
 from gristmill.models.defaults import Parameters
 from gristmill.models.describe import ModelFacts as ShownFacts
-from gristmill.models.describe import describe, known_models
+from gristmill.models.describe import ModelRow, describe, known_models
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
 from gristmill.models.remove import Removal, find_removable, freed, remove
@@ -37,7 +37,7 @@ app.command("prefixes")(model_prefixes.prefixes)
 def list_command(json: bool = _JSON) -> None:
     """List the models that can be pulled by name, those that have been pulled, and Ollama's."""
     machine = machine_facts()
-    rows = [(row, engine_of(ModelFacts(row.name, row.kind, row.architecture), machine)) for row in known_models()]
+    rows = [(row, engine_of(_facts_of(row), machine)) for row in known_models()]
     if json:
         show.print_json([msgspec.structs.asdict(row) | told._asdict() for row, told in rows])
         return
@@ -58,6 +58,10 @@ def list_command(json: bool = _JSON) -> None:
     show.print_table(table)
     for obstacle in dict.fromkeys(told.obstacle for _, told in rows if told.obstacle is not None):
         show.console.print(printable(obstacle))
+
+
+def _facts_of(row: ModelRow) -> ModelFacts:
+    return ModelFacts(row.name, row.kind, row.architecture, row.parameters)
 
 
 @app.command("pull")

@@ -85,7 +85,7 @@ def choose_engine(model: ModelFacts, machine: MachineFacts) -> Choice:
 
 def _nothing_loads(model: ModelFacts, obstacles: dict[str, str | None], able: list[str]) -> UserError:
     if not able:
-        reasons = "; ".join(filter(None, obstacles.values()))
+        reasons = "; ".join(dict.fromkeys(filter(None, obstacles.values())))
         return UserError(f"No embedded engine can load {model.name}: {reasons}.")
     (engine, *_) = able
     because = "; ".join(reason for reason in obstacles.values() if reason)

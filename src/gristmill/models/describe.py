@@ -23,8 +23,8 @@ from gristmill.user_error import UserError
 
 
 class ModelRow(msgspec.Struct, frozen=True):
-    """A line of the list. ``size`` in bytes; ``path`` is None for a model that is not on this machine, ``architecture``
-    and ``quantisation`` where they are not known."""
+    """A line of the list. ``size`` in bytes; ``path`` is None for a model that is not on this machine, what
+    follows where it is not known."""
 
     name: str
     source: str
@@ -35,6 +35,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     path: str | None
     architecture: str | None = None
     quantisation: str | None = None
+    parameters: int | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ def _ollama_rows() -> Iterator[ModelRow]:
             continue
         path = model_blob(stored, manifest)
         if path is not None:
-            known = config.model_family or None, config.file_type or None
+            known = config.model_family or None, config.file_type or None, config.parameters
             yield ModelRow(prefixed(stored.name), "ollama", None, manifest.size, True, "gguf", str(path), *known)
 
 
@@ -89,10 +90,10 @@ def _row(pulled: Pulled, source: str) -> ModelRow:
     try:
         model = LocalModel(receipt.name, path, receipt.kind)
         facts = _gguf_facts(model) if receipt.kind == "gguf" else _ir_facts(model)
-        known = facts.architecture, facts.quantisation
+        known = facts.architecture, facts.quantisation, facts.parameters
     except (UserError, OSError):
         # Damaged, or the package that reads it is not installed: it is here, all the same.
-        known = None, None
+        known = None, None, None
     return ModelRow(receipt.name, source, receipt.licence, receipt.size, True, receipt.kind, str(path), *known)
 
 

@@ -18,6 +18,8 @@ from gristmill.user_error import UserError
 
 _MEDIA_TYPE = "application/vnd.ollama.image."
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([KMBT])")
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 #: Ollama itself ignores embeddings; a draft model changes how fast an answer comes, not the answer.
 _WITHOUT_EFFECT = frozenset({"embed", "draft"})
 #: Of models that Ollama's engine for Apple's processors runs.
@@ -49,10 +51,17 @@ class Config(msgspec.Struct, frozen=True):
 
     model_format: str = ""
     model_family: str = ""
+    model_type: str = ""
     file_type: str = ""
     renderer: str = ""
     parser: str = ""
     remote_host: str = ""
+
+    @property
+    def parameters(self) -> int | None:
+        """About how many, of a ``model_type`` such as 12.2B; None where it says nothing."""
+        found = _COUNT.fullmatch(self.model_type)
+        return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
 class Parts(NamedTuple):

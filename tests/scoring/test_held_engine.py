@@ -109,7 +109,7 @@ def workers(monkeypatch: pytest.MonkeyPatch, pulled_model: str) -> list[int]:
 
 
 def run(folder: Path, most_off_scale: float = 1.0, make_view: Callable[[], BatchView] = NoView) -> ScoredTable:
-    engine = EngineSettings("openvino", options={"kv_cache_gb": "0.2"})
+    engine = EngineSettings("openvino", options={"kv_cache_gb": "0.2", "prefix_disk_gb": "0"})
     backend = LocalBackend(HostSettings(StorageSettings(Path()), engine), make_view=make_view)
     options = ScoreOptions(method="labels", most_off_scale=most_off_scale)
     return Scoring(TABLE, RUBRIC, parse_scale("0..10"), options, backend).run(folder)

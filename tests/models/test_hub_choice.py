@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gristmill.models.hub_choice import HubFile, choose
-from gristmill.models.ir_folder import REQUIRED_FILES
+from gristmill.models.ir_folder import EMBEDDING_FILES, POOLING_FILE, REQUIRED_FILES
 from gristmill.user_error import UserError
 
 IR = [HubFile(name, 10) for name in REQUIRED_FILES]
@@ -19,6 +19,12 @@ def test_an_ir_is_chosen_whole_and_without_the_original_weights() -> None:
     choice = choose("a/b", [*OTHERS, *IR, HubFile("config.json", 2)], None)
     assert choice.kind == "ir"
     assert {file.path for file in choice.files} == {*REQUIRED_FILES, "config.json"}
+
+
+def test_an_ir_that_embeds_needs_its_tokenizer_and_brings_how_it_pools() -> None:
+    files = [HubFile(name, 10) for name in (*EMBEDDING_FILES, POOLING_FILE, "modules.json", "2_Dense/config.json")]
+    choice = choose("a/b", [*OTHERS, *files], None)
+    assert {file.path for file in choice.files} == {*EMBEDDING_FILES, POOLING_FILE, "modules.json"}
 
 
 def test_of_several_one_must_be_named() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny_bert
 from gristmill import extras
 from gristmill.models.locate import locate
 from gristmill.models.pull import pull
@@ -43,6 +44,20 @@ def test_a_local_ir_folder_is_copied_without_what_is_not_the_model(
     assert copy.kind == "ir"
     assert (copy.path / "openvino_model.xml").is_file()
     assert not (copy.path / "model.safetensors").exists()
+
+
+def test_a_model_is_copied_with_what_belongs_to_it(cache: Path, tmp_path: Path, gguf_bytes: bytes) -> None:
+    """A projector beside a GGUF file, and the file that says how an IR folder's vectors are pooled."""
+    seeing = tmp_path / "seeing.gguf"
+    seeing.write_bytes(gguf_bytes)
+    (tmp_path / "mmproj-seeing.gguf").write_bytes(b"GGUF eyes")
+    pull(str(seeing))
+    projector = locate("seeing").projector
+    assert projector is not None and projector.parent == cache / "models" / "imported" / "seeing"
+    assert projector.read_bytes() == b"GGUF eyes"
+    pytest.importorskip("openvino", reason="the extra 'embedded' is not installed")
+    pull(str(tiny_bert.write_ir(tmp_path / "bert")))
+    assert (locate("bert").path / "1_Pooling" / "config.json").is_file()
 
 
 def test_a_name_of_the_catalog_cannot_be_taken(cache: Path, tmp_path: Path, gguf_bytes: bytes) -> None:

@@ -83,8 +83,8 @@ def with_engine(settings: EngineSettings) -> tuple[EngineSettings, str | None]:
         return settings, None
     if settings.url is not None:
         raise UserError(f"Say which engine is at {settings.url}: --engine ollama or --engine openai_compatible.")
-    if "library" in settings.options:
-        # Only one of them has another library to choose from.
+    if not settings.options.keys().isdisjoint(("library", "projector")):
+        # Only one of them has another library to choose from, and eyes.
         return settings._replace(engine="llama_cpp"), None
     choice = choose_for(settings.model)
     return settings._replace(engine=choice.engine), choice.sentence(settings.model or DEFAULT_MODEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from gristmill.models.ir_folder import MODEL_FILE, REQUIRED_FILES, is_ir_file
+from gristmill.models.ir_folder import EMBEDDING_FILES, MODEL_FILE, POOLING_FILE, REQUIRED_FILES, is_ir_file
 from gristmill.models.progress import human_size
 from gristmill.models.split import split_name
 from gristmill.user_error import UserError
@@ -81,8 +81,10 @@ def _choices(files: list[HubFile]) -> list[HubChoice]:
         if path.name == MODEL_FILE:
             beside = [other for other in files if PurePosixPath(other.path).parent == path.parent]
             names = {PurePosixPath(other.path).name for other in beside}
-            if names.issuperset(REQUIRED_FILES):
+            if names.issuperset(REQUIRED_FILES) or names.issuperset(EMBEDDING_FILES):
+                pooling = by_path.get(str(path.parent / POOLING_FILE))
                 kept = tuple(other for other in beside if is_ir_file(PurePosixPath(other.path).name))
+                kept += (pooling,) if pooling else ()
                 choices.append(HubChoice("ir", file.path, kept))
     return sorted(choices, key=lambda choice: choice.size)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from gristmill.models.cache import imported_folder
 from gristmill.models.catalog import CATALOG
 from gristmill.models.checked_file import chunks, intact, require_room, sha256_of, write_checked, writing_to
-from gristmill.models.ir_folder import MODEL_FILE, is_ir_file
+from gristmill.models.ir_folder import MODEL_FILE, POOLING_FILE, is_ir_file
 from gristmill.models.locate import LocalModel, open_path
 from gristmill.models.progress import Report, human_size
 from gristmill.models.receipt import Pulled, Receipt, ReceiptFile, receipts_in, remove_receipt, write_receipt
@@ -30,30 +30,34 @@ def import_model(text: str, report: Report) -> Pulled:
         if existing and _same(existing[0], sources) and intact(existing[0]):
             report.say(f"{model.name} is already in the cache and intact.")
             return existing[0]
-        total = sum(path.stat().st_size for path in sources)
+        total = sum(path.stat().st_size for path in sources.values())
         require_room(folder, total)
         report.say(f"{model.name}: {human_size(total)} to copy.")
         for outdated in existing:
             remove_receipt(outdated)
         files, done = [], 0
-        for source in sources:
+        for name, source in sources.items():
             with source.open("rb") as file:
-                sha256 = write_checked(folder / source.name, chunks(file), None)
-            files.append(ReceiptFile(source.name, source.stat().st_size, sha256))
+                sha256 = write_checked(folder / name, chunks(file), None)
+            files.append(ReceiptFile(name, source.stat().st_size, sha256))
             done += files[-1].size
             report.advance(done, total)
         main = MODEL_FILE if model.kind == "ir" else model.path.name
         return write_receipt(folder, Receipt(model.name, model.kind, main, tuple(files)))
 
 
-def _sources(model: LocalModel) -> list[Path]:
+def _sources(model: LocalModel) -> dict[str, Path]:
+    """By the paths they have in the model's folder."""
     if model.kind == "gguf":
-        return gguf_files(model.path)
-    return [path for path in sorted(model.path.iterdir()) if is_ir_file(path.name) and path.is_file()]
+        files = [*gguf_files(model.path), *([model.projector] if model.projector else [])]
+        return {path.name: path for path in files}
+    sources = {path.name: path for path in sorted(model.path.iterdir()) if is_ir_file(path.name) and path.is_file()}
+    pooling = model.path / POOLING_FILE
+    return sources | ({POOLING_FILE: pooling} if pooling.is_file() else {})
 
 
-def _same(pulled: Pulled, sources: list[Path]) -> bool:
+def _same(pulled: Pulled, sources: dict[str, Path]) -> bool:
     known = {file.path: file for file in pulled.receipt.files}
-    if set(known) != {source.name for source in sources}:
+    if known.keys() != sources.keys():
         return False
-    return all(sha256_of(source) == known[source.name].sha256 for source in sources)
+    return all(sha256_of(source) == known[name].sha256 for name, source in sources.items())

@@ -12,11 +12,13 @@ import msgspec
 from gristmill.user_error import UserError
 
 MODEL_FILE = "openvino_model.xml"
-_MODEL_FILES = (MODEL_FILE, "openvino_model.bin")
 REQUIRED_FILES = tuple(
     f"openvino_{part}.{suffix}" for part in ("model", "tokenizer", "detokenizer") for suffix in ("xml", "bin")
 )
 TOKENIZER_FILE = "tokenizer.json"
+#: What a model that embeds needs instead, and the file that says how it pools, if there is one.
+EMBEDDING_FILES = (MODEL_FILE, "openvino_model.bin", TOKENIZER_FILE)
+POOLING_FILE = "1_Pooling/config.json"
 #: The outputs of graphs that were exported to embed: a vector for each token (the names of transformers and of
 #: sentence-transformers), or one for each input.
 TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
@@ -31,7 +33,7 @@ def check_ir(folder: Path) -> None:
     """Raises UserError when a file is missing or cut short."""
     if not (folder / MODEL_FILE).is_file():
         raise UserError(f"There is no model in the folder '{folder}': it has no {MODEL_FILE}.")
-    required = (*_MODEL_FILES, TOKENIZER_FILE) if exported_to_embed(folder) else REQUIRED_FILES
+    required = EMBEDDING_FILES if exported_to_embed(folder) else REQUIRED_FILES
     missing = [name for name in required if not (folder / name).is_file()]
     if missing:
         raise UserError(

@@ -50,7 +50,8 @@ def locate(name_or_path: str) -> LocalModel:
             f"The files of the model '{name_or_path}' in the cache are damaged or gone: "
             f"run 'gristmill models pull {name_or_path}' to repair it."
         )
-    return LocalModel(name_or_path, pulled.path, pulled.receipt.kind)
+    projector = projector_beside(pulled.path) if pulled.receipt.kind == "gguf" else None
+    return LocalModel(name_or_path, pulled.path, pulled.receipt.kind, projector)
 
 
 def _locate_ollama(name: str) -> LocalModel:
@@ -114,4 +115,10 @@ def _open_gguf(path: Path) -> LocalModel:
                 f"The file '{file}' is not part {number + 1} of {split.files} of a model, whatever its name says: "
                 "download or copy the model again."
             )
-    return LocalModel(path.stem if split is None else split.stem, first, "gguf")
+    return LocalModel(path.stem if split is None else split.stem, first, "gguf", projector_beside(first))
+
+
+def projector_beside(path: Path) -> Path | None:
+    """The projector (mmproj) in the folder of a GGUF file, where there is just one."""
+    found = [each for each in path.parent.glob("*mmproj*.gguf") if each.is_file() and each != path]
+    return found[0] if len(found) == 1 else None

@@ -12,18 +12,13 @@ NO_PROJECTOR = "none"
 
 
 def projector_of(model: LocalModel, chosen: str) -> Path | None:
-    """``chosen``: a file, "none", or empty: the model's own, or the only one that lies beside it. Raises UserError
-    where the file that was chosen is not there."""
+    """``chosen``: a file, "none", or empty: the model's own. Raises UserError where the file that was chosen is not
+    there."""
     if chosen == NO_PROJECTOR:
         return None
     if not chosen:
-        return model.projector or _beside(model.path)
+        return model.projector
     named = Path(chosen).expanduser().absolute()
     if not named.is_file():
         raise UserError(f"There is no projector file '{named}': name a GGUF file (mmproj) with -O projector=.")
     return named
-
-
-def _beside(model: Path) -> Path | None:
-    found = sorted(each for each in model.parent.glob("*mmproj*.gguf") if each.is_file() and each != model)
-    return found[0] if len(found) == 1 else None

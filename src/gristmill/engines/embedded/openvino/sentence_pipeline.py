@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.engines.embedded.embedding_runner import Cuts, Pooling
+from gristmill.models.ir_folder import POOLING_FILE
 from gristmill.user_error import UserError
 
 #: Names of sentence-transformers for a kind of pooling: the field of its older releases, and the newer value.
@@ -70,7 +71,7 @@ def _steps(folder: Path) -> tuple[Pooling | None, bool]:
     modules = _json(folder / "modules.json", list)
     if not modules:
         # As OpenAI's vectors are, and those of every server that is told nothing else.
-        return _pooling(folder / "1_Pooling" / "config.json"), True
+        return _pooling(folder / POOLING_FILE), True
     kinds = [str(each.get("type", "")).rpartition(".")[2] for each in modules if isinstance(each, dict)]
     if unknown := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
         raise UserError(

@@ -66,7 +66,7 @@ class Camera:
 
 
 def test_marks_stand_where_images_were_and_lead_back_to_them() -> None:
-    marks = PictureMarks(Camera())
+    marks = PictureMarks(Camera(), 100)
     image = ContentPart("image_url", image_url={"url": "data:image/png;base64,QUJD"})
     given_ = [
         Message("system", "x"),
@@ -78,7 +78,22 @@ def test_marks_stand_where_images_were_and_lead_back_to_them() -> None:
     assert pieces[0::2] == ["a", "b", ""]
     assert [each.digest for each in pieces[1::2] if isinstance(each, Picture)] == ["414243"] * 2
     # What looks like a mark of another process is a text.
-    assert PictureMarks(Camera()).split(messages[1].text()) == [messages[1].text()]
+    assert PictureMarks(Camera(), 100).split(messages[1].text()) == [messages[1].text()]
+
+
+def test_no_more_is_looked_at_than_the_context_holds() -> None:
+    looked: list[bytes] = []
+
+    class Counting(Camera):
+        def look(self, data: bytes) -> Picture:
+            looked.append(data)
+            return super().look(data)
+
+    image = ContentPart("image_url", image_url={"url": "data:image/png;base64,QUJD"})
+    with pytest.raises(EngineError) as refused:
+        PictureMarks(Counting(), 10).mark([Message("user", [image] * 1000)])
+    assert refused.value.code == "context_length_exceeded"
+    assert len(looked) == 3
 
 
 def test_image_files_are_read_as_a_person_sees_them() -> None:

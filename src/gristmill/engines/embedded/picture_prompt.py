@@ -12,7 +12,7 @@ import msgspec
 
 from gristmill.engines.embedded.picture import Eyes, Picture
 from gristmill.engines.embedded.tokenizer import TextEncoder
-from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
+from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unsupported_parameter
 from gristmill.wire.chat import ContentPart, Message
 
 _DATA_URL = re.compile(r"data:(image/[\w.+-]+)?;base64,", re.I)
@@ -24,8 +24,10 @@ class PictureMarks:
     """Looks at images, and finds their marks in a text again. A mark is nothing that a message could hold by chance or
     by intent."""
 
-    def __init__(self, eyes: Eyes) -> None:
+    def __init__(self, eyes: Eyes, context_length: int) -> None:
+        """Nothing is looked at any more once the pictures alone have more tokens than the context."""
         self._eyes = eyes
+        self._context_length = context_length
         self._word = secrets.token_hex(8)
         self._between = re.compile(f"<{self._word}:([0-9a-f]+)>")
         self._seen: weakref.WeakValueDictionary[str, Picture] = weakref.WeakValueDictionary()
@@ -44,6 +46,9 @@ class PictureMarks:
             if part.type == "image_url":
                 picture = self._eyes.look(_data(part, f"messages[{index}].content[{place}].image_url"))
                 pictures.append(picture)
+                tokens = sum(len(each.tokens) for each in pictures)
+                if tokens > self._context_length:
+                    raise context_length_exceeded(tokens, 1, self._context_length)
                 self._seen[picture.digest] = picture
                 content.append(ContentPart("text", f"<{self._word}:{picture.digest}>"))
             else:

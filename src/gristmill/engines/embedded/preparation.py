@@ -66,7 +66,7 @@ class RequestReader:
         self._context_length = context_length
         self._label_tokens = TextCache(functools.partial(vocabulary.encode, special_tokens=False), _KEPT_LABELS)
         self._defaults = defaults.parameters
-        self._marks = None if eyes is None else PictureMarks(eyes)
+        self._marks = None if eyes is None else PictureMarks(eyes, context_length)
         encoder = vocabulary if self._marks is None else PictureEncoder(vocabulary, self._marks)
         self._prompts = PromptTokens(encoder, context_length, defaults)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
 
 from gristmill.engines.protocol import EmbeddingRequest, ForwardRequest, LabelRequest, Request
-from gristmill.wire.chat import ChatCompletionRequest, Message
+from gristmill.wire.chat import ChatCompletionRequest, ContentPart, Message
 
 
 def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingRequest) -> list[bytes]:
@@ -36,13 +37,15 @@ def _message_text(message: Message) -> str:
 
 
 def _content(message: Message) -> str:
-    """Its text; an image, or whatever else is no text, as the request has it."""
+    """Its text; in the place of an image, or of whatever else is no text, what tells it from others. (Its data would
+    count as a million tokens.)"""
     if not isinstance(message.content, list):
         return message.text()
-    return "".join(
-        part.text or "" if part.type == "text" else _encoded(part).decode("utf-8", "replace")
-        for part in message.content
-    )
+    return "".join(part.text or "" if part.type == "text" else _digest(part) for part in message.content)
+
+
+def _digest(part: ContentPart) -> str:
+    return hashlib.blake2b(_encoded(part), digest_size=16).hexdigest()
 
 
 def _encoded(value: Any) -> bytes:

@@ -6,7 +6,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from gristmill.user_error import UserError
@@ -20,7 +20,7 @@ def require(package: str, extra: str = "embedded") -> Any:
     if sys.modules.get(package) is not None:
         return sys.modules[package]
     try:
-        with _without_reporting():
+        with _without_reporting() if package.startswith("openvino") else nullcontext():
             return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(

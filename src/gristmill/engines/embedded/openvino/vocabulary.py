@@ -66,8 +66,8 @@ def _take_bytes(ov: Any, model: Any) -> None:
     parameters = model.get_parameters()
     if len(unpacking) != 1 or len(parameters) != 1:
         raise UserError(
-            "The model's tokenizer graph is of a kind that the embedded engine does not know (SentencePiece's own, of "
-            "folders made before 2025): convert it again with a newer openvino-tokenizers."
+            "The model's tokenizer graph is of a kind that the embedded engine does not know (such as SentencePiece's "
+            "own, in older folders): convert it again with a newer openvino-tokenizers."
         )
     types = (ov.Type.i32, ov.Type.i32, ov.Type.u8)
     fed = [ov.opset13.parameter([-1], each) for each in types]

@@ -62,7 +62,7 @@ class Runner:
         self.fail(spans)
         self.cells.move([Forget(spans[0].place, spans[0].past)] if self.partial else [])
         if not self.partial:
-            self.cells.used = [cell for cell in self.cells.used if -1 not in cell[2]]
+            self.cells.used = [cell for cell in self.cells.used if -1 not in cell.content]
         self.steps.append((len(spans), sum(len(span.tokens) for span in spans)))
         logits = []
         for span in spans:

@@ -17,11 +17,19 @@ from llama_cells import Cells
 
 
 class Driver:
-    def __init__(self, cells: int, ids: int, partial: bool = True, step_tokens: int = 64, max_rows: int = 8) -> None:
-        self.memory = ForkedMemory(cells, ids, partial, rent=100)
+    def __init__(
+        self,
+        cells: int,
+        ids: int,
+        partial: bool = True,
+        step_tokens: int = 64,
+        max_rows: int = 8,
+        window: int = 0,
+    ) -> None:
+        self.memory = ForkedMemory(cells, ids, partial, rent=100, window=window)
         self.memory.grain = 4
         self.scheduler = Scheduler(StepLimits(step_tokens, max_rows), self.memory)
-        self.cells = Cells(cells, ids, partial)
+        self.cells = Cells(cells, ids, partial, window)
         self.computed = 0
         self.begun: set[Sequence] = set()
         self.outputs: dict[Sequence, int] = {}
@@ -94,7 +102,7 @@ class Driver:
         for node in nodes:
             assert node.children or node.holder is not None
             assert node.holder is None or len(self.cells.of(node.holder)) == node.end
-        used = {each for _, ids, _ in self.cells.used for each in ids}
+        used = {each for cell in self.cells.used for each in cell.ids}
         assert not used & set(memory._free_ids)
 
 
@@ -104,6 +112,8 @@ def walk(node: Node) -> Iterable[Node]:
         yield from walk(child)
 
 
+#: Whether sequences can be forked anywhere as far as the state goes, and the window.
+kinds = st.sampled_from([(True, 0), (False, 0), (True, 3), (True, 8)])
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=30)
 events = st.lists(
     st.one_of(
@@ -118,17 +128,16 @@ events = st.lists(
 
 
 @settings(max_examples=500, deadline=None)
-@given(events, st.integers(40, 120), st.integers(2, 12), st.booleans(), st.integers(1, 40), st.integers(1, 8))
-def test_every_token_attends_to_its_own_sequence_and_nothing_is_lost(
-    events, cells, ids, partial, step_tokens, max_rows
-):
-    driver = Driver(cells, ids, partial, step_tokens, max_rows)
-    for kind, value, number in events:
-        if kind in ("add", "ask"):
-            driver.add(value, number, interactive=kind == "ask")
-        elif kind == "cancel" and value < len(driver.outputs):
+@given(events, st.integers(40, 120), st.integers(2, 12), kinds, st.integers(1, 40), st.integers(1, 8))
+def test_every_token_attends_to_its_own_sequence_and_nothing_is_lost(events, cells, ids, kind, step_tokens, max_rows):
+    partial, window = kind
+    driver = Driver(cells, ids, partial, step_tokens, max_rows, window)
+    for event, value, number in events:
+        if event in ("add", "ask"):
+            driver.add(value, number, interactive=event == "ask")
+        elif event == "cancel" and value < len(driver.outputs):
             driver.scheduler.remove(list(driver.outputs)[value])
-        elif kind == "abort" and driver.scheduler.sequences:
+        elif event == "abort" and driver.scheduler.sequences:
             driver.abort(number)
         elif driver.scheduler.sequences:
             driver.step()
@@ -136,10 +145,10 @@ def test_every_token_attends_to_its_own_sequence_and_nothing_is_lost(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(prompts, st.booleans()), min_size=2, max_size=12), st.booleans(), st.integers(2, 9))
-def test_rows_get_the_same_tokens_alone_and_among_others_and_after_preemption(rows, partial, ids):
+@given(st.lists(st.tuples(prompts, st.booleans()), min_size=2, max_size=12), kinds, st.integers(2, 9))
+def test_rows_get_the_same_tokens_alone_and_among_others_and_after_preemption(rows, kind, ids):
     def generate(rows, cells):
-        driver = Driver(cells, ids, partial, step_tokens=16)
+        driver = Driver(cells, ids, kind[0], step_tokens=16, window=kind[1])
         sequences = [driver.add(prompt, 6, asked) for prompt, asked in rows]
         driver.run()
         return [sequence.tokens for sequence in sequences]
@@ -149,13 +158,15 @@ def test_rows_get_the_same_tokens_alone_and_among_others_and_after_preemption(ro
     assert generate(rows, 40) == alone
 
 
-def both(test):
-    return pytest.mark.parametrize("partial", [True, False], ids=["attention", "recurrent"])(test)
+def every(test):
+    return pytest.mark.parametrize(
+        ("partial", "window"), [(True, 0), (False, 0), (True, 8)], ids=["attention", "recurrent", "window"]
+    )(test)
 
 
-@both
-def test_a_shared_beginning_is_computed_once_and_rows_behind_it_leave_nothing(partial):
-    driver = Driver(400, 64, partial)
+@every
+def test_a_shared_beginning_is_computed_once_and_rows_behind_it_leave_nothing(partial, window):
+    driver = Driver(400, 64, partial, window=window)
     prefix = [7] * 42
     rows = [driver.add([*prefix, 100 + i, 1, 2, 3, 4, 5]) for i in range(20)]
     driver.run()
@@ -164,9 +175,9 @@ def test_a_shared_beginning_is_computed_once_and_rows_behind_it_leave_nothing(pa
     assert len(driver.cells.used) == 42
 
 
-@both
-def test_prefixes_within_prefixes_are_computed_once_each(partial):
-    driver = Driver(1000, 64, partial, step_tokens=50)
+@every
+def test_prefixes_within_prefixes_are_computed_once_each(partial, window):
+    driver = Driver(1000, 64, partial, step_tokens=50, window=window)
     rubric = [7] * 42
     documents = [[rubric_token + 10 + i for rubric_token in rubric] for i in range(3)]
     for document in documents:
@@ -214,7 +225,7 @@ def test_an_idle_beginning_goes_when_computing_for_others_has_walked_it_long_eno
         driver.run()
         driver.add([1] * others)
         driver.run()
-        return sum(content[0] == 7 for _, _, content in driver.cells.used)
+        return sum(cell.content[0] == 7 for cell in driver.cells.used)
 
     assert held_after(PATIENCE * 30, interactive=False) == 30
     assert held_after(PATIENCE * 30 + 1, interactive=False) == 0
@@ -233,6 +244,35 @@ def test_what_was_kept_of_a_recurrent_row_stays_while_rows_behind_it_run():
     late = driver.add([*prefix, 5, 5, 5])
     driver.run()
     assert late.cached_tokens == 40
+
+
+def test_a_short_step_behind_a_kept_beginning_can_be_given_up_whatever_the_window():
+    driver = Driver(1000, 8, window=16)
+    prefix = [7] * 40
+    for i in range(3):
+        driver.add([*prefix, i, i, i], 10)
+    assert driver.plan() and not driver.scheduler.abortable(driver._step)
+    driver.scheduler.abort(driver._step)
+    for _ in range(3):
+        driver.step()
+    for _ in range(3):
+        assert driver.plan() and driver.scheduler.abortable(driver._step)
+        driver.scheduler.abort(driver._step)
+        driver.step()
+    assert all(row.preemptions <= 1 for row in driver.outputs)
+    driver.run()
+
+
+@every
+def test_a_beginning_that_is_met_for_the_second_time_is_there_for_the_third(partial, window):
+    driver = Driver(1000, 16, partial, window=window)
+    system = [7] * 40
+    known = []
+    for i in range(4):
+        asked = driver.add([*system, *[100 + i] * 5], interactive=True)
+        driver.run()
+        known.append(asked.cached_tokens)
+    assert known == ([0, 40, 40, 40] if partial and not window else [0, 0, 40, 40])
 
 
 def test_rows_that_share_nothing_leave_no_more_than_a_few_rows_behind():
@@ -255,10 +295,10 @@ def test_more_rows_than_ids_run_as_ids_become_free():
     assert all(row.preemptions == 0 for row in rows)
 
 
-@both
+@every
 @pytest.mark.parametrize("ids", [2, 64])
-def test_somebody_who_waits_takes_the_cells_or_the_id_of_the_youngest_row(partial, ids):
-    driver = Driver(48, ids, partial)
+def test_somebody_who_waits_takes_the_cells_or_the_id_of_the_youngest_row(partial, window, ids):
+    driver = Driver(48, ids, partial, window=window)
     rows = [driver.add([i] * 16, 6) for i in range(2)]
     driver.step()
     asked = driver.add([9] * 20, 4, interactive=True)
@@ -266,7 +306,7 @@ def test_somebody_who_waits_takes_the_cells_or_the_id_of_the_youngest_row(partia
     driver.scheduler.abort(driver._step)
     driver.run()
     assert sum(row.preemptions for row in rows) > 0
-    assert partial is False or asked.preemptions == 0
+    assert not partial or window or asked.preemptions == 0
 
 
 def test_a_row_that_had_to_wait_computes_only_again_what_was_taken_from_it():

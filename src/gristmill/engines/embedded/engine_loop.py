@@ -37,12 +37,13 @@ from gristmill.engines.protocol import Completion
 
 
 class RunningStep(NamedTuple):
-    """``begun`` by the monotonic clock; ``interactive``: somebody is waiting for one of its sequences."""
+    """``begun`` by the monotonic clock; ``abortable``: nobody is waiting for one of its sequences, and an abort would
+    cost no more than the step."""
 
     abort: StepAbort
     begun: float
     tokens: int
-    interactive: bool
+    abortable: bool
 
 
 class EngineLoop:
@@ -132,7 +133,7 @@ class EngineLoop:
         """An interactive request is ready for ``enter``: abort the step that is computed where it would take too long.
         Safe from any thread. (One that comes just before a step begins waits for it.)"""
         running = self._running
-        if running is None or running.interactive:
+        if running is None or not running.abortable:
             return
         if self._pace.worth_aborting(running.tokens, time.monotonic() - running.begun):
             running.abort.ask()
@@ -162,7 +163,8 @@ class EngineLoop:
         begin = time.monotonic()
         wanted = [self._wanted(chunk) for chunk in step.chunks]
         tokens = sum(chunk.tokens for chunk in step.chunks)
-        self._running = running = RunningStep(StepAbort(), begin, tokens, interactive)
+        abortable = not interactive and self.scheduler.abortable(step)
+        self._running = running = RunningStep(StepAbort(), begin, tokens, abortable)
         try:
             logits = self._model.forward(self._spans(step, wanted), running.abort)
         except StepAborted:
@@ -194,6 +196,9 @@ class EngineLoop:
                     self.scheduler.lose(begun, computed)
                     complete = False
                 self.scheduler.memory.note_computed(begun.sequence)
+                # Before it goes on: where the cache knows sequences as a whole only, others begin with this one.
+                self.scheduler.keep(begun.sequence)
+                self._model.make_moves(self.scheduler.memory.take_moves())
             keeper.note(self._request_id(begun.sequence), begun.sequence)
         return complete
 

@@ -74,11 +74,13 @@ def longest_beginning(root: Node, tokens: list[int]) -> tuple[Node, int]:
 
 def longest_held(root: Node, tokens: list[int]) -> tuple[Node, int]:
     """The same among nodes that an id ends at, each taken whole."""
-    node, _ = longest_beginning(root, tokens)
-    for each in node.way_up():
-        if each.holder is not None and each.tokens and each.tokens == tokens[each.start : each.end]:
-            return each, each.end
-    return root, 0
+    longest, unseen = root, [root]
+    while unseen:
+        node = unseen.pop()
+        if node.holder is not None and node.tokens and node.end > longest.end:
+            longest = node
+        unseen += [each for each in node.children if each.tokens == tokens[each.start : each.end]]
+    return longest, longest.end
 
 
 def _closest_child(node: Node, rest: list[int]) -> tuple[Node | None, int]:

@@ -61,7 +61,7 @@ class ForkedMemory:
     #: Waiting for a leader takes a step; fewer tokens than these make one hardly longer.
     grain = 32
 
-    def __init__(self, cells: int, sequences: int, partial: bool = True, rent: int = 4096) -> None:
+    def __init__(self, cells: int, sequences: int, partial: bool = True, rent: int = 4096, window: int = 0) -> None:
         """``cells``: tokens that the KV cache has room for, shared ones counted once.
 
         ``partial``: whether a sequence can be forked and cut at any token. The state of a recurrent model is that after
@@ -70,12 +70,17 @@ class ForkedMemory:
         ``rent``: the number of cells whose part in a token's attention takes as long as the rest of the token's
         computing; about six times the width of the model (12 layers' weights of width squared each against two
         products of that width with each cell, at two floating-point operations a weight).
+
+        ``window``: tokens that the layers with the shortest window attend to; 0 where there are none. llama.cpp gives
+        cells of such layers to others once the window of the only sequence that holds them has passed, also where the
+        cache is of full size (``llama_kv_cache::find_slot``). A fork before a sequence's end would miss them.
         """
         if sequences < 2:
             raise ValueError("nothing can be forked with fewer than two sequences")
         self.tokens = cells
-        self.partial = partial
+        self.partial = partial and not window
         self._rent = rent
+        self._window = window
         self._root = Node(None, 0, [])
         self._free_cells = cells
         self._free_ids = list(range(sequences - 1, -1, -1))
@@ -132,6 +137,9 @@ class ForkedMemory:
         node.tokens += computed
         self._clock += len(computed)
 
+    def parts_at(self, sequence: Sequence) -> int:
+        return 0 if self.partial else longest_beginning(self._root, sequence.tokens[: sequence.reusable])[1]
+
     def keep(self, sequence: Sequence) -> None:
         node = self._held[sequence].node
         if self.partial or not node.tokens:
@@ -141,12 +149,20 @@ class ForkedMemory:
             self._moves.append(Fork(self.place(sequence), place, node.end))
             self._keep(node.split(node.end), place)
 
-    def spoil(self, sequence: Sequence) -> bool:
-        held = self._held[sequence]
+    def rewinds(self, sequence: Sequence) -> bool:
         if self.partial:
+            return True
+        held = self._held[sequence]
+        # What the window passes in the step is shared, and kept by an id that stays where it is.
+        node, kept = held.node, held.node.parent
+        return held.room < self._window + node.start and (kept is self._root or kept in self._kept.values())
+
+    def spoil(self, sequence: Sequence) -> None:
+        held = self._held[sequence]
+        if self.rewinds(sequence):
             self._moves.append(Forget(held.place, held.node.end))
-        held.spoilt = not self.partial
-        return self.partial
+        else:
+            held.spoilt = True
 
     def release(self, sequence: Sequence, wanted: int = 0) -> None:
         held = self._held.pop(sequence)

@@ -50,14 +50,23 @@ class KvMemory(Protocol[Place_co, Move]):
         """``sequence.computed`` has grown: so many of its tokens have KV state."""
         ...
 
+    def parts_at(self, sequence: Sequence) -> int:
+        """Where sequences are not ``partial``: how many of its first tokens are those of another, whether it can begin
+        with them or not."""
+        ...
+
     def keep(self, sequence: Sequence) -> None:
         """Others will begin with what the sequence has computed so far. Where it may be ``partial``, nothing to do."""
         ...
 
-    def spoil(self, sequence: Sequence) -> bool:
-        """A step that was to compute tokens for it was given up: whatever is in the cache after its first
-        ``sequence.computed`` tokens counts for nothing. False where the cache cannot go back to those: then it has
-        to be released and to begin again, so that such a runner had better not be stopped halfway."""
+    def rewinds(self, sequence: Sequence) -> bool:
+        """Whether a step that was to compute tokens for it can be given up, and it goes on from where it was. Else it
+        has to be released, and begins again."""
+        ...
+
+    def spoil(self, sequence: Sequence) -> None:
+        """Such a step was given up: whatever is in the cache after its first ``sequence.computed`` tokens counts for
+        nothing."""
         ...
 
     def release(self, sequence: Sequence, wanted: int = 0) -> None:

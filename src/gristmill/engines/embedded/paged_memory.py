@@ -98,12 +98,17 @@ class PagedMemory:
             held.node = node
             held.published += 1
 
+    def parts_at(self, sequence: Sequence) -> int:
+        return 0
+
     def keep(self, sequence: Sequence) -> None:
         pass  # It is in the tree.
 
-    def spoil(self, sequence: Sequence) -> bool:
-        # What the step has left in the sequence's own blocks is written again by the next.
+    def rewinds(self, sequence: Sequence) -> bool:
         return True
+
+    def spoil(self, sequence: Sequence) -> None:
+        pass  # What the step has left in the sequence's own blocks is written again by the next.
 
     def release(self, sequence: Sequence, wanted: int = 0) -> None:
         held = self._held.pop(sequence)

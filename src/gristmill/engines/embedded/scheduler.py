@@ -46,6 +46,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         #: What is on disk of a sequence's beginning, and worth reading where so many tokens have KV state already.
         self.find_on_disk: Callable[[Sequence, int], Found | None] = lambda sequence, matched: None
+        #: Sequences of the step whose beginnings are read from disk before it is computed.
+        self._reading = set[Sequence]()
         self._arrivals = itertools.count()
         self._passed_over = 0
 
@@ -69,7 +71,7 @@ class Scheduler:
         """Forget a finished or cancelled sequence; its KV state stays reusable until evicted."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence, max(self._in_common(sequence, sequence.began_at), default=0))
+            self._release(sequence, max(self._in_common(sequence, sequence.shared), default=0))
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if not sequence.interactive:
@@ -80,6 +82,7 @@ class Scheduler:
         long as there is a sequence."""
         budget = Budget(min(most_tokens or self.limits.step_tokens, self.limits.step_tokens))
         step = StepPlan([], [], [])
+        self._reading.clear()
         self._give_turn()
         room = self._go_on([each for each in self.running if each.urgent], budget, step)
         room = room and self._admit([each for each in self.waiting if each.urgent], budget, step)
@@ -100,13 +103,24 @@ class Scheduler:
                 self._passed_over += count
             self.memory.note_computed(sequence)
             if sequence.computed == sequence.fork_at:
-                self.memory.keep(sequence)
+                self.keep(sequence)
+
+    def keep(self, sequence: Sequence) -> None:
+        """Others will begin with what the sequence has computed so far."""
+        self.memory.keep(sequence)
+        sequence.shared = sequence.computed
 
     def abort(self, step: StepPlan) -> None:
         """The step's moves have been made, but its tokens have not been computed, or not all of them."""
         for chunk in step.chunks:
-            if not self.memory.spoil(chunk.sequence):
+            again = not self.memory.rewinds(chunk.sequence)
+            self.memory.spoil(chunk.sequence)
+            if again:
                 self._preempt(chunk.sequence)
+
+    def abortable(self, step: StepPlan) -> bool:
+        """Whether nothing but the step itself is lost by an abort."""
+        return all(self.memory.rewinds(chunk.sequence) for chunk in step.chunks)
 
     def shrink(self, step: StepPlan) -> bool:
         """There was no room to compute the step, whose moves have been made. From now on steps have half as many tokens
@@ -204,6 +218,7 @@ class Scheduler:
         matched = self.memory.match(sequence)
         if self._find_leader(sequence, matched):
             return True
+        sequence.shared = matched
         found = self.find_on_disk(sequence, matched)
         known = found.tokens if found is not None else matched
         count = self._to_fork(sequence, known, budget.fit(sequence, known))
@@ -213,7 +228,9 @@ class Scheduler:
         if not self.memory.begin(sequence, known + count):
             return False
         step.begun.append(Begun(sequence, matched, found))
-        sequence.began_at, sequence.computed = matched, known
+        if found is not None:
+            self._reading.add(sequence)
+        sequence.computed = known
         if sequence.cached_tokens is None:
             sequence.cached_tokens = known
         self.waiting.remove(sequence)
@@ -223,10 +240,12 @@ class Scheduler:
 
     def _to_fork(self, sequence: Sequence, computed: int, count: int) -> int:
         """How many of ``count`` tokens to compute: where others can only begin with a sequence as it stands, no more
-        than the next of those that wait has in common with it."""
+        than the next of those that wait has in common with it, or one that was computed before."""
         if self.memory.partial:
             return count
-        sequence.fork_at = min(self._in_common(sequence, computed), default=0)
+        least = sequence.shared + self.memory.grain
+        alike = [*self._in_common(sequence, sequence.shared), self.memory.parts_at(sequence)]
+        sequence.fork_at = min((each for each in alike if each >= least and each > computed), default=0)
         return min(count, sequence.fork_at - computed) if sequence.fork_at else count
 
     def _in_common(self, sequence: Sequence, known: int) -> Iterator[int]:
@@ -254,7 +273,8 @@ class Scheduler:
         return False
 
     def _find_leader(self, sequence: Sequence, matched: int) -> bool:
-        """Leader first: whether a running sequence is about to compute tokens that this one would compute again."""
+        """Leader first: whether a running sequence is about to compute tokens that this one would compute again, or to
+        read them from disk."""
         grain, tokens = self.memory.grain, sequence.tokens
         if matched + grain > sequence.reusable:
             return False
@@ -264,7 +284,8 @@ class Scheduler:
                 continue
             common = common_length(tokens[: sequence.reusable], row.tokens[: row.prompt_tokens])
             needed = self.memory.shared_at(row, common)
-            if common >= matched + grain and row.computed < needed:
+            there = row.shared if row in self._reading else row.computed
+            if common >= matched + grain and there < needed:
                 sequence.leader, sequence.leader_tokens = row, needed
                 if sequence.urgent and not row.urgent:
                     self._promote(row)

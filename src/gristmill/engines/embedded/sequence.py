@@ -11,7 +11,6 @@ class Sequence:
 
     __slots__ = (
         "arrival",
-        "began_at",
         "cached_tokens",
         "computed",
         "first_wanted",
@@ -21,6 +20,7 @@ class Sequence:
         "leader_tokens",
         "preemptions",
         "prompt_tokens",
+        "shared",
         "tokens",
         "urgent",
     )
@@ -29,8 +29,8 @@ class Sequence:
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         self.computed = 0
-        #: How many tokens had KV state when it was admitted last.
-        self.began_at = 0
+        #: How many of its tokens others have as well: what it began with itself, and what was kept of it since.
+        self.shared = 0
         self.cached_tokens: int | None = None
         #: Index of the first token whose logits are wanted; None: only those of the last.
         self.first_wanted = first_wanted

@@ -72,6 +72,7 @@ class LlamaRunner:
         self._most_outputs = most_outputs
         self._partial = partial
         self._rent = rent
+        self._window = window
         self._cells: int = library.llama_n_ctx(context)
         # The last id is for what is saved and restored.
         self._sequences: int = library.llama_n_seq_max(context) - 1
@@ -85,7 +86,7 @@ class LlamaRunner:
 
     def new_memory(self) -> ForkedMemory:
         self._library.llama_memory_clear(self._memory, False)
-        return ForkedMemory(self._cells, self._sequences, self._partial, self._rent)
+        return ForkedMemory(self._cells, self._sequences, self._partial, self._rent, self._window)
 
     def make_moves(self, moves: list[Fork | Forget]) -> None:
         for move in moves:
@@ -104,8 +105,7 @@ class LlamaRunner:
         """Compute the spans, writing their keys and values. Logits of the wanted positions, shape (samples,
         vocabulary), valid until the next call. Raises StepAborted, OutOfRoom or StepFailed; then no span's tokens are
         in the cache."""
-        # A recurrent state cannot go back to where it was before the step: its sequences would begin again.
-        abort = abort if abort is not None and self._partial else StepAbort()
+        abort = abort or StepAbort()
         pieces = cut(spans, self._most_tokens, self._most_outputs)
         abort.begin(self._flag.clear, self._flag.set)
         try:

@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy [--runs 3] [--receipt accuracy]
 
-Accuracy: of each prompt in ``tests/engines/embedded/openvino/accuracy.json``, the largest difference over the
+Accuracy: of each prompt in ``tests/engines/embedded/accuracy``, the largest difference over the
 reference's 20 most probable next tokens. Speed: seconds for a prefill of 2,048 tokens, and for a step of 64 rows with
 one token each and nothing before it (all linear layers, hardly any attention), alternating between the variants.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import fixtures
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,9 +29,7 @@ from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.extras import require
 from gristmill.models.locate import locate
 
-MODEL = "smollm2-135m-instruct"
-FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "engines" / "embedded" / "openvino" / "accuracy.json"
-_LONG = 1000
+MODEL = fixtures.SMOLLM2
 
 
 class Variant:
@@ -65,10 +63,7 @@ class Variant:
         return self.model.forward([Span(tokens[past:], past, blocks, (len(tokens) - past - 1,))])[0]
 
     def difference(self, case: dict[str, Any]) -> float:
-        logits = self.forward(case["prompt"]).astype(np.float64)
-        expected = case[self.reference]
-        found = logits[expected["ids"]] - np.logaddexp.reduce(logits)
-        return float(np.abs(found - expected["logprobs"]).max())
+        return fixtures.difference(self.forward(case["prompt"]), case[self.reference])
 
     def time_prefill(self) -> float:
         tokens = self._random.integers(100, 40_000, 2048).tolist()
@@ -84,14 +79,14 @@ class Variant:
         return time.perf_counter() - started
 
 
-def summary(differences: list[float]) -> dict[str, float]:
-    return {"largest": round(max(differences), 5), "median": round(statistics.median(differences), 5)}
-
-
 def measure(variant: Variant, cases: list[dict[str, Any]]) -> dict[str, Any]:
-    long = [variant.difference(case) for case in cases if len(case["prompt"]) >= _LONG]
-    short = [variant.difference(case) for case in cases if len(case["prompt"]) < _LONG]
-    return {"reference": variant.reference, "short_prompts": summary(short), "long_prompts": summary(long)}
+    long = [variant.difference(case) for case in cases if len(case["prompt"]) >= fixtures.LONG]
+    short = [variant.difference(case) for case in cases if len(case["prompt"]) < fixtures.LONG]
+    return {
+        "reference": variant.reference,
+        "short_prompts": fixtures.summary(short),
+        "long_prompts": fixtures.summary(long),
+    }
 
 
 def main() -> None:
@@ -100,7 +95,7 @@ def main() -> None:
     parser.add_argument("--receipt", default="accuracy")
     parser.add_argument("--skip-accuracy", action="store_true", help="measure speed alone")
     options = parser.parse_args()
-    cases = json.loads(FIXTURE.read_text())
+    cases = fixtures.read(MODEL)
     variants = [Variant("f16", "original"), Variant("q8_0", "q8_0"), Variant("q8_0", "q8_0", 32)]
     results: dict[str, Any] = {variant.name: {} for variant in variants}
     for variant in variants:

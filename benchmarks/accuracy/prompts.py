@@ -72,9 +72,13 @@ _CHATS = [
 _RUBRIC_ROWS = [(7, row) for row in range(8)] + [(8, row) for row in range(6)]
 
 
-def prompts() -> list[str]:
+def prompts(chat: bool) -> list[str]:
+    """``chat``: for SmolLM2, whose template is written out here; else for a model that knows no chat."""
+    rows = [(row, workload.rubric(seed)) for seed, row in _RUBRIC_ROWS]
+    if not chat:
+        return _TEXTS + [workload.plain_prompt(row, shared) for row, shared in rows]
     chats = [
         "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in chat) + "<|im_start|>assistant\n"
         for chat in _CHATS
     ]
-    return _TEXTS + chats + [workload.chat_prompt(row, workload.rubric(seed)) for seed, row in _RUBRIC_ROWS]
+    return _TEXTS + chats + [workload.chat_prompt(row, shared) for row, shared in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 _WORDS = [
     "the",
@@ -59,3 +60,13 @@ def chat_prompt(row: int, shared: str) -> str:
     return (
         f"<|im_start|>system\n{shared}<|im_end|>\n<|im_start|>user\n{candidate(row)}<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def plain_prompt(row: int, shared: str) -> str:
+    """The row for a model that knows no chat."""
+    return f"{shared}\n\n{candidate(row)}\nScore:"
+
+
+def prompt_of(model: str) -> Callable[[int, str], str]:
+    """Of the catalog: SmolLM2 knows chats, Gemma 3 270M is a base model."""
+    return chat_prompt if model.startswith("smollm2") else plain_prompt

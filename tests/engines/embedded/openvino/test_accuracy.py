@@ -18,7 +18,8 @@ from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.extras import require
 from gristmill.models.locate import locate
 
-CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("accuracy.json").read_text())
+FIXTURE = Path(__file__).parents[1] / "accuracy" / "smollm2-135m-instruct.json"
+CASES: list[dict[str, Any]] = json.loads(FIXTURE.read_text())
 
 
 def errors(folder: Path, reference: str) -> np.ndarray:

@@ -191,7 +191,7 @@ def needs_reencoding(gguf_file: Path, weights: Literal["f16", "q8_0"]) -> bool:
     return not types <= accepted
 
 
-def reencode(source: Path, target: Path, weights: Literal["f16", "q8_0"]) -> None:
+def reencode(source: Path, target: Path, weights: Literal["f32", "f16", "q8_0"]) -> None:
     """Write ``source`` to ``target`` with every quantized matrix as ``weights``, metadata unchanged."""
     gguf = require("gguf")
     kinds = gguf.GGMLQuantizationType
@@ -203,14 +203,15 @@ def reencode(source: Path, target: Path, weights: Literal["f16", "q8_0"]) -> Non
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), kind, sub_type=inner)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if weights == "f16" else gguf.LlamaFileType.MOSTLY_Q8_0)
+    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    writer.add_file_type(gguf.LlamaFileType[file_types[weights]])
     for tensor in reader.tensors:
         if tensor.tensor_type == kinds.F32 and len(tensor.shape) < 2:
             writer.add_tensor(tensor.name, tensor.data.copy())
             continue
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        if weights == "f16":
-            writer.add_tensor(tensor.name, values.astype("float16"))
+        if weights != "q8_0":
+            writer.add_tensor(tensor.name, values.astype("float32" if weights == "f32" else "float16"))
         else:
             writer.add_tensor(tensor.name, gguf.quants.quantize(values, kinds.Q8_0), raw_dtype=kinds.Q8_0)
     writer.write_header_to_file()

@@ -15,135 +15,80 @@ import argparse
 import asyncio
 import statistics
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "embedded"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import msgspec
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "side_by_side"))
 import receipt
 import workload
-from llama_server import SETTINGS, LlamaServer, Setting
+from contenders import WORKS, Contender, EngineContender, Prompt, Work, measure
+from llama_server import LlamaServer, Setting, settings_of, try_settings
 
-from gristmill.engines.protocol import Engine, LabelRequest, LabelScorer
-from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.engines.registry import EngineSettings
 from gristmill.models.locate import locate
-from gristmill.wire.completions import CompletionRequest
+from server_process import stop_with_me
 
-LABELS = [str(number) for number in range(11)]
-#: Rows that tell the settings of the server apart.
-TRIAL_ROWS = 32
-
-Measure = Callable[[list[str], int], Awaitable[None]]
+SERVER = "llama.cpp server"
 
 
-def prompts_of(model: str, rows: range) -> list[str]:
-    shared = workload.rubric()
-    if model.startswith("smollm2"):
-        return [workload.chat_prompt(row, shared) for row in rows]
-    # A base model: no chat template.
-    return [f"{shared}\n\n{workload.candidate(row)}\nScore:" for row in rows]
+async def compare(options: argparse.Namespace, model: str, work: Work) -> dict[str, Any]:
+    threads = ["-t", str(options.threads), "-tb", str(options.threads)]
 
+    def make(setting: Setting) -> LlamaServer:
+        return LlamaServer(options.server, locate(model).path, setting, threads)
 
-def measure_engine(engine: Engine, model: str) -> Measure:
-    """``tokens`` 1: label scores."""
+    shared, prompt = workload.rubric(), workload.prompt_of(model)
 
-    async def measure(prompts: list[str], tokens: int) -> None:
-        places = asyncio.Semaphore(engine.capabilities.slots)
+    def prompts(rows: range) -> list[Prompt]:
+        return [prompt(row, shared) for row in rows]
 
-        async def one(prompt: str) -> None:
-            async with places:
-                if tokens == 1:
-                    assert isinstance(engine, LabelScorer)
-                    await engine.score(LabelRequest(model, prompt, LABELS))
-                else:
-                    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
-                    await engine.complete(msgspec.convert(body, CompletionRequest))
-
-        await asyncio.gather(*(one(prompt) for prompt in prompts))
-
-    return measure
-
-
-def measure_server(server: LlamaServer) -> Measure:
-    async def measure(prompts: list[str], tokens: int) -> None:
-        await server.answer(prompts, tokens)
-
-    return measure
-
-
-async def rate(measure: Measure, prompts: list[str], tokens: int) -> float:
-    """Rows a second."""
-    started = time.perf_counter()
-    await measure(prompts, tokens)
-    return round(len(prompts) / (time.perf_counter() - started), 3)
-
-
-async def best_setting(
-    binary: Path, model: str, tokens: int, threads: int, settings: list[Setting]
-) -> tuple[Setting, dict[str, float]]:
-    """The fastest of the server's settings, and what each reached."""
-    rates = {}
-    for setting in settings:
-        server = LlamaServer(binary, locate(model).path, setting, threads)
-        try:
-            await server.wait_until_ready()
-            await server.answer(prompts_of(model, range(3_000_000, 3_000_000 + 2 * setting.slots)), 1)
-            rates[setting] = await rate(measure_server(server), prompts_of(model, range(TRIAL_ROWS)), tokens)
-        finally:
-            server.stop()
-        print(f"{model}: server {setting}, {tokens} tokens: {rates[setting]} rows/s", flush=True)
-    return max(rates, key=lambda each: rates[each]), {str(setting): found for setting, found in rates.items()}
-
-
-async def compare(options: argparse.Namespace, model: str, tokens: int) -> dict[str, Any]:
-    setting, tried = await best_setting(options.server, model, tokens, options.threads, list(SETTINGS))
-    engines = {
-        name: create_engine(EngineSettings(name, model, options={"threads": str(options.threads)}))
-        for name in options.engines.split(",")
+    trial = await try_settings(make, settings_of(options.server_slots), prompts, work, options.trial_rows)
+    # No prefixes from disk: the warm-up computes the rubric, for all alike.
+    own = {"threads": str(options.threads), "prefix_disk_gb": "0"}
+    contenders: dict[str, Contender] = {
+        name: EngineContender(EngineSettings(name, model, options=own)) for name in options.engines.split(",")
     }
-    server = LlamaServer(options.server, locate(model).path, setting, options.threads)
-    try:
-        await server.wait_until_ready()
-        for engine in engines.values():
-            await engine.start()
-        contenders = {name: measure_engine(engine, model) for name, engine in engines.items()}
-        contenders["llama.cpp server"] = measure_server(server)
-        warm_up = prompts_of(model, range(2_000_000, 2_000_000 + options.warm_up))
-        for measure in contenders.values():
-            await measure(warm_up, tokens)
+    contenders[SERVER] = make(trial.best)
+    async with AsyncExitStack() as started:
+        for contender in contenders.values():
+            await contender.start()
+            started.push_async_callback(contender.stop)
+        for contender in contenders.values():
+            await contender.answer(prompts(range(2_000_000, 2_000_000 + options.warm_up)), work)
         rates: dict[str, list[float]] = {name: [] for name in contenders}
+        tokens: dict[str, list[int]] = {name: [] for name in contenders}
         for run in range(options.runs):
-            prompts = prompts_of(model, range(run * options.rows, (run + 1) * options.rows))
-            for name, measure in contenders.items():
-                rates[name].append(await rate(measure, prompts, tokens))
-            print(model, tokens, {name: each[-1] for name, each in rates.items()}, flush=True)
-    finally:
-        for engine in engines.values():
-            await engine.stop()
-        server.stop()
+            rows = prompts(range(run * options.rows, (run + 1) * options.rows))
+            for name, contender in contenders.items():
+                measured = await measure(contender, rows, work)
+                rates[name].append(measured.rows_per_second)
+                tokens[name].append(measured.completion_tokens)
+            print(model, work.title, {name: each[-1] for name, each in rates.items()}, flush=True)
+        facts = {name: contender.facts() for name, contender in contenders.items()}
     ratios = {
-        name: round(statistics.median(a / b for a, b in zip(rates[name], rates["llama.cpp server"], strict=True)), 3)
-        for name in engines
+        name: round(statistics.median(a / b for a, b in zip(rates[name], rates[SERVER], strict=True)), 3)
+        for name in contenders
+        if name != SERVER
     }
     return {
         "rows_per_second": rates,
         "medians": {name: statistics.median(each) for name, each in rates.items()},
         "median_ratio_to_server": ratios,
-        "server_setting": str(setting),
-        "server_settings_tried": tried,
+        "completion_tokens": tokens,
+        "contenders": facts,
+        "server_setting": str(trial.best),
+        "server_settings_tried": trial.rates,
     }
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for model in options.models.split(","):
-        for tokens in (1, 16):
-            name = f"{model}, {'label scores' if tokens == 1 else '16 tokens'}"
-            results[name] = await compare(options, model, tokens)
+        for work in WORKS:
+            results[f"{model}, {work.title}"] = await compare(options, model, work)
     return results
 
 
@@ -152,12 +97,17 @@ def main() -> None:
     parser.add_argument("--server", type=Path, required=True, help="llama.cpp's llama-server")
     parser.add_argument("--models", default="gemma3-270m,smollm2-135m-instruct")
     parser.add_argument("--engines", default="openvino,llama_cpp")
+    parser.add_argument(
+        "--server-slots", default="1,4,8,16", help="numbers of slots to try before the best is measured"
+    )
+    parser.add_argument("--trial-rows", type=int, default=32, help="rows that tell the settings apart")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--warm-up", type=int, default=64)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--receipt", default="llama-cpp")
     options = parser.parse_args()
+    stop_with_me()
     results = asyncio.run(run(options))
     content = {
         "rows": options.rows,

@@ -155,7 +155,7 @@ async def compare(bench: Bench, options: argparse.Namespace, work: Work) -> dict
             tokens.setdefault(name, []).append(measured.completion_tokens)
             bench.facts[name] = facts
             print(f"{work.title}, run {run + 1}: {name}: {measured.rows_per_second} rows/s", flush=True)
-    medians = {name: statistics.median(each) for name, each in rates.items()}
+    medians = {name: round(statistics.median(each), 3) for name, each in rates.items()}
     return {
         "rows_per_second": rates,
         "medians": medians,

@@ -75,7 +75,7 @@ async def compare(options: argparse.Namespace, model: str, work: Work) -> dict[s
     }
     return {
         "rows_per_second": rates,
-        "medians": {name: statistics.median(each) for name, each in rates.items()},
+        "medians": {name: round(statistics.median(each), 3) for name, each in rates.items()},
         "median_ratio_to_server": ratios,
         "completion_tokens": tokens,
         "contenders": facts,

@@ -53,7 +53,8 @@ class Bench:
         self._model: LocalModel = locate(options.model)
         self._chat = self._has_chat_template()
         self.absent: dict[str, str] = {}
-        self.facts: dict[str, Any] = {}
+        #: Of llama.cpp's server, by the work: rows/s of each setting that was tried.
+        self.settings_tried: dict[str, dict[str, float]] = {}
 
     def prompts(self, rows: range) -> list[Prompt]:
         shared = workload.rubric()
@@ -97,7 +98,7 @@ class Bench:
         except (OSError, RuntimeError) as error:
             self.leave_out(SERVER, str(error))
             return None
-        self.facts[f"{SERVER}, {work.title}"] = {"settings_tried": trial.rates}
+        self.settings_tried[work.title] = trial.rates
         return make(trial.best)
 
     def leave_out(self, name: str, reason: str) -> None:
@@ -136,24 +137,24 @@ async def compare(bench: Bench, options: argparse.Namespace, work: Work) -> dict
     contenders = await bench.contenders(work)
     rates: dict[str, list[float]] = {}
     tokens: dict[str, list[int]] = {}
+    facts: dict[str, Any] = {}
     for run in range(options.runs):
         rows = range(run * options.rows, (run + 1) * options.rows)
         for name, contender in list(contenders.items()):
             if name in bench.absent:
                 continue
             try:
-                measured, facts = await one_turn(bench, contender, rows, options.warm_up, work)
-            except (UserError, OSError, RuntimeError) as error:
+                measured, facts[name] = await one_turn(bench, contender, rows, options.warm_up, work)
+            except Exception as error:
                 if name == OURS:
                     raise
                 # One that fails in the middle is out of all runs: its rows would be fewer than others'.
                 bench.leave_out(name, str(error))
-                rates.pop(name, None)
-                tokens.pop(name, None)
+                for each in (rates, tokens, facts):
+                    each.pop(name, None)
                 continue
             rates.setdefault(name, []).append(measured.rows_per_second)
             tokens.setdefault(name, []).append(measured.completion_tokens)
-            bench.facts[name] = facts
             print(f"{work.title}, run {run + 1}: {name}: {measured.rows_per_second} rows/s", flush=True)
     medians = {name: round(statistics.median(each), 3) for name, each in rates.items()}
     return {
@@ -161,6 +162,7 @@ async def compare(bench: Bench, options: argparse.Namespace, work: Work) -> dict
         "medians": medians,
         "times_the_others": {name: round(medians[OURS] / rate, 3) for name, rate in medians.items() if name != OURS},
         "completion_tokens": tokens,
+        "contenders": facts,
     }
 
 
@@ -215,7 +217,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"GPUs: {', '.join(each['name'] for each in found) or 'none that the llama.cpp library can use'}", flush=True)
     bench = Bench(options)
     results = asyncio.run(compare_all(bench, options))
-    where = placement(bench.facts[OURS]["computes_on"])
+    computes_on = results[WORKS[-1].title]["contenders"][OURS]["computes_on"]
+    where = placement(computes_on)
     content = {
         "device": where.device,
         "layers_on_gpu": where.layers,
@@ -225,12 +228,12 @@ def run(options: argparse.Namespace) -> None:
         "rows": options.rows,
         "warm_up_rows": options.warm_up,
         "runs": options.runs,
-        "contenders": bench.facts,
+        "server_settings_tried": bench.settings_tried,
         "results": results,
     }
     packages = tuple(package for package in ("xllamacpp",) if installed(package))
     path = receipt.write(receipt_name(options.receipt, where, found), content, packages)
-    print(f"{OURS} computes on {bench.facts[OURS]['computes_on']}")
+    print(f"{OURS} computes on {computes_on}")
     for title, each in results.items():
         print(f"{title}: {each['medians']} rows/s; {OURS} is {each['times_the_others']} times as fast")
     if where.device == "cpu":

@@ -39,7 +39,8 @@ class OllamaContender(EngineContender):
             await asyncio.to_thread(self._call, "/api/generate", {"model": self._name, "keep_alive": 0})
 
     def facts(self) -> dict[str, Any]:
-        loaded = next(iter(self._call("/api/ps")["models"]), {})
+        all_loaded = self._call("/api/ps")["models"]
+        loaded = next((each for each in all_loaded if each["name"].startswith(self._name)), {})
         size, on_gpu = loaded.get("size", 0), loaded.get("size_vram", 0)
         return {
             "version": self._call("/api/version")["version"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,11 +54,11 @@ class LlamaServer(ServerProcess):
         return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
 
     def facts(self) -> dict[str, Any]:
-        printed = self.printed()
-        build = re.search(r"build[ _](?:info)?:\s*(.+)", printed)
-        offloaded = re.search(r"offloaded (\d+/\d+) layers to GPU", printed)
+        asked = subprocess.run([self._binary, "--version"], capture_output=True, text=True, env=self.environment())
+        version = re.search(r"version: (.+)", asked.stdout + asked.stderr)
+        offloaded = re.search(r"offloaded (\d+/\d+) layers to GPU", self.printed())
         return super().facts() | {
-            "build": build and build.group(1).strip(),
+            "version": version and version.group(1).strip(),
             "layers_on_gpu": offloaded.group(1) if offloaded else "0",
         }
 

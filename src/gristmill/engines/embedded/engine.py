@@ -10,6 +10,7 @@ import msgspec
 from gristmill.engines.embedded.frames import KeepPrefixes, Load, Ready
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
+from gristmill.engines.embedded.step_plan import DEFAULT_LIMITS, StepLimits
 from gristmill.engines.embedded.supervision import WorkerSupervisor
 from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters
@@ -54,6 +55,8 @@ class EmbeddedEngine(ABC):
         self._heartbeat = heartbeat or Heartbeat()
         self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready, self._note_death)
         self._fingerprint: str | None = None
+        #: Of its last start.
+        self._limits = DEFAULT_LIMITS
         self.models: tuple[str, ...] = (source,)
         self.capabilities = _capabilities(options, None)
 
@@ -134,19 +137,25 @@ class EmbeddedEngine(ABC):
     def _note_ready(self, ready: Ready) -> None:
         for notice in ready.notices:
             log.warning("embedded engine", notice=notice)
+        if ready.steps_from is not None:
+            log.info(
+                "embedded engine", max_rows=ready.max_rows, step_tokens=ready.step_tokens, because=ready.steps_from
+            )
+        self._limits = StepLimits(ready.step_tokens, ready.max_rows)
         if ready.computing is not None:
             log.info("embedded engine", computes_on=ready.computing.on, advice=ready.computing.advice)
         self.capabilities = _capabilities(self._options, ready)
 
 
 def _capabilities(options: EmbeddedOptions, ready: Ready | None) -> Capabilities:
+    rows = ready.max_rows if ready else options.max_rows or DEFAULT_LIMITS.max_rows
     return Capabilities(
         # Twice the rows that are computed at a time: a step that ends many rows is followed by the next at once, which
         # is full only if others are waiting in the worker already.
-        slots=2 * options.max_rows,
+        slots=2 * rows,
         parameters=_PARAMETERS,
         context_length=ready.context_length if ready else None,
-        interactive_slots=options.max_rows,
+        interactive_slots=rows,
         endpoints=frozenset({EMBEDDINGS}) if ready and ready.embeds else frozenset({CHAT, COMPLETIONS, SCORE}),
         computing=ready.computing if ready else None,
         content_parts=frozenset({"text", "image_url"}) if ready and ready.sees else frozenset({"text"}),

@@ -92,10 +92,14 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """``embeds``: the model gives vectors, and nothing else; otherwise it writes. ``sees``: messages may have images.
-    ``notices`` are sentences for the log."""
+    ``notices`` are sentences for the log. ``max_rows`` and ``step_tokens``: computed at a time; ``steps_from``: where
+    they are from, where nobody has asked for them."""
 
     context_length: int
     notices: list[str]
+    max_rows: int
+    step_tokens: int
+    steps_from: str | None = None
     embeds: bool = False
     sees: bool = False
     computing: Computing | None = None

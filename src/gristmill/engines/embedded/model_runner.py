@@ -25,9 +25,9 @@ class EmbeddedOptions(msgspec.Struct, frozen=True):
 
     #: Memory for the KV cache, in GiB; it bounds how many tokens sequences and reusable prefixes may hold together.
     kv_cache_gb: float = 2.0
-    #: Sequences computed at the same time.
+    #: Sequences computed at the same time. Some engines have 0: what is fastest here, measured when first started.
     max_rows: int = 64
-    #: Tokens computed in one step; longer prefills are cut into chunks of it.
+    #: Tokens computed in one step; longer prefills are cut into chunks of it. 0: what suits the rows.
     step_tokens: int = 2048
     #: CPU threads; 0: all that this process may use.
     threads: int = 0
@@ -84,9 +84,18 @@ class ModelRunner(Protocol[Place, Move]):
         ...
 
 
+class StepCosts(NamedTuple):
+    """``key``: all that the time of a step depends on. ``cells_a_token``: how many KV cells' attention takes about as
+    long as the rest of a token, by the shape of the model."""
+
+    key: str
+    cells_a_token: int
+
+
 class LoadedModel(NamedTuple):
     """``ends`` are the token ids that end an answer. ``context_length``: tokens of the longest sequence that the model
-    was made for. ``notices`` are sentences for the log. ``defaults``: what ``LocalModel`` says of them."""
+    was made for. ``notices`` are sentences for the log. ``defaults``: what ``LocalModel`` says of them.
+    ``step_costs``: where it is worth measuring how many rows to compute at a time."""
 
     runner: ModelRunner[Any, Any]
     vocabulary: Vocabulary
@@ -96,6 +105,7 @@ class LoadedModel(NamedTuple):
     defaults: ModelDefaults = NO_DEFAULTS
     computing: Computing | None = None
     eyes: Eyes | None = None
+    step_costs: StepCosts | None = None
 
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's

@@ -18,6 +18,10 @@ class StepLimits(NamedTuple):
     max_rows: int
 
 
+#: Where nothing else has been asked for or measured.
+DEFAULT_LIMITS = StepLimits(2048, 64)
+
+
 class Chunk(NamedTuple):
     """Compute ``tokens`` tokens of ``sequence`` from ``start``; ``samples`` when they reach its last token."""
 

@@ -157,6 +157,8 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     from gristmill.engines.embedded.grammar import Grammars
     from gristmill.engines.embedded.model_runner import EmbeddedOptions, LoadModel
     from gristmill.engines.embedded.preparation import Preparation, RequestReader, special_stops
+    from gristmill.engines.embedded.step_plan import DEFAULT_LIMITS
+    from gristmill.engines.embedded.step_times import settle_limits
 
     options = msgspec.convert(load.options, EmbeddedOptions)
     module, _, function = load.loader.partition(":")
@@ -171,18 +173,20 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     read: Callable[[AnySubmit], Prepared]
     if isinstance(model, LoadedEmbedder):
         read = EmbeddingReader(model).read
-        engine = EmbeddingLoop(model.runner, options.step_tokens, options.max_rows, pipe.write)
-        pipe.write(Ready(model.context_length, model.notices, embeds=True, computing=model.computing))
+        rows, tokens = options.max_rows or DEFAULT_LIMITS.max_rows, options.step_tokens or DEFAULT_LIMITS.step_tokens
+        engine = EmbeddingLoop(model.runner, tokens, rows, pipe.write)
+        pipe.write(Ready(model.context_length, model.notices, rows, tokens, embeds=True, computing=model.computing))
     else:
         runner, vocabulary = model.runner, model.vocabulary
         defaults = model.defaults.with_template(options.template)
         ends = model.ends | special_stops(vocabulary, defaults.parameters.stop)
-        engine = writer = EngineLoop(runner, vocabulary, ends, options.step_tokens, options.max_rows, pipe.write)
+        (tokens, rows), source = settle_limits(options, model)
+        engine = writer = EngineLoop(runner, vocabulary, ends, tokens, rows, pipe.write)
         longest = defaults.parameters.context_length or model.context_length
         context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
         read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults, model.eyes).read
         sees = model.eyes is not None
-        pipe.write(Ready(context_length, model.notices, sees=sees, computing=model.computing))
+        pipe.write(Ready(context_length, model.notices, rows, tokens, source, sees=sees, computing=model.computing))
 
     def deliver(prepared: Prepared) -> None:
         pipe.inbox.put(prepared)

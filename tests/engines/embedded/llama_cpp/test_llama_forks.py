@@ -197,14 +197,13 @@ def test_with_cells_for_little_more_than_the_rubric_every_row_is_answered(
     assert isinstance(driver.loop.scheduler, Scheduler)
 
 
-@pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m-instruct"])
-def test_a_real_model_computes_a_rubric_longer_than_its_window_once(name: str) -> None:
+def test_gemma3_computes_a_rubric_longer_than_its_window_once() -> None:
     try:
-        model = load(locate(name).path, kv_cache_gb=0.15)
+        model = load(locate("gemma3-270m").path, kv_cache_gb=0.15)
     except UserError as error:
         pytest.skip(str(error))
     encode = model.vocabulary.encode
-    rubric = encode("Careful reasoning counts; long words do not, and neither does length. " * 40, special_tokens=True)
+    rubric = encode("Careful reasoning counts; long words do not, and neither does length. " * 38, special_tokens=True)
     rows = [encode(f"Text {i}: the miller grinds the grain. Grade:", special_tokens=False) for i in range(3)]
     assert len(rubric) > 512
     found, cached = together(model, [rubric + each for each in rows], StepLimits(2048, 16))

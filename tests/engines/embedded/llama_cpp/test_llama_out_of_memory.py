@@ -33,12 +33,14 @@ async def until_answered(engine: LlamaCppEngine, prompt: str) -> Completion:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("max_rows", [8, 0])
 async def test_a_process_that_ends_for_want_of_memory_comes_back_with_smaller_steps_and_no_row_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_rows: int
 ) -> None:
+    # With 0 it ends while it measures already.
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    options = LlamaCppOptions(kv_cache_gb=0.01, threads=1, max_rows=8)
+    options = LlamaCppOptions(kv_cache_gb=0.01, threads=1, max_rows=max_rows)
     engine = CrashingEngine(options, str(tiny_model(tmp_path / "tiny.gguf")))
     await engine.start()
     try:

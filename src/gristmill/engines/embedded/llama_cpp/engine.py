@@ -8,9 +8,10 @@ import msgspec
 
 from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
+from gristmill.engines.embedded.frames import Ready
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
-from gristmill.engines.embedded.process import Heartbeat
+from gristmill.engines.embedded.process import Heartbeat, WorkerDied, WorkerProcess
 from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
 from gristmill.models.checked_file import sha256_of
@@ -32,6 +33,9 @@ _FEWEST_TOKENS = 64
 class LlamaCppOptions(EmbeddingOptions, frozen=True):
     """How much the engine may use, and how it computes."""
 
+    # What is fastest: every token's attention walks the cells of all rows, so that many rows can be slower than few.
+    max_rows: int = 0
+    step_tokens: int = 0
     #: Layers that the GPUs compute, the output counted as one; none: as many as there is room for. Without a GPU it
     #: changes nothing.
     gpu_layers: int | None = None
@@ -62,11 +66,25 @@ class LlamaCppEngine(EmbeddedEngine):
         self._projector = options.projector
         self._computing = f"{options.kv_type} {options.flash_attention} {options.pooling}"
 
+    async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
+        before = self._options
+        try:
+            return await super()._start_worker()
+        except WorkerDied as error:
+            self._note_death(str(error))
+            if before.max_rows or self._options is before:
+                raise
+            # Perhaps while it measured steps that are larger than those from now on.
+            return await super()._start_worker()
+
     def _note_death(self, how: str) -> None:
         """Some backends end the process where a GPU's memory is full: the rows come again, in smaller steps."""
         if not OUT_OF_MEMORY.search(how):
             return
-        self._options = smaller_steps(self._options)
+        limits = self._limits
+        self._options = smaller_steps(
+            msgspec.structs.replace(self._options, max_rows=limits.max_rows, step_tokens=limits.step_tokens)
+        )
         log.warning(
             "embedded engine", smaller_steps="memory ran out", max_rows=self._options.max_rows,
             step_tokens=self._options.step_tokens,

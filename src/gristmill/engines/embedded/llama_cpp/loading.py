@@ -24,8 +24,9 @@ from gristmill.engines.embedded.llama_cpp.projector import Projector
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
-from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.embedded.model_runner import LoadedModel, StepCosts
 from gristmill.engines.embedded.processor import processor_digest
+from gristmill.engines.embedded.step_plan import DEFAULT_LIMITS
 from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
@@ -71,7 +72,8 @@ OpenContext = Callable[[LlamaLibrary, Any], Any]
 
 def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbedder:
     """The ``LoadModel`` of this engine."""
-    chosen = msgspec.convert(options, LlamaCppOptions)
+    asked = msgspec.convert(options, LlamaCppOptions)
+    chosen = msgspec.structs.replace(asked, step_tokens=asked.step_tokens or DEFAULT_LIMITS.step_tokens)
     local = locate_gguf(source)
     path = local.path
     library = load_library(chosen.library, echo=True)
@@ -96,7 +98,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         vocabulary.size,
         _MOST_OUTPUTS,
         partial=not recurrent,
-        rent=6 * facts.width,
+        rent=_cells_a_token(facts),
         window=library.llama_model_n_swa(loaded.model),
         computing=f"{', '.join(each.description for each in list_devices(library))} {processor_digest()}",
         pictures_non_causal=eyes is not None and eyes.non_causal,
@@ -110,6 +112,24 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         local.defaults,
         told,
         eyes,
+        StepCosts(_step_times_key(library, path, facts, chosen, loaded, cells), _cells_a_token(facts)),
+    )
+
+
+def _cells_a_token(facts: ModelFacts) -> int:
+    """How many cells' attention takes as long as the rest of a token: see ``ForkedMemory``."""
+    return 6 * facts.width
+
+
+def _step_times_key(
+    library: LlamaLibrary, path: Path, facts: ModelFacts, options: LlamaCppOptions, loaded: Loaded, cells: int
+) -> str:
+    devices = ", ".join(each.description for each in list_devices(library))
+    status = path.stat()
+    return (
+        f"{path.name} {status.st_size} {status.st_mtime_ns} {facts}; {library} on {devices} {processor_digest()}; "
+        f"{_threads(options)} threads, {loaded.gpu_layers} layers on GPUs, {cells} cells of {options.kv_type}, "
+        f"flash attention {options.flash_attention}, {options.step_tokens} tokens a call"
     )
 
 

@@ -34,7 +34,7 @@ def isolate() -> Path:
     (home / "cache").mkdir()
     if (_GRISTMILL_CACHE / "models").is_dir():
         (home / "cache" / "models").symlink_to(_GRISTMILL_CACHE / "models")
-    for made in ("openvino", "kernels"):
+    for made in ("openvino", "kernels", "precision"):
         _link(_GRISTMILL_CACHE / made, home / "cache" / made)
     if _NPM_SETTINGS.is_file():
         os.environ["NPM_CONFIG_USERCONFIG"] = str(_NPM_SETTINGS)

@@ -5,6 +5,7 @@
 Accuracy: of each prompt in ``tests/engines/embedded/accuracy``, the largest difference over the
 reference's 20 most probable next tokens. Speed: seconds for a prefill of 2,048 tokens, and for a step of 64 rows with
 one token each and nothing before it (all linear layers, hardly any attention), alternating between the variants.
+On a processor with AMX, what computes on it is measured, too: ``--receipt accuracy-amx``.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import receipt
 
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.openvino.paged_model import PagedModel
+from gristmill.engines.embedded.openvino.paged_model import PagedModel, Precision
 from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.split_linear import amx_is_here
 from gristmill.extras import require
 from gristmill.models.locate import locate
 
@@ -35,8 +37,10 @@ MODEL = fixtures.SMOLLM2
 class Variant:
     """A way to store the weights and to compute with them. ``group_size``: OpenVINO's 8-bit groups of activations."""
 
-    def __init__(self, weights: Any, reference: str, group_size: int = 0) -> None:
+    def __init__(self, weights: Any, reference: str, group_size: int = 0, precision: Precision = "f32") -> None:
         self.name = weights if not group_size else f"{weights}, activations in 8-bit groups of {group_size}"
+        if precision != "f32":
+            self.name += f", {precision}"
         self.reference = reference
         ov = require("openvino")
         compile_model = ov.Core.compile_model
@@ -46,7 +50,7 @@ class Variant:
 
         ov.Core.compile_model = compile_with
         try:
-            self.model = PagedModel(prepare(locate(MODEL), weights).folder, 2**28)
+            self.model = PagedModel(prepare(locate(MODEL), weights).folder, 2**28, precision=precision)
         finally:
             ov.Core.compile_model = compile_model
 
@@ -97,6 +101,8 @@ def main() -> None:
     options = parser.parse_args()
     cases = fixtures.read(MODEL)
     variants = [Variant("f16", "original"), Variant("q8_0", "q8_0"), Variant("q8_0", "q8_0", 32)]
+    if amx_is_here():
+        variants += [Variant("f16", "original", precision="bf16x3"), Variant("f16", "original", precision="bf16")]
     results: dict[str, Any] = {variant.name: {} for variant in variants}
     for variant in variants:
         variant.time_prefill()

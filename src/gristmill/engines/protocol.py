@@ -146,10 +146,12 @@ class Embeddings(msgspec.Struct, frozen=True):
 
 class Computing(msgspec.Struct, frozen=True):
     """``on``: what computes, as the end of a sentence ("NVIDIA RTX 4080 through CUDA"). ``advice``: what a person could
-    do to have it computed faster here; None where there is nothing to say."""
+    do to have it computed faster here; None where there is nothing to say. ``precision``: in which numbers, where that
+    is chosen when the model is loaded; answers of another are not the same."""
 
     on: str
     advice: str | None = None
+    precision: str = "f32"
 
 
 class Capabilities(msgspec.Struct, frozen=True):

@@ -75,7 +75,9 @@ class EmbeddedEngine(ABC):
     async def fingerprint(self) -> str:
         if self._fingerprint is None:
             self._fingerprint = f"{self.name} {await asyncio.to_thread(self.model_fingerprint)}"
-        return self._fingerprint
+        computing = self.capabilities.computing
+        precision = "" if computing is None or computing.precision == "f32" else f" {computing.precision}"
+        return self._fingerprint + precision
 
     async def start(self) -> None:
         """Loads the model; the first time one is used it may have to be converted, which takes a while. Raises

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
 
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.openvino.paged_model import PagedModel
+from gristmill.engines.embedded.openvino.paged_model import PagedModel, Precision
 from gristmill.engines.embedded.openvino.prepare import prepare
+from gristmill.engines.embedded.openvino.split_linear import amx_is_here
 from gristmill.extras import require
 from gristmill.models.locate import locate
 
@@ -22,9 +23,9 @@ FIXTURE = Path(__file__).parents[1] / "accuracy" / "smollm2-135m-instruct.json"
 CASES: list[dict[str, Any]] = json.loads(FIXTURE.read_text())
 
 
-def errors(folder: Path, reference: str) -> np.ndarray:
+def errors(folder: Path, reference: str, precision: Precision = "f32") -> np.ndarray:
     """Of each prompt, the largest difference over the reference's 20 most probable tokens."""
-    model = PagedModel(folder, 2**28)
+    model = PagedModel(folder, 2**28, precision=precision)
     before, found = list[int](), []
     for case in CASES:
         tokens, expected = case["prompt"], case[reference]
@@ -47,6 +48,12 @@ def test_the_fixture_holds_what_the_limits_are_promised_for():
 
 def test_f16_weights_are_within_0_02(pulled_model: str):
     assert errors(prepare(locate(pulled_model), "f16").folder, "original").max() < 0.02
+
+
+def test_f16_weights_are_as_close_where_amx_computes(pulled_model: str):
+    if not amx_is_here():
+        pytest.skip("this processor has no AMX")
+    assert errors(prepare(locate(pulled_model), "f16").folder, "original", "bf16x3").max() < 0.02
 
 
 def test_8_bit_weights_are_within_0_1(pulled_model: str):

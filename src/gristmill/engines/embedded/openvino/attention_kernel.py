@@ -1,7 +1,8 @@
-"""Our own attention kernel (attention.c): compiled once for this machine, kept in the cache folder, called by ctypes.
+"""Our own kernels, such as attention (attention.c): compiled once for this machine, kept in the cache folder, called by
+ctypes.
 
-It needs a C compiler (``cc``, ``gcc`` or ``clang``, or the one that ``CC`` names). Without one the engine uses
-OpenVINO's kernel, which reads a shared prefix once for every row.
+They need a C compiler (``cc``, ``gcc`` or ``clang``, or the one that ``CC`` names). Without one the engine uses
+OpenVINO's kernels; its attention reads a shared prefix once for every row.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ BLOCK_SIZE = 32
 TILE_ROWS = 192
 _MAX_DIM = 256
 
-_SOURCE = Path(__file__).with_name("attention.c")
-_LIBRARY = "attention.so"
+ATTENTION = Path(__file__).with_name("attention.c")
 _DIGEST = "sha256"
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
 
@@ -57,15 +57,15 @@ class AttentionShape(ctypes.Structure):
 
 
 class Kernel(NamedTuple):
-    """``library`` has the functions of attention.c. ``notice`` tells of something a person may want to know, or is
+    """``library`` has the functions of the source. ``notice`` tells of something a person may want to know, or is
     empty."""
 
     library: ctypes.CDLL
     notice: str
 
 
-def load_kernel() -> Kernel:
-    """The compiled kernel, from the cache where it has been compiled before and is as it was then. Raises
+def load_kernel(source: Path = ATTENTION) -> Kernel:
+    """``source`` compiled, from the cache where it has been compiled before and is as it was then. Raises
     KernelMissingError."""
     compiler = _compiler()
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
@@ -75,20 +75,21 @@ def load_kernel() -> Kernel:
         make_private(kernels)
         # Code is loaded only from where nobody else can have put it.
         if writable_by_others(kernels):
-            return _compile_for_once(command, kernels)
-        return _from_cache(command, kernels / f"attention-{_fingerprint(command)}")
+            return _compile_for_once(command, source, kernels)
+        return _from_cache(command, source, kernels / f"{source.stem}-{_fingerprint(command, source)}")
     except OSError as error:
-        raise KernelMissingError(f"the compiled attention kernel cannot be used: {error}") from error
+        raise KernelMissingError(f"the compiled {source.stem} kernel cannot be used: {error}") from error
 
 
-def _from_cache(command: list[str], kept: Path) -> Kernel:
-    notice = ""
-    if not _intact(kept):
+def _from_cache(command: list[str], source: Path, kept: Path) -> Kernel:
+    notice, library = "", _library(source)
+    if not _intact(kept / library):
         if kept.exists():
-            notice = f"The compiled attention kernel in {kept} was not what had been compiled, and was compiled again."
+            kernel = f"The compiled {source.stem} kernel"
+            notice = f"{kernel} in {kept} was not what had been compiled, and was compiled again."
         with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
             made = Path(temporary) / "made"
-            _compile(command, made)
+            _compile(command, source, made)
             # Both files appear at once. Whoever uses what is replaced has it open already.
             if kept.exists():
                 kept.rename(Path(temporary) / "replaced")
@@ -96,26 +97,29 @@ def _from_cache(command: list[str], kept: Path) -> Kernel:
                 made.rename(kept)
             except OSError:
                 # Another process was faster; what it made is the same.
-                if not _intact(kept):
+                if not _intact(kept / library):
                     raise
-    return Kernel(ctypes.CDLL(str(kept / _LIBRARY)), notice)
+    return Kernel(ctypes.CDLL(str(kept / library)), notice)
 
 
-def _compile_for_once(command: list[str], kernels: Path) -> Kernel:
+def _compile_for_once(command: list[str], source: Path, kernels: Path) -> Kernel:
     with tempfile.TemporaryDirectory(prefix="gristmill-kernel-") as temporary:
-        _compile(command, Path(temporary) / "made")
-        library = ctypes.CDLL(str(Path(temporary) / "made" / _LIBRARY))
-    reason = (
-        f"The folder {kernels} is not this user's alone, so that the attention kernel was compiled for this run only."
-    )
+        _compile(command, source, Path(temporary) / "made")
+        library = ctypes.CDLL(str(Path(temporary) / "made" / _library(source)))
+    kernel = f"the {source.stem} kernel"
+    reason = f"The folder {kernels} is not this user's alone, so that {kernel} was compiled for this run only."
     return Kernel(library, f"{reason} Name a folder of your own in GRISTMILL_CACHE.")
 
 
-def _intact(kept: Path) -> bool:
+def _library(source: Path) -> str:
+    return f"{source.stem}.so"
+
+
+def _intact(library: Path) -> bool:
     """Whether the library is whole and as it was compiled: its digest is kept beside it."""
     try:
-        digest = (kept / _DIGEST).read_text()
-        return digest == hashlib.sha256((kept / _LIBRARY).read_bytes()).hexdigest()
+        digest = library.with_name(_DIGEST).read_text()
+        return digest == hashlib.sha256(library.read_bytes()).hexdigest()
     except (OSError, ValueError):
         return False
 
@@ -131,30 +135,30 @@ def _compiler() -> list[str]:
     raise KernelMissingError("no C compiler was found (install gcc, or name one in CC)")
 
 
-def _compile(command: list[str], folder: Path) -> None:
+def _compile(command: list[str], source: Path, folder: Path) -> None:
     """Make ``folder`` with the library and its digest."""
     folder.mkdir(mode=0o700)
-    library = folder / _LIBRARY
+    library = folder / _library(source)
     done = subprocess.run(
-        [*command, "-o", str(library), str(_SOURCE), "-lm"], capture_output=True, text=True, check=False
+        [*command, "-o", str(library), str(source), "-lm"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         reason = done.stderr.strip() or f"exit code {done.returncode}"
-        raise KernelMissingError(f"'{command[0]}' could not compile the attention kernel: {reason}")
+        raise KernelMissingError(f"'{command[0]}' could not compile the {source.stem} kernel: {reason}")
     library.chmod(0o600)
     digest = folder / _DIGEST
     digest.write_text(hashlib.sha256(library.read_bytes()).hexdigest())
     digest.chmod(0o600)
 
 
-def _fingerprint(command: list[str]) -> str:
+def _fingerprint(command: list[str], source: Path) -> str:
     """Changes with whatever the compiled code depends on: source, command, compiler, and kind of processor."""
     version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    digest = hashlib.sha256(source.read_bytes())
     for part in (" ".join(command).encode(), version, processor_digest().encode()):
         digest.update(part)
     return digest.hexdigest()[:16]
 
 
-def source_digest() -> str:
-    return hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+def source_digest(source: Path = ATTENTION) -> str:
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]

@@ -10,14 +10,17 @@ import msgspec
 from gristmill.engines.embedded.embedding_runner import Cuts, InputEncoder, LoadedEmbedder, Pooling
 from gristmill.engines.embedded.gguf_pooling import gguf_pooling
 from gristmill.engines.embedded.model_runner import LoadedModel
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.encoder_model import EncoderModel, cut_before_head, pools_itself
 from gristmill.engines.embedded.openvino.engine import OpenVinoOptions
-from gristmill.engines.embedded.openvino.paged_model import PagedModel, check_version, lm_head
+from gristmill.engines.embedded.openvino.paged_model import PagedModel, Precision, check_version, lm_head
+from gristmill.engines.embedded.openvino.precision import Setting, choose_precision
 from gristmill.engines.embedded.openvino.prepare import PreparedFacts, prepare
 from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.sentence_pipeline import read_pipeline
 from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
 from gristmill.engines.embedded.tokenizer import TokenizerFile
+from gristmill.engines.protocol import Computing
 from gristmill.extras import require
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import MODEL_FILE, TOKENIZER_FILE, exported_to_embed
@@ -37,20 +40,34 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     folder, facts = prepare(model, chosen.weights)
     if pooling is not None:
         return _load_cut_writer(model, folder, facts, pooling, chosen)
-    kv_bytes = int(chosen.kv_cache_gb * 2**30)
-    paged = PagedModel(
-        folder,
-        kv_bytes,
-        chosen.threads,
-        chosen.attention,
-        facts.windows,
-        long_context=chosen.long_context,
-        score_cap=facts.score_cap,
-    )
     vocabulary = open_vocabulary(model, folder)
+
+    def load(precision: Precision) -> PagedModel:
+        return PagedModel(
+            folder,
+            int(chosen.kv_cache_gb * 2**30),
+            chosen.threads,
+            chosen.attention,
+            facts.windows,
+            long_context=chosen.long_context,
+            score_cap=facts.score_cap,
+            precision=precision,
+        )
+
+    setting = Setting(folder, f"{chosen.threads} {chosen.attention} {chosen.long_context}", load)
+    precision, because = choose_precision(chosen.precision, setting, vocabulary)
+    try:
+        paged = load(precision)
+    except KernelMissingError as error:
+        if chosen.precision != "auto":
+            raise UserError(f"The model cannot be computed with precision={precision}: {error}.") from None
+        # It could be, when that was measured: a compiler may have gone since.
+        precision, because = "f32", f"{precision} cannot be used: {error}"
+        paged = load(precision)
+    computing = Computing(f"the CPU, in {precision}" + (f" ({because})" if because else ""), precision=precision)
     ends = frozenset(facts.eos_token_ids) | vocabulary.ends
     context, notices = _context(facts, chosen)
-    return LoadedModel(paged, vocabulary, ends, context, paged.notices + notices, model.defaults)
+    return LoadedModel(paged, vocabulary, ends, context, paged.notices + notices, model.defaults, computing)
 
 
 def _context(facts: PreparedFacts, options: OpenVinoOptions) -> tuple[int, list[str]]:

@@ -11,21 +11,25 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, source_digest
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
+from gristmill.engines.embedded.openvino.split_linear import LINEAR, SplitLinears
 from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.prefix_file import Slice
 from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.user_error import UserError
+
+Attention = Literal["shared", "openvino"]
+Precision = Literal["f32", "bf16x3", "bf16"]
 
 #: The range of OpenVINO releases this file is tested with: from the first, up to and without the second.
 TESTED = ((2026, 4), (2026, 5))
@@ -55,16 +59,18 @@ class PagedModel:
         folder: Path,
         kv_bytes: int,
         threads: int = 0,
-        attention: str = "shared",
+        attention: Attention = "shared",
         windows: Sequence[int] = (),
         long_context: bool = False,
         score_cap: float = 0.0,
+        precision: Precision = "f32",
     ) -> None:
         """``threads`` 0: all of this process's. ``notices`` afterwards has what a person should be told: why OpenVINO's
         attention is used though ``attention`` is "shared". Raises UserError when the model cannot be transformed or
-        ``kv_bytes`` holds not even one block. ``windows``: how far the layers' attention reaches back, where the graph
-        does not say. ``long_context``: with the rotary factors for long sequences. ``score_cap``: the soft cap of
-        attention scores, 0 where there is none."""
+        ``kv_bytes`` holds not even one block, KernelMissingError when it cannot be computed in ``precision`` here.
+        ``windows``: how far the layers' attention reaches back, where the graph does not say. ``long_context``: with
+        the rotary factors for long sequences. ``score_cap``: the soft cap of attention scores, 0 where there is none.
+        """
         ov = require("openvino")
         check_version(ov.__version__)
         core = ov.Core()
@@ -92,11 +98,18 @@ class PagedModel:
                 f"OpenVINO's attention leaves out the soft cap of attention scores ({score_cap:g}) that this model was "
                 "made with: its answers are not quite its own."
             )
+        computed_in: str = precision
+        if precision == "bf16x3":
+            linears = SplitLinears.connect(model, threads)
+            computed_in += f" by linear.c {source_digest(LINEAR)}"
+            self.notices += [linears.notice] if linears.notice else []
+            weakref.finalize(self, linears.close).atexit = False
         self._names = {name for port in model.inputs for name in port.get_names()}
-        # Both precisions must agree; f32 is the fastest on CPUs without AMX, and exact.
+        # Both must agree where attention is OpenVINO's; ours is in f32 whatever comes in.
+        hint = "bf16" if precision == "bf16" else "f32"
         config = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "KV_CACHE_PRECISION": "f32",
+            "INFERENCE_PRECISION_HINT": hint,
+            "KV_CACHE_PRECISION": hint,
             "PERFORMANCE_HINT": "LATENCY",
             # Not the default of 32: 8-bit activations move log-probabilities by up to 0.7.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
@@ -110,7 +123,7 @@ class PagedModel:
         self.block_size = self._cache.block_size
         self.blocks = self._cache.blocks
         # The folder's name says how a GGUF was converted.
-        computing = f"{config['INFERENCE_PRECISION_HINT']} {config['KV_CACHE_PRECISION']} of {folder.name}"
+        computing = f"{computed_in} of {folder.name}"
         computing += ", long context" * long_context
         self.kv_format = f"OpenVINO {ov.__version__} {computing}, {self._cache.layout}, {processor_digest()}"
         self.slice_tokens = _SLICE_BLOCKS * self.block_size

@@ -94,3 +94,35 @@ class TinyModel:
 
 def tiny_model(path: Path, architecture: str = "llama", window: int = 0) -> Path:
     return TinyModel(path, architecture, window).sizes().vocabulary().weights().write()
+
+
+def tiny_mamba(path: Path) -> Path:
+    """A recurrent model: instead of keys and values it has a state."""
+    model, inner, state, rank, kernel = TinyModel(path, "mamba"), 2 * WIDTH, 8, 4, 4
+    writer = model.writer
+    writer.add_context_length(4096)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_block_count(LAYERS)
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    writer.add_layer_norm_rms_eps(1e-6)
+    model.vocabulary()
+    model._matrix("token_embd", VOCABULARY, WIDTH)
+    model._matrix("output", VOCABULARY, WIDTH)
+    model._ones("output_norm")
+    for layer in range(LAYERS):
+        name = f"blk.{layer}."
+        model._ones(name + "attn_norm")
+        model._matrix(name + "ssm_in", 2 * inner, WIDTH)
+        model._matrix(name + "ssm_conv1d", inner, kernel)
+        model._matrix(name + "ssm_x", rank + 2 * state, inner)
+        model._matrix(name + "ssm_dt", inner, rank)
+        model._matrix(name + "ssm_out", WIDTH, inner)
+        for vector in ("ssm_conv1d.bias", "ssm_dt.bias", "ssm_d"):
+            writer.add_tensor(name + vector, np.ones(inner, np.float32) / 2)
+        writer.add_tensor(name + "ssm_a", -np.tile(np.arange(1, state + 1, dtype=np.float32), (inner, 1)))
+    return model.write()

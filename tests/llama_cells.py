@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gristmill.engines.embedded.forked_memory import Forget, Fork
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork
 
 
 class Cell:

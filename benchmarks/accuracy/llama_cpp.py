@@ -36,17 +36,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "embedded"))
 import receipt
 import workload
 
-from gristmill.engines.embedded.forked_memory import Forget, Fork
-from gristmill.engines.embedded.frames import SubmitScore
 from gristmill.engines.embedded.grammar import Grammars
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork
 from gristmill.engines.embedded.label_scoring import LabelScoring
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppEngine, LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.loading import load_model
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.sampler import log_softmax
-from gristmill.engines.embedded.step_abort import StepAbort
-from gristmill.engines.embedded.step_plan import Chunk
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort
+from gristmill.engines.embedded.scheduling.step_plan import Chunk
+from gristmill.engines.embedded.worker.frames import SubmitScore
 from gristmill.engines.protocol import LabelRequest
 from gristmill.models.locate import locate
 

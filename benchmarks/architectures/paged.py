@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.engines.embedded.kv.paged_memory import Copy
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan
-from gristmill.engines.embedded.paged_memory import Copy
 
 
 class PagedRows:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command import Run
 
-from gristmill.engines.embedded.prefix_folder import prefix_files, prefixes_folder
-from gristmill.engines.embedded.prefix_store import PrefixStore
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefix_files, prefixes_folder
+from gristmill.engines.embedded.prefix_files.prefix_store import PrefixStore
 from gristmill.models.progress import human_size
 from gristmill.models.pull import pull
 from gristmill.models.receipt import Pulled

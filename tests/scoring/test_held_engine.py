@@ -13,7 +13,7 @@ import pytest
 
 from gristmill.batches.host import HostSettings
 from gristmill.batches.waiting import silently
-from gristmill.engines.embedded.process import WorkerProcess
+from gristmill.engines.embedded.worker.process import WorkerProcess
 from gristmill.engines.registry import EngineSettings
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 from gristmill.scoring import held_engine, passes

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from gristmill.cli import show
-from gristmill.engines.embedded.kept_prefixes import KeptPrefix, kept_prefixes, made_from, remove_prefixes
-from gristmill.engines.embedded.prefix_folder import prefixes_folder
+from gristmill.engines.embedded.prefix_files.kept_prefixes import KeptPrefix, kept_prefixes, made_from, remove_prefixes
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefixes_folder
 from gristmill.models.progress import human_size
 from gristmill.models.receipt import Pulled
 from gristmill.printable import printable

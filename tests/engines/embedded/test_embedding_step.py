@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.embedding import EmbeddingTask
-from gristmill.engines.embedded.embedding_step import WaitingInput, next_inputs
-from gristmill.engines.embedded.shortest_decimals import shortest_decimals
+from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
+from gristmill.engines.embedded.embeddings.embedding_step import WaitingInput, next_inputs
+from gristmill.engines.embedded.embeddings.shortest_decimals import shortest_decimals
 from gristmill.engines.errors import EngineError
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.fork_tree import Node
-from gristmill.engines.embedded.forked_memory import PATIENCE, ForkedMemory
-from gristmill.engines.embedded.scheduler import Scheduler
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_plan import Chunk, StepLimits
+from gristmill.engines.embedded.kv.fork_tree import Node
+from gristmill.engines.embedded.kv.forked_memory import PATIENCE, ForkedMemory
+from gristmill.engines.embedded.scheduling.scheduler import Scheduler
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.scheduling.step_plan import Chunk, StepLimits
 from llama_cells import Cells
 
 

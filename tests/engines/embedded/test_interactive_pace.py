@@ -9,11 +9,17 @@ from typing import NamedTuple
 
 import pytest
 
-from gristmill.engines.embedded.paged_memory import PagedMemory
-from gristmill.engines.embedded.scheduler import Scheduler
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_pace import EXPECTED_SECONDS, FEWEST_TOKENS, LONGEST_WAIT, STEP_SECONDS, StepPace
-from gristmill.engines.embedded.step_plan import StepLimits, StepPlan
+from gristmill.engines.embedded.kv.paged_memory import PagedMemory
+from gristmill.engines.embedded.scheduling.scheduler import Scheduler
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.scheduling.step_pace import (
+    EXPECTED_SECONDS,
+    FEWEST_TOKENS,
+    LONGEST_WAIT,
+    STEP_SECONDS,
+    StepPace,
+)
+from gristmill.engines.embedded.scheduling.step_plan import StepLimits, StepPlan
 
 STEP_TOKENS = 2048
 #: Tokens of a small step, and its seconds; a step of rows that decode goes on like that.

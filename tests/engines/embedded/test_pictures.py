@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.picture import Picture, PicturePart, part_of, text_before, vectors_of, whole_parts
-from gristmill.engines.embedded.picture_prompt import PictureMarks
+from gristmill.engines.embedded.pictures.picture import (
+    Picture,
+    PicturePart,
+    part_of,
+    text_before,
+    vectors_of,
+    whole_parts,
+)
+from gristmill.engines.embedded.pictures.picture_prompt import PictureMarks
 from gristmill.engines.errors import EngineError
 from gristmill.wire.chat import ContentPart, Message
 
@@ -98,7 +105,7 @@ def test_no_more_is_looked_at_than_the_context_holds() -> None:
 
 def test_image_files_are_read_as_a_person_sees_them() -> None:
     pillow = pytest.importorskip("PIL.Image", reason="the extra 'llama-cpp' is not installed")
-    from gristmill.engines.embedded.image_file import read_image
+    from gristmill.engines.embedded.pictures.image_file import read_image
 
     for form in ("PNG", "WEBP", "GIF", "JPEG"):
         file = io.BytesIO()
@@ -117,7 +124,7 @@ def test_image_files_are_read_as_a_person_sees_them() -> None:
 
 def test_a_small_file_of_very_many_pixels_is_refused_before_it_is_read() -> None:
     pillow = pytest.importorskip("PIL.Image", reason="the extra 'llama-cpp' is not installed")
-    from gristmill.engines.embedded.image_file import read_image
+    from gristmill.engines.embedded.pictures.image_file import read_image
 
     for side in (7_000, 20_000):
         bomb = io.BytesIO()

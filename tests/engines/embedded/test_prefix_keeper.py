@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gristmill.engines.embedded import prefix_keeper, shared_prefixes
-from gristmill.engines.embedded.engine_loop import EngineLoop
-from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
-from gristmill.engines.embedded.frames import Done, FromWorker, KeepPrefixes, PrefixRead
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
-from gristmill.engines.embedded.kv_transfer import KvTransfer
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
+from gristmill.engines.embedded.kv.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
-from gristmill.engines.embedded.prefix_file import Slice
-from gristmill.engines.embedded.prefix_folder import prefix_files, prefixes_folder
+from gristmill.engines.embedded.prefix_files import prefix_keeper, shared_prefixes
+from gristmill.engines.embedded.prefix_files.kv_transfer import KvTransfer
+from gristmill.engines.embedded.prefix_files.prefix_file import Slice
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefix_files, prefixes_folder
 from gristmill.engines.embedded.sampler import Sampling
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.worker.frames import Done, FromWorker, KeepPrefixes, PrefixRead
 
 SIZE = 4
 TOKENS = 64

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.embedded.prefix_folder import prefix_files, prefixes_folder
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefix_files, prefixes_folder
 from gristmill.engines.protocol import Completion, LabelRequest, LabelScores
 from gristmill.engines.registry import open_tokenizer
 from gristmill.wire.completions import CompletionRequest

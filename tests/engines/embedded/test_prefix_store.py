@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gristmill.engines.embedded.prefix_file import Slice
-from gristmill.engines.embedded.prefix_folder import prefix_files
-from gristmill.engines.embedded.prefix_store import Found, PrefixStore
-from gristmill.engines.embedded.prefix_tokens import pack_tokens
+from gristmill.engines.embedded.prefix_files.prefix_file import Slice
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefix_files
+from gristmill.engines.embedded.prefix_files.prefix_store import Found, PrefixStore
+from gristmill.engines.embedded.prefix_files.prefix_tokens import pack_tokens
 
 SLICE = 4
 GIB = 2**30

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 
-from gristmill.engines.embedded.frames import Failed, Submit
 from gristmill.engines.embedded.generation import GenerationRequest
 from gristmill.engines.embedded.preparation import Preparation, Prepared
+from gristmill.engines.embedded.worker.frames import Failed, Submit
 from gristmill.engines.errors import EngineError, ErrorKind
 
 SECONDS = 30

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.paged_memory import PagedMemory
-from gristmill.engines.embedded.prefix_cache import Node
-from gristmill.engines.embedded.scheduler import TOKENS_BESIDE, Scheduler
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_plan import STEP_LOGITS, StepLimits
+from gristmill.engines.embedded.kv.paged_memory import PagedMemory
+from gristmill.engines.embedded.kv.prefix_cache import Node
+from gristmill.engines.embedded.scheduling.scheduler import TOKENS_BESIDE, Scheduler
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.scheduling.step_plan import STEP_LOGITS, StepLimits
 
 SIZE = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from gristmill.engines.embedded.shared_prefixes import LEAST_TOKENS, SharedPrefixes
+from gristmill.engines.embedded.prefix_files.shared_prefixes import LEAST_TOKENS, SharedPrefixes
 
 RUBRIC = list(range(1000, 2675))
 OTHER = list(range(5000, 6675))

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gristmill.engines.embedded.prompt import ChatTemplate
-from gristmill.engines.embedded.tool_format import HERMES, MISTRAL
+from gristmill.engines.embedded.tools.tool_format import HERMES, MISTRAL
 from gristmill.engines.errors import EngineError
 from gristmill.engines.prompt_parts import prompt_parts
 from gristmill.engines.tools.offer import offer_of

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded import tool_format
 from gristmill.engines.embedded.generation import CallingStream
-from gristmill.engines.embedded.tool_format import ToolFormat, format_of
-from gristmill.engines.embedded.tool_grammar import text_grammar, tool_grammar
-from gristmill.engines.embedded.tool_reader import CallReader
+from gristmill.engines.embedded.tools import tool_format
+from gristmill.engines.embedded.tools.tool_format import ToolFormat, format_of
+from gristmill.engines.embedded.tools.tool_grammar import text_grammar, tool_grammar
+from gristmill.engines.embedded.tools.tool_reader import CallReader
 from gristmill.engines.errors import EngineError
 from gristmill.engines.tools.offer import Offer, offer_of
 from gristmill.extras import require

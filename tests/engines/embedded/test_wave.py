@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.model_runner import EmbeddedOptions, LoadedModel, Span, StepCosts
-from gristmill.engines.embedded.out_of_room import OutOfRoom
-from gristmill.engines.embedded.step_abort import StepAbort
-from gristmill.engines.embedded.step_times import SECONDS, keep_steps, kept_steps, measure_steps, settle_limits
-from gristmill.engines.embedded.wave import StepTime, choose_wave
+from gristmill.engines.embedded.scheduling.out_of_room import OutOfRoom
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort
+from gristmill.engines.embedded.scheduling.step_times import (
+    SECONDS,
+    keep_steps,
+    kept_steps,
+    measure_steps,
+    settle_limits,
+)
+from gristmill.engines.embedded.scheduling.wave import StepTime, choose_wave
 
 TOKENS = 100_000
 

@@ -21,7 +21,7 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.embedded.process import Heartbeat
+from gristmill.engines.embedded.worker.process import Heartbeat
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import LabelRequest
 from gristmill.models.locate import locate
@@ -78,7 +78,7 @@ def workers() -> list[psutil.Process]:
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        return "gristmill.engines.embedded.worker" in process.cmdline()
+        return "gristmill.engines.embedded.worker.worker" in process.cmdline()
     except psutil.Error:
         return False
 

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 
 import msgspec
 
-from gristmill.engines.embedded.frames import KeepPrefixes, Load, Ready
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
-from gristmill.engines.embedded.process import Heartbeat, WorkerProcess
-from gristmill.engines.embedded.step_plan import DEFAULT_LIMITS, StepLimits
-from gristmill.engines.embedded.supervision import WorkerSupervisor
+from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS, StepLimits
+from gristmill.engines.embedded.worker.frames import KeepPrefixes, Load, Ready
+from gristmill.engines.embedded.worker.process import Heartbeat, WorkerProcess
+from gristmill.engines.embedded.worker.supervision import WorkerSupervisor
 from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.grammar import Matcher
 from gristmill.engines.embedded.model_runner import Vocabulary
-from gristmill.engines.embedded.picture import Picture
+from gristmill.engines.embedded.pictures.picture import Picture
 from gristmill.engines.embedded.sampler import GenerationState, Sampled, Sampling
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.tool_reader import CallReader, Spoken
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.tools.tool_reader import CallReader, Spoken
 from gristmill.engines.protocol import Choice, ChoiceDelta
 from gristmill.wire.chat import TokenLogprob, TopLogprob
 from gristmill.wire.tools import ToolCall, ToolCallDelta

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.tokenizer import TextCache
-from gristmill.engines.embedded.tool_format import ToolFormat
-from gristmill.engines.embedded.tool_grammar import text_grammar, tool_grammar
+from gristmill.engines.embedded.tools.tool_format import ToolFormat
+from gristmill.engines.embedded.tools.tool_grammar import text_grammar, tool_grammar
 from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
 from gristmill.engines.structured_outputs import Constraint, invalid
 from gristmill.engines.tools.offer import Offer

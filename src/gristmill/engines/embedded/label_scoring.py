@@ -14,9 +14,9 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.picture import Picture
-from gristmill.engines.embedded.sequence import Sequence
-from gristmill.engines.embedded.step_plan import Chunk
+from gristmill.engines.embedded.pictures.picture import Picture
+from gristmill.engines.embedded.scheduling.sequence import Sequence
+from gristmill.engines.embedded.scheduling.step_plan import Chunk
 from gristmill.engines.protocol import LabelScores
 
 #: The node at the end of the prompt; the others are numbered as they come.

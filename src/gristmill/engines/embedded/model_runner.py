@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.kv_memory import KvMemory, Move, Place
-from gristmill.engines.embedded.picture import Eyes
-from gristmill.engines.embedded.step_abort import StepAbort
+from gristmill.engines.embedded.kv.kv_memory import KvMemory, Move, Place
+from gristmill.engines.embedded.pictures.picture import Eyes
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.engines.protocol import Computing
 from gristmill.models.defaults import NO_DEFAULTS, ModelDefaults
 
 if TYPE_CHECKING:
-    from gristmill.engines.embedded.embedding_runner import LoadedEmbedder
+    from gristmill.engines.embedded.embeddings.embedding_runner import LoadedEmbedder
 
 
 class EmbeddedOptions(msgspec.Struct, frozen=True):

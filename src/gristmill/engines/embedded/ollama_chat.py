@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gristmill.engines.embedded.tool_format import HERMES, ToolFormat, written_format
-from gristmill.engines.embedded.tool_prompt import PlainMessage, described_messages
+from gristmill.engines.embedded.tools.tool_format import HERMES, ToolFormat, written_format
+from gristmill.engines.embedded.tools.tool_prompt import PlainMessage, described_messages
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.tools.conversation import Turn, turns
 from gristmill.engines.tools.offer import Offer

@@ -17,19 +17,19 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.embedded.embedding import EmbeddingTask
-from gristmill.engines.embedded.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
+from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
 from gristmill.engines.embedded.generation import Generation, GenerationRequest, ToolReading
 from gristmill.engines.embedded.grammar import Grammar, Grammars
 from gristmill.engines.embedded.label_scoring import LabelScoring, LabelTrie
 from gristmill.engines.embedded.model_runner import Vocabulary
-from gristmill.engines.embedded.picture import Eyes, Picture
-from gristmill.engines.embedded.picture_prompt import PictureEncoder, PictureMarks, refuse_images
+from gristmill.engines.embedded.pictures.picture import Eyes, Picture
+from gristmill.engines.embedded.pictures.picture_prompt import PictureEncoder, PictureMarks, refuse_images
 from gristmill.engines.embedded.prompt import PromptTokens
 from gristmill.engines.embedded.sampler import Sampling
-from gristmill.engines.embedded.sequence import Sequence
+from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
-from gristmill.engines.embedded.tool_reader import CallReader
+from gristmill.engines.embedded.tools.tool_reader import CallReader
+from gristmill.engines.embedded.worker.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unsupported_endpoint
 from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import Constraint, constraint_of

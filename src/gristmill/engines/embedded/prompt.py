@@ -16,8 +16,8 @@ import jinja2.sandbox
 
 from gristmill.engines.embedded.ollama_chat import OllamaChat
 from gristmill.engines.embedded.tokenizer import TextEncoder
-from gristmill.engines.embedded.tool_format import HERMES, ToolFormat, format_of
-from gristmill.engines.embedded.tool_prompt import PlainMessage, described_messages, native_messages
+from gristmill.engines.embedded.tools.tool_format import HERMES, ToolFormat, format_of
+from gristmill.engines.embedded.tools.tool_prompt import PlainMessage, described_messages, native_messages
 from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
 from gristmill.engines.protocol import Request
 from gristmill.engines.tools.conversation import turns

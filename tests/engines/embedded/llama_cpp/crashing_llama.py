@@ -7,7 +7,7 @@ from typing import Any
 
 from gristmill.engines.embedded.llama_cpp import loading
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
-from gristmill.engines.embedded.step_abort import StepAbort
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort
 
 #: Sequences of a step that there is memory for.
 ROOM = 3

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.prefix_file import Slice
-from gristmill.engines.embedded.prefix_folder import prefix_files, prefixes_folder
+from gristmill.engines.embedded.prefix_files.prefix_file import Slice
+from gristmill.engines.embedded.prefix_files.prefix_folder import prefix_files, prefixes_folder
 from gristmill.engines.embedded.sampler import log_softmax
 from gristmill.engines.protocol import LabelRequest, LabelScores
 

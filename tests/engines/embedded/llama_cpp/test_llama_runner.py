@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from gristmill.engines.embedded.forked_memory import Forget, Fork
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
-from gristmill.engines.embedded.out_of_room import OutOfRoom
 from gristmill.engines.embedded.sampler import log_softmax
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.scheduling.out_of_room import OutOfRoom
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
 
 pytest.importorskip("xllamacpp", reason="the extra 'llama-cpp' is not installed")
 

@@ -14,15 +14,15 @@ import pytest
 
 pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
 
-from gristmill.engines.embedded.engine_loop import EngineLoop
-from gristmill.engines.embedded.frames import Done, FromWorker, Scored, Submit, SubmitScore
 from gristmill.engines.embedded.grammar import Grammars
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.openvino.loading import load_model
 from gristmill.engines.embedded.openvino.paged_model import PagedModel
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.preparation import RequestReader
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.worker.frames import Done, FromWorker, Scored, Submit, SubmitScore
 from gristmill.models.locate import locate
 from gristmill.wire.chat import ChatCompletionRequest
 

@@ -18,7 +18,7 @@ from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.openvino.loading import load_model
 from gristmill.engines.embedded.openvino.vocabulary import TokenizerGraph
 from gristmill.engines.embedded.prompt import PromptTokens
-from gristmill.engines.embedded.step_abort import StepAbort
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort
 from gristmill.extras import require
 from gristmill.user_error import UserError
 from gristmill.wire.chat import ChatCompletionRequest

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.engines.embedded.kv.paged_memory import Copy
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.openvino import attention_kernel
 from gristmill.engines.embedded.openvino.attention_kernel import (
@@ -23,7 +24,6 @@ from gristmill.engines.embedded.openvino.attention_plan import plan_attention
 from gristmill.engines.embedded.openvino.paged_model import PagedModel
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention
-from gristmill.engines.embedded.paged_memory import Copy
 from gristmill.models.locate import locate
 
 

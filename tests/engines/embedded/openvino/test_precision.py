@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.frames import Ready
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.openvino import loading, precision, split_linear
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, load_kernel
@@ -30,7 +29,8 @@ from gristmill.engines.embedded.openvino.precision import (
 from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.openvino.split_linear import LINEAR, SplitLinears, amx_is_here
 from gristmill.engines.embedded.openvino.vocabulary import ModelVocabulary
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.worker.frames import Ready
 from gristmill.engines.protocol import Computing
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError

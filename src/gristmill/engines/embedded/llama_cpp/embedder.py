@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.embedding_runner import Pooling
+from gristmill.engines.embedded.embeddings.embedding_runner import Pooling
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, Arguments, Piece, StepFailed, failure_of
 

@@ -6,13 +6,13 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
+from gristmill.engines.embedded.embeddings.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
-from gristmill.engines.embedded.frames import Ready
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
-from gristmill.engines.embedded.process import Heartbeat, WorkerDied, WorkerProcess
-from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
+from gristmill.engines.embedded.worker.frames import Ready
+from gristmill.engines.embedded.worker.process import Heartbeat, WorkerDied, WorkerProcess
+from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
 from gristmill.models.checked_file import sha256_of
 from gristmill.models.fingerprint import model_fingerprint

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.embedded.embedding_runner import Cuts, LoadedEmbedder, Pooling
-from gristmill.engines.embedded.gguf_pooling import GgufPooling, gguf_pooling
+from gristmill.engines.embedded.embeddings.embedding_runner import Cuts, LoadedEmbedder, Pooling
+from gristmill.engines.embedded.embeddings.gguf_pooling import GgufPooling, gguf_pooling
 from gristmill.engines.embedded.llama_cpp.computing import Offload, computing, this_machine, used_instructions
 from gristmill.engines.embedded.llama_cpp.devices import list_devices, offload_targets
 from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaEmbedder, set_to_embed, sizes_for
@@ -26,8 +26,8 @@ from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRun
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel, StepCosts
 from gristmill.engines.embedded.processor import processor_digest
-from gristmill.engines.embedded.step_plan import DEFAULT_LIMITS
-from gristmill.engines.embedded.worker_exit import OUT_OF_MEMORY
+from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS
+from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
 from gristmill.models.gguf_header import read_header

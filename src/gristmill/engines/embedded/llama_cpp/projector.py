@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.image_file import read_image
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
-from gristmill.engines.embedded.picture import MOST_VECTORS, Picture, PicturePart
+from gristmill.engines.embedded.pictures.image_file import read_image
+from gristmill.engines.embedded.pictures.picture import MOST_VECTORS, Picture, PicturePart
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.user_error import UserError
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.forked_memory import Forget, Fork, ForkedMemory
+from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.llama_cpp.kv_state import KvState
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.structs import Batch
 from gristmill.engines.embedded.model_runner import Span
-from gristmill.engines.embedded.out_of_room import OutOfRoom
-from gristmill.engines.embedded.picture import picture_parts, vectors_of
-from gristmill.engines.embedded.prefix_file import Slice
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.pictures.picture import picture_parts, vectors_of
+from gristmill.engines.embedded.prefix_files.prefix_file import Slice
+from gristmill.engines.embedded.scheduling.out_of_room import OutOfRoom
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
 
 #: Sequence ids that a context can tell apart (``LLAMA_MAX_SEQ``).
 MOST_SEQUENCES = 256

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.embedded.embedding_runner import Pooling
-from gristmill.engines.embedded.pooling import pool
+from gristmill.engines.embedded.embeddings.embedding_runner import Pooling
+from gristmill.engines.embedded.embeddings.pooling import pool
 from gristmill.extras import require
 from gristmill.models.ir_folder import INPUT_VECTORS, TOKEN_VECTORS
 from gristmill.user_error import UserError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gristmill.engines.embedded.embedding_runner import EmbeddingOptions
+from gristmill.engines.embedded.embeddings.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
-from gristmill.engines.embedded.process import Heartbeat
 from gristmill.engines.embedded.support import ModelFacts, catalog_facts, openvino_obstacle, read_model_facts
+from gristmill.engines.embedded.worker.process import Heartbeat
 from gristmill.engines.options import parse_options
 from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.fingerprint import model_fingerprint

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.embedded.embedding_runner import Cuts, InputEncoder, LoadedEmbedder, Pooling
-from gristmill.engines.embedded.gguf_pooling import gguf_pooling
+from gristmill.engines.embedded.embeddings.embedding_runner import Cuts, InputEncoder, LoadedEmbedder, Pooling
+from gristmill.engines.embedded.embeddings.gguf_pooling import gguf_pooling
 from gristmill.engines.embedded.model_runner import LoadedModel
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.encoder_model import EncoderModel, cut_before_head, pools_itself

@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.embedded.kv.paged_memory import Copy, PagedMemory
 from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, source_digest
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
 from gristmill.engines.embedded.openvino.split_linear import LINEAR, SplitLinears
-from gristmill.engines.embedded.paged_memory import Copy, PagedMemory
-from gristmill.engines.embedded.prefix_file import Slice
+from gristmill.engines.embedded.prefix_files.prefix_file import Slice
 from gristmill.engines.embedded.processor import processor_digest
-from gristmill.engines.embedded.step_abort import StepAbort, StepAborted
+from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
 from gristmill.extras import require
 from gristmill.user_error import UserError
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.embedded.embedding_runner import Cuts, Pooling
+from gristmill.engines.embedded.embeddings.embedding_runner import Cuts, Pooling
 from gristmill.models.ir_folder import POOLING_FILE
 from gristmill.user_error import UserError
 

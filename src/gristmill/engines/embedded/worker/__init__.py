@@ -1,0 +1,4 @@
+"""The model's own process and the pipe to it.
+
+``process`` and ``supervision`` are the server's side, ``worker`` the other; ``frames`` is what goes between.
+"""

@@ -15,11 +15,15 @@ from rich.table import Table
 
 from gristmill.cli import model_prefixes, show
 from gristmill.engines.choice import engine_of, machine_facts
-from gristmill.engines.embedded.support import ModelFacts
+from gristmill.engines.embedded.support import ModelFacts, read_model_facts
 from gristmill.models.catalog import CATALOG
 from gristmill.models.defaults import Parameters
 from gristmill.models.describe import ModelFacts as ShownFacts
 from gristmill.models.describe import ModelRow, describe, known_models
+from gristmill.models.locate import LocalModel, locate
+from gristmill.models.ollama.name import PREFIX as OLLAMA
+from gristmill.models.ollama.name import parse_name
+from gristmill.models.ollama.rewritten import copies_of, remove_copies
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
 from gristmill.models.remove import Removal, find_removable, freed, remove
@@ -61,6 +65,12 @@ def list_command(json: bool = _JSON) -> None:
 
 
 def _facts_of(row: ModelRow) -> ModelFacts:
+    if row.source == "ollama" and row.path is not None:
+        try:
+            # Its manifest does not say of which layout it is.
+            return read_model_facts(row.name, LocalModel(row.name, Path(row.path), "gguf"))
+        except (UserError, OSError, ValueError):
+            pass
     return ModelFacts(row.name, row.kind, row.architecture, row.parameters)
 
 
@@ -103,7 +113,11 @@ def rm_command(
     name: str = typer.Argument(help="A pulled model, as the list names it."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
 ) -> None:
-    """Remove a pulled model from the cache, with what was converted from it, and its prefixes. Your own files stay."""
+    """Remove a pulled model from the cache, with what was converted from it, and its prefixes. Your own files stay, and
+    Ollama's: of those, what was rewritten for llama.cpp goes."""
+    if name.startswith(OLLAMA) and (copies := _rewritten(name)):
+        _remove_rewritten(name, copies, yes)
+        return
     removal = find_removable(name)
     folders = _converted(removal)
     prefixes = model_prefixes.of_pulled(removal.pulled)
@@ -123,7 +137,29 @@ def _converted(removal: Removal) -> list[Path]:
         return []
     from gristmill.engines.embedded.openvino.prepare import converted
 
-    return converted(removal.pulled.path)
+    return converted(removal.pulled.path) + copies_of(removal.pulled.receipt.name, removal.pulled.path)
+
+
+def _rewritten(name: str) -> list[Path]:
+    """Of a model of Ollama's, which may be gone."""
+    own = name.removeprefix(OLLAMA)
+    names = {own, str(parse_name(own))}
+    try:
+        path = locate(name).path
+    except UserError:
+        path = None
+    return sorted({folder for each in names for folder in copies_of(each, path)})
+
+
+def _remove_rewritten(name: str, copies: list[Path], yes: bool) -> None:
+    shown = printable(name)
+    size = sum(freed(file) for folder in copies for file in folder.iterdir())
+    if not yes:
+        _ask(
+            f"Remove what was rewritten for llama.cpp of {shown} and free {human_size(size)}? Ollama's own file stays."
+        )
+    remove_copies(copies)
+    show.print_text(f"Removed what was rewritten of {shown}: {human_size(size)} freed. Ollama's own file stays.")
 
 
 def _ask(question: str) -> None:
@@ -159,6 +195,7 @@ def _facts_shown(facts: ShownFacts) -> Iterator[tuple[str, str | None]]:
     yield "Licence", facts.licence or "not stated"
     yield "Size", human_size(facts.size)
     yield "Path", facts.path
+    yield "For llama.cpp", facts.rewritten
     yield "Format", {"gguf": "GGUF", "ir": "OpenVINO IR"}[facts.kind]
     yield "Architecture", facts.architecture
     yield "Quantisation", facts.quantisation

@@ -131,8 +131,10 @@ def _vocabulary_of(model: LocalModel) -> SpecialTextEncoder:
     if model.kind == "gguf" and importlib.util.find_spec("xllamacpp") is not None:
         # From the file as it is, where OpenVINO would have to convert the model first.
         from gristmill.engines.embedded.llama_cpp import vocabulary as llama_cpp
+        from gristmill.models.ollama.rewritten import vocabulary_file
 
-        return llama_cpp.open_vocabulary(model.path)
+        with vocabulary_file(model.path) as path:
+            return llama_cpp.open_vocabulary(path)
     from gristmill.engines.embedded.openvino.prepare import prepare
     from gristmill.engines.embedded.openvino.vocabulary import open_vocabulary
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,19 @@ from gristmill.models.receipt import Pulled
 from gristmill.user_error import UserError
 
 CHUNK = 1 << 20
+_BLOB = re.compile(r"sha256-([0-9a-fA-F]{64})")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """Its SHA-256, in lower case: of Ollama's blobs by their name, which is it, of others by reading them."""
+    named = _BLOB.fullmatch(path.name)
+    return named[1].lower() if named else sha256_of(path)
 
 
 def git_blob_id_of(path: Path) -> str:

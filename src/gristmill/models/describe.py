@@ -16,6 +16,7 @@ from gristmill.models.gguf_header import read_header
 from gristmill.models.ir_folder import configuration, weight_type
 from gristmill.models.locate import LocalModel, find_pulled, locate
 from gristmill.models.ollama.manifest import model_blob, prefixed, read_config, read_manifest
+from gristmill.models.ollama.rewritten import rewriting_of
 from gristmill.models.ollama.store import stored_manifests
 from gristmill.models.receipt import Pulled, receipts_in
 from gristmill.models.split import gguf_files
@@ -52,6 +53,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     context_length: int | None
     revision: str | None
     projector: str | None = None
+    #: What was made of a file in Ollama's own layout, where it has been.
+    rewritten: str | None = None
     defaults: ModelDefaults = NO_DEFAULTS
 
 
@@ -101,13 +104,21 @@ def describe(name_or_path: str) -> ModelFacts:
     """The facts of a model on this machine, read from its files. Raises UserError when it is not here."""
     model = locate(name_or_path)
     pulled = find_pulled(name_or_path)
-    facts = _gguf_facts(model) if model.kind == "gguf" else _ir_facts(model)
+    if model.kind == "gguf":
+        facts = msgspec.structs.replace(_gguf_facts(model), rewritten=_rewritten(model))
+    else:
+        facts = _ir_facts(model)
     if pulled is None:
         return facts
     receipt = pulled.receipt
     return msgspec.structs.replace(
         facts, licence=receipt.licence or facts.licence, size=receipt.size, revision=receipt.revision
     )
+
+
+def _rewritten(model: LocalModel) -> str | None:
+    rewriting = rewriting_of(model.path, model.name)
+    return str(rewriting.target) if rewriting is not None and rewriting.done else None
 
 
 def _gguf_facts(model: LocalModel) -> ModelFacts:

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.extras import require
+from gristmill.models.gguf_cursor import ARRAY, GgufCursor
 from gristmill.user_error import UserError
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_DEFAULT_ALIGNMENT = 32
-_STRING, _ARRAY = 8, 9
-#: The longest array that is kept: those of a number a layer are short, those of the vocabulary long.
-_KEPT_NUMBERS = 1024
-#: Value type number of the format -> struct code.
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+DEFAULT_ALIGNMENT = 32
 
 
 class GgufHeader(NamedTuple):
@@ -46,71 +42,18 @@ def read_header(path: Path) -> GgufHeader:
             try:
                 header = _parse(data, path)
             except (struct.error, UnicodeDecodeError):
-                raise _truncated(path) from None
+                raise truncated(path) from None
             if header.end > len(data):
-                raise _truncated(path)
+                raise truncated(path)
     return header
 
 
-def _truncated(path: Path) -> UserError:
+def truncated(path: Path) -> UserError:
     return UserError(f"The GGUF file '{path}' is damaged or cut short: download or copy it again.")
 
 
-class _Cursor:
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.at = 4
-
-    def number(self, code: str) -> int:
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += struct.calcsize("<" + code)
-        return value  # type: ignore[no-any-return]
-
-    def string(self) -> str:
-        length = self.number("Q")
-        raw = self.data[self.at : self.at + length]
-        if len(raw) < length:
-            raise struct.error
-        self.at += length
-        return raw.decode()
-
-    def value(self, kind: int) -> str | int | float | bool:
-        """A scalar or a string."""
-        if kind == _STRING:
-            return self.string()
-        if kind not in _SCALARS:
-            raise struct.error
-        return self.number(_SCALARS[kind])
-
-    def array(self) -> tuple[int, tuple[float, ...]]:
-        """How many values it has, and the values where they are a few numbers; others are stepped over."""
-        start = self.at
-        kind, count = self.number("I"), self.number("Q")
-        if kind in _SCALARS and count <= _KEPT_NUMBERS:
-            return count, tuple(self.number(_SCALARS[kind]) for _ in range(count))
-        self.at = start
-        self._skip_array()
-        return count, ()
-
-    def _skip_array(self) -> None:
-        kind, count = self.number("I"), self.number("Q")
-        if kind in _SCALARS:
-            self.at += count * struct.calcsize("<" + _SCALARS[kind])
-            return
-        if kind not in (_STRING, _ARRAY):
-            raise struct.error
-        unpack, data, at = struct.Struct("<Q").unpack_from, self.data, self.at
-        if kind == _STRING:
-            for _ in range(count):
-                at += 8 + unpack(data, at)[0]
-            self.at = at
-        else:
-            for _ in range(count):
-                self._skip_array()
-
-
 def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
-    cursor = _Cursor(data)
+    cursor = GgufCursor(data)
     version, tensors, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     if version not in _VERSIONS:
         raise UserError(f"The GGUF file '{path}' is of a version that is not supported: convert it to version 3.")
@@ -119,7 +62,7 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
     lengths: dict[str, int] = {}
     for _ in range(keys):
         key, kind = cursor.string(), cursor.number("I")
-        if kind == _ARRAY:
+        if kind == ARRAY:
             lengths[key], numbers[key] = cursor.array()
         else:
             metadata[key] = cursor.value(kind)
@@ -136,7 +79,7 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
         block, size = sizes.get(kind, (1, 0))
         parameters += elements
         last = max(last, offset + elements // block * size)
-    alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
+    alignment = int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
     # The first of several files may hold no tensors at all, and then nothing is padded.
     start = -(-cursor.at // alignment) * alignment if tensors else cursor.at
     return GgufHeader(metadata, numbers, lengths, parameters, start + last, frozenset(names))

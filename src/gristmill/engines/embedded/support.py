@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from gristmill.models.catalog import CATALOG
-from gristmill.models.gguf_header import GgufHeader, read_header
+from gristmill.models.gguf_header import read_header
 from gristmill.models.locate import LocalModel
+from gristmill.models.ollama.layout import is_ollamas_own
+from gristmill.models.ollama.rewritten import readable_layout
 from gristmill.models.split import gguf_files
 
 #: ``create_from_gguf`` in openvino.genai's src/cpp/src/gguf_utils/gguf_modeling.cpp.
@@ -14,14 +16,12 @@ _OPENVINO_READS = frozenset({"llama", "qwen2", "qwen3"})
 #: Graphs that are built here instead, with the bytes that a weight takes meanwhile; llama.cpp reads the tokenizer.
 _BUILT_HERE = {"gemma3": 4}
 
-#: Of architectures that llama.cpp calls otherwise, or does not know.
-_OLLAMAS_NAMES = frozenset({"deepseekocr", "glm4moelite", "glmocr", "gptoss", "mllama", "qwen25vl"})
-
 
 class ModelFacts(NamedTuple):
     """``name`` as the user calls it. ``parameters``: how many the weights have; None where that is not known.
     ``experts``, ``scaled_rope``: what OpenVINO's GGUF reader passes over in silence and ``gguf_rotary`` does not mend.
-    ``sees``: it has a projector for images. ``ollamas_own``: a layout that Ollama's llama.cpp alone reads."""
+    ``sees``: it has a projector for images. ``ollamas_own``: a layout that Ollama's llama.cpp alone reads;
+    ``rewritable``: it can be rewritten for llama.cpp."""
 
     name: str
     kind: Literal["gguf", "ir"]
@@ -32,6 +32,7 @@ class ModelFacts(NamedTuple):
     scaled_rope: bool = False
     sees: bool = False
     ollamas_own: bool = False
+    rewritable: bool = False
 
     @property
     def openvino_bytes(self) -> int:
@@ -48,6 +49,8 @@ _OLLAMAS_OWN = (
     "its file is in a layout of Ollama's own, which nothing else reads: run it with --engine ollama, or get a file "
     "that llama.cpp's converter wrote, such as with 'ollama pull hf.co/organisation/repository:Q4_K_M'"
 )
+
+_REWRITABLE = "its file is in a layout of Ollama's own, which is rewritten for llama.cpp alone"
 
 
 def catalog_facts(name: str) -> ModelFacts | None:
@@ -72,19 +75,9 @@ def read_model_facts(name: str, model: LocalModel) -> ModelFacts:
         experts=bool(metadata.get(f"{architecture}.expert_count")),
         scaled_rope=metadata.get(f"{architecture}.rope.scaling.type", "none") not in ("none", "linear"),
         sees=model.projector is not None,
-        ollamas_own=any(map(_is_ollamas_own, headers)),
+        ollamas_own=any(map(is_ollamas_own, headers)),
+        rewritable=readable_layout(model.path) is not None,
     )
-
-
-def _is_ollamas_own(header: GgufHeader) -> bool:
-    """Files that Ollama itself made of some models, and translates as it loads them: the picture half in the same file,
-    or names of its own. The marks are those of llama/compat in its repository."""
-    architecture = header.metadata.get("general.architecture")
-    if architecture in _OLLAMAS_NAMES:
-        return True
-    if architecture == "gemma3" and f"{architecture}.attention.layer_norm_rms_epsilon" not in header.metadata:
-        return True
-    return architecture not in (None, "clip") and any(name.startswith(("v.", "mm.")) for name in header.tensors)
 
 
 def openvino_obstacle(facts: ModelFacts) -> str | None:
@@ -92,7 +85,7 @@ def openvino_obstacle(facts: ModelFacts) -> str | None:
     if facts.kind == "ir":
         return None
     if facts.ollamas_own:
-        return _OLLAMAS_OWN
+        return _REWRITABLE if facts.rewritable else _OLLAMAS_OWN
     if facts.architecture in _BUILT_HERE:
         return None if not facts.split else "for OpenVINO it must be one file, and it is split into several"
     if facts.architecture is not None and facts.architecture not in _OPENVINO_READS:
@@ -108,6 +101,6 @@ def openvino_obstacle(facts: ModelFacts) -> str | None:
 
 def llama_cpp_obstacle(facts: ModelFacts) -> str | None:
     """The same for llama.cpp."""
-    if facts.ollamas_own:
+    if facts.ollamas_own and not facts.rewritable:
         return _OLLAMAS_OWN
     return "it is OpenVINO IR, which llama.cpp does not read" if facts.kind == "ir" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal, TypeVar
 
 import msgspec
@@ -10,6 +11,7 @@ from gristmill.engines.embedded.embeddings.embedding_runner import EmbeddingOpti
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
+from gristmill.engines.embedded.support import llama_cpp_obstacle, read_model_facts
 from gristmill.engines.embedded.worker.frames import Ready
 from gristmill.engines.embedded.worker.process import Heartbeat, WorkerDied, WorkerProcess
 from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
@@ -17,6 +19,10 @@ from gristmill.engines.options import parse_options
 from gristmill.models.checked_file import sha256_of
 from gristmill.models.fingerprint import model_fingerprint
 from gristmill.models.locate import LocalModel, locate
+from gristmill.models.ollama.layout import RULES
+from gristmill.models.ollama.name import PREFIX as OLLAMA
+from gristmill.models.ollama.rewritten import Rewriting, rewriting_of
+from gristmill.models.progress import human_size
 from gristmill.telemetry.log import get_logger
 from gristmill.user_error import UserError
 
@@ -90,14 +96,23 @@ class LlamaCppEngine(EmbeddedEngine):
             step_tokens=self._options.step_tokens,
         )  # fmt: skip
 
+    async def start(self) -> None:
+        """Says what is rewritten first, as that takes a while; the worker does it, which can be stopped at any time."""
+        rewriting = await asyncio.to_thread(find_rewriting, self._source)
+        if rewriting is not None and not rewriting.done:
+            log.warning("embedded engine", notice=_announced(self._source, rewriting))
+        await super().start()
+
     def served_name(self) -> str:
         return locate_gguf(self._source).name
 
     def model_fingerprint(self) -> str:
         model = locate(self._source)
+        # Rewritten by other rules, the same file may compute otherwise.
+        rules = f"rules {RULES} " if find_rewriting(self._source) else ""
         projector = projector_of(model, self._projector)
         seeing = "" if projector is None else f"{sha256_of(projector)} "
-        return f"{self._computing} {seeing}{model_fingerprint(model)}"
+        return f"{self._computing} {rules}{seeing}{model_fingerprint(model)}"
 
 
 def smaller_steps(options: T) -> T:
@@ -114,4 +129,18 @@ def locate_gguf(source: str) -> LocalModel:
         raise UserError(
             f"The model '{source}' is OpenVINO IR, which the llama_cpp engine cannot load: use --engine openvino."
         )
+    if obstacle := llama_cpp_obstacle(read_model_facts(source, model)):
+        raise UserError(f"The llama_cpp engine cannot load '{source}': {obstacle}.")
     return model
+
+
+def find_rewriting(source: str) -> Rewriting | None:
+    """None for what llama.cpp reads as it is, or not at all. Raises UserError as ``locate`` does."""
+    model = locate(source)
+    return rewriting_of(model.path, model.name) if model.kind == "gguf" else None
+
+
+def _announced(source: str, rewriting: Rewriting) -> str:
+    whose = "Ollama's " if source.startswith(OLLAMA) else ""
+    folder, name = rewriting.target.parent, source.removeprefix(OLLAMA)
+    return f"{whose}{name} is rewritten for llama.cpp once: {human_size(rewriting.size)} in '{folder}'."

@@ -31,6 +31,7 @@ from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
 from gristmill.models.gguf_header import read_header
+from gristmill.models.ollama.rewritten import rewrite, rewriting_of
 from gristmill.user_error import UserError
 
 #: ``ggml_type`` of a choice of ``kv_type``, and the bytes that a value takes.
@@ -44,6 +45,11 @@ _MICROBATCH = 512
 _CELLS_ROUNDED = 256
 #: Cells for a model that keeps a state instead of keys: they cost nothing, and bound what runs at a time.
 _CELLS_OF_STATE = 2**17
+#: Of a model whose file has the half that reads pictures, too.
+_BLIND = (
+    "Images are refused: the half of Ollama's file that reads them is not rewritten. Name a projector (mmproj) with "
+    "-O projector=, or use --engine ollama."
+)
 #: A list of devices that ends where it begins.
 _NO_DEVICES = (ctypes.c_void_p * 1)()
 _GIB = 2**30
@@ -75,7 +81,8 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     asked = msgspec.convert(options, LlamaCppOptions)
     chosen = msgspec.structs.replace(asked, step_tokens=asked.step_tokens or DEFAULT_LIMITS.step_tokens)
     local = locate_gguf(source)
-    path = local.path
+    rewriting = rewriting_of(local.path, local.name)
+    path = local.path if rewriting is None else rewrite(rewriting)
     library = load_library(chosen.library, echo=True)
     facts = read_facts(path)
     cells = cells_of(facts, chosen)
@@ -91,6 +98,8 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     notices: list[str] = []
+    if projector is None and rewriting is not None and rewriting.pictures:
+        notices.append(_BLIND)
     eyes = None if projector is None else _open_projector(library, loaded, projector, facts, chosen, notices)
     runner = LlamaRunner(
         library,

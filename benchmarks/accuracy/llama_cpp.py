@@ -129,13 +129,14 @@ def fork_difference(runner: Any, prompt: list[int], common: int) -> float:
     """The largest over the 20 most probable tokens, with the first ``common`` tokens of a sequence's own, which are
     sequence 0, or another's."""
     rest = prompt[common:]
+    # What two sequences hold is kept: cells of one, whose window has passed, llama.cpp gives to others.
+    runner.make_moves([Fork(0, 1, common), Fork(0, 2, common)])
     found = []
     for sequence in (1, 0):
-        if sequence:
-            runner.make_moves([Fork(0, sequence, common)])
         logits = runner.forward([Span(rest, common, sequence, (len(rest) - 1,))], StepAbort())
         found.append(log_softmax(logits)[0].copy())
-        runner.make_moves([Forget(sequence, 0 if sequence else common)])
+        runner.make_moves([Forget(sequence, common)])
+    runner.make_moves([Forget(1, 0), Forget(2, 0)])
     probable = np.argsort(found[1])[-20:]
     return float(np.abs(found[0] - found[1])[probable].max())
 

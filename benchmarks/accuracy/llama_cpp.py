@@ -74,11 +74,12 @@ class Variant(NamedTuple):
         return msgspec.convert(computing | sizes, LlamaCppOptions)
 
 
+#: A cache in f32 needs attention without flash attention, which makes f16 of it.
 VARIANTS = (
     Variant("file", "f16", "auto"),
-    Variant("file", "f32", "auto"),
     Variant("file", "f32", "off"),
     Variant("f16", "f16", "auto"),
+    Variant("f16", "f32", "off"),
     Variant("f32", "f32", "off"),
 )
 

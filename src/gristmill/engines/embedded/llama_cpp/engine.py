@@ -45,8 +45,8 @@ class LlamaCppOptions(EmbeddingOptions, frozen=True):
     #: Layers that the GPUs compute, the output counted as one; none: as many as there is room for. Without a GPU it
     #: changes nothing.
     gpu_layers: int | None = None
-    #: How keys and values are kept. f32 is exact and twice as large as f16, but only without flash attention, which makes
-    #: f16 of it (``llm_graph_context::build_attn_mha``); q8_0 is half as large, and needs flash attention.
+    #: How keys and values are kept. f32 is exact and twice as large as f16, but only without flash attention, which
+    #: makes f16 of it (``llm_graph_context::build_attn_mha``); q8_0 is half as large, and needs flash attention.
     kv_type: Literal["f16", "f32", "q8_0"] = "f16"
     #: auto: where llama.cpp has it for the model and what computes.
     flash_attention: Literal["auto", "on", "off"] = "auto"

@@ -248,6 +248,6 @@ async def test_answers_of_another_precision_have_another_fingerprint(monkeypatch
     monkeypatch.setattr(engine, "model_fingerprint", lambda: "files")
     found = []
     for computing in (None, Computing("the CPU"), Computing("the CPU", precision="bf16x3")):
-        engine._note_ready(Ready(2048, [], computing=computing))
+        engine._note_ready(Ready(2048, [], 64, 2048, computing=computing))
         found.append(await engine.fingerprint())
     assert found[0] == found[1] != found[2]

@@ -79,6 +79,10 @@ class Architecture(NamedTuple):
     reference: Mapping[str, Any] = MappingProxyType({})
 
 
+def _heads(queries: int, keys: int, size: int) -> dict[str, Any]:
+    return {"num_attention_heads": queries, "num_key_value_heads": keys, "head_dim": size}
+
+
 def _longrope(pairs: int) -> dict[str, Any]:
     return {
         "type": "longrope",
@@ -112,38 +116,32 @@ _PHI4 = {
 ARCHITECTURES = {
     "llama-3.1": Architecture(
         "llama", _LLAMA,
-        {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
-         "rope_theta": 500_000.0, "rope_scaling": _LLAMA3_ROPE},
+        _heads(8, 2, 64) | {"num_hidden_layers": 4, "rope_theta": 500_000.0, "rope_scaling": _LLAMA3_ROPE},
         {"rope_scaling": _LLAMA3_ROPE | {"factor": 9.0}},
     ),
     "mistral-0.1": Architecture(
         "mistral", _MISTRAL,
-        {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 128,
-         "sliding_window": WINDOW, "rope_theta": 10_000.0},
+        _heads(4, 2, 128) | {"num_hidden_layers": 4, "sliding_window": WINDOW, "rope_theta": 10_000.0},
         {"sliding_window": WINDOW + 1},
     ),
     "mistral-0.3": Architecture(
         "mistral", _MISTRAL,
-        {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 128,
-         "sliding_window": None, "rope_theta": 1_000_000.0},
+        _heads(4, 1, 128) | {"num_hidden_layers": 3, "sliding_window": None, "rope_theta": 1_000_000.0},
     ),
     "qwen-2.5": Architecture(
         "qwen2", _QWEN,
-        {"num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64,
-         "hidden_size": 384, "tie_word_embeddings": True,
-         "rope_theta": 1_000_000.0},
+        _heads(6, 2, 64) | {"num_hidden_layers": 4, "hidden_size": 384, "tie_word_embeddings": True,
+                            "rope_theta": 1_000_000.0},
     ),
     "qwen-2.5, window in half of the layers": Architecture(
         "qwen2", _QWEN,
-        {"num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64,
-         "sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 2,
-         "rope_theta": 1_000_000.0},
+        _heads(2, 2, 64) | {"num_hidden_layers": 4, "sliding_window": WINDOW, "use_sliding_window": True,
+                            "max_window_layers": 2, "rope_theta": 1_000_000.0},
         {"sliding_window": WINDOW + 1},
     ),
     "qwen-3": Architecture(
         "qwen3", _QWEN,
-        {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 128,
-         "tie_word_embeddings": True, "rope_theta": 1_000_000.0},
+        _heads(4, 2, 128) | {"num_hidden_layers": 4, "tie_word_embeddings": True, "rope_theta": 1_000_000.0},
     ),
     "phi-3-mini-4k": Architecture(
         "phi3", _PHI,
@@ -164,19 +162,18 @@ ARCHITECTURES = {
     ),
     "gemma-3-270m": Architecture(
         "gemma3_text", _GEMMA,
-        _gemma3(num_attention_heads=4, num_key_value_heads=1, head_dim=256, query_pre_attn_scalar=256),
+        _heads(4, 1, 256) | _gemma3(query_pre_attn_scalar=256),
         {"sliding_window": WINDOW + 1},
     ),
     "gemma-3, linear scaling": Architecture(
         "gemma3_text", _GEMMA,
-        _gemma3(num_attention_heads=4, num_key_value_heads=2, head_dim=256, query_pre_attn_scalar=168, **_linear(8.0)),
+        _heads(4, 2, 256) | _gemma3(query_pre_attn_scalar=168, **_linear(8.0)),
         _linear(9.0),
     ),
     "gemma-2": Architecture(
         "gemma2", _GEMMA,
-        {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 256,
-         "query_pre_attn_scalar": 256, "sliding_window": WINDOW, "attn_logit_softcapping": 50.0,
-         "final_logit_softcapping": 30.0, "rope_theta": 10_000.0},
+        _heads(4, 2, 256) | {"num_hidden_layers": 4, "query_pre_attn_scalar": 256, "sliding_window": WINDOW,
+                             "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "rope_theta": 10_000.0},
         {"attn_logit_softcapping": 40.0},
     ),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
 import signal
@@ -23,7 +24,7 @@ def stop_with_me() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-class ServerProcess:
+class ServerProcess(abc.ABC):
     """``start``, ``answer``, ``stop``. A server says what it is by ``command`` and ``slots``."""
 
     #: For messages to people.
@@ -39,8 +40,8 @@ class ServerProcess:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    def command(self, port: int) -> list[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def command(self, port: int) -> list[str]: ...
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ)

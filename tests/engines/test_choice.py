@@ -8,7 +8,7 @@ import numpy
 import pytest
 from gguf import GGUFWriter
 
-from gristmill.engines.choice import Choice, MachineFacts, choose_engine
+from gristmill.engines.choice import EngineChoice, MachineFacts, choose_engine
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
 from gristmill.engines.embedded.support import ModelFacts, read_model_facts
 from gristmill.engines.registry import EngineSettings, with_engine
@@ -53,7 +53,7 @@ def test_the_fastest_that_can_load_it(model: ModelFacts, machine: MachineFacts, 
 
 
 def test_the_choice_is_one_line() -> None:
-    choice = Choice("llama_cpp", "OpenVINO's reader does not know phi3")
+    choice = EngineChoice("llama_cpp", "OpenVINO's reader does not know phi3")
     assert choice.sentence("phi-4-mini") == "phi-4-mini: llama.cpp (OpenVINO's reader does not know phi3)"
 
 

@@ -50,7 +50,7 @@ class MachineFacts(NamedTuple):
     memory: int | None = None
 
 
-class Choice(NamedTuple):
+class EngineChoice(NamedTuple):
     """``reason`` as it stands in parentheses."""
 
     engine: str
@@ -60,7 +60,7 @@ class Choice(NamedTuple):
         return f"{model}: {_SHOWN[self.engine]} ({self.reason})"
 
 
-def choose_engine(model: ModelFacts, machine: MachineFacts) -> Choice:
+def choose_engine(model: ModelFacts, machine: MachineFacts) -> EngineChoice:
     """Raises UserError, saying what to install, where nothing that is installed can load it."""
     obstacles = {"openvino": openvino_obstacle(model), "llama_cpp": llama_cpp_obstacle(model)}
     if obstacles["openvino"] is None and model.tokenized_by_llama_cpp and "llama_cpp" not in machine.engines:
@@ -72,15 +72,15 @@ def choose_engine(model: ModelFacts, machine: MachineFacts) -> Choice:
     if len(here) == 1:
         (engine,) = here
         other = "llama_cpp" if engine == "openvino" else "openvino"
-        return Choice(engine, obstacles[other] or f"{_SHOWN[other]} is not installed")
+        return EngineChoice(engine, obstacles[other] or f"{_SHOWN[other]} is not installed")
     if machine.gpu is not None:
-        return Choice("llama_cpp", f"it computes on {machine.gpu}")
+        return EngineChoice("llama_cpp", f"it computes on {machine.gpu}")
     if model.sees:
-        return Choice("llama_cpp", "it reads images")
+        return EngineChoice("llama_cpp", "it reads images")
     weights = model.openvino_bytes
     if machine.memory is not None and weights > machine.memory * _MOST_MEMORY:
-        return Choice("llama_cpp", f"OpenVINO would need {weights / 2**30:.0f} GiB for the weights")
-    return Choice("openvino", "the faster one on a CPU")
+        return EngineChoice("llama_cpp", f"OpenVINO would need {weights / 2**30:.0f} GiB for the weights")
+    return EngineChoice("openvino", "the faster one on a CPU")
 
 
 def _nothing_loads(model: ModelFacts, obstacles: dict[str, str | None], able: list[str]) -> UserError:
@@ -110,7 +110,7 @@ def engine_of(model: ModelFacts, machine: MachineFacts) -> Runnable:
         return Runnable(None, str(error))
 
 
-def choose_for(source: str | None) -> Choice:
+def choose_for(source: str | None) -> EngineChoice:
     """For what the user calls the model; without a name, the one that engines have then. Raises UserError where it is
     not on this machine, or nothing here can load it."""
     name, machine = source or DEFAULT_MODEL, machine_facts()

@@ -36,7 +36,7 @@ class Layer(msgspec.Struct, frozen=True, rename="camel"):
     size: int
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class OllamaManifest(msgspec.Struct, frozen=True):
     layers: list[Layer]
     config: Layer | None = None
 
@@ -69,7 +69,7 @@ class Parts(NamedTuple):
     types."""
 
     name: OllamaName
-    manifest: Manifest
+    manifest: OllamaManifest
     config: Config
     single: dict[str, Path]
     several: dict[str, list[Path]]
@@ -127,16 +127,16 @@ def read_parts(stored: StoredManifest) -> Parts:
     return Parts(name, manifest, config, single, several)
 
 
-def read_manifest(stored: StoredManifest) -> Manifest:
+def read_manifest(stored: StoredManifest) -> OllamaManifest:
     """Raises UserError."""
     content = read_blob(stored.path)
     try:
-        return msgspec.json.decode(content, type=Manifest)
+        return msgspec.json.decode(content, type=OllamaManifest)
     except msgspec.DecodeError:
         raise broken(stored.name, f"its manifest '{stored.path}' is not what Ollama writes") from None
 
 
-def read_config(stored: StoredManifest, manifest: Manifest) -> Config:
+def read_config(stored: StoredManifest, manifest: OllamaManifest) -> Config:
     """Raises UserError."""
     if manifest.config is None or not manifest.config.digest:
         return Config()
@@ -147,7 +147,7 @@ def read_config(stored: StoredManifest, manifest: Manifest) -> Config:
         raise broken(stored.name, f"its configuration '{path}' is not what Ollama writes") from None
 
 
-def model_blob(stored: StoredManifest, manifest: Manifest) -> Path | None:
+def model_blob(stored: StoredManifest, manifest: OllamaManifest) -> Path | None:
     """Where the model's own file is; None where the manifest names none. It is not looked at."""
     for layer in manifest.layers:
         if layer.media_type == f"{_MEDIA_TYPE}model" and _DIGEST.fullmatch(layer.digest):

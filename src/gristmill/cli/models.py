@@ -18,8 +18,7 @@ from gristmill.engines.choice import engine_of, machine_facts
 from gristmill.engines.embedded.support import ModelFacts, read_model_facts
 from gristmill.models.catalog import CATALOG
 from gristmill.models.defaults import Parameters
-from gristmill.models.describe import ModelFacts as ShownFacts
-from gristmill.models.describe import ModelRow, describe, known_models
+from gristmill.models.describe import ModelDescription, ModelRow, describe, known_models
 from gristmill.models.locate import LocalModel, locate
 from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.models.ollama.name import parse_name
@@ -190,7 +189,7 @@ def show_command(
     show.print_table(table)
 
 
-def _facts_shown(facts: ShownFacts) -> Iterator[tuple[str, str | None]]:
+def _facts_shown(facts: ModelDescription) -> Iterator[tuple[str, str | None]]:
     yield "Name", facts.name
     yield "Licence", facts.licence or "not stated"
     yield "Size", human_size(facts.size)
@@ -208,7 +207,7 @@ def _facts_shown(facts: ShownFacts) -> Iterator[tuple[str, str | None]]:
     yield "Defaults", ", ".join(_parameters_shown(facts.defaults.parameters)) or None
 
 
-def _template_shown(facts: ShownFacts) -> str | None:
+def _template_shown(facts: ModelDescription) -> str | None:
     if facts.defaults.renderer is not None:
         return f"Ollama's own code ('{facts.defaults.renderer}'); here only -O template=gguf"
     return "Ollama's" if facts.defaults.template is not None else None

@@ -39,7 +39,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     parameters: int | None = None
 
 
-class ModelFacts(msgspec.Struct, frozen=True):
+class ModelDescription(msgspec.Struct, frozen=True):
     """``size`` in bytes, ``context_length`` in tokens; None where the model's files do not say."""
 
     name: str
@@ -100,7 +100,7 @@ def _row(pulled: Pulled, source: str) -> ModelRow:
     return ModelRow(receipt.name, source, receipt.licence, receipt.size, True, receipt.kind, str(path), *known)
 
 
-def describe(name_or_path: str) -> ModelFacts:
+def describe(name_or_path: str) -> ModelDescription:
     """The facts of a model on this machine, read from its files. Raises UserError when it is not here."""
     model = locate(name_or_path)
     pulled = find_pulled(name_or_path)
@@ -121,14 +121,14 @@ def _rewritten(model: LocalModel) -> str | None:
     return str(rewriting.target) if rewriting is not None and rewriting.done else None
 
 
-def _gguf_facts(model: LocalModel) -> ModelFacts:
+def _gguf_facts(model: LocalModel) -> ModelDescription:
     files = gguf_files(model.path)
     headers = [read_header(file) for file in files]
     header = headers[0]
     architecture = header.metadata.get("general.architecture")
     context_length = header.metadata.get(f"{architecture}.context_length")
     licence = header.metadata.get("general.license")
-    return ModelFacts(
+    return ModelDescription(
         name=model.name,
         kind="gguf",
         path=str(model.path),
@@ -152,9 +152,9 @@ def _quantisation(file_type: str | int | float | bool | None) -> str | None:
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
-def _ir_facts(model: LocalModel) -> ModelFacts:
+def _ir_facts(model: LocalModel) -> ModelDescription:
     config = configuration(model.path)
-    return ModelFacts(
+    return ModelDescription(
         name=model.name,
         kind="ir",
         path=str(model.path),

@@ -17,7 +17,7 @@ from gristmill.models.ollama.go_template.nodes import (
     Call,
     Command,
     Field,
-    Pipe,
+    Pipeline,
     Text,
     Tree,
     Variable,
@@ -55,7 +55,7 @@ class OllamaTemplate:
         tree = self._template.tree
         self.names = _names(tree)
         if not self.names & {"messages", "response"}:
-            tree.body.append(Action(Pipe([Command([Field(["Response"])], 0)])))
+            tree.body.append(Action(Pipeline([Command([Field(["Response"])], 0)])))
         self._opening = Tree(_until_response(tree.body), tree.defined)
         tags = _Tags(tree.body)
         self.thinks = bool(tags.opening and tags.closing)
@@ -171,13 +171,13 @@ def _names(tree: Tree) -> frozenset[str]:
 
 def _identifiers(node: Any) -> list[str]:
     match node:
-        case Action(pipe=Pipe() as pipe):
+        case Action(pipe=Pipeline() as pipe):
             return _identifiers(pipe)
         case Call(pipe=pipe):
             return _identifiers(pipe) if pipe is not None else []
         case Branch(pipe=pipe, body=body, otherwise=otherwise):
             return [name for each in (pipe, *body, *(otherwise or ())) for name in _identifiers(each)]
-        case Pipe(commands=commands):
+        case Pipeline(commands=commands):
             return [name for command in commands for word in command.words for name in _identifiers(word)]
         case Field(names=names):
             return names
@@ -222,7 +222,7 @@ class _Cut:
         return kept
 
     def _word(self, word: Any) -> Any:
-        if isinstance(word, Pipe) and not self._passed:
+        if isinstance(word, Pipeline) and not self._passed:
             word.commands = self._commands(word.commands)
             return word if word.commands else None
         return self._node(word)
@@ -252,10 +252,10 @@ class _Tags:
                 self._look(node.otherwise or [], inner)
 
 
-def _uses(pipe: Pipe, name: str) -> bool:
+def _uses(pipe: Pipeline, name: str) -> bool:
     """Whether a field of the values, or of a message, begins with ``name``."""
     return any(
-        (isinstance(word, Field) and word.names[0] == name) or (isinstance(word, Pipe) and _uses(word, name))
+        (isinstance(word, Field) and word.names[0] == name) or (isinstance(word, Pipeline) and _uses(word, name))
         for command in pipe.commands
         for word in command.words
     )

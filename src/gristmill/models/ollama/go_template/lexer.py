@@ -1,4 +1,4 @@
-"""The text of a template as tokens. Pure.
+"""The text of a template as lexemes. Pure.
 
 Rules: https://go.dev/src/text/template/parse/lex.go
 """
@@ -36,7 +36,7 @@ class Kind(Enum):
     END = auto()
 
 
-class Token(NamedTuple):
+class Lexeme(NamedTuple):
     kind: Kind
     text: str
     line: int
@@ -62,7 +62,7 @@ _ESCAPE = re.compile(r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
-def lex(source: str) -> Iterator[Token]:
+def lex(source: str) -> Iterator[Lexeme]:
     """Ends with END. Raises TemplateError."""
     at, line, trim = 0, 1, False
     while True:
@@ -72,10 +72,10 @@ def lex(source: str) -> Iterator[Token]:
         if opening is not None and opening["trim"]:
             kept = kept.rstrip(_SPACES)
         if kept:
-            yield Token(Kind.TEXT, kept, line)
+            yield Lexeme(Kind.TEXT, kept, line)
         line += text.count("\n")
         if opening is None:
-            yield Token(Kind.END, "", line)
+            yield Lexeme(Kind.END, "", line)
             return
         at = opening.end()
         comment = _COMMENT.match(source, at)
@@ -83,17 +83,17 @@ def lex(source: str) -> Iterator[Token]:
             line += comment[0].count("\n")
             at, trim = comment.end(), bool(comment["trim"])
             continue
-        yield Token(Kind.OPEN, "{{", line)
+        yield Lexeme(Kind.OPEN, "{{", line)
         while (closing := _CLOSE.match(source, at)) is None:
             found = _IN_ACTION.match(source, at)
             if found is None:
                 what = repr(source[at : at + 10]) if at < len(source) else "the end of the text"
                 raise TemplateError(f"line {line}: {what} within an action")
             kind = Kind[found.lastgroup or ""]
-            yield Token(kind, _value(kind, found[0], line), line)
+            yield Lexeme(kind, _value(kind, found[0], line), line)
             line += found[0].count("\n")
             at = found.end()
-        yield Token(Kind.CLOSE, "}}", line)
+        yield Lexeme(Kind.CLOSE, "}}", line)
         line += closing[0].count("\n")
         at, trim = closing.end(), bool(closing["trim"])
 

@@ -39,7 +39,7 @@ class Variable:
 
 
 @dataclass
-class Function:
+class FunctionName:
     name: str
 
 
@@ -47,7 +47,7 @@ class Function:
 class Chain:
     """``(pipeline).A.B``"""
 
-    pipe: Pipe
+    pipe: Pipeline
     names: list[str]
 
 
@@ -58,7 +58,7 @@ class Command:
 
 
 @dataclass
-class Pipe:
+class Pipeline:
     """``variables`` are declared, or assigned to, with what the last of the ``commands`` gives."""
 
     commands: list[Command]
@@ -68,7 +68,7 @@ class Pipe:
 
 @dataclass
 class Action:
-    pipe: Pipe
+    pipe: Pipeline
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Branch:
     """``keyword`` is if, with or range."""
 
     keyword: str
-    pipe: Pipe
+    pipe: Pipeline
     body: list[Any]
     otherwise: list[Any] | None
 
@@ -93,7 +93,7 @@ class Call:
     """``{{template "name" pipeline}}``"""
 
     name: str
-    pipe: Pipe | None
+    pipe: Pipeline | None
     line: int
 
 

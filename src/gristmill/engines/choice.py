@@ -130,9 +130,9 @@ def machine_facts() -> MachineFacts:
 def _gpu() -> str | None:
     """In a process of its own: a driver takes memory of the GPU from whoever asks, for as long as that lives. Where no
     driver has a device, nobody is asked."""
-    from gristmill.engines.embedded.llama_cpp.computing import this_machine
+    from gristmill.engines.embedded.llama_cpp.computing import this_hardware
 
-    if not this_machine().drivers:
+    if not this_hardware().drivers:
         return None
     try:
         asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=_PATIENCE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.engines.embedded.kv.fork_tree import Node
+from gristmill.engines.embedded.kv.fork_tree import ForkNode
 from gristmill.engines.embedded.kv.forked_memory import PATIENCE, ForkedMemory
 from gristmill.engines.embedded.scheduling.scheduler import Scheduler
 from gristmill.engines.embedded.scheduling.sequence import Sequence
@@ -106,7 +106,7 @@ class Driver:
         assert not used & set(memory._free_ids)
 
 
-def walk(node: Node) -> Iterable[Node]:
+def walk(node: ForkNode) -> Iterable[ForkNode]:
     for child in node.children:
         yield child
         yield from walk(child)

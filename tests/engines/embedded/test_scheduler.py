@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.embedded.kv.paged_memory import PagedMemory
-from gristmill.engines.embedded.kv.prefix_cache import Node
+from gristmill.engines.embedded.kv.prefix_cache import BlockNode
 from gristmill.engines.embedded.scheduling.scheduler import TOKENS_BESIDE, Scheduler
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.scheduling.step_plan import STEP_LOGITS, StepLimits
@@ -80,7 +80,7 @@ def check_blocks(scheduler: Scheduler) -> None:
     assert sum(node.locks for node in [memory.tree.root, *nodes]) == len(scheduler.running)
 
 
-def tree_nodes(root: Node) -> list[Node]:
+def tree_nodes(root: BlockNode) -> list[BlockNode]:
     found = []
     for child in root.children.values():
         found += [child, *tree_nodes(child)]

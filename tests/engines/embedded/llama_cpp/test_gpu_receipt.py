@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.engines.embedded.llama_cpp.computing import Machine, Offload, computing
+from gristmill.engines.embedded.llama_cpp.computing import Hardware, Offload, computing
 from gristmill.engines.embedded.llama_cpp.devices import Device
 
 CPU = Device("CPU", "A processor", "CPU", "cpu", 2**34, 2**35)
@@ -34,7 +34,7 @@ def gpu_facts(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_where_the_engine_computed_is_read_from_what_it_says(gpu_facts, devices, offload, expected):
-    told = computing(devices, offload, "AVX-512", Machine((), "AVX-512"), "llama.cpp 0.6")
+    told = computing(devices, offload, "AVX-512", Hardware((), "AVX-512"), "llama.cpp 0.6")
     assert gpu_facts.placement(told.on) == expected
 
 

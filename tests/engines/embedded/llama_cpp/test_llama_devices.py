@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gristmill.engines.embedded.llama_cpp.computing import (
-    Machine,
+    Hardware,
     Offload,
     computing,
-    this_machine,
+    this_hardware,
     used_instructions,
 )
 from gristmill.engines.embedded.llama_cpp.devices import Device, offload_targets
@@ -24,7 +24,7 @@ NEEDS = Needs(layers=33, weights=8 * GIB, kv_cache=2 * GIB, step=GIB)
 
 def test_all_layers_go_where_they_fit() -> None:
     assert layers_that_fit(NEEDS, [RTX]) == 33
-    told = computing([RTX, CPU], Offload(33, 33), "AVX2", Machine(("/dev/nvidia0",), "AMX"), "llama.cpp 0.6.0")
+    told = computing([RTX, CPU], Offload(33, 33), "AVX2", Hardware(("/dev/nvidia0",), "AMX"), "llama.cpp 0.6.0")
     assert told == Computing(
         "NVIDIA GeForce RTX 4080 through CUDA, 12.1 of 16.0 GiB free at the start; llama.cpp 0.6.0"
     )
@@ -37,7 +37,7 @@ def test_as_many_layers_as_there_is_room_for() -> None:
     assert layers_that_fit(NEEDS, [small, small]) == 16
     assert layers_that_fit(NEEDS, [RTX._replace(free=GIB)]) == 0
     assert layers_that_fit(NEEDS, []) == 0
-    told = computing([small, CPU], Offload(8, 33), "AVX2", Machine((), "AVX2"), "llama.cpp 0.6.0")
+    told = computing([small, CPU], Offload(8, 33), "AVX2", Hardware((), "AVX2"), "llama.cpp 0.6.0")
     assert "8 of 33 layers, the others on the CPU (AVX2)" in told.on
     assert told.advice is not None and "kv_cache_gb" in told.advice
 
@@ -57,7 +57,7 @@ def test_the_graphics_within_the_processor_is_used_only_where_there_is_no_other(
 
 def test_a_gpu_that_this_library_cannot_use_is_told_with_what_helps() -> None:
     def advice(drivers: tuple[str, ...], *devices: Device) -> str:
-        told = computing([*devices, CPU], Offload(0, 33), "AVX2", Machine(drivers, "AMX"), "llama.cpp 0.6.0")
+        told = computing([*devices, CPU], Offload(0, 33), "AVX2", Hardware(drivers, "AMX"), "llama.cpp 0.6.0")
         return told.advice or ""
 
     nvidia = advice(("/dev/dri/renderD128", "/dev/nvidia0"))
@@ -70,7 +70,7 @@ def test_a_gpu_that_this_library_cannot_use_is_told_with_what_helps() -> None:
 
 def test_instructions_that_the_library_was_not_built_for_are_told() -> None:
     def told(used: str, has: str) -> Computing:
-        return computing([CPU], Offload(0, 33), used, Machine((), has), "llama.cpp 0.6.0")
+        return computing([CPU], Offload(0, 33), used, Hardware((), has), "llama.cpp 0.6.0")
 
     assert told("AVX2", "AVX2") == Computing("the CPU (AVX2); llama.cpp 0.6.0")
     assert "The processor has AMX" in (told("AVX2", "AMX").advice or "")
@@ -82,10 +82,10 @@ def test_instructions_that_the_library_was_not_built_for_are_told() -> None:
 def test_what_a_processor_has_is_read_from_the_kernels_list(tmp_path: Path) -> None:
     listed = tmp_path / "cpuinfo"
     listed.write_text("processor: 0\nflags : fpu sse avx avx2 avx512f avx512_vnni\n")
-    assert this_machine(listed).instructions == "AVX-512"
+    assert this_hardware(listed).instructions == "AVX-512"
     listed.write_text("Features : fp asimd sve\n")
-    assert this_machine(listed).instructions == "SVE"
-    assert this_machine(tmp_path / "none").instructions == ""
+    assert this_hardware(listed).instructions == "SVE"
+    assert this_hardware(tmp_path / "none").instructions == ""
 
 
 def test_the_instructions_that_a_library_uses_are_named() -> None:

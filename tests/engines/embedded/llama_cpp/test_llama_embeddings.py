@@ -18,7 +18,7 @@ pytest.importorskip("xllamacpp", reason="the extra 'llama-cpp' is not installed"
 from tiny_gguf import TinyModel, tiny_model
 
 import tiny_bert
-from gristmill.engines.embedded.llama_cpp.embedder import MOST_SEQUENCES, Part, calls, groups
+from gristmill.engines.embedded.llama_cpp.embedder import MOST_SEQUENCES, InputSlice, calls, groups
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppEngine, LlamaCppOptions
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import EmbeddingRequest
@@ -176,4 +176,4 @@ def test_all_inputs_are_in_calls_that_fit(lengths: list[int], most: int) -> None
 
 
 def test_an_input_that_fits_into_a_call_is_one_part_of_it() -> None:
-    assert calls([3, 4], 10) == [[Part(0, 0, 3), Part(1, 0, 4)]]
+    assert calls([3, 4], 10) == [[InputSlice(0, 0, 3), InputSlice(1, 0, 4)]]

@@ -14,8 +14,8 @@ from tiny_gguf import TinyModel, tiny_model
 
 from gristmill.engines.embedded.llama_cpp import loading
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
+from gristmill.engines.embedded.llama_cpp.gguf_facts import read_facts
 from gristmill.engines.embedded.llama_cpp.loading import check_memory, load_model
-from gristmill.engines.embedded.llama_cpp.model_facts import read_facts
 from gristmill.engines.embedded.llama_cpp.offload import Needs
 from gristmill.user_error import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gristmill.engines.embedded.kv.prefix_cache import common_length
 
 
-class Node:
+class ForkNode:
     """The cells of consecutive ``tokens``, from position ``start`` on, that the same sequences hold.
 
     The way to a node from the root spells what its cells were computed after. Siblings may begin alike, where two
@@ -16,11 +16,11 @@ class Node:
 
     __slots__ = ("children", "holder", "interactive", "last_used", "parent", "running", "start", "tokens")
 
-    def __init__(self, parent: Node | None, start: int, tokens: list[int]) -> None:
+    def __init__(self, parent: ForkNode | None, start: int, tokens: list[int]) -> None:
         self.parent = parent
         self.start = start
         self.tokens = tokens
-        self.children: list[Node] = []
+        self.children: list[ForkNode] = []
         #: The sequence id that ends here, if one does. One that is ``running`` grows, and has no children.
         self.holder: int | None = None
         self.running = False
@@ -35,24 +35,24 @@ class Node:
     def end(self) -> int:
         return self.start + len(self.tokens)
 
-    def way_up(self) -> Iterator[Node]:
+    def way_up(self) -> Iterator[ForkNode]:
         """The node itself and those above it, without the root."""
         node = self
         while node.parent is not None:
             yield node
             node = node.parent
 
-    def any_holder(self) -> Node:
+    def any_holder(self) -> ForkNode:
         """A node that holds this one's cells by an id: itself, or one below it."""
         node = self
         while node.holder is None:
             node = node.children[0]
         return node
 
-    def split(self, at: int) -> Node:
+    def split(self, at: int) -> ForkNode:
         """Give the tokens before position ``at`` a node of their own, which is returned, above the rest."""
         assert self.parent is not None
-        upper = Node(self.parent, self.start, self.tokens[: at - self.start])
+        upper = ForkNode(self.parent, self.start, self.tokens[: at - self.start])
         upper.last_used, upper.interactive = self.last_used, self.interactive
         self.parent.children.remove(self)
         self.parent, self.start, self.tokens = upper, at, self.tokens[at - self.start :]
@@ -60,7 +60,7 @@ class Node:
         return upper
 
 
-def longest_beginning(root: Node, tokens: list[int]) -> tuple[Node, int]:
+def longest_beginning(root: ForkNode, tokens: list[int]) -> tuple[ForkNode, int]:
     """The node in which ``tokens`` part from the tree, or end, and how many of them come before that."""
     node, at = root, 0
     while at < len(tokens) and at == node.end:
@@ -72,7 +72,7 @@ def longest_beginning(root: Node, tokens: list[int]) -> tuple[Node, int]:
     return node, at
 
 
-def longest_held(root: Node, tokens: list[int]) -> tuple[Node, int]:
+def longest_held(root: ForkNode, tokens: list[int]) -> tuple[ForkNode, int]:
     """The same among nodes that an id ends at, each taken whole."""
     longest, unseen = root, [root]
     while unseen:
@@ -83,7 +83,7 @@ def longest_held(root: Node, tokens: list[int]) -> tuple[Node, int]:
     return longest, longest.end
 
 
-def _closest_child(node: Node, rest: list[int]) -> tuple[Node | None, int]:
+def _closest_child(node: ForkNode, rest: list[int]) -> tuple[ForkNode | None, int]:
     closest, longest = None, 0
     for child in node.children:
         if child.tokens and child.tokens[0] == rest[0]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gristmill.engines.embedded.kv.fork_tree import Node, longest_beginning, longest_held
+from gristmill.engines.embedded.kv.fork_tree import ForkNode, longest_beginning, longest_held
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 
 #: How many times its own length may be computed for others before an idle prefix of a batch goes. Rows that share
@@ -48,7 +48,7 @@ class _Held:
 
     __slots__ = ("node", "place", "room", "spoilt")
 
-    def __init__(self, node: Node, place: int) -> None:
+    def __init__(self, node: ForkNode, place: int) -> None:
         self.node = node
         self.place = place
         self.room = node.start
@@ -81,12 +81,12 @@ class ForkedMemory:
         self.partial = partial and not window
         self._rent = rent
         self._window = window
-        self._root = Node(None, 0, [])
+        self._root = ForkNode(None, 0, [])
         self._free_cells = cells
         self._free_ids = list(range(sequences - 1, -1, -1))
         self._held: dict[Sequence, _Held] = {}
         #: Nodes at which an id ends that is no running sequence's, by that id.
-        self._kept: dict[int, Node] = {}
+        self._kept: dict[int, ForkNode] = {}
         #: Tokens computed so far.
         self._clock = 0
         self._moves: list[Fork | Forget] = []
@@ -113,7 +113,7 @@ class ForkedMemory:
             self._moves.append(Fork(source.holder, place, at))
         if at < node.end or node.running:
             node = node.split(at)
-        leaf = Node(node, at, [])
+        leaf = ForkNode(node, at, [])
         leaf.holder, leaf.running = place, True
         self._held[sequence] = _Held(leaf, place)
         self._use(leaf, sequence)
@@ -186,7 +186,7 @@ class ForkedMemory:
         moves, self._moves = self._moves, []
         return moves
 
-    def _allowance(self, node: Node) -> float:
+    def _allowance(self, node: ForkNode) -> float:
         """How many tokens may be computed for others before an idle prefix goes.
 
         Rent or buy: each of them walks the prefix's cells, and computing the prefix again would cost what ``rent`` and
@@ -197,23 +197,23 @@ class ForkedMemory:
         worth = self._rent + (node.start + node.end) / 2
         return worth if node.interactive else min(worth, PATIENCE * len(node.tokens))
 
-    def _find(self, sequence: Sequence) -> tuple[Node, int]:
+    def _find(self, sequence: Sequence) -> tuple[ForkNode, int]:
         tokens = sequence.tokens[: sequence.reusable]
         return longest_beginning(self._root, tokens) if self.partial else longest_held(self._root, tokens)
 
-    def _use(self, node: Node, sequence: Sequence) -> None:
+    def _use(self, node: ForkNode, sequence: Sequence) -> None:
         for each in node.way_up():
             each.last_used = self._clock
             each.interactive = each.interactive or sequence.interactive
 
-    def _available(self, node: Node, at: int) -> int:
+    def _available(self, node: ForkNode, at: int) -> int:
         """Cells that are free or could be, if the first ``at`` tokens of the way to ``node`` were in use."""
         busy = {each for held in self._held.values() for each in held.node.way_up()}
         cells = sum(len(each.tokens) for each in busy)
         cells += sum(min(each.end, at) - each.start for each in node.way_up() if each not in busy)
         return self.tokens - cells - sum(held.room - held.node.end for held in self._held.values())
 
-    def _take_id(self, source: Node | None) -> int | None:
+    def _take_id(self, source: ForkNode | None) -> int | None:
         """An id that holds nothing; ``source`` keeps its own. None where all others are those of running sequences."""
         while not self._free_ids:
             idle = [each for each in self._kept.values() if each is not source]
@@ -233,15 +233,15 @@ class ForkedMemory:
             self._cut(node, max(node.end - (need - self._free_cells), node.start))
         return True
 
-    def _keep(self, node: Node, place: int) -> None:
+    def _keep(self, node: ForkNode, place: int) -> None:
         node.holder = place
         self._kept[place] = node
 
-    def _id_of(self, node: Node) -> int:
+    def _id_of(self, node: ForkNode) -> int:
         assert node.holder is not None
         return node.holder
 
-    def _cut(self, node: Node, end: int) -> None:
+    def _cut(self, node: ForkNode, end: int) -> None:
         """Keep what an id holds at ``node`` up to position ``end`` only; where it cannot be cut, nothing of it."""
         if end >= node.end:
             return
@@ -252,7 +252,7 @@ class ForkedMemory:
         self._free_cells += node.end - end
         del node.tokens[end - node.start :]
 
-    def _drop(self, node: Node) -> None:
+    def _drop(self, node: ForkNode) -> None:
         """End keeping what an id holds at ``node``. The id stays with the beginning before that, where no other has
         it."""
         place = self._id_of(node)
@@ -266,7 +266,7 @@ class ForkedMemory:
             self._moves.append(Forget(place, 0))
             self._free_ids.append(place)
 
-    def _prune(self, node: Node) -> Node:
+    def _prune(self, node: ForkNode) -> ForkNode:
         """Give back the cells that no id holds any more; returns the node above them."""
         while node.parent is not None and not node.children and node.holder is None:
             self._free_cells += len(node.tokens)

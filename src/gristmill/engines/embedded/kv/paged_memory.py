@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gristmill.engines.embedded.kv.prefix_cache import BlockPool, Node, PrefixCache
+from gristmill.engines.embedded.kv.prefix_cache import BlockNode, BlockPool, PrefixCache
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 
 
@@ -21,7 +21,7 @@ class _Held:
 
     __slots__ = ("blocks", "node", "published")
 
-    def __init__(self, node: Node, blocks: list[int]) -> None:
+    def __init__(self, node: BlockNode, blocks: list[int]) -> None:
         self.node = node
         self.blocks = blocks
         self.published = len(blocks)

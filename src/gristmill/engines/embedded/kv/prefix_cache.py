@@ -38,14 +38,14 @@ class BlockPool:
 _SIBLINGS = 8
 
 
-class Node:
+class BlockNode:
     __slots__ = ("block", "children", "key", "last_used", "locks", "parent")
 
-    def __init__(self, key: tuple[int, ...], block: int, parent: Node | None) -> None:
+    def __init__(self, key: tuple[int, ...], block: int, parent: BlockNode | None) -> None:
         self.key = key
         self.block = block
         self.parent = parent
-        self.children: dict[tuple[int, ...], Node] = {}
+        self.children: dict[tuple[int, ...], BlockNode] = {}
         self.locks = 0
         self.last_used = 0
 
@@ -56,7 +56,7 @@ class Match(NamedTuple):
     ``partial`` is a child block whose first ``partial_tokens`` tokens match too: worth copying, not sharing.
     """
 
-    node: Node
+    node: BlockNode
     blocks: list[int]
     partial: int | None
     partial_tokens: int
@@ -65,11 +65,11 @@ class Match(NamedTuple):
 class PrefixCache:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
-        self.root = Node((), -1, None)
+        self.root = BlockNode((), -1, None)
         self.nodes = 0
         self._clock = itertools.count(1)
         #: (last_used, tie-breaker, node) of leaves that were idle when pushed; stale entries are skipped.
-        self._idle: list[tuple[int, int, Node]] = []
+        self._idle: list[tuple[int, int, BlockNode]] = []
 
     def match(self, tokens: Sequence[int], limit: int) -> Match:
         """The longest cached prefix among the first ``limit`` tokens. Marks it as used now."""
@@ -86,7 +86,7 @@ class PrefixCache:
         partial, shared = self._closest_child(node, tokens[start : min(start + size, limit)])
         return Match(node, blocks, partial, shared)
 
-    def _closest_child(self, node: Node, rest: Sequence[int]) -> tuple[int | None, int]:
+    def _closest_child(self, node: BlockNode, rest: Sequence[int]) -> tuple[int | None, int]:
         best, best_length = None, 0
         for child in itertools.islice(reversed(node.children.values()), _SIBLINGS):
             length = common_length(child.key, rest)
@@ -94,19 +94,19 @@ class PrefixCache:
                 best, best_length = child.block, length
         return best, best_length
 
-    def publish(self, parent: Node, key: tuple[int, ...], block: int) -> Node:
+    def publish(self, parent: BlockNode, key: tuple[int, ...], block: int) -> BlockNode:
         """The node for ``key`` under ``parent``. When it exists already its ``block`` is not ours: use that one."""
         node = parent.children.get(key)
         if node is None:
-            node = parent.children[key] = Node(key, block, parent)
+            node = parent.children[key] = BlockNode(key, block, parent)
             self.nodes += 1
         node.last_used = next(self._clock)
         return node
 
-    def lock(self, node: Node) -> None:
+    def lock(self, node: BlockNode) -> None:
         node.locks += 1
 
-    def unlock(self, node: Node) -> None:
+    def unlock(self, node: BlockNode) -> None:
         node.locks -= 1
         self._remember_if_idle(node)
 
@@ -126,7 +126,7 @@ class PrefixCache:
             return node.block
         return None
 
-    def _remember_if_idle(self, node: Node) -> None:
+    def _remember_if_idle(self, node: BlockNode) -> None:
         if node.locks or node.children or node.parent is None:
             return
         heapq.heappush(self._idle, (node.last_used, next(self._clock), node))

@@ -36,7 +36,7 @@ class Offload(NamedTuple):
     layers: int
 
 
-class Machine(NamedTuple):
+class Hardware(NamedTuple):
     """``drivers``: the device files of GPU drivers that there are; ``instructions``: the fastest that the processor
     has, empty where that is not known."""
 
@@ -44,7 +44,7 @@ class Machine(NamedTuple):
     instructions: str
 
 
-def this_machine(processors: Path = Path("/proc/cpuinfo")) -> Machine:
+def this_hardware(processors: Path = Path("/proc/cpuinfo")) -> Hardware:
     flags: set[str] = set()
     with contextlib.suppress(OSError):
         for line in processors.read_text().splitlines():
@@ -52,7 +52,7 @@ def this_machine(processors: Path = Path("/proc/cpuinfo")) -> Machine:
                 flags = set(line.partition(":")[2].split())
                 break
     fastest = next((name for name, _, flag in _INSTRUCTIONS if flag in flags), "")
-    return Machine(tuple(path for path, _, _ in _DRIVERS if Path(path).exists()), fastest)
+    return Hardware(tuple(path for path, _, _ in _DRIVERS if Path(path).exists()), fastest)
 
 
 def used_instructions(system_info: str) -> str:
@@ -61,7 +61,7 @@ def used_instructions(system_info: str) -> str:
     return next((name for name, told, _ in _INSTRUCTIONS if f"{told} = 1" in system_info), "")
 
 
-def computing(devices: list[Device], offload: Offload, used: str, machine: Machine, library: str) -> Computing:
+def computing(devices: list[Device], offload: Offload, used: str, hardware: Hardware, library: str) -> Computing:
     """``used``: the processor's instructions; ``library``: llama.cpp's version. Pure."""
     targets = offload_targets(devices)
     gpus = ", ".join(map(_describe, targets))
@@ -73,20 +73,20 @@ def computing(devices: list[Device], offload: Offload, used: str, machine: Machi
         return Computing(some, "A smaller quantisation, or less with -O kv_cache_gb=, makes room for more layers.")
     if targets:
         return Computing(f"{cpu}, and no layers on {gpus}; {library}", "Leave out -O gpu_layers=, or free its memory.")
-    return Computing(f"{cpu}; {library}", _advice(used, machine))
+    return Computing(f"{cpu}; {library}", _advice(used, hardware))
 
 
-def _advice(used: str, machine: Machine) -> str | None:
+def _advice(used: str, hardware: Hardware) -> str | None:
     for path, whose, wheel in _DRIVERS:
-        if path in machine.drivers:
+        if path in hardware.drivers:
             return (
                 f"There seems to be {whose}, for which this llama.cpp has no backend: install xllamacpp's {wheel} "
                 "wheel (docs/how-to/gpu.md), or name another build with -O library=."
             )
     names = [name for name, _, _ in _INSTRUCTIONS]
-    if machine.instructions and used and names.index(machine.instructions) < names.index(used):
+    if hardware.instructions and used and names.index(hardware.instructions) < names.index(used):
         return (
-            f"The processor has {machine.instructions}, for which this llama.cpp was not built: one that was computes "
+            f"The processor has {hardware.instructions}, for which this llama.cpp was not built: one that was computes "
             f"faster, such as that of {_FOR_EVERY_PROCESSOR}; name its folder with -O library=."
         )
     return None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.embeddings.embedding_runner import Pooling
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
-from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, Arguments, Piece, StepFailed, failure_of
+from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, Arguments, DecodeCall, StepFailed, failure_of
 
 #: Tokens of the longest input where it has to be computed in one piece: memory for a step grows with it.
 MOST_TOKENS = 8192
@@ -44,25 +44,25 @@ class LlamaEmbedder:
         for begin, end in groups(list(map(len, inputs)), self._group_tokens):
             if self._memory:
                 self._library.llama_memory_clear(self._memory, False)
-            for call in calls(list(map(len, inputs[begin:end])), self._call_tokens):
-                self._compute(inputs[begin:end], call, vectors[begin:end])
+            for parts in calls(list(map(len, inputs[begin:end])), self._call_tokens):
+                self._compute(inputs[begin:end], parts, vectors[begin:end])
         return vectors
 
-    def _compute(self, inputs: list[list[int]], call: list[Part], vectors: NDArray[np.float32]) -> None:
-        """Enter in ``vectors`` what the parts of a call add to them; a sequence's id is its input's place."""
+    def _compute(self, inputs: list[list[int]], parts: list[InputSlice], vectors: NDArray[np.float32]) -> None:
+        """Enter in ``vectors`` what the parts of one call add to them; a sequence's id is its input's place."""
         library = self._library
-        lengths = [part.end - part.start for part in call]
-        piece = Piece(
-            np.concatenate([np.array(inputs[part.place][part.start : part.end], np.int64) for part in call]),
-            np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in call]),
-            np.repeat(np.array([part.place for part in call], np.int32), lengths),
+        lengths = [part.end - part.start for part in parts]
+        call = DecodeCall(
+            np.concatenate([np.array(inputs[part.place][part.start : part.end], np.int64) for part in parts]),
+            np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in parts]),
+            np.repeat(np.array([part.place for part in parts], np.int32), lengths),
             np.ones(sum(lengths), np.int8),
         )
         library.log.forget()
-        code = library.llama_decode(self._context, self._arguments.of(piece))
+        code = library.llama_decode(self._context, self._arguments.of(call))
         if code:
             raise failure_of(code, library.log.reason())
-        for part, length in zip(call, lengths, strict=True):
+        for part, length in zip(parts, lengths, strict=True):
             found = library.llama_get_embeddings_seq(self._context, part.place)
             if not found:
                 raise StepFailed("llama.cpp has computed no vector")
@@ -74,7 +74,7 @@ class LlamaEmbedder:
                 vectors[part.place] = pooled
 
 
-class Part(NamedTuple):
+class InputSlice(NamedTuple):
     """Tokens ``start`` to ``end`` of input ``place``."""
 
     place: int
@@ -94,9 +94,9 @@ def groups(lengths: list[int], most_tokens: int) -> list[tuple[int, int]]:
     return [*found, (begin, len(lengths))]
 
 
-def calls(lengths: list[int], most_tokens: int) -> list[list[Part]]:
+def calls(lengths: list[int], most_tokens: int) -> list[list[InputSlice]]:
     """All inputs, in order, in calls of at most so many tokens. Pure."""
-    found: list[list[Part]] = []
+    found: list[list[InputSlice]] = []
     room = 0
     for place, length in enumerate(lengths):
         start = 0
@@ -105,7 +105,7 @@ def calls(lengths: list[int], most_tokens: int) -> list[list[Part]]:
                 found.append([])
                 room = most_tokens
             end = min(length, start + room)
-            found[-1].append(Part(place, start, end))
+            found[-1].append(InputSlice(place, start, end))
             room -= end - start
             start = end
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.engines.embedded.llama_cpp.llama_log import LlamaLog
-from gristmill.engines.embedded.llama_cpp.structs import LAYOUTS, Batch, Layout, has_layout
+from gristmill.engines.embedded.llama_cpp.structs import LAYOUTS, Layout, LlamaBatch, has_layout
 from gristmill.user_error import UserError
 
 PACKAGE = "xllamacpp"
@@ -51,7 +51,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_state_seq_set_data_ext": (c_size_t, c_void_p, c_char_p, c_size_t, c_int32, ctypes.c_uint32),
     "llama_set_abort_callback": (None, c_void_p, c_void_p, c_void_p),
     "llama_set_causal_attn": (None, c_void_p, c_bool),
-    "llama_decode": (c_int32, c_void_p, Batch),
+    "llama_decode": (c_int32, c_void_p, LlamaBatch),
     "llama_get_logits": (POINTER(ctypes.c_float), c_void_p),
     "llama_get_embeddings_seq": (POINTER(ctypes.c_float), c_void_p, c_int32),
     "llama_model_n_embd_out": (c_int32, c_void_p),

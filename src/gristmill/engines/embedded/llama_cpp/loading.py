@@ -13,12 +13,12 @@ import msgspec
 
 from gristmill.engines.embedded.embeddings.embedding_runner import Cuts, LoadedEmbedder, Pooling
 from gristmill.engines.embedded.embeddings.gguf_pooling import GgufPooling, gguf_pooling
-from gristmill.engines.embedded.llama_cpp.computing import Offload, computing, this_machine, used_instructions
+from gristmill.engines.embedded.llama_cpp.computing import Offload, computing, this_hardware, used_instructions
 from gristmill.engines.embedded.llama_cpp.devices import list_devices, offload_targets
 from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaEmbedder, set_to_embed, sizes_for
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
+from gristmill.engines.embedded.llama_cpp.gguf_facts import GgufFacts, read_facts
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
-from gristmill.engines.embedded.llama_cpp.model_facts import ModelFacts, read_facts
 from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
 from gristmill.engines.embedded.llama_cpp.projector import Projector
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
@@ -55,7 +55,7 @@ _NO_DEVICES = (ctypes.c_void_p * 1)()
 _GIB = 2**30
 
 
-class LoadFailed(Exception):
+class NotLoaded(Exception):
     """llama.cpp could not load the model, or make a context for it."""
 
     def __init__(self, reason: str, errors: tuple[str, ...]) -> None:
@@ -72,7 +72,7 @@ class Loaded(NamedTuple):
     gpu_layers: int
 
 
-#: Makes a context of a loaded model. Raises LoadFailed.
+#: Makes a context of a loaded model. Raises NotLoaded.
 OpenContext = Callable[[LlamaLibrary, Any], Any]
 
 
@@ -125,13 +125,13 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     )
 
 
-def _cells_a_token(facts: ModelFacts) -> int:
+def _cells_a_token(facts: GgufFacts) -> int:
     """How many cells' attention takes as long as the rest of a token: see ``ForkedMemory``."""
     return 6 * facts.width
 
 
 def _step_times_key(
-    library: LlamaLibrary, path: Path, facts: ModelFacts, options: LlamaCppOptions, loaded: Loaded, cells: int
+    library: LlamaLibrary, path: Path, facts: GgufFacts, options: LlamaCppOptions, loaded: Loaded, cells: int
 ) -> str:
     devices = ", ".join(each.description for each in list_devices(library))
     status = path.stat()
@@ -143,7 +143,7 @@ def _step_times_key(
 
 
 def _open_projector(
-    library: LlamaLibrary, loaded: Loaded, file: Path, facts: ModelFacts, options: LlamaCppOptions, notices: list[str]
+    library: LlamaLibrary, loaded: Loaded, file: Path, facts: GgufFacts, options: LlamaCppOptions, notices: list[str]
 ) -> Projector | None:
     """Where nobody has named it, one that cannot be used is worth a notice, and the model reads texts."""
     most = min(_MICROBATCH, options.step_tokens)
@@ -174,7 +174,7 @@ def pooling_of(path: Path, found: GgufPooling, options: LlamaCppOptions) -> Pool
 
 
 def _load_embedder(
-    library: LlamaLibrary, path: Path, options: LlamaCppOptions, facts: ModelFacts, pooling: Pooling, causal: bool
+    library: LlamaLibrary, path: Path, options: LlamaCppOptions, facts: GgufFacts, pooling: Pooling, causal: bool
 ) -> LoadedEmbedder:
     sizes = sizes_for(facts.context_length, causal, options.step_tokens, cells_of(facts, options))
     needs = embedding_needs(facts, options, sizes, causal)
@@ -187,7 +187,7 @@ def _load_embedder(
     return LoadedEmbedder(runner, vocabulary, sizes.input, cuts, True, notices, told)
 
 
-def embedding_needs(facts: ModelFacts, options: LlamaCppOptions, sizes: EmbeddingSizes, causal: bool) -> Needs:
+def embedding_needs(facts: GgufFacts, options: LlamaCppOptions, sizes: EmbeddingSizes, causal: bool) -> Needs:
     """As ``needs_of``; llama.cpp keeps room for logits, which nobody asks for, of each token of a call."""
     logits = sizes.call * facts.vocabulary_size * 4 if causal else 0
     mask = sizes.cells * sizes.call * 4
@@ -196,7 +196,7 @@ def embedding_needs(facts: ModelFacts, options: LlamaCppOptions, sizes: Embeddin
     return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
 
 
-def cells_of(facts: ModelFacts, options: LlamaCppOptions) -> int:
+def cells_of(facts: GgufFacts, options: LlamaCppOptions) -> int:
     """Tokens that the KV cache holds. Raises UserError where they are too few to begin with."""
     if not facts.kv_values:
         return _CELLS_OF_STATE
@@ -209,7 +209,7 @@ def cells_of(facts: ModelFacts, options: LlamaCppOptions) -> int:
     return cells
 
 
-def needs_of(facts: ModelFacts, options: LlamaCppOptions, cells: int) -> Needs:
+def needs_of(facts: GgufFacts, options: LlamaCppOptions, cells: int) -> Needs:
     """What the files say, and of a step what takes most: logits, the mask of attention, and hidden states (of 16 values
     for each of their width, which is more than any layer of common models needs)."""
     logits = _MOST_OUTPUTS * facts.vocabulary_size * 4
@@ -219,7 +219,7 @@ def needs_of(facts: ModelFacts, options: LlamaCppOptions, cells: int) -> Needs:
     return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
 
 
-def _bytes_a_token(facts: ModelFacts, options: LlamaCppOptions) -> float:
+def _bytes_a_token(facts: GgufFacts, options: LlamaCppOptions) -> float:
     return facts.kv_values * _KV_TYPES[options.kv_type][1]
 
 
@@ -233,7 +233,7 @@ def _load(
     loaded = _place(library, path, options, needs, open_context, layers if targets else 0)
     offload = Offload(loaded.gpu_layers, needs.layers)
     used = used_instructions(library.llama_print_system_info().decode("utf-8", "replace"))
-    return loaded, computing(devices, offload, used, this_machine(), str(library))
+    return loaded, computing(devices, offload, used, this_hardware(), str(library))
 
 
 def _place(
@@ -250,7 +250,7 @@ def _place(
             except BaseException:
                 library.llama_model_free(model)
                 raise
-        except LoadFailed as error:
+        except NotLoaded as error:
             if not error.out_of_memory or not layers:
                 raise UserError(f"{library} cannot load '{path}': {error}.") from None
             if options.gpu_layers is not None:
@@ -288,7 +288,7 @@ def _open_model(library: LlamaLibrary, path: Path, layers: int) -> Any:
     library.log.forget()
     model = library.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise LoadFailed(library.log.reason(), library.log.errors)
+        raise NotLoaded(library.log.reason(), library.log.errors)
     return model
 
 
@@ -350,5 +350,5 @@ def _open_context(library: LlamaLibrary, model: Any, params: Any) -> Any:
     library.log.forget()
     context = library.llama_init_from_model(model, params)
     if not context:
-        raise LoadFailed(library.log.reason(), library.log.errors)
+        raise NotLoaded(library.log.reason(), library.log.errors)
     return context

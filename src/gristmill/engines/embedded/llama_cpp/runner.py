@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.llama_cpp.kv_state import KvState
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
-from gristmill.engines.embedded.llama_cpp.structs import Batch
+from gristmill.engines.embedded.llama_cpp.structs import LlamaBatch
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.pictures.picture import picture_parts, vectors_of
 from gristmill.engines.embedded.prefix_files.prefix_file import Slice
@@ -30,9 +30,9 @@ class StepFailed(Exception):
     """llama.cpp has not computed the step; the message says why, as far as it does."""
 
 
-class Piece(NamedTuple):
-    """What goes into one call: tokens with positions, sequences and whether logits are wanted, each of shape
-    (tokens,). Those of a picture are all there is in a call."""
+class DecodeCall(NamedTuple):
+    """What goes into one ``llama_decode``: tokens with positions, sequences and whether logits are wanted, each of
+    shape (tokens,). Those of a picture are all there is in a call."""
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int32]
@@ -106,10 +106,10 @@ class LlamaRunner:
         vocabulary), valid until the next call. Raises StepAborted, OutOfRoom or StepFailed; then no span's tokens are
         in the cache."""
         abort = abort or StepAbort()
-        pieces = cut(spans, self._most_tokens, self._most_outputs)
+        calls = cut(spans, self._most_tokens, self._most_outputs)
         abort.begin(self._flag.clear, self._flag.set)
         try:
-            computed = [self._decode(piece, len(pieces) > 1) for piece in pieces]
+            computed = [self._decode(call, len(calls) > 1) for call in calls]
         except BaseException:
             self._forget(spans)
             raise
@@ -117,16 +117,16 @@ class LlamaRunner:
             abort.end()
         return computed[0] if len(computed) == 1 else np.concatenate(computed)
 
-    def _decode(self, piece: Piece, copy: bool) -> NDArray[np.float32]:
+    def _decode(self, call: DecodeCall, copy: bool) -> NDArray[np.float32]:
         library = self._library
         library.log.forget()
-        if piece.tokens[0] < 0:
-            code = self._decode_picture(piece)
+        if call.tokens[0] < 0:
+            code = self._decode_picture(call)
         else:
-            code = library.llama_decode(self._context, self._arguments.of(piece))
+            code = library.llama_decode(self._context, self._arguments.of(call))
         if code != _COMPUTED:
             raise failure_of(code, library.log.reason())
-        outputs = int(piece.wanted.sum())
+        outputs = int(call.wanted.sum())
         if not outputs:
             return np.zeros((0, self._vocabulary_size), np.float32)
         found = library.llama_get_logits(self._context)
@@ -138,12 +138,12 @@ class LlamaRunner:
             raise StepFailed("the model's logits are not numbers (NaN)")
         return logits.copy() if copy else logits
 
-    def _decode_picture(self, piece: Piece) -> int:
-        vectors = vectors_of(piece.tokens.tolist())
+    def _decode_picture(self, call: DecodeCall) -> int:
+        vectors = vectors_of(call.tokens.tolist())
         if self._pictures_non_causal:
             self._library.llama_set_causal_attn(self._context, False)
         try:
-            code: int = self._library.llama_decode(self._context, self._arguments.of(piece, vectors))
+            code: int = self._library.llama_decode(self._context, self._arguments.of(call, vectors))
         finally:
             if self._pictures_non_causal:
                 self._library.llama_set_causal_attn(self._context, True)
@@ -155,7 +155,7 @@ class LlamaRunner:
             self._library.llama_memory_seq_rm(self._memory, span.place, span.past, -1)
 
 
-def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Piece]:
+def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[DecodeCall]:
     """The step in as few calls as may hold it, in order. Pure."""
     tokens = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
     positions = np.concatenate([np.arange(span.past, span.past + len(span.tokens), dtype=np.int32) for span in spans])
@@ -166,14 +166,14 @@ def cut(spans: list[Span[int]], most_tokens: int, most_outputs: int) -> list[Pie
         wanted[[begin + offset for offset in span.samples]] = 1
         begin += len(span.tokens)
     outputs_before = np.concatenate([[0], np.cumsum(wanted)])
-    pieces, begin = [], 0
+    calls, begin = [], 0
     while begin < len(tokens):
         # As far as the outputs go, and no further than the tokens may.
         end = int(np.searchsorted(outputs_before, outputs_before[begin] + most_outputs, side="right")) - 1
         end = min(end, begin + most_tokens, _end_of_kind(tokens, begin))
-        pieces.append(Piece(tokens[begin:end], positions[begin:end], sequences[begin:end], wanted[begin:end]))
+        calls.append(DecodeCall(tokens[begin:end], positions[begin:end], sequences[begin:end], wanted[begin:end]))
         begin = end
-    return pieces
+    return calls
 
 
 def _end_of_kind(tokens: NDArray[np.int64], begin: int) -> int:
@@ -210,14 +210,14 @@ class Arguments:
         places = self._sequence.ctypes.data + self._sequence.itemsize * np.arange(most_tokens, dtype=np.int64)
         self._places = places.astype(np.uintp)
 
-    def of(self, piece: Piece, vectors: NDArray[np.float32] | None = None) -> Batch:
+    def of(self, call: DecodeCall, vectors: NDArray[np.float32] | None = None) -> LlamaBatch:
         """Valid until the next call, as long as ``vectors`` are there, which come instead of tokens."""
-        count = len(piece.tokens)
+        count = len(call.tokens)
         if vectors is None:
-            self._token[:count] = piece.tokens
-        self._position[:count] = piece.positions
-        self._sequence[:count], self._wanted[:count] = piece.sequences, piece.wanted
-        return Batch(
+            self._token[:count] = call.tokens
+        self._position[:count] = call.positions
+        self._sequence[:count], self._wanted[:count] = call.sequences, call.wanted
+        return LlamaBatch(
             count,
             self._token.ctypes.data if vectors is None else None,
             None if vectors is None else vectors.ctypes.data,

@@ -87,7 +87,7 @@ _CONTEXT_DEFAULTS = {
 }  # fmt: skip
 
 
-class Batch(ctypes.Structure):
+class LlamaBatch(ctypes.Structure):
     """``llama_batch``: ``n_tokens`` tokens with positions, the sequences each belongs to, and whether its logits are
     wanted. ``seq_id`` is an array of pointers to arrays."""
 

@@ -19,7 +19,7 @@ _PARTS = {
 }
 
 
-class ModelFacts(NamedTuple):
+class GgufFacts(NamedTuple):
     """``weight_bytes`` of all of its files together. ``context_length``: tokens it was trained for. ``kv_values``: keys
     and values of one token, all layers together. ``width``: of the hidden state."""
 
@@ -32,12 +32,12 @@ class ModelFacts(NamedTuple):
     kv_values: int
 
 
-def read_facts(path: Path) -> ModelFacts:
+def read_facts(path: Path) -> GgufFacts:
     """Raises UserError for a file that is cut short, or no language model."""
     files = gguf_files(path)
     headers = [read_header(file) for file in files]
     _refuse_parts(path, headers[0])
-    facts = model_facts(headers[0], sum(file.stat().st_size for file in files))
+    facts = gguf_facts(headers[0], sum(file.stat().st_size for file in files))
     if not facts.vocabulary_size:
         raise UserError(f"The model '{path}' has no vocabulary, so that it can read no text: use a file that has one.")
     if not facts.layers or not facts.width or not facts.context_length:
@@ -45,7 +45,7 @@ def read_facts(path: Path) -> ModelFacts:
     return facts
 
 
-def model_facts(header: GgufHeader, weight_bytes: int) -> ModelFacts:
+def gguf_facts(header: GgufHeader, weight_bytes: int) -> GgufFacts:
     """0 for what the header does not say. Pure."""
     architecture = str(header.metadata.get("general.architecture", ""))
 
@@ -57,7 +57,7 @@ def model_facts(header: GgufHeader, weight_bytes: int) -> ModelFacts:
     layers, width = max(values("block_count")), max(values("embedding_length"))
     heads = max(values("attention.head_count"))
     length = width // heads if heads else 0
-    return ModelFacts(
+    return GgufFacts(
         architecture=architecture,
         layers=layers,
         weight_bytes=weight_bytes,

@@ -12,7 +12,8 @@ from gristmill.engines.embedded.llama_cpp.computing import (
     used_instructions,
 )
 from gristmill.engines.embedded.llama_cpp.devices import Device, offload_targets
-from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.needs import Needs
+from gristmill.engines.embedded.llama_cpp.offload import fewer_layers, layers_that_fit
 from gristmill.engines.protocol import Computing
 
 GIB = 2**30

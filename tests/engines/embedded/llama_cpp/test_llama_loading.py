@@ -15,8 +15,8 @@ from tiny_gguf import TinyModel, tiny_model
 from gristmill.engines.embedded.llama_cpp import loading
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.gguf_facts import read_facts
-from gristmill.engines.embedded.llama_cpp.loading import check_memory, load_model
-from gristmill.engines.embedded.llama_cpp.offload import Needs
+from gristmill.engines.embedded.llama_cpp.loading import load_model
+from gristmill.engines.embedded.llama_cpp.needs import Needs, check_memory
 from gristmill.user_error import UserError
 
 GIB = 2**30
@@ -80,7 +80,7 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(
 ) -> None:
     path = tiny_model(tmp_path / "tiny.gguf")
     monkeypatch.setattr(loading, "available_memory", lambda: 2**20)
-    monkeypatch.setattr(loading, "_open_model", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(loading, "open_model", lambda *_: pytest.fail("it was loaded"))
     message = refused(path)
     assert "this machine has 0.0 GiB free" in message and "kv_cache_gb" in message
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,53 +13,47 @@ from gristmill.engines.embedded.embeddings.embedding_runner import Cuts, LoadedE
 from gristmill.engines.embedded.embeddings.gguf_pooling import GgufPooling, gguf_pooling
 from gristmill.engines.embedded.llama_cpp.computing import Offload, computing, this_hardware, used_instructions
 from gristmill.engines.embedded.llama_cpp.devices import list_devices, offload_targets
-from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes, LlamaEmbedder, set_to_embed, sizes_for
+from gristmill.engines.embedded.llama_cpp.embedder import LlamaEmbedder, sizes_for
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions, locate_gguf
 from gristmill.engines.embedded.llama_cpp.gguf_facts import GgufFacts, read_facts
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary, load_library
-from gristmill.engines.embedded.llama_cpp.offload import Needs, fewer_layers, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.needs import (
+    MICROBATCH,
+    MOST_OUTPUTS,
+    Needs,
+    cells_of,
+    check_memory,
+    embedding_needs,
+    needs_of,
+)
+from gristmill.engines.embedded.llama_cpp.offload import fewer_layers, layers_that_fit
+from gristmill.engines.embedded.llama_cpp.opening import (
+    EMBEDS,
+    NotLoaded,
+    check_kind,
+    open_embedder,
+    open_model,
+    open_writer,
+    threads_of,
+)
 from gristmill.engines.embedded.llama_cpp.projector import Projector
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
-from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES, LlamaRunner
+from gristmill.engines.embedded.llama_cpp.runner import LlamaRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel, StepCosts
 from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS
-from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.protocol import Computing
 from gristmill.machine_memory import available_memory
 from gristmill.models.gguf_header import read_header
 from gristmill.models.ollama.rewritten import rewrite, rewriting_of
 from gristmill.user_error import UserError
 
-#: ``ggml_type`` of a choice of ``kv_type``, and the bytes that a value takes.
-_KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "q8_0": (8, 34 / 32)}
-_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-#: Positions of one call whose logits are kept: as many as there are sequences, or llama.cpp aborts.
-_MOST_OUTPUTS = MOST_SEQUENCES
-#: Tokens that llama.cpp computes at a time: ``n_ubatch``, its default.
-_MICROBATCH = 512
-#: llama.cpp makes a cache of a multiple of it.
-_CELLS_ROUNDED = 256
-#: Cells for a model that keeps a state instead of keys: they cost nothing, and bound what runs at a time.
-_CELLS_OF_STATE = 2**17
 #: Of a model whose file has the half that reads pictures, too.
 _BLIND = (
     "Images are refused: the half of Ollama's file that reads them is not rewritten. Name a projector (mmproj) with "
     "-O projector=, or use --engine ollama."
 )
-#: A list of devices that ends where it begins.
-_NO_DEVICES = (ctypes.c_void_p * 1)()
-_GIB = 2**30
-
-
-class NotLoaded(Exception):
-    """llama.cpp could not load the model, or make a context for it."""
-
-    def __init__(self, reason: str, errors: tuple[str, ...]) -> None:
-        """``errors``: all that it said."""
-        super().__init__(reason or "it does not say why")
-        self.out_of_memory = any(map(OUT_OF_MEMORY.search, errors))
 
 
 class Loaded(NamedTuple):
@@ -94,7 +86,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     projector = projector_of(local, chosen.projector)
     if projector is not None:
         needs = needs._replace(step=needs.step + projector.stat().st_size)
-    loaded, told = _load(library, path, chosen, needs, partial(_open_writer, options=chosen, cells=cells))
+    loaded, told = _load(library, path, chosen, needs, partial(open_writer, options=chosen, cells=cells))
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     notices: list[str] = []
@@ -105,7 +97,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         library,
         loaded.context,
         vocabulary.size,
-        _MOST_OUTPUTS,
+        MOST_OUTPUTS,
         partial=not recurrent,
         rent=_cells_a_token(facts),
         window=library.llama_model_n_swa(loaded.model),
@@ -137,7 +129,7 @@ def _step_times_key(
     status = path.stat()
     return (
         f"{path.name} {status.st_size} {status.st_mtime_ns} {facts}; {library} on {devices} {processor_digest()}; "
-        f"{_threads(options)} threads, {loaded.gpu_layers} layers on GPUs, {cells} cells of {options.kv_type}, "
+        f"{threads_of(options)} threads, {loaded.gpu_layers} layers on GPUs, {cells} cells of {options.kv_type}, "
         f"flash attention {options.flash_attention}, {options.step_tokens} tokens a call"
     )
 
@@ -146,9 +138,9 @@ def _open_projector(
     library: LlamaLibrary, loaded: Loaded, file: Path, facts: GgufFacts, options: LlamaCppOptions, notices: list[str]
 ) -> Projector | None:
     """Where nobody has named it, one that cannot be used is worth a notice, and the model reads texts."""
-    most = min(_MICROBATCH, options.step_tokens)
+    most = min(MICROBATCH, options.step_tokens)
     try:
-        return Projector(library, loaded.model, file, facts.width, _threads(options), loaded.gpu_layers > 0, most)
+        return Projector(library, loaded.model, file, facts.width, threads_of(options), loaded.gpu_layers > 0, most)
     except UserError as error:
         if options.projector:
             raise
@@ -167,7 +159,7 @@ def pooling_of(path: Path, found: GgufPooling, options: LlamaCppOptions) -> Pool
         )
     if found.pooling is None and not found.causal:
         raise UserError(
-            f"The model '{path}' {_EMBEDS}, and does not say how it pools: say so with -O pooling=mean, cls or last; "
+            f"The model '{path}' {EMBEDS}, and does not say how it pools: say so with -O pooling=mean, cls or last; "
             "its card knows."
         )
     return found.pooling
@@ -178,49 +170,13 @@ def _load_embedder(
 ) -> LoadedEmbedder:
     sizes = sizes_for(facts.context_length, causal, options.step_tokens, cells_of(facts, options))
     needs = embedding_needs(facts, options, sizes, causal)
-    opening = partial(_open_embedder, options=options, sizes=sizes, pooling=pooling)
+    opening = partial(open_embedder, options=options, sizes=sizes, pooling=pooling)
     loaded, told = _load(library, path, options, needs, opening)
     runner = LlamaEmbedder(library, loaded.context, library.llama_model_n_embd_out(loaded.model), pooling, causal)
     vocabulary = LlamaVocabulary(library, loaded.model)
     notices = [f"The model embeds, and does not write; pooling={pooling}."]
     cuts = Cuts(any_size=options.matryoshka)
     return LoadedEmbedder(runner, vocabulary, sizes.input, cuts, True, notices, told)
-
-
-def embedding_needs(facts: GgufFacts, options: LlamaCppOptions, sizes: EmbeddingSizes, causal: bool) -> Needs:
-    """As ``needs_of``; llama.cpp keeps room for logits, which nobody asks for, of each token of a call."""
-    logits = sizes.call * facts.vocabulary_size * 4 if causal else 0
-    mask = sizes.cells * sizes.call * 4
-    hidden = sizes.call * facts.width * 16 * 4
-    kv_cache = int(sizes.cells * _bytes_a_token(facts, options)) if causal else 0
-    return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
-
-
-def cells_of(facts: GgufFacts, options: LlamaCppOptions) -> int:
-    """Tokens that the KV cache holds. Raises UserError where they are too few to begin with."""
-    if not facts.kv_values:
-        return _CELLS_OF_STATE
-    most = MOST_SEQUENCES * facts.context_length
-    cells = min(int(options.kv_cache_gb * _GIB / _bytes_a_token(facts, options)), most)
-    cells = cells // _CELLS_ROUNDED * _CELLS_ROUNDED
-    if cells <= 0:
-        needed = _bytes_a_token(facts, options) * _CELLS_ROUNDED / _GIB
-        raise UserError(f"The KV cache is too small for this model: choose at least {needed:.2g} with kv_cache_gb.")
-    return cells
-
-
-def needs_of(facts: GgufFacts, options: LlamaCppOptions, cells: int) -> Needs:
-    """What the files say, and of a step what takes most: logits, the mask of attention, and hidden states (of 16 values
-    for each of their width, which is more than any layer of common models needs)."""
-    logits = _MOST_OUTPUTS * facts.vocabulary_size * 4
-    mask = cells * _MICROBATCH * 4
-    hidden = _MICROBATCH * facts.width * 16 * 4
-    kv_cache = int(cells * _bytes_a_token(facts, options))
-    return Needs(facts.layers + 1, facts.weight_bytes, kv_cache, logits + mask + hidden)
-
-
-def _bytes_a_token(facts: GgufFacts, options: LlamaCppOptions) -> float:
-    return facts.kv_values * _KV_TYPES[options.kv_type][1]
 
 
 def _load(
@@ -243,9 +199,9 @@ def _place(
     while True:
         check_memory(path, needs, layers, available_memory())
         try:
-            model = _open_model(library, path, layers)
+            model = open_model(library, path, layers)
             try:
-                _check_kind(library, model, path)
+                check_kind(library, model, path)
                 return Loaded(model, open_context(library, model), layers)
             except BaseException:
                 library.llama_model_free(model)
@@ -259,96 +215,3 @@ def _place(
                     "with kv_cache_gb, or leave gpu_layers out."
                 ) from None
             layers = fewer_layers(layers)
-
-
-def check_memory(path: Path, needs: Needs, gpu_layers: int, available: int | None) -> None:
-    """Raises UserError for what this machine cannot hold: llama.cpp would map the file, and the machine would stand
-    still or end the process."""
-    needed = needs.on_host(gpu_layers)
-    if available is None or needed <= available:
-        return
-    beside = f" beside {gpu_layers} layers on the GPU" if gpu_layers else ""
-    raise UserError(
-        f"The model '{path}' needs {_gib(needed)}{beside} (weights {_gib(needs.weights)} in all, KV cache "
-        f"{_gib(needs.kv_cache)}), and this machine has {_gib(available)} free: choose a smaller model or "
-        "quantisation, or less with kv_cache_gb."
-    )
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB"
-
-
-def _open_model(library: LlamaLibrary, path: Path, layers: int) -> Any:
-    params = library.llama_model_default_params()
-    params.n_gpu_layers = layers
-    if not layers:
-        # Or large products would be computed on a GPU all the same, with the weights brought there each time.
-        params.devices = ctypes.addressof(_NO_DEVICES)
-    library.log.forget()
-    model = library.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        raise NotLoaded(library.log.reason(), library.log.errors)
-    return model
-
-
-def _check_kind(library: LlamaLibrary, model: Any, path: Path) -> None:
-    """Raises UserError for a model that does not go on with a text token by token."""
-    kind = ""
-    if library.llama_model_is_diffusion(model):
-        kind = "writes by diffusion, not token by token"
-    elif library.llama_model_has_encoder(model):
-        kind = "has an encoder, as models for translation have" if library.llama_model_has_decoder(model) else _EMBEDS
-    if kind:
-        raise UserError(f"The model '{path}' {kind}: the llama_cpp engine needs one that generates text.")
-
-
-_EMBEDS = "makes embeddings and no text"
-
-
-def _open_writer(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cells: int) -> Any:
-    params = _context_params(library, options)
-    params.n_ctx = cells
-    params.n_batch = options.step_tokens
-    params.n_ubatch = min(_MICROBATCH, options.step_tokens)
-    params.n_outputs_max = _MOST_OUTPUTS
-    # Several positions of a sequence are asked for where labels are scored.
-    params.n_outputs_max_per_seq = _MOST_OUTPUTS
-    context = _open_context(library, model, params)
-    if not library.llama_get_memory(context):
-        library.llama_free(context)
-        raise UserError(f"The model {_EMBEDS}: say how it pools with -O pooling=mean, cls or last.")
-    return context
-
-
-def _open_embedder(
-    library: LlamaLibrary, model: Any, options: LlamaCppOptions, sizes: EmbeddingSizes, pooling: Pooling
-) -> Any:
-    params = _context_params(library, options)
-    set_to_embed(params, sizes, pooling)
-    return _open_context(library, model, params)
-
-
-def _threads(options: LlamaCppOptions) -> int:
-    return options.threads or len(os.sched_getaffinity(0))
-
-
-def _context_params(library: LlamaLibrary, options: LlamaCppOptions) -> Any:
-    params = library.llama_context_default_params()
-    params.n_seq_max = MOST_SEQUENCES
-    params.n_threads = params.n_threads_batch = _threads(options)
-    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
-    params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
-    # One cache for all sequences, or a fork would copy; and every cell kept that a window has passed, or it would
-    # find holes.
-    params.kv_unified = True
-    params.swa_full = True
-    return params
-
-
-def _open_context(library: LlamaLibrary, model: Any, params: Any) -> Any:
-    library.log.forget()
-    context = library.llama_init_from_model(model, params)
-    if not context:
-        raise NotLoaded(library.log.reason(), library.log.errors)
-    return context

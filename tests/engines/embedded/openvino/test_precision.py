@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,6 +198,19 @@ def test_it_is_measured_once_for_a_model_and_a_way_to_run_it(setting, measuremen
     (setting.folder / "openvino_model.bin").write_bytes(b"other weights")
     choose_precision("auto", setting, ENCODER)
     assert len(measurements) == 3
+
+
+def test_weights_are_told_apart_by_what_they_are_and_not_by_when_they_were_written(setting, measurements):
+    weights = setting.folder / "openvino_model.bin"
+    choose_precision("auto", setting, ENCODER)
+    written = weights.stat().st_mtime_ns
+    os.utime(weights, ns=(1, 1))
+    choose_precision("auto", setting, ENCODER)
+    assert len(measurements) == 1
+    weights.write_bytes(b"WEIGHTS")
+    os.utime(weights, ns=(written, written))
+    choose_precision("auto", setting, ENCODER)
+    assert len(measurements) == 2
 
 
 def test_what_was_measured_and_cannot_be_read_or_kept_is_measured_again(setting, measurements, tmp_path):

@@ -22,7 +22,7 @@ from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.extras import require
 from gristmill.models.cache import cache_folder
-from gristmill.models.checked_file import write_checked
+from gristmill.models.checked_file import sha256_of, write_checked
 from gristmill.models.ir_folder import MODEL_FILE
 from gristmill.user_error import UserError
 
@@ -159,12 +159,12 @@ def largest_difference(expected: NDArray[np.float32], found: NDArray[np.float32]
 
 
 def _key(setting: Setting) -> str:
-    """Whatever the measurement depends on; of the weights, their size and when they were written."""
+    """Whatever the measurement depends on."""
     graph = setting.folder / MODEL_FILE
-    weights = graph.with_suffix(".bin").stat()
-    digest = hashlib.sha256(graph.read_bytes())
-    about = f"{_PROBE} {weights.st_size} {weights.st_mtime_ns} {setting.options} "
-    digest.update(f"{about}{require('openvino').__version__}".encode())
+    digest = hashlib.sha256()
+    for file in (graph, graph.with_suffix(".bin")):
+        digest.update(sha256_of(file).encode())
+    digest.update(f"{_PROBE} {setting.options} {require('openvino').__version__}".encode())
     digest.update(LINEAR.read_bytes())
     digest.update(processor_digest().encode())
     return digest.hexdigest()[:32]

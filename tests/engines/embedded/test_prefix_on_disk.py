@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the models, and what was made of them, but without prefixes."""
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
-    for made in ("models", "openvino", "kernels"):
+    for made in ("models", "openvino", "kernels", "precision"):
         (cache / made).symlink_to(Path(os.environ["GRISTMILL_CACHE"]) / made)
     monkeypatch.setenv("GRISTMILL_CACHE", str(cache))
 

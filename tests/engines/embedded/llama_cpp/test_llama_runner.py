@@ -69,6 +69,19 @@ def test_a_forked_prefix_gives_what_an_unforked_one_gives(runner: LlamaRunner) -
     assert np.abs(found - np.array(expected)).max() < 1e-4
 
 
+def test_f32_keys_are_used_as_f32_unless_flash_attention_is_asked_for(tmp_path: Path) -> None:
+    path, tokens = tiny_model(tmp_path / "tiny.gguf"), token_ids(TEXT)
+
+    def found(**options: str) -> Any:
+        runner = load(path, **options).runner
+        assert isinstance(runner, LlamaRunner)
+        return alone(runner, tokens)
+
+    exact = found(flash_attention="off")
+    assert np.array_equal(found(), exact)
+    assert not np.array_equal(found(flash_attention="on"), exact)
+
+
 def test_a_fork_takes_only_the_beginning_it_asks_for(runner: LlamaRunner) -> None:
     prefix, other = token_ids(TEXT), token_ids(TEXT[:100] + "but the wind turns the sails")
     expected = alone(runner, other)[-1]

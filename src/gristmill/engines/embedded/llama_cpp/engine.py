@@ -45,16 +45,22 @@ class LlamaCppOptions(EmbeddingOptions, frozen=True):
     #: Layers that the GPUs compute, the output counted as one; none: as many as there is room for. Without a GPU it
     #: changes nothing.
     gpu_layers: int | None = None
-    #: How keys and values are kept. f32 is exact and twice as large as f16, but only without flash attention, which
-    #: makes f16 of it (``llm_graph_context::build_attn_mha``); q8_0 is half as large, and needs flash attention.
+    #: How keys and values are kept. f32 is exact and twice as large as f16; q8_0 is half as large, and needs flash
+    #: attention.
     kv_type: Literal["f16", "f32", "q8_0"] = "f16"
-    #: auto: where llama.cpp has it for the model and what computes.
+    #: auto: where llama.cpp has it for the model and what computes, but not with kv_type=f32: it would make f16 of that
+    #: (``llm_graph_context::build_attn_mha``).
     flash_attention: Literal["auto", "on", "off"] = "auto"
     #: The GGUF file that makes images into what the model reads (mmproj); empty: the one that lies beside the model or
     #: belongs to it; none: images are refused.
     projector: str = ""
     #: A libllama, or a folder with one, instead of the installed package's.
     library: str = ""
+
+    @property
+    def asked_attention(self) -> Literal["auto", "on", "off"]:
+        """``flash_attention``, as llama.cpp is to be asked for it."""
+        return "off" if (self.kv_type, self.flash_attention) == ("f32", "auto") else self.flash_attention
 
     @staticmethod
     def parse(options: dict[str, str]) -> LlamaCppOptions:
@@ -70,7 +76,7 @@ class LlamaCppEngine(EmbeddedEngine):
     def __init__(self, options: LlamaCppOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
         self._projector = options.projector
-        self._computing = f"{options.kv_type} {options.flash_attention} {options.pooling}"
+        self._computing = f"{options.kv_type} {options.asked_attention} {options.pooling}"
 
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         before = self._options

@@ -130,7 +130,7 @@ def _step_times_key(
     return (
         f"{path.name} {status.st_size} {status.st_mtime_ns} {facts}; {library} on {devices} {processor_digest()}; "
         f"{threads_of(options)} threads, {loaded.gpu_layers} layers on GPUs, {cells} cells of {options.kv_type}, "
-        f"flash attention {options.flash_attention}, {options.step_tokens} tokens a call"
+        f"flash attention {options.asked_attention}, {options.step_tokens} tokens a call"
     )
 
 

@@ -87,7 +87,7 @@ def _context_params(library: LlamaLibrary, options: LlamaCppOptions) -> Any:
     params = library.llama_context_default_params()
     params.n_seq_max = MOST_SEQUENCES
     params.n_threads = params.n_threads_batch = threads_of(options)
-    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention]
+    params.flash_attn_type = _FLASH_ATTENTION[options.asked_attention]
     params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
     # One cache for all sequences, or a fork would copy; and every cell kept that a window has passed, or it would
     # find holes.

@@ -21,7 +21,7 @@ from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop
 from gristmill.engines.embedded.openvino.engine import OpenVinoEngine, OpenVinoOptions
-from gristmill.engines.embedded.worker.process import Heartbeat
+from gristmill.engines.embedded.worker.heartbeat import Heartbeat
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import LabelRequest
 from gristmill.models.locate import locate

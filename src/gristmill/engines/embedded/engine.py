@@ -10,7 +10,8 @@ import msgspec
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS, StepLimits
 from gristmill.engines.embedded.worker.frames import KeepPrefixes, Load, Ready
-from gristmill.engines.embedded.worker.process import Heartbeat, WorkerProcess
+from gristmill.engines.embedded.worker.heartbeat import Heartbeat
+from gristmill.engines.embedded.worker.process import WorkerProcess
 from gristmill.engines.embedded.worker.supervision import WorkerSupervisor
 from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters

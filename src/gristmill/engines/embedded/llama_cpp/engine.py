@@ -13,7 +13,8 @@ from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.support import llama_cpp_obstacle, read_model_facts
 from gristmill.engines.embedded.worker.frames import Ready
-from gristmill.engines.embedded.worker.process import Heartbeat, WorkerDied, WorkerProcess
+from gristmill.engines.embedded.worker.heartbeat import Heartbeat
+from gristmill.engines.embedded.worker.process import WorkerDied, WorkerProcess
 from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
 from gristmill.models.checked_file import sha256_of

@@ -7,7 +7,7 @@ from typing import Literal
 from gristmill.engines.embedded.embeddings.embedding_runner import EmbeddingOptions
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.support import ModelFacts, catalog_facts, openvino_obstacle, read_model_facts
-from gristmill.engines.embedded.worker.process import Heartbeat
+from gristmill.engines.embedded.worker.heartbeat import Heartbeat
 from gristmill.engines.options import parse_options
 from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.fingerprint import model_fingerprint

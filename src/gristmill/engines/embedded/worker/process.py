@@ -1,4 +1,4 @@
-"""The server's end of one worker process: start it, send it requests, take its frames, notice silence and death."""
+"""The server's end of one worker process: start it, send it requests, take its frames, notice its death."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Awaitable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gristmill.engines.embedded.worker import frames
 from gristmill.engines.embedded.worker.frames import (
@@ -31,7 +31,8 @@ from gristmill.engines.embedded.worker.frames import (
     SubmitEmbedding,
     SubmitScore,
 )
-from gristmill.engines.embedded.worker.worker_exit import describe_death, is_stopped, out_of_memory_kills
+from gristmill.engines.embedded.worker.heartbeat import Heartbeat, Pulse
+from gristmill.engines.embedded.worker.worker_exit import describe_death, out_of_memory_kills
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
 from gristmill.engines.protocol import (
     Completion,
@@ -55,16 +56,6 @@ _KEPT_OUTPUT = 4096
 _LAST_WORDS_SECONDS = 2.0
 
 
-class Heartbeat(NamedTuple):
-    """Seconds. A worker is asked every ``interval`` whether it is there. Where it has not answered for ``silence`` it
-    is not ready; it is killed when it has been at one step, or one request, for ``stuck``, or has been silent as long
-    without having been stopped by a signal."""
-
-    interval: float = 2.0
-    silence: float = 10.0
-    stuck: float = 600.0
-
-
 class WorkerDied(Exception):
     """The message says how."""
 
@@ -74,7 +65,6 @@ class WorkerProcess:
 
     def __init__(self, process: asyncio.subprocess.Process, heartbeat: Heartbeat) -> None:
         self._process = process
-        self._heartbeat = heartbeat
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Any], OnDelta | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -82,10 +72,8 @@ class WorkerProcess:
         self._killed_before = out_of_memory_kills()
         self._killed_because = ""
         self._stopping = False
-        #: For how many intervals the last ping has not been answered; None where it has.
-        self._missed: int | None = None
         self._reading = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
-        self._pinging = asyncio.create_task(self._ping())
+        self._pulse = Pulse(heartbeat, process.pid, lambda: self._send(Ping()), self._kill)
         self._watching = asyncio.create_task(self._watch())
         self.alive = True
         #: Requests it has answered, refusals included.
@@ -121,9 +109,7 @@ class WorkerProcess:
     @property
     def silent_seconds(self) -> float:
         """How long it has left a ping unanswered; 0 where it has not for longer than is usual."""
-        # Counted, not timed: where this event loop was held up, the answer may be there and only not read yet.
-        silent = (self._missed or 0) * self._heartbeat.interval
-        return silent if silent >= self._heartbeat.silence else 0.0
+        return self._pulse.silent_seconds
 
     async def complete(self, request: Request, on_delta: OnDelta | None, interactive: bool) -> Completion:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
@@ -217,9 +203,7 @@ class WorkerProcess:
 
     def _take(self, frame: FromWorker) -> None:
         if isinstance(frame, Pong):
-            self._missed = None
-            if frame.busy_seconds > self._heartbeat.stuck:
-                self._kill(f"killed, as it had been at one step or request for {frame.busy_seconds:.0f} seconds")
+            self._pulse.note(frame)
         elif isinstance(frame, Notice):
             log.warning("embedded engine", notice=frame.text)
         elif isinstance(frame, PrefixRead):
@@ -250,22 +234,11 @@ class WorkerProcess:
             elif on_delta is not None:
                 _call(on_delta, frame, future)
 
-    async def _ping(self) -> None:
-        while True:
-            await asyncio.sleep(self._heartbeat.interval)
-            if self._missed is None:
-                self._missed = 0
-                self._send(Ping())
-                continue
-            self._missed += 1
-            if self.silent_seconds > self._heartbeat.stuck and not is_stopped(self.pid):
-                self._kill(f"killed, as it had not answered for {self.silent_seconds:.0f} seconds")
-
     async def _watch(self) -> str:
         """Wait for the worker's death, and tell everybody who waits for it."""
         code = await self._process.wait()
         self.alive = False
-        self._pinging.cancel()
+        self._pulse.stop()
         # What it wrote last is worth reading; but a process it forked may hold its pipes open, so not for ever.
         await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
         for task in self._reading:

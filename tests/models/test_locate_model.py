@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from somebody_else import opened_to_all, somebody_else
 
 from gristmill.models.cache import cache_folder
 from gristmill.models.locate import locate
@@ -86,6 +87,9 @@ def test_a_truncated_ir_file_is_an_error(
         ("no-such-name", "gristmill models list"),
         ("./no-such.gguf", "There is no file or folder"),
         ("../../etc/../x", "There is no file or folder"),
+        ("~no-such-user/x.gguf", "There is no file or folder"),
+        ("./" + "a" * 300, "cannot be read (File name too long)"),
+        ("a" * 300, "cannot be read (File name too long)"),
     ],
 )
 def test_a_model_that_is_not_here_is_one_sentence_with_what_to_do(cache: Path, name: str, advice: str) -> None:
@@ -93,3 +97,21 @@ def test_a_model_that_is_not_here_is_one_sentence_with_what_to_do(cache: Path, n
         locate(name)
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_or_folder_that_may_not_be_read_is_one_sentence(
+    cache: Path, tmp_path: Path, gguf_bytes: bytes, ir_files: dict[str, bytes]
+) -> None:
+    folder = tmp_path / "ir"
+    folder.mkdir()
+    for name, content in {**ir_files, "tiny.gguf": gguf_bytes}.items():
+        (folder / name).write_bytes(content)
+    opened_to_all(tmp_path)
+    folder.chmod(0)
+    try:
+        with somebody_else():
+            for path in (folder, folder / "tiny.gguf"):
+                with pytest.raises(UserError, match=rf"'{path}' cannot be read \(Permission denied\)"):
+                    locate(str(path))
+    finally:
+        folder.chmod(0o755)

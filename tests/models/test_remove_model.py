@@ -42,6 +42,8 @@ def test_nothing_is_removed_unasked(models: Run, mine: Path) -> None:
 def test_what_was_not_pulled_is_a_sentence(models: Run, mine: Path) -> None:
     assert "No model 'other' has been pulled. Pulled models: mine." in models("rm", "other", "--yes").stderr
     assert "a file or folder of your own" in models("rm", str(mine), "--yes").stderr
+    for name in ("~no-such-user/m.gguf", "a" * 300):
+        assert f"No model '{name}' has been pulled." in models("rm", name, "--yes").stderr
     assert mine.exists()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gristmill.user_path import user_path
+
 
 def cache_folder() -> Path:
     """``GRISTMILL_CACHE``, else ``gristmill`` in ``XDG_CACHE_HOME``, else ``~/.cache/gristmill``.
@@ -13,7 +15,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("GRISTMILL_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen)
     shared = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says to ignore a relative path.
     base = Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache"

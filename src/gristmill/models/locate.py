@@ -16,6 +16,7 @@ from gristmill.models.ollama.open import open_ollama_model
 from gristmill.models.receipt import Pulled, receipts_in
 from gristmill.models.split import first_file, gguf_files, split_name
 from gristmill.user_error import UserError
+from gristmill.user_path import user_path
 
 #: organisation/repository, and the file after a colon; neither may climb out of the cache with "..".
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(:(?P<file>(?!.*\.\.)\w[\w./ -]*))?")
@@ -88,12 +89,18 @@ def _callable_by(pulled: Pulled) -> set[str]:
 
 def open_path(text: str) -> LocalModel:
     """The model at a path, checked. Raises UserError when nothing usable is there."""
-    path = Path(text).expanduser().absolute()
-    if path.is_dir():
-        check_ir(path)
-        return LocalModel(path.name, path, "ir")
-    if path.is_file():
-        return _open_gguf(path)
+    path = user_path(text)
+    try:
+        if path.is_dir():
+            check_ir(path)
+            return LocalModel(path.name, path, "ir")
+        if path.is_file():
+            return _open_gguf(path)
+    except OSError as error:
+        raise UserError(
+            f"The model '{path}' cannot be read ({error.strerror or error}): give the path of a GGUF file or an IR "
+            "folder that you may read."
+        ) from None
     if (text.endswith(".gguf") and ":" not in text) or text.startswith(("/", ".", "~")):
         raise UserError(f"There is no file or folder '{path}': give the path of a GGUF file or an IR folder.")
     if text in CATALOG or HUB_ID.fullmatch(text):

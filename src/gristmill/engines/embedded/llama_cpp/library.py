@@ -17,6 +17,7 @@ from typing import Any
 from gristmill.engines.embedded.llama_cpp.llama_log import LlamaLog
 from gristmill.engines.embedded.llama_cpp.structs import LAYOUTS, Layout, LlamaBatch, has_layout
 from gristmill.user_error import UserError
+from gristmill.user_path import user_path
 
 PACKAGE = "xllamacpp"
 INSTALL = "pip install 'gristmill[llama-cpp]'"
@@ -130,7 +131,7 @@ def find_library(path: str = "") -> Path:
     """Raises UserError."""
     if not path:
         return _installed()
-    named = Path(path).expanduser().absolute()
+    named = user_path(path)
     if named.is_file():
         return named
     if not named.is_dir():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gristmill.models.locate import LocalModel
 from gristmill.user_error import UserError
+from gristmill.user_path import user_path
 
 #: A choice of the option ``projector``.
 NO_PROJECTOR = "none"
@@ -18,7 +19,7 @@ def projector_of(model: LocalModel, chosen: str) -> Path | None:
         return None
     if not chosen:
         return model.projector
-    named = Path(chosen).expanduser().absolute()
+    named = user_path(chosen)
     if not named.is_file():
         raise UserError(f"There is no projector file '{named}': name a GGUF file (mmproj) with -O projector=.")
     return named

@@ -3,22 +3,21 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from command import Run
 from ollama_folder import OllamaFolder
+from somebody_else import opened_to_all, somebody_else
 
 from gristmill.models.locate import locate
 from gristmill.models.ollama.name import parse_name
+from gristmill.models.ollama.store import hidden_folders
 from gristmill.models.pull import pull
 from gristmill.models.remove import find_removable
 from gristmill.user_error import UserError
 
 LIBRARY = "registry.ollama.ai/library"
-_NOBODY = 65534
 
 
 @pytest.fixture
@@ -158,35 +157,21 @@ def test_what_cannot_be_run_here_is_refused_with_the_reason(
     assert reason in _says("ollama:m")
 
 
-@contextmanager
-def _somebody_else() -> Iterator[None]:
-    """Root may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(_NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.parametrize("closed", ["manifests", "blobs"])
 def test_a_folder_that_may_not_be_read_is_named_with_what_opens_it(
     ollama: OllamaFolder, gguf_bytes: bytes, tmp_path: Path, closed: str
 ) -> None:
     ollama.add(f"{LIBRARY}/m/latest", [("model", gguf_bytes)])
     folder = ollama.path / closed
-    # pytest's own folders are its user's alone.
-    for each in (tmp_path, *tmp_path.parents[:3]):
-        if each.stat().st_uid == os.geteuid():
-            each.chmod(0o755)
+    opened_to_all(tmp_path)
     folder.chmod(0o700 if os.geteuid() == 0 else 0o000)
     try:
-        with _somebody_else():
+        with somebody_else():
             message = _says("ollama:m")
+            hidden = [str(each) for each in hidden_folders()]
     finally:
         folder.chmod(0o755)
+    assert hidden == ([message] if closed == "manifests" else []) and list(hidden_folders()) == []
     assert f"You may not read '{folder}'" in message
     assert f"sudo chmod -R o+rX {folder}" in message
 
@@ -205,6 +190,21 @@ def test_the_list_shows_ollamas_models_and_show_what_they_bring(
     assert rows[0]["size"] == len(gguf_bytes) + len(params) + 1
     shown = models("show", "ollama:hf.co/org/repo:Q8_0").stdout
     assert "temperature 0.5, stop '<end>'" in " ".join(shown.split()) and "Ollama's" in shown
+
+
+def test_the_list_has_the_engine_that_would_run_a_model_or_why_none_does(
+    ollama: OllamaFolder, models: Run, gguf_bytes: bytes
+) -> None:
+    ollama.add(f"{LIBRARY}/seeing/latest", [("model", gguf_bytes), ("projector", gguf_bytes + b"\0")])
+    layers = ollama.add(f"{LIBRARY}/gone/latest", [("model", gguf_bytes + b"\1")])
+    ollama.blob_path(layers[0]["digest"]).unlink()
+    ollama.add(f"{LIBRARY}/none/latest", [("model", b"no model")])
+    rows = {row["name"]: row for row in json.loads(models("list", "--json").stdout) if row["source"] == "ollama"}
+    assert {name: row["engine"] for name, row in rows.items()} == {
+        "ollama:seeing:latest": "llama_cpp", "ollama:gone:latest": None, "ollama:none:latest": None,
+    }  # fmt: skip
+    assert "is missing: run 'ollama pull gone:latest'" in rows["ollama:gone:latest"]["obstacle"]
+    assert "is not a GGUF file: run 'ollama pull none:latest'" in rows["ollama:none:latest"]["obstacle"]
 
 
 def test_ollamas_models_are_left_to_ollama(ollama: OllamaFolder, gguf_bytes: bytes) -> None:

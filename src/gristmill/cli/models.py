@@ -14,15 +14,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from gristmill.cli import model_prefixes, show
-from gristmill.engines.choice import engine_of, machine_facts
+from gristmill.engines.choice import MachineFacts, Runnable, engine_of, machine_facts
 from gristmill.engines.embedded.support import ModelFacts, read_model_facts
 from gristmill.models.catalog import CATALOG
 from gristmill.models.defaults import Parameters
 from gristmill.models.describe import ModelDescription, ModelRow, describe, known_models
-from gristmill.models.locate import LocalModel, locate
+from gristmill.models.locate import locate
 from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.models.ollama.name import parse_name
 from gristmill.models.ollama.rewritten import copies_of, remove_copies
+from gristmill.models.ollama.store import hidden_folders
 from gristmill.models.progress import Report, human_size
 from gristmill.models.pull import pull
 from gristmill.models.remove import Removal, find_removable, freed, remove
@@ -40,7 +41,7 @@ app.command("prefixes")(model_prefixes.prefixes)
 def list_command(json: bool = _JSON) -> None:
     """List the models that can be pulled by name, those that have been pulled, and Ollama's."""
     machine = machine_facts()
-    rows = [(row, engine_of(_facts_of(row), machine)) for row in known_models()]
+    rows = [(row, _engine_of(row, machine)) for row in known_models()]
     if json:
         show.print_json([msgspec.structs.asdict(row) | told._asdict() for row, told in rows])
         return
@@ -61,16 +62,18 @@ def list_command(json: bool = _JSON) -> None:
     show.print_table(table)
     for obstacle in dict.fromkeys(told.obstacle for _, told in rows if told.obstacle is not None):
         show.console.print(printable(obstacle))
+    for hidden in hidden_folders():
+        show.console.print(printable(str(hidden)))
 
 
-def _facts_of(row: ModelRow) -> ModelFacts:
-    if row.source == "ollama" and row.path is not None:
-        try:
-            # Its manifest does not say of which layout it is.
-            return read_model_facts(row.name, LocalModel(row.name, Path(row.path), "gguf"))
-        except (UserError, OSError, ValueError):
-            pass
-    return ModelFacts(row.name, row.kind, row.architecture, row.parameters)
+def _engine_of(row: ModelRow, machine: MachineFacts) -> Runnable:
+    """Of a model that is here by its files, as when it is run."""
+    if not row.pulled:
+        return engine_of(ModelFacts(row.name, row.kind, row.architecture, row.parameters), machine)
+    try:
+        return engine_of(read_model_facts(row.name, locate(row.name)), machine)
+    except UserError as error:
+        return Runnable(None, str(error))
 
 
 @app.command("pull")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from gristmill.models.defaults import ModelDefaults, Parameters
-from gristmill.models.gguf_header import GgufHeader, read_header
+from gristmill.models.gguf_header import MAGIC, GgufHeader, read_header
 from gristmill.models.ollama.go_template.lexer import TemplateError
 from gristmill.models.ollama.manifest import Config, Parts, broken, read_parts
 from gristmill.models.ollama.name import parse_name
@@ -39,7 +39,7 @@ def open_ollama_model(name: str) -> OllamaModel:
     # Those of which nothing is read here are read by the engine, which says less well why it cannot.
     projectors = parts.several["projector"]
     for path in (parts.single["model"], *projectors):
-        _check_open(path)
+        _check_gguf(parts, path)
     header = read_header(parts.single["model"])
     defaults = ModelDefaults(
         template=_template(parts, header),
@@ -74,11 +74,14 @@ def _is_harmony(config: Config, source: str) -> bool:
     return config.model_family in ("gptoss", "gpt-oss") and "<|start|>" in source and "<|end|>" in source
 
 
-def _check_open(path: Path) -> None:
+def _check_gguf(parts: Parts, path: Path) -> None:
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
     except OSError as error:
         raise unreadable(path, error) from None
+    if magic != MAGIC:
+        raise broken(parts.name, f"the blob '{path}' is not a GGUF file")
 
 
 def _parameters(parts: Parts) -> Parameters:

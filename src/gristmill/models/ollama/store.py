@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from gristmill.models.ollama.name import OllamaName, is_name
 from gristmill.user_error import UserError
+from gristmill.user_path import user_path
 
 #: The home of the user that Ollama's installer for Linux makes for its service.
 _SERVICE = Path("/usr/share/ollama/.ollama/models")
@@ -31,7 +32,7 @@ def folders() -> list[Path]:
     """Where Ollama's models may be: in OLLAMA_MODELS alone, where that is set."""
     chosen = os.environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
     if chosen:
-        return [Path(chosen).expanduser().absolute()]
+        return [user_path(chosen)]
     return [Path.home() / ".ollama" / "models", _SERVICE]
 
 
@@ -42,6 +43,17 @@ def stored_manifests() -> list[StoredManifest]:
         for stored in _manifests_in(folder):
             found.setdefault(stored.name, stored)
     return sorted(found.values(), key=lambda stored: str(stored.name).lower())
+
+
+def hidden_folders() -> Iterator[UserError]:
+    """What keeps this user from seeing which models there are, each as ``find_manifest`` would say it."""
+    for folder in folders():
+        try:
+            next((folder / "manifests").iterdir(), None)
+        except PermissionError as error:
+            yield unreadable(Path(error.filename), error)
+        except OSError:
+            pass
 
 
 def find_manifest(name: OllamaName) -> StoredManifest:

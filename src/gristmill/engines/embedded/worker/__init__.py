@@ -1,4 +1,5 @@
 """The model's own process and the pipe to it.
 
-``process`` and ``supervision`` are the server's side, ``worker`` the other; ``frames`` is what goes between.
+``process``, its ``heartbeat`` and ``supervision`` are the server's side, ``worker`` the other; ``frames`` is what goes
+between.
 """

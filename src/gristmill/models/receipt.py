@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from gristmill.user_path import is_there
+
 SUFFIX = ".receipt.json"
 
 
@@ -75,7 +77,10 @@ def remove_receipt(pulled: Pulled) -> None:
 
 
 def receipts_in(folder: Path) -> list[Pulled]:
-    """The models pulled into ``folder``, by name. A receipt that cannot be read counts as not pulled."""
+    """The models pulled into ``folder``, by name. A receipt that cannot be read counts as not pulled, and so does all
+    in a folder that cannot be, or whose name is too long for one."""
+    if not is_there(folder):
+        return []
     found = []
     for path in sorted(folder.glob("*" + SUFFIX)):
         try:

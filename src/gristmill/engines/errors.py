@@ -71,6 +71,18 @@ def unavailable(message: str, crashed: str | None = None) -> EngineError:
     return EngineError(ErrorKind.UNAVAILABLE, message, status=503, crashed=crashed)
 
 
+def invalid_value(param: str, message: str) -> EngineError:
+    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
+
+
+def opened_and_continued() -> EngineError:
+    message = (
+        "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues the "
+        "last message or opens a new one."
+    )
+    return invalid_value("continue_final_message", message)
+
+
 def unsupported_parameter(name: str, engine: str) -> EngineError:
     message = f"Unsupported parameter: '{name}' is not supported by the {engine} engine."
     return EngineError(ErrorKind.INVALID_REQUEST, message, param=name, code="unsupported_parameter")
@@ -103,7 +115,7 @@ def input_too_long(context_length: int, tokens: int | None = None, size: int | N
 
 def too_many_dimensions(wanted: int, most: int) -> EngineError:
     message = f"Invalid 'dimensions': this model's vectors have {most:,} numbers, but {wanted:,} are asked for."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param="dimensions", code="invalid_value")
+    return invalid_value("dimensions", message)
 
 
 def context_length_exceeded(

@@ -19,7 +19,7 @@ from gristmill.engines.embedded.model_runner import Vocabulary
 from gristmill.engines.embedded.tokenizer import TextCache
 from gristmill.engines.embedded.tools.tool_format import ToolFormat
 from gristmill.engines.embedded.tools.tool_grammar import text_grammar, tool_grammar
-from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
+from gristmill.engines.errors import EngineError, ErrorKind, invalid_value, unsupported_parameter
 from gristmill.engines.structured_outputs import Constraint, invalid
 from gristmill.engines.tools.offer import Offer
 from gristmill.extras import require
@@ -232,7 +232,7 @@ class Grammars:
 
 def _no_grammar(param: str, reason: str) -> EngineError:
     message = f"Invalid value for '{param}': it cannot be made into a grammar: {_clip(reason)}"
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
+    return invalid_value(param, message)
 
 
 def _check_size(constraint: Constraint) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gristmill.engines.embedded.tools.tool_format import HERMES, ToolFormat, written_format
 from gristmill.engines.embedded.tools.tool_prompt import PlainMessage, described_messages
-from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.errors import invalid_value, opened_and_continued
 from gristmill.engines.tools.conversation import Turn, turns
 from gristmill.engines.tools.offer import Offer
 from gristmill.models.ollama.go_template.lexer import TemplateError
@@ -47,17 +47,13 @@ class OllamaChat:
         """The prompt, up to where the answer begins; or, to continue the last message, up to its end. Raises
         EngineError (400) when the template refuses the messages, and for a prompt that ends otherwise."""
         if add_generation_prompt is False and not continue_final_message:
-            raise _invalid(
+            raise invalid_value(
                 "add_generation_prompt",
                 "The template that Ollama has for this model always opens an answer: leave 'add_generation_prompt' "
                 "out.",
             )
         if add_generation_prompt and continue_final_message:
-            raise _invalid(
-                "continue_final_message",
-                "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues "
-                "the last message or opens a new one.",
-            )
+            raise opened_and_continued()
         tools = offer.tools if offer is not None else ()
         chat = turns(messages)
         if not self._knows_tools and (tools or any(turn.calls for turn in chat)):
@@ -71,7 +67,7 @@ class OllamaChat:
             return text
         kept, mark, _ = text.rpartition(_END_MARK)
         if not mark:
-            raise _invalid(
+            raise invalid_value(
                 "continue_final_message",
                 "The last message cannot be continued: the template that Ollama has for this model leaves it out.",
             )
@@ -81,7 +77,7 @@ class OllamaChat:
         try:
             return self._template.render(messages, tools)
         except TemplateError as error:
-            raise _invalid(
+            raise invalid_value(
                 "messages", f"The template that Ollama has for this model refuses these messages: {error}"
             ) from None
 
@@ -100,7 +96,3 @@ def _message(turn: Turn) -> TemplateMessage:
 
 def _plain_message(plain: PlainMessage) -> TemplateMessage:
     return TemplateMessage(plain["role"], plain["content"], plain.get("reasoning_content", ""))
-
-
-def _invalid(param: str, message: str) -> EngineError:
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")

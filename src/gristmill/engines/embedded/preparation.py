@@ -30,7 +30,7 @@ from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
 from gristmill.engines.embedded.tools.tool_reader import CallReader
 from gristmill.engines.embedded.worker.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
-from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unsupported_endpoint
+from gristmill.engines.errors import context_length_exceeded, invalid_value, unsupported_endpoint
 from gristmill.engines.protocol import Request
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import has_calls
@@ -149,32 +149,32 @@ class RequestReader:
         try:
             trie = LabelTrie(labels)
         except ValueError as error:
-            raise _invalid("labels", f"The labels cannot be told apart: {error}.") from None
+            raise invalid_value("labels", f"The labels cannot be told apart: {error}.") from None
         return LabelScoring(submit.id, submit.model, prompt, trie, submit.interactive, pictures)
 
     def _labels(self, submit: SubmitScore) -> list[list[int]]:
         """Their token ids."""
         size = self._vocabulary.size
         if any(not 0 <= label < size for label in submit.label_ids or []):
-            raise _invalid("label_token_ids", f"A label's token id must be from 0 to {size - 1}.")
+            raise invalid_value("label_token_ids", f"A label's token id must be from 0 to {size - 1}.")
         if submit.label_ids:
             return [[label] for label in submit.label_ids]
         texts = submit.labels or []
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         if size > MOST_LABEL_BYTES:
             message = f"The labels have {size:,} bytes together; at most {MOST_LABEL_BYTES:,} are possible."
-            raise _invalid("labels", message)
+            raise invalid_value("labels", message)
         try:
             labels = [self._label_tokens(text) for text in texts]
         except UnicodeEncodeError:
             message = "A label holds half of a surrogate pair, which is no character."
-            raise _invalid("labels", message) from None
+            raise invalid_value("labels", message) from None
         tokens = sum(map(len, labels))
         if tokens > MOST_LABEL_TOKENS:
             message = f"The labels have {tokens:,} tokens together; at most {MOST_LABEL_TOKENS:,} are possible."
-            raise _invalid("labels", message)
+            raise invalid_value("labels", message)
         if not labels:
-            raise _invalid("labels", "There are no labels.")
+            raise invalid_value("labels", "There are no labels.")
         return labels
 
     def _samplings(self, request: Request) -> list[Sampling]:
@@ -203,7 +203,7 @@ class RequestReader:
             # The length first: Python refuses to read thousands of digits.
             if not (len(key) <= 20 and key.isascii() and key.isdecimal() and int(key) < size):
                 message = f"'{clip(key[:20])}' in logit_bias is not a token id of this model (0 to {size - 1})."
-                raise _invalid("logit_bias", message)
+                raise invalid_value("logit_bias", message)
             biases[int(key)] = bias
         return biases or None
 
@@ -225,12 +225,8 @@ def _top_logprobs(request: Request) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs:
-        raise _invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+        raise invalid_value("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
     return None
-
-
-def _invalid(param: str, message: str) -> EngineError:
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")
 
 
 Prepared = GenerationRequest | LabelScoring | EmbeddingTask | Failed

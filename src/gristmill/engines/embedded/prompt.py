@@ -18,7 +18,13 @@ from gristmill.engines.embedded.ollama_chat import OllamaChat
 from gristmill.engines.embedded.tokenizer import TextEncoder
 from gristmill.engines.embedded.tools.tool_format import HERMES, ToolFormat, format_of
 from gristmill.engines.embedded.tools.tool_prompt import PlainMessage, described_messages, native_messages
-from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded
+from gristmill.engines.errors import (
+    EngineError,
+    ErrorKind,
+    context_length_exceeded,
+    invalid_value,
+    opened_and_continued,
+)
 from gristmill.engines.protocol import Request
 from gristmill.engines.tools.conversation import turns
 from gristmill.engines.tools.offer import Offer, offer_of
@@ -72,11 +78,7 @@ class ChatTemplate:
         if add_generation_prompt is None:
             add_generation_prompt = not continue_final_message
         if add_generation_prompt and continue_final_message:
-            raise _invalid(
-                "continue_final_message",
-                "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues "
-                "the last message or opens a new one.",
-            )
+            raise opened_and_continued()
         tools = offer.tools if offer is not None else ()
         chat = turns(messages)
         described = []
@@ -102,7 +104,7 @@ class ChatTemplate:
                 **self._tokens,
             )
         except _REFUSALS as error:
-            raise _invalid("messages", f"The model's chat template refuses these messages: {error}") from None
+            raise invalid_value("messages", f"The model's chat template refuses these messages: {error}") from None
 
 
 class _Generation(jinja2.ext.Extension):
@@ -124,7 +126,7 @@ def _cut(prompt: str, last: str) -> str:
     """``prompt`` up to the end of the last message, whose text is ``last``. Raises EngineError when it is not there."""
     place = prompt.rfind(_END_MARK.strip())
     if place < 0 or last.strip() not in prompt:
-        raise _invalid(
+        raise invalid_value(
             "continue_final_message",
             "The last message cannot be continued: the model's chat template leaves out some or all of it.",
         )
@@ -184,7 +186,7 @@ class PromptTokens:
             refusal.param = "prompt"
             raise refusal
         if not all(type(token) is int and 0 <= token < size for token in request.prompt):
-            raise _invalid("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
+            raise invalid_value("prompt", f"A prompt of token ids must be integers from 0 to {size - 1}.")
         return _not_empty(list(request.prompt), "prompt")
 
     def of_messages(
@@ -192,7 +194,7 @@ class PromptTokens:
     ) -> list[int]:
         """``opening`` and ``continuing`` are a request's add_generation_prompt and continue_final_message."""
         if self._template is None:
-            raise _invalid("messages", "This model has no chat template: send its prompts to /v1/completions.")
+            raise invalid_value("messages", "This model has no chat template: send its prompts to /v1/completions.")
         messages = with_defaults(messages, self._defaults)
         # Rendering, too, takes its time.
         if self._context_length is not None and len(messages) > self._context_length:
@@ -216,7 +218,7 @@ class PromptTokens:
         try:
             tokens = self._encoder.encode(text, special_tokens)
         except UnicodeEncodeError:
-            raise _invalid(param, "The prompt holds half of a surrogate pair, which is no character.") from None
+            raise invalid_value(param, "The prompt holds half of a surrogate pair, which is no character.") from None
         return _not_empty(tokens, param)
 
     def _check_size(self, texts: Iterable[str], param: str) -> None:
@@ -245,14 +247,10 @@ def _template_of(encoder: TextEncoder, defaults: ModelDefaults) -> ChatTemplate 
 
 def _not_empty(tokens: list[int], param: str) -> list[int]:
     if not tokens:
-        raise _invalid(param, "The prompt is empty.")
+        raise invalid_value(param, "The prompt is empty.")
     return tokens
 
 
 def _too_long(counted: str, param: str, context_length: int) -> EngineError:
     message = f"This model's maximum context length is {context_length} tokens. {counted}"
     return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="context_length_exceeded")
-
-
-def _invalid(param: str, message: str) -> EngineError:
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=param, code="invalid_value")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.engines.errors import EngineError, ErrorKind, unsupported_parameter
+from gristmill.engines.errors import EngineError, ErrorKind, opened_and_continued, unsupported_parameter
 from gristmill.engines.ollama.forced_calls import forced_format, told
 from gristmill.engines.ollama.messages import Abilities, cannot, chat_messages
 from gristmill.engines.ollama.structured import Structure, structure
@@ -171,11 +171,7 @@ def _check_ending(request: ChatCompletionRequest) -> None:
     """Ollama goes on with a last assistant message, and opens an answer after any other; that cannot be chosen."""
     continues = bool(request.continue_final_message)
     if continues and request.add_generation_prompt:
-        message = (
-            "'continue_final_message' and 'add_generation_prompt' cannot both be true: the prompt either continues the "
-            "last message or opens a new one."
-        )
-        raise EngineError(ErrorKind.INVALID_REQUEST, message, param="continue_final_message", code="invalid_value")
+        raise opened_and_continued()
     if continues and request.messages[-1].role != "assistant":
         message = "'continue_final_message' needs a last message of the assistant's on Ollama."
         raise EngineError(ErrorKind.INVALID_REQUEST, message, param="continue_final_message", code="invalid_value")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
 from gristmill.engines.embedded.embeddings.embedding_runner import LoadedEmbedder
 from gristmill.engines.embedded.worker.frames import AnySubmit, Submit, SubmitEmbedding
-from gristmill.engines.errors import EngineError, ErrorKind, input_too_long, unsupported_endpoint
+from gristmill.engines.errors import input_too_long, invalid_value, unsupported_endpoint
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 #: Bytes of a text for each token of the model's context, above which it is refused without being tokenized, which takes
@@ -31,7 +31,7 @@ class EmbeddingReader:
         longest = self._model.context_length
         for tokens in inputs:
             if not tokens:
-                raise _invalid("An input has no tokens: leave it out.")
+                raise invalid_value("input", "An input has no tokens: leave it out.")
             if len(tokens) > longest:
                 raise input_too_long(longest, len(tokens))
         self._check_ids(submit.tokens or [])
@@ -46,13 +46,9 @@ class EmbeddingReader:
                 raise input_too_long(self._model.context_length, size=size)
             return self._model.encoder.encode(text, special_tokens=True)
         except UnicodeEncodeError:
-            raise _invalid("An input holds half of a surrogate pair, which is no character.") from None
+            raise invalid_value("input", "An input holds half of a surrogate pair, which is no character.") from None
 
     def _check_ids(self, inputs: list[list[int]]) -> None:
         size = self._model.encoder.size
         if any(not 0 <= token < size for tokens in inputs for token in tokens):
-            raise _invalid(f"An input of token ids must be integers from 0 to {size - 1}.")
-
-
-def _invalid(message: str) -> EngineError:
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param="input", code="invalid_value")
+            raise invalid_value("input", f"An input of token ids must be integers from 0 to {size - 1}.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.embedded.model_runner import EmbeddedOptions
-from gristmill.engines.errors import EngineError, ErrorKind, too_many_dimensions
+from gristmill.engines.errors import invalid_value, too_many_dimensions
 from gristmill.engines.protocol import Computing
 
 #: How the vectors of an input's tokens become one: their mean, that of the first, that of the last.
@@ -74,7 +74,7 @@ class Cuts(NamedTuple):
                 f"Invalid 'dimensions': this model's vectors have {size:,} numbers, and it is not known to have been "
                 "trained for shorter ones. If its card says that it was (Matryoshka), serve it with -O matryoshka=true."
             )
-        raise EngineError(ErrorKind.INVALID_REQUEST, message, param="dimensions", code="invalid_value")
+        raise invalid_value("dimensions", message)
 
 
 class LoadedEmbedder(NamedTuple):

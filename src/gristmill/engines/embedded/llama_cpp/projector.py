@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
-from gristmill.engines.embedded.pictures.image_file import read_image
+from gristmill.engines.embedded.pictures.image_file import invalid_image, read_image
 from gristmill.engines.embedded.pictures.picture import MOST_VECTORS, Picture, PicturePart
-from gristmill.engines.errors import EngineError, ErrorKind, interrupted
+from gristmill.engines.errors import interrupted
 from gristmill.user_error import UserError
 
 _TEXT, _IMAGE = 0, 1
@@ -169,7 +169,7 @@ class Projector:
         try:
             text = InputText(self._marker, len(self._marker), False, True)
             if library.mtmd_tokenize(self._context, chunks, ctypes.byref(text), (c_void_p * 1)(bitmap), 1):
-                raise _unusable("the model's projector cannot make anything of it")
+                raise invalid_image("the model's projector cannot make anything of it")
             tokens: list[int] = []
             parts: list[PicturePart] = []
             for index in range(library.mtmd_input_chunks_size(chunks)):
@@ -194,15 +194,10 @@ class Projector:
         library = self._multimodal
         count: int = library.mtmd_input_chunk_get_n_tokens(chunk)
         if count > self._most_vectors:
-            raise _unusable(f"it takes {count:,} tokens at once, and {self._most_vectors:,} are possible")
+            raise invalid_image(f"it takes {count:,} tokens at once, and {self._most_vectors:,} are possible")
         if library.mtmd_encode_chunk(self._context, chunk):
             raise interrupted("llama.cpp could not look at an image.")
         vectors = np.ctypeslib.as_array(library.mtmd_get_output_embd(self._context), (count, self._width)).copy()
         if not np.isfinite(vectors).all():
-            raise _unusable("what the model sees in it are no numbers")
+            raise invalid_image("what the model sees in it are no numbers")
         return vectors
-
-
-def _unusable(reason: str) -> EngineError:
-    message = f"Invalid image in 'messages': {reason}."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="invalid_value")

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.errors import EngineError, invalid_value
 from gristmill.extras import require
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -33,13 +33,12 @@ def read_image(data: bytes) -> NDArray[np.uint8]:
     except Exception as error:
         # The library raises what its decoders do, for a hostile file anything.
         reason = f"the image cannot be read ({type(error).__name__}); it must be a whole {', '.join(FORMATS)} file"
-        raise _invalid(reason) from None
+        raise invalid_image(reason) from None
 
 
-def _invalid(reason: str) -> EngineError:
-    message = f"Invalid image in 'messages': {reason}."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param="messages", code="invalid_value")
+def invalid_image(reason: str) -> EngineError:
+    return invalid_value("messages", f"Invalid image in 'messages': {reason}.")
 
 
 def _too_large() -> EngineError:
-    return _invalid(f"the image has too many pixels, at most {MOST_PIXELS:,} are possible")
+    return invalid_image(f"the image has too many pixels, at most {MOST_PIXELS:,} are possible")

@@ -12,7 +12,7 @@ import msgspec
 
 from gristmill.engines.embedded.pictures.picture import Eyes, Picture
 from gristmill.engines.embedded.tokenizer import TextEncoder
-from gristmill.engines.errors import EngineError, ErrorKind, context_length_exceeded, unsupported_parameter
+from gristmill.engines.errors import EngineError, context_length_exceeded, invalid_value, unsupported_parameter
 from gristmill.wire.chat import ContentPart, Message
 
 _DATA_URL = re.compile(r"data:(image/[\w.+-]+)?;base64,", re.I)
@@ -117,4 +117,4 @@ def _data(part: ContentPart, place: str) -> bytes:
 
 def _invalid(place: str, reason: str) -> EngineError:
     message = f"Invalid value for '{place}': {reason}."
-    return EngineError(ErrorKind.INVALID_REQUEST, message, param=place, code="invalid_value")
+    return invalid_value(place, message)

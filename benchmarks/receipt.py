@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from importlib.metadata import version
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).with_name("receipts")
+#: The folders of a path, in a text or behind a "=": an organisation of the hub is none.
+_FOLDERS = re.compile(r"(?P<before>^|[\s=])(?:~|\.{1,2})?/(?:[^\s=]*/)?")
 
 
 def machine() -> dict[str, Any]:
@@ -21,6 +24,11 @@ def machine() -> dict[str, Any]:
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": cpu, "cores": os.cpu_count(), "memory_gb": round(memory / 1e9, 1), "system": platform.platform()}
+
+
+def without_folders(text: str) -> str:
+    """A command, an option or a model without the machine's own paths."""
+    return _FOLDERS.sub(r"\g<before>", text)
 
 
 def write(name: str, content: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:

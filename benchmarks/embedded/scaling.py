@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import receipt
 import workload
 
+from gristmill.cli.config import engine_settings
+
 RUBRICS = 20
 #: Memory for the KV cache: room for all the rubrics. No prefixes on disk: each run computes its own.
 OPTIONS = {"kv_cache_gb": "4", "prefix_disk_gb": "0"}
@@ -74,8 +76,9 @@ class Engine:
         return int(worker.memory_info().rss / 1e6)
 
 
-async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    engine = Engine(options.engine, options.model, OPTIONS | dict(options.option))
+async def measure(options: argparse.Namespace, own: dict[str, str]) -> dict[str, Any]:
+    """``own``: options of the engine."""
+    engine = Engine(options.engine, options.model, own)
     await engine.start()
     shared = [workload.rubric(7 + i) for i in range(RUBRICS)]
     prompt = workload.prompt_of(options.model)
@@ -125,24 +128,24 @@ async def in_tenths(engine: Engine, rows: int, prompt: Callable[[int], str]) -> 
     }
 
 
-def pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engine", default="openvino", help="openvino or llama_cpp")
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("-O", dest="option", action="append", default=[], type=pair, help="an option of the engine")
+    parser.add_argument("-O", dest="option", action="append", default=[], help="an option of the engine")
     parser.add_argument("--rows", type=int, default=10_000, help="0: leave this part out")
     parser.add_argument("--runs", type=int, default=3, help="0: leave the rubrics out")
     parser.add_argument("--soak", type=int, default=20_000, help="0: leave this part out")
     parser.add_argument("--receipt", default="embedded-scaling")
     options = parser.parse_args()
-    results = asyncio.run(measure(options))
-    told = OPTIONS | dict(options.option)
-    content = {"engine": options.engine, "model": options.model, "options": told, "results": results}
+    own = OPTIONS | engine_settings(options.engine, options.model, None, options.option).options
+    results = asyncio.run(measure(options, own))
+    content = {
+        "engine": options.engine,
+        "model": receipt.without_folders(options.model),
+        "options": {name: receipt.without_folders(value) for name, value in own.items()},
+        "results": results,
+    }
     packages = ("xllamacpp",) if options.engine == "llama_cpp" else ("openvino",)
     path = receipt.write(options.receipt, content, (*packages, "numpy"))
     print(f"receipt: {path.name}")

@@ -33,6 +33,7 @@ from llama_server import LlamaServer, Setting, settings_of, try_settings
 from ollama_contender import OllamaContender
 from vllm_server import VllmServer
 
+from gristmill.cli.config import engine_settings
 from gristmill.engines.registry import EngineSettings
 from gristmill.models.gguf_header import read_header
 from gristmill.models.locate import LocalModel, locate
@@ -67,7 +68,9 @@ class Bench:
         """Those that can be started; why others are not is in ``absent``."""
         options = self._options
         # No prefixes from disk: the warm-up computes the rubric, for all alike.
-        own = {"prefix_disk_gb": "0", "library": options.library} | dict(options.option)
+        own = {"prefix_disk_gb": "0", "library": options.library} | engine_settings(
+            "llama_cpp", None, None, options.option
+        ).options
         found: dict[str, Contender] = {OURS: EngineContender(EngineSettings("llama_cpp", options.model, options=own))}
         if ollama_model := options.ollama_model or _ollama_name(options.model):
             found[OLLAMA] = OllamaContender(ollama_model, options.ollama_parallel)
@@ -178,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", required=True, help="a catalog name, a GGUF file, or one of Ollama's (ollama:NAME)")
     parser.add_argument("--library", default="", help="the llama.cpp library, instead of the installed package's")
-    parser.add_argument("-O", dest="option", action="append", default=[], type=_pair, help="an option of the engine")
+    parser.add_argument("-O", dest="option", action="append", default=[], help="an option of the engine")
     parser.add_argument("--ollama-model", help="its name in Ollama, where --model is not ollama:NAME")
     parser.add_argument(
         "--ollama-parallel", type=int, default=int(os.environ.get("OLLAMA_NUM_PARALLEL") or 1),
@@ -201,11 +204,6 @@ def main() -> None:
         run(options)
     except UserError as error:
         raise SystemExit(str(error)) from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
 
 
 async def compare_all(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:

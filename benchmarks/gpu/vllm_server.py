@@ -6,6 +6,8 @@ import json
 import urllib.request
 from typing import Any
 
+import receipt
+
 from server_process import ServerProcess
 
 _CONTEXT = 4096
@@ -30,4 +32,7 @@ class VllmServer(ServerProcess):
 
     def facts(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.url}/version", timeout=60) as answer:
-            return super().facts() | {"version": json.loads(answer.read())["version"], "model": self.model}
+            return super().facts() | {
+                "version": json.loads(answer.read())["version"],
+                "model": receipt.without_folders(self.model),
+            }

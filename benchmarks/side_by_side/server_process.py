@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import receipt
 from contenders import Prompt, Work, body_of
 
 #: Seconds that it has for its end.
@@ -114,5 +115,4 @@ class ServerProcess(abc.ABC):
             return sum(await asyncio.gather(*map(one, prompts)))
 
     def facts(self) -> dict[str, Any]:
-        # Without the machine's own paths.
-        return {"command": " ".join(Path(part).name if part.startswith("/") else part for part in self.command(0))}
+        return {"command": receipt.without_folders(" ".join(self.command(0)))}

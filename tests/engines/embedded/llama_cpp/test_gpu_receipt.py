@@ -15,9 +15,12 @@ GPU = Device("CUDA0", "NVIDIA GeForce RTX 4080", "CUDA", "gpu", 2**33, 2**34)
 SOFTWARE = Device("Vulkan0", "llvmpipe (LLVM 15.0.6, 256 bits)", "Vulkan", "gpu", 2**33, 2**34)
 
 
+BENCHMARKS = Path(__file__).resolve().parents[4] / "benchmarks"
+
+
 @pytest.fixture
 def gpu_facts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[4] / "benchmarks" / "gpu"))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "gpu"))
     import gpu_facts
 
     return gpu_facts
@@ -44,3 +47,22 @@ def test_what_a_cpu_computed_is_in_no_receipt_of_a_gpu(gpu_facts):
     assert gpu_facts.receipt_name(None, on_cpu, [{"name": "NVIDIA GeForce RTX 4080"}]) == "cpu-side-by-side"
     assert gpu_facts.receipt_name(None, on_gpu, [{"name": "NVIDIA GeForce RTX 4080"}]) == "gpu-nvidia-geforce-rtx-4080"
     assert gpu_facts.receipt_name("gpu-mine", on_gpu, []) == "gpu-mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/opt/llama.cpp/build/bin/llama-server", "llama-server"),
+        ("../models/mine/m.gguf", "m.gguf"),
+        ("~/models/m.gguf", "m.gguf"),
+        ("--lora=/home/me/adapter.gguf", "--lora=adapter.gguf"),
+        ("organisation/model", "organisation/model"),
+        ("ollama:hf.co/organisation/model:Q4_K_M", "ollama:hf.co/organisation/model:Q4_K_M"),
+        ("-np 8", "-np 8"),
+    ],
+)
+def test_a_receipt_has_no_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch, text: str, told: str) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import receipt
+
+    assert receipt.without_folders(text) == told

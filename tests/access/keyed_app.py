@@ -22,7 +22,7 @@ from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.engines.registry import EngineSettings
 from gristmill.storage.open import StorageSettings
 from gristmill.storage.scope import KeyLimits
-from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.sqlite import SqliteDatabase
 from gristmill.wire.paths import SCORE
 from requests_jsonl import CHAT, chat_file, jsonl
 
@@ -46,15 +46,15 @@ def noted_queries() -> Iterator[list[str]]:
 def note_queries(patch: Any) -> None:
     """``patch`` is pytest's monkeypatch."""
     for name in ("read", "write"):
-        asked = getattr(Database, name)
+        asked = getattr(SqliteDatabase, name)
 
-        def noting(self: Database, work: Any, *rest: Any, asked: Any = asked, **options: Any) -> Any:
+        def noting(self: SqliteDatabase, work: Any, *rest: Any, asked: Any = asked, **options: Any) -> Any:
             found = _noted.get()
             if found is not None:
                 found.append(work.__qualname__)
             return asked(self, work, *rest, **options)
 
-        patch.setattr(Database, name, noting)
+        patch.setattr(SqliteDatabase, name, noting)
 
 
 class KeyedApp:

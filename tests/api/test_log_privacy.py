@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from gristmill.storage.sql.database import Database
+from gristmill.storage.sql.sqlite import SqliteDatabase
 from requests_jsonl import chat_file
 from server_process import ServerProcess
 
@@ -131,7 +131,7 @@ def test_ids_from_outside_cannot_write_lines_of_their_own(slow: ServerProcess) -
 
 
 async def test_an_error_of_the_database_does_not_repeat_what_was_to_be_stored(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'gristmill.db'}")
+    database = SqliteDatabase(f"sqlite:///{tmp_path / 'gristmill.db'}")
     statement = text("INSERT INTO absent VALUES (:secret)").bindparams(secret=SECRET)
     with pytest.raises(OperationalError) as failed:
         await database.write(lambda connection: connection.execute(statement))

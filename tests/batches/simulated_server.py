@@ -28,7 +28,9 @@ from gristmill.storage.protocol import Storage
 from gristmill.storage.records import (
     TERMINAL_STATUSES,
     BatchRecord,
+    Claim,
     FileRecord,
+    Lease,
     Stage,
     file_blob,
 )
@@ -296,18 +298,19 @@ class World:
                 self.faults.append(f"{batch_id} went from {step[0]} to {step[1]}")
             return done
 
-        async def watched_commit(seq: int, owner: str, results: Any) -> None:
-            await commit(seq, owner, results)
+        async def watched_commit(lease: Lease, results: Any) -> None:
+            await commit(lease, results)
+            seq = lease.batch_seq
             for result in results:
                 if (seq, result.line) in self.stored:
                     self.faults.append(f"line {result.line} of batch {seq} has two results")
                 self.stored.add((seq, result.line))
 
-        async def watched_claim(*arguments: Any) -> BatchRecord | None:
-            batch = await claim(*arguments)
-            if batch is not None:
-                self.taken_at.pop(self.name_of(batch), None)
-            return batch
+        async def watched_claim(*arguments: Any) -> Claim | None:
+            made = await claim(*arguments)
+            if made is not None:
+                self.taken_at.pop(self.name_of(made.batch), None)
+            return made
 
         metadata.batches.change = watched_change  # type: ignore[method-assign]
         metadata.rows.commit = watched_commit  # type: ignore[method-assign]
@@ -473,7 +476,10 @@ class Process:
         batch, seconds = world.chance.choice(unfinished), world.chance.choice((0.1, 15, 50))
         write = self.storage.metadata._database.write
         of = batches.c.id == batch.id
-        taken = {"lease_owner": "another", "lease_until": world.wall() + seconds}
+        taken = {
+            "lease_owner": "another", "lease_until": world.wall() + seconds,
+            "lease_generation": batches.c.lease_generation + 1,
+        }  # fmt: skip
         await write(lambda connection: connection.execute(update(batches).where(of).values(taken)))
         world.taken_at[world.name_of(batch)] = world.now()
         await asyncio.sleep(seconds)

@@ -31,7 +31,7 @@ from gristmill.storage.records import (
     Stage,
     file_blob,
 )
-from gristmill.storage.sql import database
+from gristmill.storage.sql import sqlite
 from gristmill.storage.sql.store import SqlMetadataStore
 from seeded_loop import live
 
@@ -166,7 +166,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every simulated process opens its database anew; neither disk nor SQL need be as new."""
-    configure, create = database._configure_sqlite, database._create_engine
+    configure, create = sqlite._configure, sqlite._create_engine
     compiled: dict[Any, Any] = {}
     dialects: list[Any] = []
 
@@ -181,8 +181,8 @@ def quick_database(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.dialect = engine.pool._dialect = dialects[0]  # type: ignore[assignment]
         return engine.execution_options(compiled_cache=compiled)
 
-    monkeypatch.setattr(database, "_configure_sqlite", configure_for_memory)
-    monkeypatch.setattr(database, "_create_engine", create_with_known_statements)
+    monkeypatch.setattr(sqlite, "_configure", configure_for_memory)
+    monkeypatch.setattr(sqlite, "_create_engine", create_with_known_statements)
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SCHEDULES, GROUP))

@@ -118,7 +118,8 @@ def test_storage_and_lifecycle_agree_on_where_a_batch_stands(tmp_path: Path) -> 
                 at_stage = [batch_id for batch_id, step in steps if step is not None and step.stage is stage]
                 claimed = []
                 while (first := await store.batches.next_in_line(10, stage)) is not None:
-                    assert await store.batches.claim("me", 10, 60, stage) == first
+                    claim = await store.batches.claim("me", 10, 60, stage)
+                    assert claim is not None and claim.batch == first
                     claimed.append(first.id)
                 assert claimed == at_stage
         finally:

@@ -58,16 +58,17 @@ class Batch:
         await self.storage.metadata.batches.add(
             BatchRecord(0, "batch_1", "/v1/chat/completions", "file-in", "24h", "in_progress", 1, 2**40, total=10**6)
         )
-        claimed = await self.storage.metadata.batches.claim("me", 0, 60, Stage.EXECUTION)
-        assert claimed is not None
+        claim = await self.storage.metadata.batches.claim("me", 0, 60, Stage.EXECUTION)
+        assert claim is not None
+        self.lease = claim.lease
         new, offset = [], 0
         for n, ((name, _), request) in enumerate(zip(self.rows, self.requests, strict=True)):
             new.append(Row(2 * n + 1, name, offset, len(request)))
             offset += len(request) + 2
-        await self.storage.metadata.rows.add(claimed.seq, "me", new)
+        await self.storage.metadata.rows.add(claim.lease, new)
         results = [each for n, (name, kind) in enumerate(self.rows) if (each := self.result(2 * n + 1, name, kind))]
         if results:
-            await self.storage.metadata.rows.commit(claimed.seq, "me", results)
+            await self.storage.metadata.rows.commit(claim.lease, results)
 
     def result(self, line: int, name: str, kind: str) -> Result | None:
         if kind == "s":
@@ -83,7 +84,7 @@ class Batch:
         return found
 
     async def end(self) -> None:
-        assert await finalize(self.storage, await self.record(), "me", "expired", 5)
+        assert await finalize(self.storage, await self.record(), self.lease, "expired", 5)
 
     async def walk(self, wanted: Wanted, limit: int) -> list[PlacedRow]:
         found: list[PlacedRow] = []

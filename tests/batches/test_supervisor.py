@@ -23,7 +23,7 @@ from gristmill.storage.errors import StorageError
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.open import StorageSettings
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import FileRecord, Stage, file_blob
+from gristmill.storage.records import Claim, FileRecord, Lease, Stage, file_blob
 from gristmill.storage.sql.schema import batches as batches_table
 from gristmill.telemetry.metrics import LEASE_TAKEOVERS
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -283,7 +283,12 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
         batch = await submit(host, chat_file(20))
         await reached.wait()
         owned = batches_table.c.id == batch.id
-        taken = update(batches_table).where(owned).values(lease_owner="another", lease_until=time.time() + 30)
+        taken = (
+            update(batches_table)
+            .where(owned)
+            .values(lease_owner="another", lease_until=time.time() + 30, lease_generation=99)
+        )
+        lease = Lease(1, "another", 99)
         await rows._database.write(lambda connection: connection.execute(taken))
         record = await host.storage.metadata.batches.get(batch.id)
         assert record is not None and record.status == "finalizing"
@@ -291,15 +296,15 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
             other = Storage(
                 host.storage.metadata, host.storage.blobs, AnnouncedBlobs(host.storage.metadata, host.storage.blobs)
             )
-            workplace = host.supervisor._workplace._replace(storage=other, owner="another")
-            await Runner(workplace, record, Stage.ENDING).run()
+            workplace = host.supervisor._workplace._replace(storage=other)
+            await Runner(workplace, Claim(record, lease), Stage.ENDING).run()
         released.set()
         while host.supervisor._active:
             await asyncio.sleep(0.01)
         assert LEASE_TAKEOVERS._value.get() == taken_over + 1
         if not done:
             assert (await host.batches.get(batch.id)).status == "finalizing"
-            await host.storage.metadata.batches.release(batch.id, "another")
+            await host.storage.metadata.batches.release(lease)
         ended = await end(host, batch.id)
         assert ended.status == "completed"
         assert len(await lines(host, ended.output_file_id)) == 20

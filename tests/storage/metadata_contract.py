@@ -19,6 +19,7 @@ from gristmill.storage.records import (
     BatchRecord,
     DeliveryRecord,
     FileRecord,
+    Lease,
     LoginSession,
     PartRecord,
     Stage,
@@ -39,6 +40,8 @@ from gristmill.wire.batch import BatchPlan
 from gristmill.wire.prefix_tree import PrefixBox
 
 LEASE = 60.0
+#: Seconds of a lease that has run out when it is given.
+OVER = -1.0
 Story = Callable[[MetadataStore], Awaitable[None]]
 #: Each example opens a store of its own; the tests are inherited.
 _CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
@@ -72,12 +75,22 @@ def rows(count: int) -> list[Row]:
 
 async def owned_batch(
     store: MetadataStore, count: int = 10, owner: str = "me", name: str = "batch_1", priority: int = 0
-) -> BatchRecord:
+) -> Lease:
     await store.batches.add(batch(name, priority=priority))
-    claimed = await store.batches.claim(owner, 0, LEASE, Stage.EXECUTION)
-    assert claimed is not None
-    await store.rows.add(claimed.seq, owner, rows(count))
-    return claimed
+    lease = await claimed(store, owner)
+    await store.rows.add(lease, rows(count))
+    return lease
+
+
+async def claimed(store: MetadataStore, owner: str, seconds: float = LEASE) -> Lease:
+    claim = await store.batches.claim(owner, 0, seconds, Stage.EXECUTION)
+    assert claim is not None
+    return claim.lease
+
+
+async def free_for(store: MetadataStore, owner: str) -> bool:
+    """Whether ``owner`` could claim a batch now; if so, it has, for no time at all."""
+    return await store.batches.claim(owner, 0, OVER, Stage.EXECUTION) is not None
 
 
 async def everything(store: MetadataStore, seq: int) -> list[object]:
@@ -133,8 +146,9 @@ class MetadataContract:
 
     def test_a_row_with_a_result_is_no_longer_pending_and_is_counted(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
-            await store.rows.commit(seq, "me", [Result(2, True, b"two", 10, 4, 3), Result(5, False, b"five")])
+            lease = await owned_batch(store)
+            seq = lease.batch_seq
+            await store.rows.commit(lease, [Result(2, True, b"two", 10, 4, 3), Result(5, False, b"five")])
             assert [row.line for _, row in await store.rows.pending(seq, 0, 100)] == [1, 3, 4, 6, 7, 8, 9, 10]
             assert await counts(store) == (1, 1)
             record = await store.batches.get("batch_1")
@@ -146,8 +160,8 @@ class MetadataContract:
 
     def test_what_is_stored_is_there_when_the_database_is_opened_again(self, tmp_path: Path) -> None:
         async def write(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
-            await store.rows.commit(seq, "me", [Result(1, True, b"one")])
+            lease = await owned_batch(store)
+            await store.rows.commit(lease, [Result(1, True, b"one")])
 
         async def read(store: MetadataStore) -> None:
             record = await store.batches.get("batch_1")
@@ -159,53 +173,58 @@ class MetadataContract:
 
     def test_rows_are_pending_in_the_order_they_were_arranged_in_until_they_are_cleared(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 6)).seq
-            await store.rows.arrange(seq, "me", 1, [5, 1])
-            await store.rows.arrange(seq, "me", 3, [6, 3])
-            await store.rows.follow(seq, "me", [(2, 1), (4, 1)])
+            lease = await owned_batch(store, 6)
+            seq = lease.batch_seq
+            await store.rows.arrange(lease, 1, [5, 1])
+            await store.rows.arrange(lease, 3, [6, 3])
+            await store.rows.follow(lease, [(2, 1), (4, 1)])
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 3)] == [(1, 5), (2, 1), (3, 6)]
-            await store.rows.commit(seq, "me", [Result(5, True, b"five")])
+            await store.rows.commit(lease, [Result(5, True, b"five")])
             assert [row.line for _, row in await store.rows.pending(seq, 0, 10)] == [1, 6, 3]
             assert [row.line for _, row in await store.rows.pending(seq, 3, 10)] == [3]
             assert await store.rows.followers(seq, [1, 5]) == {1: [(2, "row-2"), (4, "row-4")]}
-            await store.rows.commit(seq, "me", [Result(2, True, b"two")])
+            await store.rows.commit(lease, [Result(2, True, b"two")])
             assert await store.rows.followers(seq, [1, 5]) == {1: [(4, "row-4")]}
             assert await store.rows.count_followers(seq, [1, 5]) == {1: 2}
-            await store.rows.clear(seq, "me")
-            await store.rows.add(seq, "me", rows(3))
+            await store.rows.clear(lease)
+            await store.rows.add(lease, rows(3))
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (3, 3)]
 
         self.tell(tmp_path, story)
 
     def test_rows_whose_adding_was_given_up_are_cleared_as_well(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 0)).seq
-            adding = asyncio.create_task(store.rows.add(seq, "me", rows(20_000)))
+            lease = await owned_batch(store, 0)
+            seq = lease.batch_seq
+            adding = asyncio.create_task(store.rows.add(lease, rows(20_000)))
             # What has been begun may go on, wherever it is done.
             await asyncio.sleep(0.02)
             adding.cancel()
-            await store.rows.clear(seq, "me")
+            await store.rows.clear(lease)
             assert await store.rows.pending(seq, 0, 1) == []
-            await store.rows.add(seq, "me", rows(3))
+            await store.rows.add(lease, rows(3))
 
         self.tell(tmp_path, story)
 
     def test_a_clock_that_is_set_back_keeps_a_batch_from_nobody_for_long(self, tmp_path: Path) -> None:
+        hour = 3_600.0
+
         async def story(store: MetadataStore) -> None:
-            now, hour = 1_000_000.0, 3_600.0
-            await owned_batch(store)
-            await store.batches.release("batch_1", "me", not_before=now)
-            assert await store.batches.claim("me", now - 0.9 * hour, LEASE, Stage.EXECUTION) is not None
-            await store.batches.renew("me", now, LEASE)
-            assert await store.batches.claim("other", now - 1, LEASE, Stage.EXECUTION) is None
-            assert await store.batches.claim("other", now - 0.9 * hour, LEASE, Stage.EXECUTION) is not None
+            lease = await owned_batch(store)
+            await store.batches.release(lease, pause=hour)
+            lease = await claimed(store, "me")
+            assert not await free_for(store, "other")
+            # As it is for all when the clock is set back by an hour.
+            assert await store.batches.renew("me", hour) == [lease]
+            assert await free_for(store, "other")
 
         self.tell(tmp_path, story)
 
     def test_followers_are_never_pending_also_in_the_order_of_the_lines(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 4)).seq
-            await store.rows.follow(seq, "me", [(3, 1)])
+            lease = await owned_batch(store, 4)
+            seq = lease.batch_seq
+            await store.rows.follow(lease, [(3, 1)])
             assert [(place, row.line) for place, row in await store.rows.pending(seq, 0, 9)] == [(1, 1), (2, 2), (4, 4)]
             assert [row.line for row in await store.rows.not_succeeded(seq, 0, 9)] == [1, 2, 3, 4]
 
@@ -213,36 +232,45 @@ class MetadataContract:
 
     def test_a_row_has_at_most_one_result_and_a_second_one_changes_nothing(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
-            await store.rows.commit(seq, "me", [Result(1, True, b"first")])
+            lease = await owned_batch(store)
+            seq = lease.batch_seq
+            await store.rows.commit(lease, [Result(1, True, b"first")])
             with pytest.raises(self.duplicate_error):
-                await store.rows.commit(seq, "me", [Result(2, True, b"new"), Result(1, True, b"second")])
+                await store.rows.commit(lease, [Result(2, True, b"new"), Result(1, True, b"second")])
             assert await store.rows.succeeded(seq, 0, 10) == [(1, b"first")]
             assert await counts(store) == (1, 0)
 
         self.tell(tmp_path, story)
 
-    def test_whoever_lost_the_lease_stores_nothing(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("again", [False, True])
+    def test_whoever_lost_the_lease_stores_nothing(self, tmp_path: Path, again: bool) -> None:
+        """Also who has claimed the batch ``again`` stores nothing by the lease that was lost."""
+
         async def story(store: MetadataStore) -> None:
-            claimed = await owned_batch(store)
-            assert await store.batches.claim("other", LEASE + 1, LEASE, Stage.EXECUTION) == claimed
+            lost = await owned_batch(store)
+            await store.batches.renew("me", OVER)
+            lease = await claimed(store, "other")
+            if again:
+                await store.batches.release(lease)
+                lease = await claimed(store, "me")
             ending = {"status": "completed", "output_file_id": "file-out"}
+            seq = lease.batch_seq
             for attempt in (
-                lambda owner: store.rows.commit(claimed.seq, owner, [Result(1, True, b"one")]),
-                lambda owner: store.rows.add(claimed.seq, owner, [Row(11, "row-11", 0, 0)]),
-                lambda owner: store.rows.arrange(claimed.seq, owner, 1, list(range(11, 0, -1))),
-                lambda owner: store.rows.follow(claimed.seq, owner, [(2, 1)]),
-                lambda owner: store.batches.change(
-                    "batch_1", ending, expected="in_progress", owner=owner, files=[file("file-out")]
+                lambda lease: store.rows.commit(lease, [Result(1, True, b"one")]),
+                lambda lease: store.rows.add(lease, [Row(11, "row-11", 0, 0)]),
+                lambda lease: store.rows.arrange(lease, 1, list(range(11, 0, -1))),
+                lambda lease: store.rows.follow(lease, [(2, 1)]),
+                lambda lease: store.batches.change(
+                    "batch_1", ending, expected="in_progress", lease=lease, files=[file("file-out")]
                 ),
-                lambda owner: store.rows.clear(claimed.seq, owner),
+                lambda lease: store.rows.clear(lease),
             ):
-                before = await everything(store, claimed.seq)
+                before = await everything(store, seq)
                 with pytest.raises(LeaseLost):
-                    await attempt("me")
-                assert await everything(store, claimed.seq) == before
-                await attempt("other")
-                assert await everything(store, claimed.seq) != before
+                    await attempt(lost)
+                assert await everything(store, seq) == before
+                await attempt(lease)
+                assert await everything(store, seq) != before
 
         self.tell(tmp_path, story)
 
@@ -253,26 +281,34 @@ class MetadataContract:
             claims = await asyncio.gather(
                 *(store.batches.claim(f"owner-{n}", 0, LEASE, Stage.EXECUTION) for n in range(10))
             )
-            assert sorted(claim.id for claim in claims if claim) == ["batch_0", "batch_1", "batch_2"]
+            assert sorted(claim.batch.id for claim in claims if claim) == ["batch_0", "batch_1", "batch_2"]
 
         self.tell(tmp_path, story)
 
     def test_a_lease_is_free_again_when_it_runs_out_is_released_or_voided(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
             await store.batches.add(batch())
-            assert await store.batches.claim("a", 0, LEASE, Stage.EXECUTION)
-            assert await store.batches.claim("b", LEASE - 1, LEASE, Stage.EXECUTION) is None
-            assert await store.batches.renew("a", LEASE - 1, LEASE) == ["batch_1"]
-            assert await store.batches.claim("b", LEASE + 1, LEASE, Stage.EXECUTION) is None
-            assert await store.batches.claim("b", 2 * LEASE, LEASE, Stage.EXECUTION)
-            assert await store.batches.renew("a", 2 * LEASE, LEASE) == []
-            await store.batches.release("batch_1", "a")  # Not its own any more.
-            assert await store.batches.claim("c", 2 * LEASE, LEASE, Stage.EXECUTION) is None
-            await store.batches.release("batch_1", "b", not_before=1_000)
-            assert await store.batches.claim("c", 999, LEASE, Stage.EXECUTION) is None
-            assert await store.batches.claim("c", 1_000, LEASE, Stage.EXECUTION)
+            first = await claimed(store, "a")
+            assert not await free_for(store, "b")
+            assert await store.batches.renew("a", OVER) == [first]
+            # Run out, but nobody has claimed it: its owner keeps it, and does not claim it anew.
+            assert not await free_for(store, "a")
+            assert await store.batches.renew("a", LEASE) == [first]
+            assert not await free_for(store, "b")
+            await store.batches.renew("a", OVER)
+            second = await claimed(store, "b")
+            assert second == (first.batch_seq, "b", first.generation + 1)
+            assert await store.batches.renew("a", LEASE) == []
+            await store.batches.release(first)  # Not its own any more.
+            assert not await free_for(store, "c")
+            await store.batches.release(second, pause=LEASE)
+            assert not await free_for(store, "c")
             await store.batches.release_all()
-            assert await store.batches.claim("d", 0, LEASE, Stage.EXECUTION)
+            third = await claimed(store, "b")
+            await store.batches.release(second)  # Its own, but an earlier one.
+            assert not await free_for(store, "c")
+            await store.batches.release(third)
+            assert await free_for(store, "c")
 
         self.tell(tmp_path, story)
 
@@ -288,8 +324,8 @@ class MetadataContract:
         async def story(store: MetadataStore) -> None:
             for name in ("batch_z", "batch_a"):
                 await store.batches.add(batch(name))
-            claimed = await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
-            assert claimed is not None and claimed.id == "batch_z"
+            claim = await store.batches.claim("me", 0, LEASE, Stage.EXECUTION)
+            assert claim is not None and claim.batch.id == "batch_z"
 
         self.tell(tmp_path, story)
 
@@ -334,8 +370,8 @@ class MetadataContract:
         self, tmp_path_factory: pytest.TempPathFactory, names: list[str], limit: int
     ) -> None:
         async def story(store: MetadataStore) -> None:
-            for seq in [(await owned_batch(store, 0, name=name)).seq for name in ("batch_1", "batch_2")]:
-                await store.rows.add(seq, "me", [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
+            for lease in [await owned_batch(store, 0, name=name) for name in ("batch_1", "batch_2")]:
+                await store.rows.add(lease, [Row(line, name, 0, 0) for line, name in enumerate(names, start=1)])
             expected = [(line, name) for line, name in enumerate(names, start=1) if name in names[: line - 1]]
             assert await store.rows.duplicates(1, limit) == expected[:limit]
 
@@ -354,10 +390,11 @@ class MetadataContract:
             return lines
 
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, len(outcomes))).seq
+            lease = await owned_batch(store, len(outcomes))
+            seq = lease.batch_seq
             results = [Result(n, kind == "s", b"x") for n, kind in enumerate(outcomes, start=1) if kind != "p"]
             if results:
-                await store.rows.commit(seq, "me", results)
+                await store.rows.commit(lease, results)
             by_kind = {kind: [n for n, each in enumerate(outcomes, start=1) if each == kind] for kind in "spf"}
             assert await walk(store.rows.pending, seq) == by_kind["p"]
             assert await walk(store.rows.succeeded, seq) == by_kind["s"]
@@ -378,12 +415,13 @@ class MetadataContract:
         prefix: bool, outcome: RowOutcome | None, after: int, upto: int, limit: int,
     ) -> None:  # fmt: skip
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 0)).seq
-            await store.rows.add(seq, "me", [Row(n, each, 0, 9) for n, (each, _) in enumerate(given_rows, start=1)])
+            lease = await owned_batch(store, 0)
+            seq = lease.batch_seq
+            await store.rows.add(lease, [Row(n, each, 0, 9) for n, (each, _) in enumerate(given_rows, start=1)])
             kinds = {n: kind for n, (_, kind) in enumerate(given_rows, start=1)}
             results = [Result(n, kind == "s", b"%d" % n) for n, kind in kinds.items() if kind != "p"]
             if results:
-                await store.rows.commit(seq, "me", results)
+                await store.rows.commit(lease, results)
             wanted_kind = {None: "spf", "succeeded": "s", "failed": "f", "waiting": "p"}[outcome]
             expected = [
                 SeenRow(
@@ -406,42 +444,45 @@ class MetadataContract:
         one, other = ResultPlace(False, 2, 0, 200), ResultPlace(True, 7, 900, 700)
 
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
+            lease = await owned_batch(store)
+            seq = lease.batch_seq
             assert await store.rows.offsets(seq, [2, 7, 99]) == {2: 200, 7: 700}
             with pytest.raises(LeaseLost):
-                await store.rows.place(seq, "you", [one])
-            await store.rows.place(seq, "me", [ResultPlace(True, 1, 0, 100)])
-            await store.rows.place(seq, "me", [one, other])
+                await store.rows.place(lease._replace(owner="you"), [one])
+            await store.rows.place(lease, [ResultPlace(True, 1, 0, 100)])
+            await store.rows.place(lease, [one, other])
             await store.batches.change("batch_1", {"status": "completed", "completed_at": 5}, expected="in_progress")
             await store.rows.clear_ended(seq)
             assert await store.rows.places(seq) == [other, one]
-            second = (await owned_batch(store, name="batch_2")).seq
-            await store.rows.place(second, "me", [one])
+            second = await owned_batch(store, name="batch_2")
+            await store.rows.place(second, [one])
             assert await store.batches.delete("batch_1", [])
             assert await store.rows.places(seq) == []
             await store.batches.change("batch_2", {"status": "completed", "completed_at": 5}, expected="in_progress")
-            await store.rows.clear_ended(second)
+            await store.rows.clear_ended(second.batch_seq)
             await store.batches.add(batch("batch_3"))
             assert await store.batches.prune(6) == 2
-            assert await store.rows.places(second) == []
+            assert await store.rows.places(second.batch_seq) == []
 
         self.tell(tmp_path, story)
 
     @pytest.mark.parametrize("again", [True, False])
     def test_clear_drops_the_rows_of_one_batch_only_however_many(self, tmp_path: Path, again: bool) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 45_000)).seq
-            await store.rows.commit(seq, "me", [Result(n, True, b"x") for n in (1, 20_000, 20_001, 45_000)])
-            other = (await owned_batch(store, 3, name="batch_2")).seq
-            await (store.rows.clear(seq, "me") if again else store.rows.clear_ended(seq))
+            lease = await owned_batch(store, 45_000)
+            seq = lease.batch_seq
+            await store.rows.commit(lease, [Result(n, True, b"x") for n in (1, 20_000, 20_001, 45_000)])
+            other = await owned_batch(store, 3, name="batch_2")
+            await (store.rows.clear(lease) if again else store.rows.clear_ended(seq))
             assert await store.rows.pending(seq, 0, 10) == [] == await store.rows.succeeded(seq, 0, 10)
-            assert [row for _, row in await store.rows.pending(other, 0, 10)] == rows(3)
+            assert [row for _, row in await store.rows.pending(other.batch_seq, 0, 10)] == rows(3)
 
         self.tell(tmp_path, story)
 
     def test_rows_of_an_ended_batch_are_found_as_leftovers(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
+            lease = await owned_batch(store)
+            seq = lease.batch_seq
             assert await store.rows.leftovers() == []
             await store.batches.change("batch_1", {"status": "completed"}, expected="in_progress")
             assert await store.rows.leftovers() == [seq]
@@ -752,7 +793,7 @@ class MetadataContract:
                 assert await change(status, {"status": "cancelling"}, expected="in_progress")
                 assert not await change(status, ended, expected="in_progress")
                 with pytest.raises(LeaseLost):
-                    await change(status, ended, expected="cancelling", owner="nobody")
+                    await change(status, ended, expected="cancelling", lease=Lease(1, "nobody", 1))
                 await store.files.add(file(f"file-{status}"))
                 with pytest.raises(self.duplicate_error):
                     await change(status, ended, expected="cancelling", files=[file(f"file-{status}")])
@@ -1004,14 +1045,14 @@ class MetadataContract:
         (tmp_path / "copied").mkdir()
 
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store)).seq
-            await store.rows.commit(seq, "me", [Result(1, True, b"one")])
+            lease = await owned_batch(store)
+            await store.rows.commit(lease, [Result(1, True, b"one")])
             await store.files.add(file("file-a", bytes=7))
             await store.uploads.add(upload("upload_1"))
             await store.uploads.add_part(PartRecord("part_1", "upload_1", 5, 1))
             named = await store.upkeep.copy_to(tmp_path / "copied" / "test.db", lambda done, total: None)
             assert named == [("files/file-a", 7), ("parts/part_1", 5)] == await store.upkeep.named_blobs()
-            await store.rows.commit(seq, "me", [Result(2, True, b"two")])
+            await store.rows.commit(lease, [Result(2, True, b"two")])
             assert await store.upkeep.disagreements() == [] == await store.upkeep.integrity()
 
         async def copy(store: MetadataStore) -> None:
@@ -1023,11 +1064,11 @@ class MetadataContract:
 
     def test_space_that_is_free_inside_is_given_back_in_steps(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            seq = (await owned_batch(store, 400)).seq
-            await store.rows.commit(seq, "me", [Result(line, True, bytes(10_000)) for line in range(1, 401)])
+            lease = await owned_batch(store, 400)
+            await store.rows.commit(lease, [Result(line, True, bytes(10_000)) for line in range(1, 401)])
             large = await store.upkeep.sizes()
             assert large.bytes > 4_000_000 and await store.upkeep.give_back(0, 2**30) == 0
-            await store.rows.clear(seq, "me")
+            await store.rows.clear(lease)
             assert await store.upkeep.give_back(2**30, 2**30) == 0
             assert 0 < await store.upkeep.give_back(0, 1_000_000) < 1_050_000
             while await store.upkeep.give_back(200_000, 1_000_000):
@@ -1072,7 +1113,8 @@ class MetadataContract:
             await store.blob_writes.begin("files/file-d", "somebody")
             asked = [f"files/file-{letter}" for letter in "abcde"] + ["parts/file-a"]
             assert await store.upkeep.unnamed(asked) == {"files/file-c", "files/file-e", "parts/file-a"}
-            claimed = await owned_batch(store)
-            assert await store.upkeep.leases() == [(claimed.id, "me", LEASE)]
+            await owned_batch(store)
+            (lease,) = await store.upkeep.leases()
+            assert lease[:2] == ("batch_1", "me")
 
         self.tell(tmp_path, story)

@@ -37,10 +37,11 @@ async def add_batch(storage: Storage, name: str, rows: int, done: int, **fields:
     }  # fmt: skip
     batches, at = storage.metadata.batches, storage.metadata.rows
     added = await batches.add(BatchRecord(**(record | fields)))  # type: ignore[arg-type]
-    while (claimed := await batches.claim(name, 0, 60, Stage.EXECUTION)) is not None and claimed.id != name:
+    while (claim := await batches.claim(name, 0, 60, Stage.EXECUTION)) is not None and claim.batch.id != name:
         pass
-    await at.add(added.seq, name, [Row(line, f"row-{line}", line, 1) for line in range(1, rows + 1)])
-    await at.commit(added.seq, name, [Result(line, True, b"x" * 100) for line in range(1, done + 1)])
+    assert claim is not None
+    await at.add(claim.lease, [Row(line, f"row-{line}", line, 1) for line in range(1, rows + 1)])
+    await at.commit(claim.lease, [Result(line, True, b"x" * 100) for line in range(1, done + 1)])
     return added
 
 

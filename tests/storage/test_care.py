@@ -22,7 +22,7 @@ from gristmill.storage.care.prune import Pruned, prune
 from gristmill.storage.housekeeping import keep_house
 from gristmill.storage.open import OpenStorage, StorageSettings, open_beside, places
 from gristmill.storage.protocol import Storage
-from gristmill.storage.sql import database as sql_database
+from gristmill.storage.sql import sqlite
 from gristmill.user_error import UserError
 
 
@@ -126,13 +126,13 @@ def test_a_database_of_an_earlier_version_gives_its_space_back_once_nobody_uses_
 ) -> None:
     data = tmp_path / "data"
     with monkeypatch.context() as earlier:
-        configure = sql_database._configure_sqlite
+        configure = sqlite._configure
 
         def without(connection: sqlite3.Connection, record: object) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             configure(connection, record)
 
-        earlier.setattr(sql_database, "_configure_sqlite", without)
+        earlier.setattr(sqlite, "_configure", without)
         asyncio.run(use(data, ended))
     size = (data / "gristmill.db").stat().st_size
 

@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 from gristmill.storage.errors import KeyUsed, StorageError
 from gristmill.storage.records import UsedKey
 from gristmill.storage.scope import Scope
-from gristmill.storage.sql import database as sql_database
-from gristmill.storage.sql.database import Database
+from gristmill.storage.sql import migration
 from gristmill.storage.sql.schema import metadata
+from gristmill.storage.sql.sqlite import SqliteDatabase
 from gristmill.storage.sql.store import SqlMetadataStore
 
 _CONFIG = Config()
-_CONFIG.set_main_option("script_location", str(Path(sql_database.__file__).with_name("migrations")))
+_CONFIG.set_main_option("script_location", str(Path(migration.__file__).with_name("migrations")))
 REVISIONS = [each.revision for each in ScriptDirectory.from_config(_CONFIG).walk_revisions()][::-1]
 
 #: What the first version could store.
@@ -46,7 +46,7 @@ def url(path: Path) -> str:
 
 
 async def open_and_use(path: Path, work: Callable[[Connection], object]) -> object:
-    database = Database(url(path))
+    database = SqliteDatabase(url(path))
     try:
         await database.migrate()
         return await database.read(work)
@@ -54,7 +54,7 @@ async def open_and_use(path: Path, work: Callable[[Connection], object]) -> obje
         await database.close()
 
 
-def migration(path: Path) -> Callable[[], Awaitable[None]]:
+def migrating(path: Path) -> Callable[[], Awaitable[None]]:
     async def migrate() -> None:
         await open_and_use(path, lambda _: None)
 
@@ -72,7 +72,7 @@ async def database_of_version(path: Path, revision: str) -> None:
         for statement in _STORED:
             connection.exec_driver_sql(statement)
 
-    database = Database(url(path))
+    database = SqliteDatabase(url(path))
     await database.write(make)
     await database.close()
 
@@ -164,7 +164,7 @@ async def test_a_kill_at_any_statement_of_the_migrations_changes_nothing(tmp_pat
         path = folder / "test.db"
         if revision is not None:
             shutil.copy(base, path)
-        killed = run_until_statement(moment, migration(path))
+        killed = run_until_statement(moment, migrating(path))
         await assert_current(path)
         if before is not None:
             assert content(path) == before

@@ -21,7 +21,7 @@ from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord
+from gristmill.storage.records import BatchRecord, Lease
 from gristmill.storage.row_records import Result
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts
@@ -45,7 +45,7 @@ class Execution:
         storage: Storage,
         batch: BatchRecord,
         dispatcher: Dispatcher,
-        owner: str,
+        lease: Lease,
         reusable_answers: ReusableAnswers | None = None,
         quiet_since: float | None = None,
         trace: BatchTrace | None = None,
@@ -57,7 +57,7 @@ class Execution:
         self._reusable_answers = reusable_answers
         self._trace = trace
         self._feed = RowFeed(storage, batch, reusable_answers)
-        self._log = ResultLog(storage.metadata.rows, batch.seq, owner, planned_reuse(batch), quiet_since)
+        self._log = ResultLog(storage.metadata.rows, lease, planned_reuse(batch), quiet_since)
         self._defaults = default_fields(batch.defaults)
         cached = None if batch.unreported_rows else batch.cached_tokens
         done = batch.completed + batch.failed

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gristmill.batches import lifecycle, output_lines
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, FileRecord, file_blob
+from gristmill.storage.records import BatchRecord, FileRecord, Lease, file_blob
 from gristmill.storage.row_records import ResultPlace
 from gristmill.wire.batch import BatchError, LineError
 
@@ -26,7 +26,7 @@ _WHY_NEVER_RUN = {
 async def finalize(
     storage: Storage,
     batch: BatchRecord,
-    owner: str,
+    lease: Lease,
     status: str,
     now: int,
     errors: list[BatchError] | None = None,
@@ -34,25 +34,25 @@ async def finalize(
 ) -> bool:
     """End the batch as ``status``: every row goes into exactly one of its two files. ``errors`` say why it failed.
     ``ended`` is called as soon as it has, before anything else can come between.
-    Raises LeaseLost where ``owner`` does not hold the batch any more.
+    Raises LeaseLost where the batch is another's by now.
 
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
     """
     unrun = _WHY_NEVER_RUN.get(status, output_lines.EXPIRED)
     async with (
-        _new_file(storage, batch, owner, "output", now) as write_output,
-        _new_file(storage, batch, owner, "error", now) as write_error,
+        _new_file(storage, batch, lease.owner, "output", now) as write_output,
+        _new_file(storage, batch, lease.owner, "error", now) as write_error,
     ):
         places: list[ResultPlace] = []
         output = await write_output(_placed(storage, batch, True, _output_pages(storage, batch), places))
         error = await write_error(_placed(storage, batch, False, _error_pages(storage, batch, unrun), places))
-        await storage.metadata.rows.place(batch.seq, owner, places)
+        await storage.metadata.rows.place(lease, places)
         files = [file for file in (output, error) if file is not None]
         changes = lifecycle.ended(status, output.id if output else None, error.id if error else None, now)
         if errors:
             changes["errors"] = errors
         batches = storage.metadata.batches
-        if not await batches.change(batch.id, changes, expected=batch.status, owner=owner, files=files):
+        if not await batches.change(batch.id, changes, expected=batch.status, lease=lease, files=files):
             return False
         ended()
     await storage.metadata.rows.clear_ended(batch.seq)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from gristmill.storage.protocol import Rows
+from gristmill.storage.records import Lease
 from gristmill.storage.row_records import Result
 from gristmill.telemetry.metrics import COMMIT_SECONDS, REPREFILLED_ROWS, ROWS, TOKENS
 
@@ -28,14 +29,12 @@ class ResultLog:
     def __init__(
         self,
         rows: Rows,
-        batch_seq: int,
-        owner: str,
+        lease: Lease,
         planned_reuse: float | None = None,
         quiet_since: float | None = None,
     ) -> None:
         self._rows = rows
-        self._batch_seq = batch_seq
-        self._owner = owner
+        self._lease = lease
         self._planned_reuse = planned_reuse or 0.0
         #: When results were last stored, or this began: Unix time.
         self.stored_at = quiet_since or time.time()
@@ -76,7 +75,7 @@ class ResultLog:
             self._room.set()
             if group:
                 began = time.perf_counter()
-                await self._rows.commit(self._batch_seq, self._owner, group)
+                await self._rows.commit(self._lease, group)
                 COMMIT_SECONDS.observe(time.perf_counter() - began)
                 self.stored_at = time.time()
                 _measure(group, self._planned_reuse)

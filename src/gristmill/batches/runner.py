@@ -28,7 +28,7 @@ from gristmill.inference.endpoints import check_offered
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Stage
+from gristmill.storage.records import BatchRecord, Claim, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts, Progress
@@ -52,8 +52,6 @@ class Workplace(NamedTuple):
     answers: AnswerStore
     limits: Limits
     scratch: Path
-    #: Names this process in leases.
-    owner: str
     spans: Spans | None = None
 
 
@@ -64,16 +62,15 @@ class Runner:
     go on. Its every step gives way to it.
     """
 
-    def __init__(
-        self, workplace: Workplace, batch: BatchRecord, stage: Stage, quiet_since: float | None = None
-    ) -> None:
+    def __init__(self, workplace: Workplace, claim: Claim, stage: Stage, quiet_since: float | None = None) -> None:
         self._workplace = workplace
         self._storage = workplace.storage
         self._dispatcher = workplace.dispatcher
         self._execution: Execution | None = None
-        self._progress = Progress(batch.total)
+        self._progress = Progress(claim.batch.total)
         self._last_execution: Execution | None = None
-        self.batch = batch
+        self.batch = claim.batch
+        self.lease = claim.lease
         self.stage = stage
         self.stop = Stop()
         #: When the rows had their last result, or began to be run without one, in Unix time, at their last attempt.
@@ -187,7 +184,7 @@ class Runner:
         if most_rows is not None:
             limits = limits._replace(max_rows=min(limits.max_rows, most_rows))
         pinned = self._dispatcher.engine.capabilities.pinned
-        return await validate(self._storage, self.batch, place.owner, models, limits, scratch, pinned)
+        return await validate(self._storage, self.batch, self.lease, models, limits, scratch, pinned)
 
     async def _reject(self, errors: list[BatchError]) -> None:
         if not await self._change(lifecycle.rejected(errors, _now())):
@@ -209,7 +206,7 @@ class Runner:
         known = await self.stop.unless(self._reusable_answers())
         self._progress.total = self.batch.total
         self._execution = Execution(
-            self._storage, self.batch, self._dispatcher, self._workplace.owner, known, self.quiet_since, self._trace()
+            self._storage, self.batch, self._dispatcher, self.lease, known, self.quiet_since, self._trace()
         )
         self._last_execution = self._execution
         try:
@@ -241,7 +238,7 @@ class Runner:
 
     async def _finalize(self, status: str, errors: list[BatchError] | None = None) -> bool:
         return await finalize(
-            self._storage, self.batch, self._workplace.owner, status, _now(), errors, lambda: self._trace_end(status)
+            self._storage, self.batch, self.lease, status, _now(), errors, lambda: self._trace_end(status)
         )
 
     def _trace(self) -> BatchTrace | None:
@@ -266,9 +263,7 @@ class Runner:
     async def _change(self, changes: dict[str, object]) -> bool:
         """False where the status has changed meanwhile."""
         batch = self.batch
-        return await self._storage.metadata.batches.change(
-            batch.id, changes, expected=batch.status, owner=self._workplace.owner
-        )
+        return await self._storage.metadata.batches.change(batch.id, changes, expected=batch.status, lease=self.lease)
 
     async def _reload(self) -> bool:
         """False where the batch has ended and been forgotten since."""

@@ -23,7 +23,7 @@ from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import LeaseLost, StorageError
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Stage
+from gristmill.storage.records import BatchRecord, Claim, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ACTIVE_BATCHES, LEASE_TAKEOVERS
@@ -66,7 +66,7 @@ class Supervisor:
         self._storage = storage
         self._dispatcher = dispatcher
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, self.owner, spans)
+        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, spans)
         self._active: dict[str, _Active] = {}
         #: Of those that are active, and of those whose lease is being given back.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,12 +156,14 @@ class Supervisor:
     async def _fill_places(self) -> None:
         for stage, places in PLACES.items():
             while not self._stopping.is_set() and self._count(stage) < places:
-                batch = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
-                if batch is None:
+                claim = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
+                if claim is None:
                     break
-                if batch.id not in self._active:
-                    # Ours may be free to claim too, if its lease could not be renewed in time.
-                    self._start(batch, stage)
+                if claim.batch.id in self._active:
+                    # It was taken over and given back while the runner that lost it is still about to leave.
+                    await self._storage.metadata.batches.release(claim.lease, RELEASE_PAUSE)
+                    break
+                self._start(claim, stage)
 
     async def _make_room(self) -> None:
         """Where a batch waits that is to go first, the one that has to give way does."""
@@ -183,8 +185,9 @@ class Supervisor:
     def _count(self, stage: Stage) -> int:
         return sum(active.runner.stage is stage for active in self._active.values())
 
-    def _start(self, batch: BatchRecord, stage: Stage) -> None:
-        runner = Runner(self._workplace, batch, stage, self._quiet_since.pop(batch.id, None))
+    def _start(self, claim: Claim, stage: Stage) -> None:
+        batch = claim.batch
+        runner = Runner(self._workplace, claim, stage, self._quiet_since.pop(batch.id, None))
         if self._stopping.is_set():
             runner.stop.request(Why.LEAVING, 0)
         self._active[batch.id] = _Active(runner, time.monotonic())
@@ -201,38 +204,38 @@ class Supervisor:
     async def _run_batch(self, runner: Runner) -> None:
         """A batch that fails here is not a failed batch: it is tried again, and says meanwhile what it waits for."""
         batch_id = runner.batch.id
-        not_before = time.time()
+        pause = 0.0
         try:
             await runner.run()
         except* LeaseLost:
             self._note_taken_over(runner)
         except* StorageError as group:
             reason = str(group.exceptions[0])
-            not_before = self._put_off(runner, reason)
+            pause = self._put_off(runner, reason)
             log.error("batch put off", batch=batch_id, reason=reason)
         except* (Exception, asyncio.CancelledError) as group:
             # A cancellation is of something that it waited for: nobody cancels the task itself but to end the process.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            not_before = self._put_off(runner, f"an unexpected error: {group.exceptions[0]!r}")
+            pause = self._put_off(runner, f"an unexpected error: {group.exceptions[0]!r}")
             log.error("batch put off by an unexpected error", batch=batch_id, exc_info=group)
         if (done := runner.done()) is not None:
             self._left[batch_id] = done
         # Before its lease is given back: whoever is given it then, and that may be this supervisor, starts a runner.
         del self._active[batch_id]
         ACTIVE_BATCHES.set(len(self._active))
-        await self._release(batch_id, not_before)
+        await self._release(runner, pause)
 
-    async def _release(self, batch_id: str, not_before: float) -> None:
+    async def _release(self, runner: Runner, pause: float) -> None:
         """Until it is done: a lease that is kept, and renewed with the others, would keep the batch from everyone."""
         while True:
             try:
-                await self._storage.metadata.batches.release(batch_id, self.owner, not_before)
+                await self._storage.metadata.batches.release(runner.lease, pause)
                 return
             except Exception as error:
                 if self._stopping.is_set():
                     return
-                log.error("cannot release a batch", batch=batch_id, exc_info=error)
+                log.error("cannot release a batch", batch=runner.batch.id, exc_info=error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELEASE_PAUSE):
                     await self._stopping.wait()
@@ -242,18 +245,18 @@ class Supervisor:
         if runner.quiet_since is not None:
             self._quiet_since[runner.batch.id] = runner.quiet_since
         asyncio.get_running_loop().call_later(FAILURE_PAUSE + 0.1, self.wake)
-        return time.time() + FAILURE_PAUSE
+        return FAILURE_PAUSE
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
-                held = await self._storage.metadata.batches.renew(self.owner, time.time(), LEASE_SECONDS)
+                held = await self._storage.metadata.batches.renew(self.owner, LEASE_SECONDS)
             except Exception as error:
                 log.error("cannot renew leases", exc_info=error)
                 continue
-            for batch_id, active in self._active.items():
-                if batch_id not in held:
+            for active in self._active.values():
+                if active.runner.lease not in held:
                     self._note_taken_over(active.runner)
                     active.runner.stop.request(Why.LEAVING, 0)
 

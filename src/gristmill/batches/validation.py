@@ -21,7 +21,7 @@ from gristmill.batches.input_process import (
 )
 from gristmill.batches.input_reader import Limits
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, file_blob
+from gristmill.storage.records import BatchRecord, Lease, file_blob
 from gristmill.telemetry.log import get_logger
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.prefix_tree import PrefixBox
@@ -45,7 +45,7 @@ class Validation(NamedTuple):
 async def validate(
     storage: Storage,
     batch: BatchRecord,
-    owner: str,
+    lease: Lease,
     models: dict[str, str],
     limits: Limits,
     scratch: Path | None,
@@ -54,7 +54,7 @@ async def validate(
     """Index the batch's rows, find its errors, and store the order to run in. Repeatable: what an earlier try stored is
     dropped first. ``models`` are the names that lines may ask for, each with the model's own. ``scratch`` is a folder
     for planning; None: nothing is planned; ``pinned`` are fields that the engine sets. Raises LeaseLost
-    where ``owner`` does not hold the batch any more."""
+    where the batch is another's by now."""
     refusal, size = await _look_at_file(storage, batch)
     if refusal is not None:
         return Validation(0, None, [refusal])
@@ -70,18 +70,18 @@ async def validate(
             except OSError as error:
                 failure = f"There is no folder for planning: {error}"
         try:
-            found = await _index(storage, batch, owner, source)
+            found = await _index(storage, batch, lease, source)
         except ReaderDied as died:
             # Once more without planning, and in this process: whatever killed it, memory most likely, is not repeated.
             failure = str(died)
             log.error("the process that read the input ended; it is read again", batch=batch.id, content=failure)
             source.folder = None
-            found = await _index(storage, batch, owner, source)
+            found = await _index(storage, batch, lease, source)
         if found.errors:
             return Validation(found.total, found.model, found.errors)
         if scratch is None:
             return Validation(found.total, found.model, [])
-        plan = await _store_plan(storage, batch, owner, found.plan, failure or found.plan_failure)
+        plan = await _store_plan(storage, batch, lease, found.plan, failure or found.plan_failure)
     return Validation(found.total, found.model, [], plan, found.plan.tree if found.plan is not None else None)
 
 
@@ -101,15 +101,15 @@ async def _look_at_file(storage: Storage, batch: BatchRecord) -> tuple[BatchErro
     return None, file.bytes
 
 
-async def _index(storage: Storage, batch: BatchRecord, owner: str, source: InputToRead) -> InputRead:
+async def _index(storage: Storage, batch: BatchRecord, lease: Lease, source: InputToRead) -> InputRead:
     rows = storage.metadata.rows
-    await rows.clear(batch.seq, owner)
+    await rows.clear(lease)
     async with contextlib.aclosing(read_input(source, storage.blobs)) as frames:
         async for frame in frames:
             match frame:
                 case Indexed(added):
                     for start in range(0, len(added), _GROUP):
-                        await rows.add(batch.seq, owner, added[start : start + _GROUP])
+                        await rows.add(lease, added[start : start + _GROUP])
                 case InputRead():
                     await _complete_errors(storage, batch, source.limits, frame)
                     return frame
@@ -130,7 +130,7 @@ async def _complete_errors(storage: Storage, batch: BatchRecord, limits: Limits,
 
 
 async def _store_plan(
-    storage: Storage, batch: BatchRecord, owner: str, plan: PlanFiles | None, failure: str | None
+    storage: Storage, batch: BatchRecord, lease: Lease, plan: PlanFiles | None, failure: str | None
 ) -> BatchPlan:
     """Nothing but ``rows.clear`` undoes it."""
     if plan is None:
@@ -138,10 +138,10 @@ async def _store_plan(
         return BatchPlan(failure=failure)
     place = 1
     async for lines in _numbers(plan.order):
-        await storage.metadata.rows.arrange(batch.seq, owner, place, lines)
+        await storage.metadata.rows.arrange(lease, place, lines)
         place += len(lines)
     async for pairs in _numbers(plan.duplicates):
-        await storage.metadata.rows.follow(batch.seq, owner, list(zip(pairs[::2], pairs[1::2], strict=True)))
+        await storage.metadata.rows.follow(lease, list(zip(pairs[::2], pairs[1::2], strict=True)))
     return plan.summary
 
 

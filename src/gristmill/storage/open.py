@@ -13,7 +13,7 @@ from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import Storage
-from gristmill.storage.sql.database import SchemaVersion
+from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
 

@@ -3,8 +3,8 @@
 1. A counted result is durable: what a method has returned from survives a kill and a power failure.
 2. A row has at most one result, and is counted once.
 3. No result means that running the row again is safe: nothing has been counted for it.
-4. One runner owns a batch at a time, by a lease that runs out and that a heartbeat renews; who lost it stores nothing.
-   Whatever takes an ``owner`` checks the lease in the step that stores, and raises LeaseLost.
+4. One runner owns a batch at a time, by a lease that runs out by the store's own clock and that a heartbeat renews;
+   who lost it stores nothing. Whatever takes a ``lease`` checks it in the step that stores, and raises LeaseLost.
 5. Everything after the last result is a pure function of what is stored: files may be written again, and are the same.
 6. The step that ends a batch stores that its end is to be told, once for each ending: ``Deliveries``.
 
@@ -27,8 +27,10 @@ from gristmill.storage.files_protocol import BlobWrites, Files, Uploads
 from gristmill.storage.records import (
     BatchRecord,
     Changes,
+    Claim,
     DeliveryRecord,
     FileRecord,
+    Lease,
     RecordPage,
     Stage,
     UnfinishedBatch,
@@ -99,11 +101,11 @@ class Batches(Protocol):
         changes: Changes,
         *,
         expected: str,
-        owner: str | None = None,
+        lease: Lease | None = None,
         files: Sequence[FileRecord] = (),
     ) -> bool:
-        """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False. Without an
-        ``owner`` for whoever may change a batch that another works on. Changes that end the batch add the deliveries of
+        """Apply ``changes`` and add ``files`` in one step, if the status is still ``expected``; else False. Without a
+        ``lease`` for whoever may change a batch that another works on. Changes that end the batch add the deliveries of
         its end."""
         ...
 
@@ -121,8 +123,10 @@ class Batches(Protocol):
         whose ``seq`` would be given again, and none that still has rows."""
         ...
 
-    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
-        """Take the lease on the batch that is next in line at ``stage``; None where nobody is in line there."""
+    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> Claim | None:
+        """Take the lease on the batch that is next in line at ``stage``; None where nobody is in line there. ``now``,
+        in Unix seconds, is what windows end by; leases run out by the store's clock. Never what ``owner`` has a lease
+        on, though it has run out: that is to be renewed, or released."""
         ...
 
     async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
@@ -130,12 +134,12 @@ class Batches(Protocol):
         longest ago (or never held), then the oldest."""
         ...
 
-    async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
-        """Extend every lease of ``owner``; the ids it still holds."""
+    async def renew(self, owner: str, lease_seconds: float) -> list[Lease]:
+        """Extend every lease of ``owner``, also those that have run out and nobody has claimed; all it holds."""
         ...
 
-    async def release(self, batch_id: str, owner: str, not_before: float = 0) -> None:
-        """Give the lease back; nobody may claim the batch before ``not_before`` (Unix seconds)."""
+    async def release(self, lease: Lease, pause: float = 0) -> None:
+        """Give the lease back, if it is held; nobody may claim the batch for ``pause`` seconds."""
         ...
 
     async def release_all(self) -> None:
@@ -144,12 +148,12 @@ class Batches(Protocol):
 
 
 class Rows(Protocol):
-    async def add(self, batch_seq: int, owner: str, rows: Sequence[Row]) -> None: ...
+    async def add(self, lease: Lease, rows: Sequence[Row]) -> None: ...
     async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
         """Line and custom_id of every row whose custom_id an earlier row has, in line order."""
         ...
 
-    async def clear(self, batch_seq: int, owner: str) -> None:
+    async def clear(self, lease: Lease) -> None:
         """Drop rows and results: validation starts again."""
         ...
 
@@ -161,12 +165,12 @@ class Rows(Protocol):
         """Ended batches that still have rows: a kill came between their end and ``clear_ended``."""
         ...
 
-    async def arrange(self, batch_seq: int, owner: str, place: int, lines: Sequence[int]) -> None:
+    async def arrange(self, lease: Lease, place: int, lines: Sequence[int]) -> None:
         """``lines`` run at the places from ``place`` on, counted from 1. Where no line of a batch has a place, rows run
         in the order of their lines; else every line but the followers needs one. Once only after ``clear``."""
         ...
 
-    async def follow(self, batch_seq: int, owner: str, followers: Sequence[tuple[int, int]]) -> None:
+    async def follow(self, lease: Lease, followers: Sequence[tuple[int, int]]) -> None:
         """Pairs of a line and the one whose answer it gets. Once only after ``clear``."""
         ...
 
@@ -182,7 +186,7 @@ class Rows(Protocol):
         """Those without a result, by the line whose answer they get, in line order."""
         ...
 
-    async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:
+    async def commit(self, lease: Lease, results: Sequence[Result]) -> None:
         """Store results and count them, in one step."""
         ...
 
@@ -202,7 +206,7 @@ class Rows(Protocol):
         """Where ``lines`` begin in the input file."""
         ...
 
-    async def place(self, batch_seq: int, owner: str, places: Sequence[ResultPlace]) -> None:
+    async def place(self, lease: Lease, places: Sequence[ResultPlace]) -> None:
         """Remember these places in the result files, and no others. They outlive the rows, and go with the batch."""
         ...
 

@@ -138,6 +138,22 @@ class BatchRecord(msgspec.Struct, frozen=True):
     key_id: str | None = None
 
 
+class Lease(NamedTuple):
+    """The right to work on a batch and to store what comes of it. ``generation`` counts how often the batch has been
+    claimed: who lost a batch and claims it again has another lease than before."""
+
+    batch_seq: int
+    owner: str
+    generation: int
+
+
+class Claim(NamedTuple):
+    """A batch, and the lease on it that was just given."""
+
+    batch: BatchRecord
+    lease: Lease
+
+
 class DeliveryRecord(msgspec.Struct, frozen=True):
     """That a batch has ended, to be told to one webhook. What tells of the same end has the same ``event_id``.
 

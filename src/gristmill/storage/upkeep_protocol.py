@@ -16,7 +16,7 @@ class NamedBlob(NamedTuple):
     bytes: int
 
 
-class Lease(NamedTuple):
+class CurrentLease(NamedTuple):
     """On an unfinished batch; ``until`` in Unix seconds."""
 
     batch_id: str
@@ -99,7 +99,7 @@ class Upkeep(Protocol):
         """What is stored and cannot be true, found by a short read for each batch."""
         ...
 
-    async def leases(self) -> list[Lease]: ...
+    async def leases(self) -> list[CurrentLease]: ...
     async def unnamed(self, paths: Collection[str]) -> set[str]:
         """Those of ``paths`` that no record names and nobody has announced to write."""
         ...

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     Row,
     Select,
+    Text,
     and_,
     bindparam,
     delete,
@@ -30,18 +31,21 @@ from gristmill.storage.records import (
     UNFINISHED_STATUSES,
     BatchRecord,
     Changes,
+    Claim,
     FileRecord,
+    Lease,
     RecordPage,
     Stage,
     UnfinishedBatch,
     UsedKey,
 )
 from gristmill.storage.scope import EVERYTHING, Scope
+from gristmill.storage.sql.clock import clock
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
-from gristmill.storage.sql.lease import require_lease
+from gristmill.storage.sql.lease import held, require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places, rows
 from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
@@ -76,7 +80,9 @@ def _at_stage(stage: Stage) -> ColumnElement[bool]:
 
 _NOW = bindparam("now", type_=Float())
 #: No lease is longer: one that is was made before the clock was set back.
-_FREE = or_(batches.c.lease_until <= _NOW, batches.c.lease_until > _NOW + LONGEST_LEASE)
+_FREE = or_(batches.c.lease_until <= clock(), batches.c.lease_until > clock() + LONGEST_LEASE)
+_OWNER = bindparam("owner", type_=Text())
+_UNTIL = clock() + bindparam("seconds", type_=Float())
 _NEXT_IN_LINE = {
     stage: select(*_FIELDS)
     .where(_at_stage(stage), _FREE)
@@ -84,18 +90,18 @@ _NEXT_IN_LINE = {
     .limit(1)
     for stage in Stage
 }
+_NEXT_FOR_OWNER = {
+    stage: query.where(or_(batches.c.lease_owner.is_(None), batches.c.lease_owner != _OWNER))
+    for stage, query in _NEXT_IN_LINE.items()
+}
 _TAKE = (
     update(batches)
     .where(batches.c.seq == bindparam("of"), _FREE)
-    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"))
+    .values(lease_owner=_OWNER, lease_until=_UNTIL, lease_generation=batches.c.lease_generation + 1)
+    .returning(batches.c.lease_generation)
 )
-_RENEW = update(batches).where(batches.c.lease_owner == bindparam("owner")).values(lease_until=bindparam("until"))
-_HELD = select(batches.c.id).where(batches.c.lease_owner == bindparam("owner"))
-_RELEASE = (
-    update(batches)
-    .where(batches.c.id == bindparam("batch_id"), batches.c.lease_owner == bindparam("owner"))
-    .values(lease_owner=None, lease_until=bindparam("not_before"))
-)
+_RENEW = update(batches).where(batches.c.lease_owner == _OWNER).values(lease_until=_UNTIL)
+_HELD = select(batches.c.seq, batches.c.lease_owner, batches.c.lease_generation).where(batches.c.lease_owner == _OWNER)
 _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
@@ -180,7 +186,7 @@ class SqlBatches:
         changes: Changes,
         *,
         expected: str,
-        owner: str | None = None,
+        lease: Lease | None = None,
         files: Sequence[FileRecord] = (),
     ) -> bool:
         values = msgspec.to_builtins(changes)
@@ -188,8 +194,8 @@ class SqlBatches:
         statement = update(batches).where(*there).values(**values)
 
         def work(connection: Connection) -> bool:
-            if owner is not None:
-                require_lease(connection, batches.c.id == batch_id, owner)
+            if lease is not None:
+                require_lease(connection, lease)
             if connection.execute(statement).rowcount == 0:
                 return False
             for file in files:
@@ -236,34 +242,37 @@ class SqlBatches:
 
         return await self._database.write(work, even_if_full=True)
 
-    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> BatchRecord | None:
-        if await self.next_in_line(now, stage) is None:
+    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> Claim | None:
+        query, values = _NEXT_FOR_OWNER[stage], {"now": now, "owner": owner}
+        if await self._one(query, values) is None:
             # Asked again and again: most often it need not wait for its turn to write.
             return None
 
-        def work(connection: Connection) -> BatchRecord | None:
-            found = connection.execute(_NEXT_IN_LINE[stage], {"now": now}).one_or_none()
+        def work(connection: Connection) -> Claim | None:
+            found = connection.execute(query, values).one_or_none()
             if found is None:
                 return None
             record = _record(found)
-            taking = {"of": record.seq, "now": now, "owner": owner, "until": now + lease_seconds}
-            return record if connection.execute(_TAKE, taking).rowcount else None
+            taking = {"of": record.seq, "owner": owner, "seconds": lease_seconds}
+            generation = connection.scalar(_TAKE, taking)
+            return None if generation is None else Claim(record, Lease(record.seq, owner, generation))
 
         return await self._database.write(work)
 
     async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
         return await self._one(_NEXT_IN_LINE[stage], {"now": now})
 
-    async def renew(self, owner: str, now: float, lease_seconds: float) -> list[str]:
-        def work(connection: Connection) -> list[str]:
-            connection.execute(_RENEW, {"owner": owner, "until": now + lease_seconds})
-            return list(connection.scalars(_HELD, {"owner": owner}))
+    async def renew(self, owner: str, lease_seconds: float) -> list[Lease]:
+        def work(connection: Connection) -> list[Lease]:
+            connection.execute(_RENEW, {"owner": owner, "seconds": lease_seconds})
+            return [Lease(*found) for found in connection.execute(_HELD, {"owner": owner})]
 
         return await self._database.write(work)
 
-    async def release(self, batch_id: str, owner: str, not_before: float = 0) -> None:
-        values = {"batch_id": batch_id, "owner": owner, "not_before": not_before}
-        await self._database.write(lambda connection: connection.execute(_RELEASE, values), even_if_full=True)
+    async def release(self, lease: Lease, pause: float = 0) -> None:
+        # When it was given back is its place in the line.
+        statement = update(batches).where(held(lease)).values(lease_owner=None, lease_until=clock() + pause)
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
     async def release_all(self) -> None:
         await self._database.write(lambda connection: connection.execute(_RELEASE_ALL), even_if_full=True)

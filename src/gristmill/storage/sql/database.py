@@ -1,218 +1,39 @@
-"""A SQL database behind asyncio: one thread writes, a few read, the event loop never waits for a disk."""
+"""The seam between SQL statements and the database that runs them."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import sqlite3
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection
 
-from gristmill.storage.errors import DiskFull, StorageError
-from gristmill.storage.pressure import UnderPressure, patiently
-from gristmill.storage.reserve import Reserve
+from gristmill.storage.sql.migration import SchemaVersion
 
 T = TypeVar("T")
 
-_READERS = 3
 
-
-class Database:
-    """Runs functions of a connection in a transaction each: ``write`` one at a time, ``read`` side by side."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = _create_engine(url)
-        self.path = Path(str(self._engine.url.database))
-        self._reserve = Reserve(self.path.with_name(self.path.name + ".reserve"))
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
+class Database(Protocol):
+    """Runs functions of a connection in a transaction each; one that raises has changed nothing. The event loop never
+    waits for a disk or a network. What is wrong with the database as such is a StorageError."""
 
     async def migrate(self) -> None:
-        """Bring the tables to this version, in one transaction: a kill in the middle has changed nothing.
-
-        Raises StorageError for a file that is no database, or one that a newer version of Gristmill has written.
-        """
-        try:
-            await self._run(self._writer, self._write_even_if_full, _upgrade)
-        except DBAPIError as error:
-            raise StorageError(str(error.orig)) from error
+        """Bring the tables to this program's version, whole or not at all. Raises StorageError for what is no database,
+        or one that a newer version of Gristmill has written."""
+        ...
 
     async def version(self) -> SchemaVersion:
-        """Of the tables, beside that of this program; nothing is changed. Raises StorageError."""
-        try:
-            return await self.read(_version)
-        except DBAPIError as error:
-            raise StorageError(str(error.orig)) from error
-
-    async def run_script(self, script: str) -> None:
-        """Statements outside of any transaction but their own: what cannot be in one, or is done step by step, as the
-        driver runs to the end of only those that have columns. Raises StorageError."""
-        await self._run(self._writer, lambda _: self._run_script(script), lambda _: None)
+        """Of the tables, beside that of this program; nothing is changed."""
+        ...
 
     async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
-        """``even_if_full``: what lets users free space may use the space that is kept for it."""
-        how = self._write_even_if_full if even_if_full else self._write
-        return await patiently(lambda: self._run(self._writer, how, work))
+        """One at a time, in the order in which they were asked for. ``even_if_full``: what lets users free space works
+        on a full disk."""
+        ...
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await patiently(lambda: self._run(self._readers, self._transaction, work))
+        """Several side by side, each of one moment."""
+        ...
 
     async def close(self) -> None:
-        """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
-        for pool in (self._writer, self._readers):
-            await asyncio.to_thread(pool.shutdown)
-        await asyncio.to_thread(self._engine.dispose)
-
-    async def _run(
-        self, pool: ThreadPoolExecutor, how: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]
-    ) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, how, work)
-
-    def _write_even_if_full(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return self._write(work)
-        except DiskFull:
-            self._reserve.spend()
-            done = self._write(work)
-            self._fold_log_back()
-            return done
-        finally:
-            # At once, in the thread of all writes: another write would take what is left.
-            self._reserve.fill()
-
-    def _fold_log_back(self) -> None:
-        """So that the next write starts the write-ahead log anew, which takes no space, instead of adding to it."""
-        connection = self._engine.raw_connection()
-        try:
-            with contextlib.suppress(sqlite3.Error):
-                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
-        finally:
-            connection.close()
-
-    def _run_script(self, script: str) -> None:
-        connection = self._engine.raw_connection()
-        try:
-            connection.cursor().executescript(script)
-        except sqlite3.OperationalError as error:
-            # What was begun must not be left open for whoever gets the connection next.
-            connection.rollback()
-            raise _clear_error(str(error)) or error from error
-        finally:
-            connection.close()
-
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        return self._transaction(work, sqlite_begin="BEGIN IMMEDIATE")
-
-    def _transaction(self, work: Callable[[Connection], T], **options: str) -> T:
-        with _clear_errors(), self._engine.connect().execution_options(**options) as connection, connection.begin():
-            return work(connection)
-
-
-def _create_engine(url: str) -> Engine:
-    # Parameters are rows and metadata: an error that repeats them would carry them into the log.
-    engine = create_engine(url, pool_size=_READERS + 1, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # Python's driver begins a transaction by itself only before it changes rows, so that tables were made outside any.
-    # Without that, ``_begin_sqlite`` begins every one.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        "busy_timeout = 30000",
-        # Before the database has any content; ``upkeep`` gives its free pages back.
-        "auto_vacuum = INCREMENTAL",
-        "journal_mode = WAL",
-        # After a long reader, such as a backup, the log may be large; usually it is folded back at 4 MB.
-        "journal_size_limit = 16777216",
-        # A counted result is durable: every commit reaches the disk, also when the power fails.
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "cache_size = -16384",
-        "temp_store = FILE",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes the lock at once: one that has read first could not wait for it."""
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
-
-
-class SchemaVersion(NamedTuple):
-    """The last migration that a database has had, and the last that this program knows; ``known``: the former, too."""
-
-    database: str | None
-    program: str | None
-    known: bool
-
-    @property
-    def is_current(self) -> bool:
-        return self.database == self.program
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return config
-
-
-def _version(connection: Connection) -> SchemaVersion:
-    scripts = ScriptDirectory.from_config(_config())
-    found = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    return SchemaVersion(found, scripts.get_current_head(), found in known)
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        if "locate revision" in str(error):
-            raise StorageError(
-                "A newer version of Gristmill has written it: use that version or a newer one."
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        clear = _clear_error(str(error.orig))
-        if clear is not None:
-            raise clear from error
-        raise
-
-
-def _clear_error(text: str) -> StorageError | None:
-    """What to do about the failures a person can mend."""
-    if "disk is full" in text or "disk I/O error" in text:
-        return DiskFull(f"The database cannot be written ({text}): free space on the disk that holds the data folder.")
-    if "unable to open database file" in text:
-        # What SQLite says of every file that the system does not let it open.
-        return UnderPressure(errno.EMFILE)
-    if "database is locked" in text:
-        return StorageError(
-            "The database is locked by another program: stop the other one or choose another --data folder."
-        )
-    return None
+        """Let what was asked for finish, then close."""
+        ...

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from gristmill.storage.errors import LeaseLost
+from gristmill.storage.records import Lease
 from gristmill.storage.sql.schema import batches
 
 
-def require_lease(connection: Connection, of: ColumnElement[bool], owner: str) -> None:
-    """Raises LeaseLost, which undoes the transaction, where ``owner`` does not hold the batch ``of`` picks."""
-    held = select(batches.c.seq).where(of, batches.c.lease_owner == owner)
-    if connection.scalar(held) is None:
-        raise LeaseLost(owner)
+def held(lease: Lease) -> ColumnElement[bool]:
+    """The batch, where the lease on it is still this one: that it has run out does not matter while nobody else has
+    claimed it."""
+    return and_(
+        batches.c.seq == lease.batch_seq,
+        batches.c.lease_owner == lease.owner,
+        batches.c.lease_generation == lease.generation,
+    )
+
+
+def require_lease(connection: Connection, lease: Lease) -> None:
+    """Until the transaction ends, nobody else claims the batch. Raises LeaseLost, which undoes the transaction."""
+    if connection.scalar(select(batches.c.seq).where(held(lease)).with_for_update()) is None:
+        raise LeaseLost(lease.owner)

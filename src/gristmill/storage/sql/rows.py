@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
 
-from gristmill.storage.records import TERMINAL_STATUSES
+from gristmill.storage.records import TERMINAL_STATUSES, Lease
 from gristmill.storage.row_records import (
     ErrorRow,
     Follower,
@@ -101,45 +101,45 @@ class SqlRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, batch_seq: int, owner: str, new: Sequence[Row]) -> None:
+    async def add(self, lease: Lease, new: Sequence[Row]) -> None:
         values = [
-            {"batch": batch_seq, "line": row.line, "custom_id": row.custom_id, "offset": row.offset,
+            {"batch": lease.batch_seq, "line": row.line, "custom_id": row.custom_id, "offset": row.offset,
              "length": row.length}
             for row in new
         ]  # fmt: skip
-        await self._store(batch_seq, owner, insert(rows), values)
+        await self._store(lease, insert(rows), values)
 
     async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
         values = {"batch": batch_seq, "limit": limit}
         found = await self._database.read(lambda connection: connection.execute(_DUPLICATES, values).all())
         return [(line, custom_id) for line, custom_id in found]
 
-    async def clear(self, batch_seq: int, owner: str) -> None:
-        await self._clear(batch_seq, owner)
+    async def clear(self, lease: Lease) -> None:
+        await self._clear(lease.batch_seq, lease)
 
     async def clear_ended(self, batch_seq: int) -> None:
         await self._clear(batch_seq, None)
 
-    async def _clear(self, batch_seq: int, owner: str | None) -> None:
+    async def _clear(self, batch_seq: int, lease: Lease | None) -> None:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
         # As a write, so that it comes after rows that are being added, though their caller no longer waits for them.
         last_line = await self._database.write(lambda connection: connection.scalar(last)) or 0
         # At most as many places as lines.
         for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
-            await self._database.write(functools.partial(_clear, batch_seq, owner, upto))
+            await self._database.write(functools.partial(_clear, batch_seq, lease, upto))
 
     async def leftovers(self) -> list[int]:
         some_row = exists().where(rows.c.batch == batches.c.seq)
         query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def arrange(self, batch_seq: int, owner: str, place: int, lines: Sequence[int]) -> None:
-        places = [{"batch": batch_seq, "place": i, "line": line} for i, line in enumerate(lines, place)]
-        await self._store(batch_seq, owner, insert(run_order), places)
+    async def arrange(self, lease: Lease, place: int, lines: Sequence[int]) -> None:
+        places = [{"batch": lease.batch_seq, "place": i, "line": line} for i, line in enumerate(lines, place)]
+        await self._store(lease, insert(run_order), places)
 
-    async def follow(self, batch_seq: int, owner: str, followers: Sequence[tuple[int, int]]) -> None:
-        values = [{"of": batch_seq, "at": line, "first": original} for line, original in followers]
-        await self._store(batch_seq, owner, _FOLLOW, values)
+    async def follow(self, lease: Lease, followers: Sequence[tuple[int, int]]) -> None:
+        values = [{"of": lease.batch_seq, "at": line, "first": original} for line, original in followers]
+        await self._store(lease, _FOLLOW, values)
 
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
         values = {"batch": batch_seq, "after": after_place, "limit": limit}
@@ -172,10 +172,10 @@ class SqlRows:
             found.setdefault(original, []).append(Follower(line, custom_id))
         return found
 
-    async def commit(self, batch_seq: int, owner: str, new: Sequence[Result]) -> None:
+    async def commit(self, lease: Lease, new: Sequence[Result]) -> None:
         values = [
             {
-                "batch": batch_seq,
+                "batch": lease.batch_seq,
                 "line": result.line,
                 "succeeded": result.succeeded,
                 "payload": result.payload,
@@ -185,7 +185,7 @@ class SqlRows:
         succeeded = sum(result.succeeded for result in new)
         count = (
             update(batches)
-            .where(batches.c.seq == batch_seq)
+            .where(batches.c.seq == lease.batch_seq)
             .values(
                 completed=batches.c.completed + succeeded,
                 failed=batches.c.failed + len(new) - succeeded,
@@ -198,7 +198,7 @@ class SqlRows:
         )
 
         def work(connection: Connection) -> None:
-            require_lease(connection, batches.c.seq == batch_seq, owner)
+            require_lease(connection, lease)
             connection.execute(count)
             connection.execute(insert(results), values)
 
@@ -230,10 +230,10 @@ class SqlRows:
     async def offsets(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
         return await self._database.read(lambda it: seen_rows.select_offsets(it, batch_seq, lines))
 
-    async def place(self, batch_seq: int, owner: str, places: Sequence[ResultPlace]) -> None:
+    async def place(self, lease: Lease, places: Sequence[ResultPlace]) -> None:
         def work(connection: Connection) -> None:
-            require_lease(connection, batches.c.seq == batch_seq, owner)
-            seen_rows.replace_places(connection, batch_seq, places)
+            require_lease(connection, lease)
+            seen_rows.replace_places(connection, lease.batch_seq, places)
 
         # A part of a batch's end, which must be possible on a full disk.
         await self._database.write(work, even_if_full=True)
@@ -241,18 +241,18 @@ class SqlRows:
     async def places(self, batch_seq: int) -> list[ResultPlace]:
         return await self._database.read(lambda it: seen_rows.select_places(it, batch_seq))
 
-    async def _store(self, batch_seq: int, owner: str, statement: Executable, values: list[dict[str, Any]]) -> None:
+    async def _store(self, lease: Lease, statement: Executable, values: list[dict[str, Any]]) -> None:
         def work(connection: Connection) -> None:
-            require_lease(connection, batches.c.seq == batch_seq, owner)
+            require_lease(connection, lease)
             connection.execute(statement, values)
 
         if values:
             await self._database.write(work)
 
 
-def _clear(batch_seq: int, owner: str | None, upto_line: int, connection: Connection) -> None:
-    if owner is not None:
-        require_lease(connection, batches.c.seq == batch_seq, owner)
+def _clear(batch_seq: int, lease: Lease | None, upto_line: int, connection: Connection) -> None:
+    if lease is not None:
+        require_lease(connection, lease)
     connection.execute(delete(run_order).where(run_order.c.batch == batch_seq, run_order.c.place <= upto_line))
     for table in (results, rows):
         connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))

@@ -128,6 +128,8 @@ batches = Table(
     Column("lease_owner", Text),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),
+    #: How often the batch has been claimed.
+    Column("lease_generation", BigInteger, nullable=False, server_default="0"),
     Column("key_id", Text),
 )
 

@@ -7,12 +7,13 @@ from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.storage.sql.audit_log import SqlAuditLog
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
-from gristmill.storage.sql.database import Database, SchemaVersion
 from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
 from gristmill.storage.sql.login_sessions import SqlLoginSessions
+from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.rows import SqlRows
+from gristmill.storage.sql.sqlite import SqliteDatabase
 from gristmill.storage.sql.upkeep import SqlUpkeep
 from gristmill.storage.sql.uploads import SqlUploads
 
@@ -20,7 +21,7 @@ from gristmill.storage.sql.uploads import SqlUploads
 class SqlMetadataStore:
     """The ``scope`` is that of the server itself, but for views."""
 
-    def __init__(self, database: Database, scope: Scope = EVERYTHING) -> None:
+    def __init__(self, database: SqliteDatabase, scope: Scope = EVERYTHING) -> None:
         self._database = database
         self.keys = SqlIdempotencyKeys(database, scope)
         self.files = SqlFiles(database, scope)
@@ -37,7 +38,7 @@ class SqlMetadataStore:
     @classmethod
     def at(cls, url: str) -> SqlMetadataStore:
         """``url`` is a SQLAlchemy database URL."""
-        return cls(Database(url))
+        return cls(SqliteDatabase(url))
 
     def seen_by(self, scope: Scope) -> SqlMetadataStore:
         return SqlMetadataStore(self._database, scope)

@@ -17,9 +17,9 @@ from gristmill.storage.private import private_file
 from gristmill.storage.records import TERMINAL_STATUSES, file_blob, part_blob
 from gristmill.storage.sql import consistency
 from gristmill.storage.sql.batches import prunable
-from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.schema import batches, blob_writes, files, upload_parts, uploads
-from gristmill.storage.upkeep_protocol import DatabaseSizes, Disagreement, Lease, NamedBlob, Prunable
+from gristmill.storage.sql.sqlite import SqliteDatabase
+from gristmill.storage.upkeep_protocol import CurrentLease, DatabaseSizes, Disagreement, NamedBlob, Prunable
 
 #: Pages copied between two looks at whether to stop.
 _COPIED_AT_ONCE = 2_000
@@ -29,7 +29,7 @@ _TOLD_PROBLEMS = 20
 
 
 class SqlUpkeep:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def sizes(self) -> DatabaseSizes:
@@ -125,12 +125,12 @@ class SqlUpkeep:
     async def disagreements(self) -> list[Disagreement]:
         return await consistency.disagreements(self._database)
 
-    async def leases(self) -> list[Lease]:
+    async def leases(self) -> list[CurrentLease]:
         held = select(batches.c.id, batches.c.lease_owner, batches.c.lease_until).where(
             batches.c.status.not_in(TERMINAL_STATUSES), batches.c.lease_owner.is_not(None)
         )
         found = await self._database.read(lambda connection: connection.execute(held).all())
-        return [Lease(*row) for row in found]
+        return [CurrentLease(*row) for row in found]
 
     async def unnamed(self, paths: Collection[str]) -> set[str]:
         asked = list(paths)

@@ -48,8 +48,10 @@ async def compare(options: argparse.Namespace, model: str, work: Work) -> dict[s
     trial = await try_settings(make, settings_of(options.server_slots), prompts, work, options.trial_rows)
     # No prefixes from disk: the warm-up computes the rubric, for all alike.
     own = {"threads": str(options.threads), "prefix_disk_gb": "0"}
+    library = {"llama_cpp": {"library": options.library}} if options.library else {}
     contenders: dict[str, Contender] = {
-        name: EngineContender(EngineSettings(name, model, options=own)) for name in options.engines.split(",")
+        name: EngineContender(EngineSettings(name, model, options=own | library.get(name, {})))
+        for name in options.engines.split(",")
     }
     contenders[SERVER] = make(trial.best)
     async with AsyncExitStack() as started:
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--server", type=Path, required=True, help="llama.cpp's llama-server")
     parser.add_argument("--models", default="gemma3-270m,smollm2-135m-instruct")
     parser.add_argument("--engines", default="openvino,llama_cpp")
+    parser.add_argument("--library", help="libllama.so for the engine llama_cpp, instead of the installed package's")
     parser.add_argument(
         "--server-slots", default="1,4,8,16", help="numbers of slots to try before the best is measured"
     )
@@ -114,6 +117,7 @@ def main() -> None:
         "warm_up_rows": options.warm_up,
         "runs": options.runs,
         "threads": options.threads,
+        "library": options.library and receipt.without_folders(options.library),
         "results": results,
     }
     path = receipt.write(options.receipt, content, ("openvino", "xllamacpp"))

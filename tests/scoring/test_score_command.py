@@ -114,6 +114,16 @@ def test_rows_that_fail_are_counted_listed_and_kept(folder):
     assert failed["id"] == "00007" and "simulated failure" in failed["score_error"]
 
 
+def test_what_many_rows_fail_for_is_told_once(folder):
+    """Such as a model without a chat template."""
+    done = score(
+        folder, "table.csv", *RUBRIC, "-o", "out.csv", "-O", "fail_on=Miller", "-O", "failure_kind=invalid_request"
+    )
+    assert done.returncode == 1 and "0 of 50 scores" in done.stderr
+    assert "00019 and 49 more: no score: A simulated failure" in done.stderr
+    assert done.stderr.count("A simulated failure") == 1
+
+
 def test_lists_in_a_table_are_kept_but_not_in_csv(folder):
     (folder / "table.jsonl").write_text('{"id": 1, "skills": ["a", "b"]}\n{"id": 2, "skills": []}\n')
     done = score(folder, "table.jsonl", *RUBRIC, "-o", "out.csv")

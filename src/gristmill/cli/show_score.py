@@ -37,20 +37,22 @@ def print_differences(found: Sequence[Difference]) -> None:
 
 def score_lines(reports: Sequence[ScoreReport], output: str) -> tuple[int, list[str]]:
     """How many scores are missing, and what to say of what came out."""
-    failed = [
-        (report.ids[row], report.name, report.outcomes[row].error)
-        for row in range(len(reports[0].outcomes))
-        for report in reports
-        if report.outcomes[row].score is None
-    ]
+    missing: dict[tuple[str, str | None], list[object]] = {}
+    for row in range(len(reports[0].outcomes)):
+        for report in reports:
+            outcome = report.outcomes[row]
+            if outcome.score is None:
+                missing.setdefault((report.name, outcome.error), []).append(report.ids[row])
+    failed = sum(map(len, missing.values()))
     total = sum(len(report.outcomes) for report in reports)
-    lines = [f"{total - len(failed):,} of {total:,} scores: {output}"]
-    for row_id, name, error in failed[:_LISTED_ERRORS]:
-        lines.append(f"  {printable(row_id)}: no {printable(name)}: {printable(error)}")
-    if len(failed) > _LISTED_ERRORS:
-        column = printable(reports[0].name)
-        lines.append(f"  and {len(failed) - _LISTED_ERRORS:,} more: see the column {column}_error")
-    return len(failed), lines
+    lines = [f"{total - failed:,} of {total:,} scores: {output}"]
+    told = list(missing.items())[:_LISTED_ERRORS]
+    for (name, error), ids in told:
+        others = f" and {len(ids) - 1:,} more" if len(ids) > 1 else ""
+        lines.append(f"  {printable(ids[0])}{others}: no {printable(name)}: {printable(error)}")
+    if untold := failed - sum(len(ids) for _, ids in told):
+        lines.append(f"  and {untold:,} more: see the column {printable(reports[0].name)}_error")
+    return failed, lines
 
 
 def score_facts(reports: Sequence[ScoreReport], output: str, page: str | None) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""What deploy/kubernetes and deploy/compose say is what Kubernetes, KubeRay and Compose take, and fits together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+KUBERNETES = PROJECT / "deploy" / "kubernetes"
+COMPOSE = PROJECT / "deploy" / "compose"
+#: Oldest and newest that are supported now.
+VERSIONS = ("1.33", "1.37")
+RAY_CLUSTER = json.loads(Path(__file__).with_name("raycluster.schema.json").read_text())
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+
+
+def kustomizations() -> list[Path]:
+    return sorted(KUBERNETES.glob("*/kustomization.yaml"))
+
+
+def resources(kustomization: Path) -> Iterator[dict[str, Any]]:
+    """With those of the folders that it builds on."""
+    for name in yaml.safe_load(kustomization.read_text())["resources"]:
+        path = kustomization.parent / name
+        if path.is_dir():
+            yield from resources(path / "kustomization.yaml")
+        else:
+            yield from yaml.safe_load_all(path.read_text())
+
+
+def pod_templates(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = resource.get("spec", {})
+    if resource["kind"] == "RayCluster":
+        return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
+    return [spec["template"]] if "template" in spec else []
+
+
+def all_resources() -> list[dict[str, Any]]:
+    return [each for path in kustomizations() for each in resources(path)]
+
+
+def label(resource: dict[str, Any]) -> str:
+    return f"{resource['kind']}-{resource['metadata']['name']}"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("resource", all_resources(), ids=label)
+def test_kubernetes_takes_every_resource(resource: dict[str, Any], version: str) -> None:
+    if resource["kind"] == "RayCluster":
+        jsonschema.Draft202012Validator(RAY_CLUSTER).validate(resource["spec"])
+        for template in pod_templates(resource):
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"} | template.get("metadata", {})}
+            kubernetes_validate.validate(pod | {"spec": template["spec"]}, version, strict=True)
+        return
+    kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_the_validators_find_what_is_wrong() -> None:
+    service = next(each for each in all_resources() if each["kind"] == "Service")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(service | {"spec": service["spec"] | {"prots": []}}, VERSIONS[-1], strict=True)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"headGroupSpec": {"template": {}, "replica": 1}}, RAY_CLUSTER)
+
+
+@pytest.mark.parametrize("kustomization", kustomizations(), ids=lambda path: path.parent.name)
+def test_services_find_their_pods_and_pods_their_secrets_and_settings(kustomization: Path) -> None:
+    there = list(resources(kustomization))
+    pods = [template["metadata"].get("labels", {}) for each in there for template in pod_templates(each)]
+    for each in there:
+        if each["kind"] == "Service":
+            wanted = each["spec"]["selector"].items()
+            assert any(wanted <= labels.items() for labels in pods), f"no pod is of the service {label(each)}"
+    written = yaml.safe_load(kustomization.read_text())
+    made = [written, *(yaml.safe_load((kustomization.parent / each / "kustomization.yaml").read_text())
+            for each in written["resources"] if (kustomization.parent / each).is_dir())]  # fmt: skip
+    maps = {each["name"] for part in made for each in part.get("configMapGenerator", [])}
+    secrets = {each["name"] for part in made for each in part.get("secretGenerator", [])}
+    told = {line.partition("=")[0] for line in (KUBERNETES / "base" / "secrets.example.env").read_text().splitlines()}
+    for container in (
+        each for one in there for template in pod_templates(one) for each in template["spec"]["containers"]
+    ):
+        for source in container.get("envFrom", []):
+            assert source["configMapRef"]["name"] in maps
+        for variable in container.get("env", []):
+            if (secret := variable.get("valueFrom", {}).get("secretKeyRef")) is not None:
+                assert secret["name"] in secrets and secret["key"] in told
+
+
+def test_every_file_is_of_a_kustomization() -> None:
+    for folder in KUBERNETES.iterdir():
+        written = (folder / "kustomization.yaml").read_text()
+        for path in folder.iterdir():
+            if path.name not in ("kustomization.yaml", "secrets.example.env", "secrets.env"):
+                assert path.name in written, f"{path.name} is in no kustomization.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(COMPOSE.glob("*.yaml")), ids=lambda path: path.stem)
+def test_compose_takes_every_file(path: Path) -> None:
+    catalog = pytest.importorskip("check_jsonschema.builtin_schemas", reason="check-jsonschema is not installed")
+    jsonschema.validate(yaml.safe_load(path.read_text()), catalog.get_builtin_schema("vendor.compose-spec"))

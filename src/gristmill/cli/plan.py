@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gristmill.engines.embedded.prompt import PromptTokens
     from gristmill.planning.job_plan import JobPlan
 
+_MOST_REPLICAS = 10_000
+
 
 def plan(
     input_file: Annotated[
@@ -53,13 +55,29 @@ def plan(
     answer_tokens: Annotated[int, typer.Option(min=1, help="... tokens of an answer.")] = 10,
     slots: Annotated[int, typer.Option(min=1, help="... slots that keep a prefix each; shared cache: 1.")] = 1,
     turns: Annotated[int, typer.Option(min=1, help="... turns that a trimmed conversation keeps.")] = 50,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="How long --rows take with so many replicas of an engine, such as 1,10,100."
+        ),
+    ] = None,
+    replica_rate: Annotated[
+        float | None, typer.Option(metavar="ROWS", min=1e-6, help="... rows/s of one replica, as a pilot measured.")
+    ] = None,
+    servers: Annotated[int, typer.Option(min=1, help="... servers that the batches are spread over.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What the rows of INPUT.jsonl share, in which order they run best, and what that saves; with --pilot, how long
     they will take on an engine.
 
-    Without INPUT: how many prompt tokens a job costs, by the way its rows are sent.
+    Without INPUT: how many prompt tokens a job costs, by the way its rows are sent; or, with --replicas, how long it
+    takes on more machines.
     """
+    if replicas is not None:
+        if input_file is not None or rows is None or replica_rate is None:
+            raise UserError("With --replicas, give --rows and --replica-rate, and no input file.")
+        _scale(_counts(replicas), rows, replica_rate, servers, as_json)
+        return
     if input_file is None:
         if rows is None or prefix_tokens is None or row_tokens is None:
             raise UserError("Name an input file, or give --rows, --prefix-tokens and --row-tokens to do without one.")
@@ -123,3 +141,24 @@ def _calculate(job: JobSize, as_json: bool) -> None:
         show.print_json([bill._asdict() for bill in found])
     else:
         show_plan.print_bills(found, job.rows)
+
+
+def _counts(text: str) -> list[int]:
+    found = [each.strip() for each in text.split(",")]
+    if not all(each.isascii() and each.isdecimal() and 0 < int(each) <= _MOST_REPLICAS for each in found):
+        raise UserError(f"--replicas takes numbers from 1 to {_MOST_REPLICAS:,} with commas between, not '{text}'.")
+    return [int(each) for each in found]
+
+
+def _scale(replicas: list[int], rows: int, rate: float, servers: int, as_json: bool) -> None:
+    from gristmill.planning.capacity import Figures, job_seconds, simulate
+
+    figures = Figures(rate)
+    found = []
+    for count in replicas:
+        flow = simulate(figures, count, servers)
+        found.append((count, flow, job_seconds(figures, flow, rows, min(servers, count))))
+    if as_json:
+        show.print_json([{"replicas": count, "seconds": seconds} | flow._asdict() for count, flow, seconds in found])
+    else:
+        show_plan.print_scale(found)

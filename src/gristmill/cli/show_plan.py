@@ -13,6 +13,7 @@ from gristmill.printable import printable
 from gristmill.telemetry.progress import duration
 
 if TYPE_CHECKING:
+    from gristmill.planning.capacity import Flow
     from gristmill.planning.report import PilotReport, PlanReport
     from gristmill.planning.token_bill import GroupBill
 
@@ -52,6 +53,17 @@ def print_bills(found: Sequence[Bill], rows: int) -> None:
         tokens = bill.computed_tokens
         cells = f"{tokens:,}", f"{tokens / rows:,.0f}", f"{tokens / least:,.1f}", f"{bill.longest_prompt:,}"
         table.add_row(bill.strategy, *cells)
+    show.print_table(table)
+
+
+def print_scale(found: Sequence[tuple[int, Flow, float]]) -> None:
+    """Of each number of replicas: the flow, and how long the job takes, in seconds."""
+    table = Table("replicas", box=None, header_style="bold")
+    for title in ("rows/s", "time for all rows", "limit", "replicas busy", "servers busy", "database busy"):
+        table.add_column(title, justify="right")
+    for count, flow, seconds in found:
+        busy = (f"{share:.0%}" for share in (flow.replicas, flow.servers, flow.database))
+        table.add_row(f"{count:,}", f"{flow.rate:,.0f}", duration(seconds), flow.limit, *busy)
     show.print_table(table)
 
 

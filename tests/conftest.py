@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 from isolation import isolate
+from postgres_server import MISSING, PostgresServer, programs
 from server_process import ServerProcess
 
 # Before any test is imported.
@@ -44,3 +46,16 @@ def pulled_model() -> str:
         return locate(DEFAULT_MODEL).name
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for a test session; each test makes databases of its own. Skips where it is not installed."""
+    found = programs()
+    if found is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip(MISSING)
+    server = PostgresServer(found)
+    try:
+        yield server
+    finally:
+        server.remove()

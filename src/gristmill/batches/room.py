@@ -42,7 +42,7 @@ class RowsToStore(NamedTuple):
 class RoomForResults(NamedTuple):
     """What there is, in bytes: on the disks of the database and of the files, and free inside the database."""
 
-    database: DiskRoom
+    database: DiskRoom | None
     blobs: DiskRoom
     inside: int
 
@@ -55,7 +55,9 @@ class Need(NamedTuple):
 
     def exceeds(self, room: RoomForResults) -> tuple[int, int] | None:
         """What is needed and what is free, where that is less."""
-        if room.database.device == room.blobs.device:
+        if room.database is None:
+            parts = [(self.files, room.blobs.free)]
+        elif room.database.device == room.blobs.device:
             parts = [(self.database + self.files, room.blobs.free)]
         else:
             parts = [(self.database, room.database.free), (self.files, room.blobs.free)]

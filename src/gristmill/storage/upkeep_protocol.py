@@ -53,8 +53,8 @@ class Upkeep(Protocol):
     """What a store needs besides its use. Everything works beside processes that use it."""
 
     async def sizes(self) -> DatabaseSizes: ...
-    async def disk(self) -> DiskRoom:
-        """Of the disk that the database is on. Raises OSError."""
+    async def disk(self) -> DiskRoom | None:
+        """Of the disk that the database is on; None where it is a server's. Raises OSError."""
         ...
 
     async def give_back(self, keep: int, at_most: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    exists,
     func,
     insert,
     not_,
@@ -47,7 +46,7 @@ from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
 from gristmill.storage.sql.lease import held, require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
-from gristmill.storage.sql.schema import batches, result_places, rows
+from gristmill.storage.sql.schema import batches, result_places
 from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
 from gristmill.storage.sql.unfinished import select_unfinished
 from gristmill.wire.prefix_tree import PrefixBox
@@ -232,11 +231,10 @@ class SqlBatches:
         return await self._database.read(lambda connection: enqueued_rows(connection, key_id, but_batch))
 
     async def prune(self, ended_before: int) -> int:
-        old = select(batches.c.seq).where(prunable(ended_before)).limit(_PRUNED_AT_ONCE)
-        statement = delete(batches).where(batches.c.seq.in_(old))
-
         def work(connection: Connection) -> int:
-            if pruned := connection.execute(statement).rowcount:
+            forgotten = prunable(ended_before, self._database.batches_with_rows(connection))
+            old = select(batches.c.seq).where(forgotten).limit(_PRUNED_AT_ONCE)
+            if pruned := connection.execute(delete(batches).where(batches.c.seq.in_(old))).rowcount:
                 _drop_places(connection)
             return pruned
 
@@ -282,13 +280,13 @@ class SqlBatches:
         return _record(found) if found else None
 
 
-def prunable(ended_before: int) -> ColumnElement[bool]:
-    """Which batches may be forgotten."""
+def prunable(ended_before: int, with_rows: Collection[int]) -> ColumnElement[bool]:
+    """Which batches may be forgotten: none of those ``with_rows``."""
     return and_(
         batches.c.status.in_(TERMINAL_STATUSES),
         func.coalesce(*_ENDED_AT) < ended_before,
         batches.c.seq < select(func.max(batches.c.seq)).scalar_subquery(),
-        ~exists().where(rows.c.batch == batches.c.seq),
+        batches.c.seq.not_in(with_rows),
     )
 
 

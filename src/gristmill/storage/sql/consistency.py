@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Table, and_, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from gristmill.storage.records import TERMINAL_STATUSES
 from gristmill.storage.sql.database import Database
-from gristmill.storage.sql.schema import batches, results, rows, run_order
+from gristmill.storage.sql.schema import batches, results, rows
 from gristmill.storage.upkeep_protocol import Disagreement
 
 
 async def disagreements(database: Database) -> list[Disagreement]:
-    found = await database.read(_of_nobody)
+    found = await database.read(lambda connection: _of_nobody(connection, database))
     for seq in await database.read(lambda connection: list(connection.scalars(select(batches.c.seq)))):
-        found += await database.read(lambda connection: _of_batch(connection, seq))  # noqa: B023 - awaited at once
+        found += await database.read_rows(seq, lambda connection: _of_batch(connection, seq))  # noqa: B023 - awaited at once
     return found
 
 
-def _of_nobody(connection: Connection) -> list[Disagreement]:
+def _of_nobody(connection: Connection, database: Database) -> list[Disagreement]:
     """Rows of batches that there are not."""
-    known = set(connection.scalars(select(batches.c.seq)))
-    found = []
-    for table in (rows, results, run_order):
-        for seq in _batches_in(connection, table):
-            if seq not in known:
-                found.append(Disagreement(f"batch number {seq}", f"there are {table.name} of it, but no batch"))
-    return found
-
-
-def _batches_in(connection: Connection, table: Table) -> list[int]:
-    """By one step in the index for each, as there may be millions of rows."""
-    found: list[int] = []
-    after = -1
-    while (seq := connection.scalar(select(func.min(table.c.batch)).where(table.c.batch > after))) is not None:
-        found.append(seq)
-        after = seq
-    return found
+    unknown = database.batches_with_rows(connection) - set(connection.scalars(select(batches.c.seq)))
+    return [Disagreement(f"batch number {seq}", "there are rows of it, but no batch") for seq in sorted(unknown)]
 
 
 def _of_batch(connection: Connection, seq: int) -> list[Disagreement]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from gristmill.storage.sql.migration import SchemaVersion
 
@@ -32,6 +32,28 @@ class Database(Protocol):
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Several side by side, each of one moment."""
+        ...
+
+    async def read_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        """The same, with the tables of one batch: they are empty where nothing has been stored of it."""
+        ...
+
+    async def write_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        """In one order with all writes of this process, with the tables of one batch, which are made where there are
+        none. ``work`` requires the lease on the batch first: what others write meanwhile is of other batches."""
+        ...
+
+    async def drop_rows(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
+        """Everything in the tables of one batch, after what this process was asked to write before. ``check`` is called
+        first in each transaction that it takes, of which there may be several."""
+        ...
+
+    def insert_many(self, connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+        """In ``write_rows``: many rows of a table, as fast as the database can; all ``values`` have the same keys."""
+        ...
+
+    def batches_with_rows(self, connection: Connection) -> set[int]:
+        """Which batches have something in their tables, whether they are known or not."""
         ...
 
     async def close(self) -> None:

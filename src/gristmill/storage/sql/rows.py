@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, exists, func, or_, select, update
 
 from gristmill.storage.records import TERMINAL_STATUSES, Lease
 from gristmill.storage.row_records import (
@@ -23,9 +23,6 @@ from gristmill.storage.sql import seen_rows
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.lease import require_lease
 from gristmill.storage.sql.schema import batches, results, rows, run_order
-
-#: Rows dropped in one transaction: other writers get their turn in between.
-_CLEAR_LINES = 20_000
 
 _joined = rows.outerjoin(results, and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line))
 
@@ -107,39 +104,43 @@ class SqlRows:
              "length": row.length}
             for row in new
         ]  # fmt: skip
-        await self._store(lease, insert(rows), values)
+        await self._insert(lease, rows, values)
 
     async def duplicates(self, batch_seq: int, limit: int) -> list[tuple[int, str]]:
         values = {"batch": batch_seq, "limit": limit}
-        found = await self._database.read(lambda connection: connection.execute(_DUPLICATES, values).all())
+        found = await self._database.read_rows(
+            batch_seq, lambda connection: connection.execute(_DUPLICATES, values).all()
+        )
         return [(line, custom_id) for line, custom_id in found]
 
     async def clear(self, lease: Lease) -> None:
-        await self._clear(lease.batch_seq, lease)
+        await self._database.drop_rows(lease.batch_seq, lambda connection: require_lease(connection, lease))
 
     async def clear_ended(self, batch_seq: int) -> None:
-        await self._clear(batch_seq, None)
-
-    async def _clear(self, batch_seq: int, lease: Lease | None) -> None:
-        last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
-        # As a write, so that it comes after rows that are being added, though their caller no longer waits for them.
-        last_line = await self._database.write(lambda connection: connection.scalar(last)) or 0
-        # At most as many places as lines.
-        for upto in range(_CLEAR_LINES, last_line + _CLEAR_LINES, _CLEAR_LINES):
-            await self._database.write(functools.partial(_clear, batch_seq, lease, upto))
+        await self._database.drop_rows(batch_seq, lambda _: None)
 
     async def leftovers(self) -> list[int]:
-        some_row = exists().where(rows.c.batch == batches.c.seq)
-        query = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES), some_row)
-        return await self._database.read(lambda connection: list(connection.scalars(query)))
+        ended = select(batches.c.seq).where(batches.c.status.in_(TERMINAL_STATUSES))
+
+        def work(connection: Connection) -> list[int]:
+            having = self._database.batches_with_rows(connection)
+            return list(connection.scalars(ended.where(batches.c.seq.in_(having))))
+
+        return await self._database.read(work)
 
     async def arrange(self, lease: Lease, place: int, lines: Sequence[int]) -> None:
         places = [{"batch": lease.batch_seq, "place": i, "line": line} for i, line in enumerate(lines, place)]
-        await self._store(lease, insert(run_order), places)
+        await self._insert(lease, run_order, places)
 
     async def follow(self, lease: Lease, followers: Sequence[tuple[int, int]]) -> None:
         values = [{"of": lease.batch_seq, "at": line, "first": original} for line, original in followers]
-        await self._store(lease, _FOLLOW, values)
+
+        def work(connection: Connection) -> None:
+            require_lease(connection, lease)
+            connection.execute(_FOLLOW, values)
+
+        if values:
+            await self._database.write_rows(lease.batch_seq, work)
 
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
         values = {"batch": batch_seq, "after": after_place, "limit": limit}
@@ -149,7 +150,7 @@ class SqlRows:
             found = connection.execute(_PENDING_IN_ORDER if ordered else _PENDING, values)
             return [PendingRow(place, Row(*row)) for place, *row in found]
 
-        return await self._database.read(work)
+        return await self._database.read_rows(batch_seq, work)
 
     async def count_followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
         query = (
@@ -157,7 +158,7 @@ class SqlRows:
             .where(rows.c.batch == batch_seq, rows.c.original.in_(lines))
             .group_by(rows.c.original)
         )
-        found = await self._database.read(lambda it: it.execute(query).all())
+        found = await self._database.read_rows(batch_seq, lambda it: it.execute(query).all())
         return {int(line): int(count) for line, count in found}
 
     async def followers(self, batch_seq: int, lines: Sequence[int]) -> dict[int, list[Follower]]:
@@ -168,7 +169,7 @@ class SqlRows:
             .order_by(rows.c.line)
         )
         found: dict[int, list[Follower]] = {}
-        for original, line, custom_id in await self._database.read(lambda it: it.execute(query).all()):
+        for original, line, custom_id in await self._database.read_rows(batch_seq, lambda it: it.execute(query).all()):
             found.setdefault(original, []).append(Follower(line, custom_id))
         return found
 
@@ -200,18 +201,22 @@ class SqlRows:
         def work(connection: Connection) -> None:
             require_lease(connection, lease)
             connection.execute(count)
-            connection.execute(insert(results), values)
+            self._database.insert_many(connection, results, values)
 
-        await self._database.write(work)
+        await self._database.write_rows(lease.batch_seq, work)
 
     async def succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[tuple[int, bytes]]:
         values = {"batch": batch_seq, "after": after_line, "limit": limit}
-        found = await self._database.read(lambda connection: connection.execute(_SUCCEEDED, values).all())
+        found = await self._database.read_rows(
+            batch_seq, lambda connection: connection.execute(_SUCCEEDED, values).all()
+        )
         return [(line, payload) for line, payload in found]
 
     async def not_succeeded(self, batch_seq: int, after_line: int, limit: int) -> list[ErrorRow]:
         values = {"batch": batch_seq, "after": after_line, "limit": limit}
-        found = await self._database.read(lambda connection: connection.execute(_NOT_SUCCEEDED, values).all())
+        found = await self._database.read_rows(
+            batch_seq, lambda connection: connection.execute(_NOT_SUCCEEDED, values).all()
+        )
         return [ErrorRow(*row) for row in found]
 
     async def seen(
@@ -221,14 +226,14 @@ class SqlRows:
             seen_rows.select_seen,
             batch_seq=batch_seq, wanted=wanted, after_line=after_line, upto_line=upto_line, limit=limit,
         )  # fmt: skip
-        return await self._database.read(query)
+        return await self._database.read_rows(batch_seq, query)
 
     async def last_line(self, batch_seq: int) -> int:
         last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
-        return await self._database.read(lambda connection: connection.scalar(last)) or 0
+        return await self._database.read_rows(batch_seq, lambda connection: connection.scalar(last)) or 0
 
     async def offsets(self, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:
-        return await self._database.read(lambda it: seen_rows.select_offsets(it, batch_seq, lines))
+        return await self._database.read_rows(batch_seq, lambda it: seen_rows.select_offsets(it, batch_seq, lines))
 
     async def place(self, lease: Lease, places: Sequence[ResultPlace]) -> None:
         def work(connection: Connection) -> None:
@@ -241,18 +246,10 @@ class SqlRows:
     async def places(self, batch_seq: int) -> list[ResultPlace]:
         return await self._database.read(lambda it: seen_rows.select_places(it, batch_seq))
 
-    async def _store(self, lease: Lease, statement: Executable, values: list[dict[str, Any]]) -> None:
+    async def _insert(self, lease: Lease, table: Table, values: list[dict[str, Any]]) -> None:
         def work(connection: Connection) -> None:
             require_lease(connection, lease)
-            connection.execute(statement, values)
+            self._database.insert_many(connection, table, values)
 
         if values:
-            await self._database.write(work)
-
-
-def _clear(batch_seq: int, lease: Lease | None, upto_line: int, connection: Connection) -> None:
-    if lease is not None:
-        require_lease(connection, lease)
-    connection.execute(delete(run_order).where(run_order.c.batch == batch_seq, run_order.c.place <= upto_line))
-    for table in (results, rows):
-        connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto_line))
+            await self._database.write_rows(lease.batch_seq, work)

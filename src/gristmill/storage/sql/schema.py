@@ -14,10 +14,15 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
 )
 
+from gristmill.storage.sql.any_text import AnyText
+
 metadata = MetaData()
+
+#: The schema of the tables of one batch, in statements; which it is, the database says (``schema_translate_map``).
+OF_BATCH = "of_batch"
+batch_metadata = MetaData(schema=OF_BATCH)
 
 #: SQLite numbers rows by itself only where the key is exactly INTEGER.
 Sequence = BigInteger().with_variant(Integer, "sqlite")
@@ -26,38 +31,38 @@ files = Table(
     "files",
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", AnyText, nullable=False, unique=True),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
-    Column("filename", Text, nullable=False),
-    Column("purpose", Text, nullable=False),
+    Column("filename", AnyText, nullable=False),
+    Column("purpose", AnyText, nullable=False),
     #: A deleted file's row stays, so that its id remains a valid cursor; ``erased`` once its bytes are gone too.
     Column("deleted", Boolean, nullable=False, default=False),
     Column("erased", Boolean, nullable=False, default=False),
-    Column("key_id", Text),
+    Column("key_id", AnyText),
 )
 
 uploads = Table(
     "uploads",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", AnyText, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Column("filename", Text, nullable=False),
-    Column("purpose", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("filename", AnyText, nullable=False),
+    Column("purpose", AnyText, nullable=False),
+    Column("status", AnyText, nullable=False),
     Column("file_lifetime", BigInteger),
-    Column("file_id", Text),
-    Column("key_id", Text),
+    Column("file_id", AnyText),
+    Column("key_id", AnyText),
 )
 
 upload_parts = Table(
     "upload_parts",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("upload_id", Text, ForeignKey("uploads.id"), nullable=False, index=True),
+    Column("id", AnyText, primary_key=True),
+    Column("upload_id", AnyText, ForeignKey("uploads.id"), nullable=False, index=True),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
@@ -66,16 +71,16 @@ upload_parts = Table(
 blob_writes = Table(
     "blob_writes",
     metadata,
-    Column("path", Text, primary_key=True),
-    Column("owner", Text, nullable=False),
+    Column("path", AnyText, primary_key=True),
+    Column("owner", AnyText, nullable=False),
 )
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     #: Of the access key, or empty: two callers may choose the same.
-    Column("key_id", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
+    Column("key_id", AnyText, primary_key=True),
+    Column("key", AnyText, primary_key=True),
     Column("request", LargeBinary, nullable=False),
     Column("used_at", BigInteger, nullable=False),
     Column("answer", LargeBinary, nullable=False),
@@ -85,15 +90,15 @@ batches = Table(
     "batches",
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("endpoint", Text, nullable=False),
-    Column("model", Text),
-    Column("input_file_id", Text, nullable=False),
-    Column("completion_window", Text, nullable=False),
-    Column("status", Text, nullable=False, index=True),
+    Column("id", AnyText, nullable=False, unique=True),
+    Column("endpoint", AnyText, nullable=False),
+    Column("model", AnyText),
+    Column("input_file_id", AnyText, nullable=False),
+    Column("completion_window", AnyText, nullable=False),
+    Column("status", AnyText, nullable=False, index=True),
     Column("errors", JSON),
-    Column("output_file_id", Text),
-    Column("error_file_id", Text),
+    Column("output_file_id", AnyText),
+    Column("error_file_id", AnyText),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("in_progress_at", BigInteger),
@@ -119,26 +124,26 @@ batches = Table(
     Column("webhook", JSON),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("paused_at", BigInteger),
-    Column("retry_of", Text),
-    Column("retried_by", Text),
+    Column("retry_of", AnyText),
+    Column("retried_by", AnyText),
     Column("reuse_answers", Boolean, nullable=False, server_default="0"),
     Column("reused_answers", BigInteger, nullable=False, server_default="0"),
     #: As for files: the row of a deleted batch stays, as a cursor, and without what it told.
     Column("deleted", Boolean, nullable=False, server_default="0"),
-    Column("lease_owner", Text),
+    Column("lease_owner", AnyText),
     #: Until then nobody else may claim the batch; with no owner, nobody at all.
     Column("lease_until", Float, nullable=False, default=0),
     #: How often the batch has been claimed.
     Column("lease_generation", BigInteger, nullable=False, server_default="0"),
-    Column("key_id", Text),
+    Column("key_id", AnyText),
 )
 
 rows = Table(
     "rows",
-    metadata,
+    batch_metadata,
     Column("batch", BigInteger, primary_key=True, autoincrement=False),
     Column("line", BigInteger, primary_key=True, autoincrement=False),
-    Column("custom_id", Text, nullable=False),
+    Column("custom_id", AnyText, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
     #: The line whose answer this row gets, because it asks the same.
@@ -149,7 +154,7 @@ rows = Table(
 #: The order to run in, of batches that do not run in the order of their lines.
 run_order = Table(
     "run_order",
-    metadata,
+    batch_metadata,
     Column("batch", BigInteger, primary_key=True, autoincrement=False),
     Column("place", BigInteger, primary_key=True, autoincrement=False),
     Column("line", BigInteger, nullable=False),
@@ -158,7 +163,7 @@ run_order = Table(
 
 results = Table(
     "results",
-    metadata,
+    batch_metadata,
     Column("batch", BigInteger, primary_key=True, autoincrement=False),
     Column("line", BigInteger, primary_key=True, autoincrement=False),
     Column("succeeded", Boolean, nullable=False),
@@ -169,20 +174,20 @@ webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("event_id", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("batch_id", Text, nullable=False, index=True),
+    Column("id", AnyText, nullable=False, unique=True),
+    Column("event_id", AnyText, nullable=False),
+    Column("type", AnyText, nullable=False),
+    Column("batch_id", AnyText, nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
     Column("webhook", JSON),
-    Column("target", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("target", AnyText, nullable=False),
+    Column("status", AnyText, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("due_at", Float, nullable=False),
     Column("first_attempt_at", BigInteger),
     Column("last_attempt_at", BigInteger),
     Column("last_status", Integer),
-    Column("last_error", Text),
+    Column("last_error", AnyText),
 )
 
 #: With the target: those of one that is busy are passed over without a look at the table.
@@ -206,13 +211,13 @@ access_keys = Table(
     "access_keys",
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("name", Text, nullable=False),
-    Column("role", Text, nullable=False),
+    Column("id", AnyText, nullable=False, unique=True),
+    Column("name", AnyText, nullable=False),
+    Column("role", AnyText, nullable=False),
     Column("secret_hash", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
-    Column("made_for", Text),
+    Column("made_for", AnyText),
     Column("max_rows", BigInteger),
     Column("max_bytes", BigInteger),
     Column("max_batches", BigInteger),
@@ -222,7 +227,7 @@ login_sessions = Table(
     "login_sessions",
     metadata,
     Column("token_hash", LargeBinary, primary_key=True),
-    Column("key_id", Text, nullable=False),
+    Column("key_id", AnyText, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
 )
 
@@ -231,10 +236,10 @@ audit_log = Table(
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
     Column("at", BigInteger, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("key_id", Text),
-    Column("target", Text),
-    Column("address", Text),
+    Column("action", AnyText, nullable=False),
+    Column("key_id", AnyText),
+    Column("target", AnyText),
+    Column("address", AnyText),
     Column("status", Integer),
 )
 
@@ -247,3 +252,7 @@ Index("rows_original", rows.c.batch, rows.c.original, sqlite_where=_follows, pos
 
 _failed = ~results.c.succeeded
 Index("results_failed", results.c.batch, results.c.line, sqlite_where=_failed, postgresql_where=_failed)
+
+# The tables of all batches; where each has its own, these stay empty, and are those of a batch that has none yet.
+for _table in batch_metadata.tables.values():
+    _table.to_metadata(metadata, schema=None)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, cast, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
 
 from gristmill.storage.row_records import (
     ResultPlace,
@@ -12,6 +12,7 @@ from gristmill.storage.row_records import (
     RowFilter,
     SeenRow,
 )
+from gristmill.storage.sql.any_text import begins
 from gristmill.storage.sql.schema import result_places, results, rows
 
 _same_row = and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line)
@@ -36,19 +37,15 @@ def select_seen(
     elif wanted.outcome == "waiting":
         conditions.append(results.c.line.is_(None))
     if wanted.custom_id is not None:
-        conditions.append(_begins(wanted.custom_id) if wanted.prefix else rows.c.custom_id == wanted.custom_id)
+        conditions.append(
+            begins(rows.c.custom_id, wanted.custom_id) if wanted.prefix else rows.c.custom_id == wanted.custom_id
+        )
     joined = results.join(rows, _same_row) if has_result else rows.outerjoin(results, _same_row)
     query = select(*_columns).select_from(joined).where(*conditions).order_by(leading.c.line).limit(limit)
     return [
         SeenRow(Row(line, custom_id, offset, length), succeeded, payload)
         for line, custom_id, offset, length, succeeded, payload in connection.execute(query)
     ]
-
-
-def _begins(name: str) -> ColumnElement[bool]:
-    """By its bytes: of a text, SQLite's ``substr`` sees nothing behind a NUL."""
-    beginning = name.encode()
-    return func.substr(cast(rows.c.custom_id, LargeBinary), 1, len(beginning)) == beginning
 
 
 def select_offsets(connection: Connection, batch_seq: int, lines: Sequence[int]) -> dict[int, int]:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from gristmill.storage.errors import DiskFull, StorageError
 from gristmill.storage.pressure import UnderPressure, patiently
 from gristmill.storage.reserve import Reserve
 from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
+from gristmill.storage.sql.schema import OF_BATCH, results, rows, run_order
 
 T = TypeVar("T")
 
 _READERS = 3
+#: Rows dropped in one transaction: other writers get their turn in between.
+_DROPPED_LINES = 20_000
 
 
 class SqliteDatabase:
@@ -60,6 +64,40 @@ class SqliteDatabase:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await patiently(lambda: self._run(self._readers, self._transaction, work))
+
+    async def read_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        return await self.read(work)
+
+    async def write_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        return await self.write(work)
+
+    async def drop_rows(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
+        last = select(func.max(rows.c.line)).where(rows.c.batch == batch_seq)
+        # As a write, so that it comes after rows that are being added, though their caller no longer waits for them.
+        last_line = await self.write(lambda connection: connection.scalar(last)) or 0
+
+        def drop(connection: Connection, upto: int) -> None:
+            check(connection)
+            # At most as many places as lines.
+            connection.execute(delete(run_order).where(run_order.c.batch == batch_seq, run_order.c.place <= upto))
+            for table in (results, rows):
+                connection.execute(delete(table).where(table.c.batch == batch_seq, table.c.line <= upto))
+
+        for upto in range(_DROPPED_LINES, last_line + _DROPPED_LINES, _DROPPED_LINES):
+            await self.write(functools.partial(drop, upto=upto))
+
+    def insert_many(self, connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+        connection.execute(insert(table), values)
+
+    def batches_with_rows(self, connection: Connection) -> set[int]:
+        """By one step in the index for each batch, as there may be millions of rows."""
+        found: set[int] = set()
+        for table in (rows, results, run_order):
+            after = -1
+            while (seq := connection.scalar(select(func.min(table.c.batch)).where(table.c.batch > after))) is not None:
+                found.add(seq)
+                after = seq
+        return found
 
     async def close(self) -> None:
         """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
@@ -115,6 +153,8 @@ class SqliteDatabase:
 def _create_engine(url: str) -> Engine:
     # Parameters are rows and metadata: an error that repeats them would carry them into the log.
     engine = create_engine(url, pool_size=_READERS + 1, hide_parameters=True)
+    # The tables of all batches are the same ones.
+    engine = engine.execution_options(schema_translate_map={OF_BATCH: None})
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from gristmill.extras import require
 from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.access_keys import SqlAccessKeys
 from gristmill.storage.sql.audit_log import SqlAuditLog
 from gristmill.storage.sql.batches import SqlBatches
 from gristmill.storage.sql.blob_writes import SqlBlobWrites
+from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import SqlDeliveries
 from gristmill.storage.sql.files import SqlFiles
 from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
@@ -14,15 +16,20 @@ from gristmill.storage.sql.login_sessions import SqlLoginSessions
 from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.rows import SqlRows
 from gristmill.storage.sql.sqlite import SqliteDatabase
-from gristmill.storage.sql.upkeep import SqlUpkeep
+from gristmill.storage.sql.sqlite_upkeep import SqliteUpkeep
 from gristmill.storage.sql.uploads import SqlUploads
+from gristmill.storage.upkeep_protocol import Upkeep
+
+#: How its URLs begin.
+POSTGRESQL = ("postgresql://", "postgres://")
 
 
 class SqlMetadataStore:
     """The ``scope`` is that of the server itself, but for views."""
 
-    def __init__(self, database: SqliteDatabase, scope: Scope = EVERYTHING) -> None:
+    def __init__(self, database: Database, upkeep: Upkeep, scope: Scope = EVERYTHING) -> None:
         self._database = database
+        self.upkeep = upkeep
         self.keys = SqlIdempotencyKeys(database, scope)
         self.files = SqlFiles(database, scope)
         self.blob_writes = SqlBlobWrites(database)
@@ -33,15 +40,23 @@ class SqlMetadataStore:
         self.access_keys = SqlAccessKeys(database)
         self.login_sessions = SqlLoginSessions(database)
         self.audit_log = SqlAuditLog(database)
-        self.upkeep = SqlUpkeep(database)
 
     @classmethod
     def at(cls, url: str) -> SqlMetadataStore:
-        """``url`` is a SQLAlchemy database URL."""
-        return cls(SqliteDatabase(url))
+        """``url`` is sqlite:///PATH, or one of PostgreSQL as libpq takes it. Raises UserError for one that is not, and
+        where what it takes is not installed."""
+        if not url.startswith(POSTGRESQL):
+            sqlite = SqliteDatabase(url)
+            return cls(sqlite, SqliteUpkeep(sqlite))
+        require("psycopg", "postgres")
+        from gristmill.storage.sql.postgresql import PostgresqlDatabase
+        from gristmill.storage.sql.postgresql_upkeep import PostgresqlUpkeep
+
+        postgresql = PostgresqlDatabase(url)
+        return cls(postgresql, PostgresqlUpkeep(postgresql))
 
     def seen_by(self, scope: Scope) -> SqlMetadataStore:
-        return SqlMetadataStore(self._database, scope)
+        return SqlMetadataStore(self._database, self.upkeep, scope)
 
     async def start(self) -> None:
         await self._database.migrate()

@@ -1,0 +1,313 @@
+"""PostgreSQL behind asyncio: one thread writes, a few read, the event loop never waits for a network.
+
+Nothing here lasts longer than a transaction: no session locks or settings, no named statements. So it works behind
+pgbouncer in transaction mode, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InvalidSchemaName, UndefinedTable
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from gristmill.storage.errors import StorageError
+from gristmill.storage.sql.any_text import AnyText
+from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
+from gristmill.storage.sql.postgresql_errors import ConnectionLost, Passing, clear_error
+from gristmill.storage.sql.schema import OF_BATCH, batch_metadata
+from gristmill.user_error import UserError
+
+T = TypeVar("T")
+
+#: The oldest version that these statements are for, as its number.
+_OLDEST = 14
+_READERS = 3
+#: What passes by itself, such as a restart of the server, is tried again for this long (seconds).
+PATIENCE = 15.0
+_PAUSE = 0.05
+#: Whatever changes more than the rows of one batch takes this lock first: one at a time, over all servers.
+_METADATA_LOCK = 0x6772697374
+#: How a connection is made and watched, where the URL does not say otherwise.
+_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "gristmill",
+}
+
+
+def _begin(mode: str, idle: str, lock: str, statement: str) -> str:
+    """A server of ours that hangs, or a statement that waits, holds up the others for no longer than this."""
+    return (
+        f"BEGIN ISOLATION LEVEL {mode}; SET LOCAL idle_in_transaction_session_timeout = '{idle}'; "
+        f"SET LOCAL lock_timeout = '{lock}'; SET LOCAL statement_timeout = '{statement}'"
+    )
+
+
+_WRITE = _begin("READ COMMITTED", "5s", "10s", "60s")
+_READ = _begin("REPEATABLE READ READ ONLY", "30s", "10s", "600s")
+_MIGRATE = _begin("READ COMMITTED", "60s", "60s", "600s")
+# With the number of the transaction, by which the server says afterwards what came of it.
+_LOCK = text(f"SELECT pg_current_xact_id()::text, pg_advisory_xact_lock({_METADATA_LOCK})")
+_NUMBER = text("SELECT pg_current_xact_id()::text")
+_OUTCOME = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
+
+_FACTS = text(
+    "SELECT current_setting('server_version_num')::int / 10000 AS version,"
+    " current_setting('server_encoding') AS encoding, current_schema() AS schema, current_database() AS database,"
+    " has_database_privilege(current_database(), 'CREATE') AS may_create"
+)
+_WITH_TABLES = text(
+    "SELECT substr(nspname, length(current_schema() || '_batch_') + 1)::bigint FROM pg_namespace"
+    " WHERE starts_with(nspname, current_schema() || '_batch_')"
+    " AND substr(nspname, length(current_schema() || '_batch_') + 1) ~ '^[0-9]{1,18}$'"
+)
+
+
+class PostgresqlDatabase:
+    """The rows of a batch, their order and results are tables in a schema of its own, which is dropped whole."""
+
+    def __init__(self, url: str) -> None:
+        """Raises UserError for what is no URL."""
+        self._engine = _create_engine(url)
+        # In one thread: what is asked for later is done later.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
+
+    async def migrate(self) -> None:
+        """In one transaction, one server after the other: a kill in the middle has changed nothing."""
+
+        def work(connection: Connection) -> None:
+            _require_usable(connection)
+            upgrade(connection)
+
+        await self._run(self._writer, lambda: self._transaction(work, _MIGRATE, _LOCK))
+
+    async def version(self) -> SchemaVersion:
+        def work(connection: Connection) -> SchemaVersion:
+            _require_usable(connection)
+            return version_of(connection)
+
+        return await self._run(self._readers, lambda: self._transaction(work, _READ))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._run(self._readers, lambda: _patiently(lambda: self._transaction(work, _READ)))
+
+    async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
+        """What may be done ``even_if_full`` is no different here: space on the server's disk is the server's affair."""
+        return await self._run(self._writer, lambda: _patiently(lambda: self._transaction(work, _WRITE, _LOCK)))
+
+    async def read_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        def read() -> T:
+            try:
+                return self._transaction(work, _READ, of_batch=batch_seq)
+            except DBAPIError as error:
+                if not isinstance(error.orig, _NO_TABLES):
+                    raise
+            # It has no tables: then those of no batch, which are empty, are the same.
+            return self._transaction(work, _READ)
+
+        return await self._run(self._readers, lambda: _patiently(read))
+
+    async def write_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
+        """Without the lock of all metadata: ``work`` locks the batch, which is all that others could change of it."""
+
+        def make_first(connection: Connection) -> T:
+            schema = self._schema(connection, batch_seq)
+            # Only who has the lease gets as far as the commit, so that nobody makes them at the same time.
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+            batch_metadata.create_all(connection)
+            return work(connection)
+
+        def write() -> T:
+            try:
+                return self._transaction(work, _WRITE, _NUMBER, of_batch=batch_seq)
+            except DBAPIError as error:
+                if not isinstance(error.orig, _NO_TABLES):
+                    raise
+            return self._transaction(make_first, _WRITE, _LOCK, of_batch=batch_seq)
+
+        return await self._run(self._writer, lambda: _patiently(write))
+
+    async def drop_rows(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
+        """At once, however many they are."""
+
+        def work(connection: Connection) -> None:
+            check(connection)
+            connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {_quoted(self._schema(connection, batch_seq))} CASCADE")
+
+        await self.write(work, even_if_full=True)
+
+    def insert_many(self, connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+        names = list(values[0])
+        columns = [table.c[name] for name in names]
+        encoders = [
+            column.type.bind_processor(connection.dialect) if isinstance(column.type, AnyText) else None
+            for column in columns
+        ]
+        schema = connection.get_execution_options()["schema_translate_map"][OF_BATCH]
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+            sql.Identifier(*([schema] if schema else []), table.name), sql.SQL(", ").join(map(sql.Identifier, names))
+        )
+        types = [_COPIED[type(column.type).__name__] for column in columns]
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        try:
+            with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
+                for each in values:
+                    copy.write_row(
+                        [
+                            encode(each[name]) if encode else each[name]
+                            for name, encode in zip(names, encoders, strict=True)
+                        ]
+                    )
+        except psycopg.Error as error:
+            if driver.closed:
+                connection.invalidate(error)
+            raise DBAPIError.instance(
+                "COPY", None, error, psycopg.Error, connection_invalidated=driver.closed, hide_parameters=True
+            ) from error
+
+    def batches_with_rows(self, connection: Connection) -> set[int]:
+        """By their schemas."""
+        return set(connection.scalars(_WITH_TABLES))
+
+    async def close(self) -> None:
+        for pool in (self._writer, self._readers):
+            await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(self._engine.dispose)
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    def _schema(self, connection: Connection, batch_seq: int) -> str:
+        # Of the schema that our tables are in, so that two Gristmills in one database do not meet.
+        return f"{connection.dialect.default_schema_name}_batch_{batch_seq}"
+
+    def _transaction(
+        self, work: Callable[[Connection], T], begin: str, first: Any = None, of_batch: int | None = None
+    ) -> T:
+        """``first`` answers with the number of the transaction, if it is one that writes. Raises Passing where nothing
+        was stored and it may be tried again; what cannot be known raises StorageError."""
+        number: str | None = None
+        try:
+            with self._engine.connect() as plain:
+                schema = None if of_batch is None else self._schema(plain, of_batch)
+                connection = plain.execution_options(begin=begin, schema_translate_map={OF_BATCH: schema})
+                with connection.begin() as transaction:
+                    given = None if first is None else connection.scalar(first)
+                    done = work(connection)
+                    number = given
+                    transaction.commit()
+                    return done
+        except (DBAPIError, psycopg.Error) as error:
+            clear = clear_error(error)
+            if clear is None:
+                raise
+            if number is None or not isinstance(clear, ConnectionLost):
+                raise clear from error
+            lost = clear
+        if self._came_to_pass(number):
+            return done
+        raise Passing(str(lost)) from lost
+
+    def _came_to_pass(self, number: str) -> bool:
+        """Whether the transaction was committed whose commit was not answered. Raises StorageError."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                with self._engine.connect() as connection, connection.begin():
+                    status = connection.scalar(_OUTCOME, {"number": number})
+                if status != "in progress":
+                    return bool(status == "committed")
+            except (DBAPIError, psycopg.Error) as error:
+                clear = clear_error(error)
+                if not isinstance(clear, Passing):
+                    break
+            time.sleep(_PAUSE)
+        raise StorageError(
+            "The connection to the database server broke while something was stored; whether it was is not known."
+        )
+
+
+_NO_TABLES = (UndefinedTable, InvalidSchemaName)
+#: By the name of a column's type: that of PostgreSQL.
+_COPIED = {"BigInteger": "int8", "AnyText": "text", "Boolean": "bool", "LargeBinary": "bytea"}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """``work()``, repeated while it raises Passing, for as long as ``PATIENCE``; in the thread that it is asked of, so
+    that nothing that is asked for later comes before it."""
+    deadline = time.monotonic() + PATIENCE
+    pause = _PAUSE
+    while True:
+        try:
+            return work()
+        except Passing:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+def _create_engine(url: str) -> Engine:
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        # Its error may repeat the URL, and with it the password.
+        raise UserError(
+            "The database's URL cannot be read: --database takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
+            "special characters of the password written as %XX."
+        ) from None
+    options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in given}
+    engine = create_engine(
+        "postgresql+psycopg://", pool_size=_READERS + 1, hide_parameters=True, use_native_hstore=False
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
+        # By libpq's own reading of the URL: with its several hosts, password files and environment variables. A
+        # transaction is begun by ``begin``, and no statement gets a name.
+        context = parameters.get("context")
+        return psycopg.connect(url, autocommit=True, prepare_threshold=None, context=context, **options)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine
+
+
+def _require_usable(connection: Connection) -> None:
+    """Raises StorageError for a server or database that this program does not work with."""
+    facts = connection.execute(_FACTS).one()
+    if facts.version < _OLDEST:
+        raise StorageError(f"The database server is PostgreSQL {facts.version}: it takes version {_OLDEST} or newer.")
+    if facts.encoding != "UTF8":
+        raise StorageError(
+            f"The database {facts.database} has the encoding {facts.encoding}: create one with ENCODING 'UTF8'."
+        )
+    if facts.schema is None:
+        raise StorageError(
+            f"The database {facts.database} has no schema to create tables in: create one that is in the search_path."
+        )
+    if not facts.may_create:
+        raise StorageError(
+            f"The user may not create schemas in the database {facts.database}: make it the owner, or grant it CREATE."
+        )

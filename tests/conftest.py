@@ -13,6 +13,7 @@ from gristmill.models.locate import locate
 from gristmill.user_error import UserError
 from isolation import isolate
 from postgres_server import MISSING, PostgresServer, programs
+from s3_server import S3Server
 from server_process import ServerProcess
 
 # Before any test is imported.
@@ -30,6 +31,13 @@ def pytest_unconfigure() -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for a module's tests, with a fresh data folder."""
     with ServerProcess(tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One for all tests that leave it running."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as running:
         yield running
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from gristmill.cli.main import main
-from gristmill.storage.blobs import LocalBlobStore
+from gristmill.storage.blobs.local import LocalBlobStore
 from gristmill.storage.sql.files import SqlFiles
 
 _get = SqlFiles.get

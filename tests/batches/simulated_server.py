@@ -21,6 +21,7 @@ from gristmill.dispatch.retry import RetryPolicy
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Capabilities, Choice, Completion, LabelRequest, LabelScores, OnDelta, Request
 from gristmill.storage.answers import AnswerStore
+from gristmill.storage.disk_room import DiskRoom
 from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.housekeeping import tidy
 from gristmill.storage.new_blobs import AnnouncedBlobs
@@ -78,6 +79,9 @@ class MemoryBlobs:
     @property
     def location(self) -> str:
         return "nowhere that another process could read"
+
+    async def room(self) -> DiskRoom | None:
+        raise OSError("on no disk")
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> int:
         data = b"".join([chunk async for chunk in chunks])

@@ -27,7 +27,8 @@ from gristmill.planning.job_plan import JobPlanner
 from gristmill.planning.prefix_boxes import prefix_boxes
 from gristmill.planning.token_bill import group_bills, token_bill
 from gristmill.storage.blob_store import BlobStore
-from gristmill.storage.blobs import open_blobs
+from gristmill.storage.blobs.open import open_blobs
+from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.row_records import Row
 from gristmill.wire.batch import BatchError, BatchPlan
 from gristmill.wire.line_body import Fields
@@ -86,8 +87,15 @@ class InputRead(msgspec.Struct, tag="end"):
     plan_failure: str | None
 
 
+class InputUnread(msgspec.Struct, tag="storage"):
+    """The store did not give the input; ``lost``: and never will."""
+
+    reason: str
+    lost: bool
+
+
 Frame = Indexed | InputRead
-_frame_decoder = msgspec.msgpack.Decoder(Frame)
+_frame_decoder = msgspec.msgpack.Decoder(Frame | InputUnread)
 
 
 class ReaderDied(Exception):
@@ -117,6 +125,8 @@ async def read_input(source: InputToRead, blobs: BlobStore) -> AsyncGenerator[Fr
         while not ended:
             (size,) = _frame_size.unpack(await process.stdout.readexactly(_frame_size.size))
             frame = _frame_decoder.decode(await process.stdout.readexactly(size))
+            if isinstance(frame, InputUnread):
+                raise (BlobLost if frame.lost else StorageError)(frame.reason)
             ended = isinstance(frame, InputRead)
             yield frame
     except asyncio.IncompleteReadError:
@@ -213,10 +223,17 @@ def _take(reader: InputReader, planning: _Planning, chunk: bytes | None) -> Inde
 
 
 async def _serve(source: InputToRead) -> None:
-    async for frame in _read(source, open_blobs(source.blobs)):
-        data = msgspec.msgpack.encode(frame)
-        sys.stdout.buffer.write(_frame_size.pack(len(data)) + data)
-        sys.stdout.buffer.flush()
+    try:
+        async for frame in _read(source, open_blobs(source.blobs)):
+            _tell(frame)
+    except StorageError as error:
+        _tell(InputUnread(str(error), isinstance(error, BlobLost)))
+
+
+def _tell(frame: Frame | InputUnread) -> None:
+    data = msgspec.msgpack.encode(frame)
+    sys.stdout.buffer.write(_frame_size.pack(len(data)) + data)
+    sys.stdout.buffer.flush()
 
 
 def _main() -> None:

@@ -3,7 +3,6 @@ none is refused that could have been answered."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from gristmill.batches.output_lines import shortest_line_bytes
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.validation import Validation
 from gristmill.counted import counted
-from gristmill.storage.disk_room import DiskRoom, room_of
+from gristmill.storage.disk_room import DiskRoom
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, UnfinishedBatch
 from gristmill.telemetry.log import get_logger
@@ -40,10 +39,11 @@ class RowsToStore(NamedTuple):
 
 
 class RoomForResults(NamedTuple):
-    """What there is, in bytes: on the disks of the database and of the files, and free inside the database."""
+    """What there is, in bytes: on the disks of the database and of the files, None where those are on no disk of this
+    machine, and free inside the database."""
 
     database: DiskRoom | None
-    blobs: DiskRoom
+    blobs: DiskRoom | None
     inside: int
 
 
@@ -55,13 +55,12 @@ class Need(NamedTuple):
 
     def exceeds(self, room: RoomForResults) -> tuple[int, int] | None:
         """What is needed and what is free, where that is less."""
-        if room.database is None:
-            parts = [(self.files, room.blobs.free)]
-        elif room.database.device == room.blobs.device:
-            parts = [(self.database + self.files, room.blobs.free)]
-        else:
-            parts = [(self.database, room.database.free), (self.files, room.blobs.free)]
-        return next(((need, free) for need, free in parts if need > free), None)
+        on_disks: dict[int, tuple[int, int]] = {}
+        for disk, need in ((room.database, self.database), (room.blobs, self.files)):
+            if disk is not None:
+                before, _ = on_disks.get(disk.device, (0, 0))
+                on_disks[disk.device] = before + need, disk.free
+        return next(((need, free) for need, free in on_disks.values() if need > free), None)
 
 
 def need_of(batches: Sequence[RowsToStore], line_bytes: int, inside: int) -> Need:
@@ -107,15 +106,17 @@ def rows_of(batches: Sequence[UnfinishedBatch]) -> list[RowsToStore]:
 
 
 async def need_of_unfinished(storage: Storage) -> int:
-    """At the least, in bytes; for whoever looks at the disk."""
+    """At the least, in bytes, of the disk; for whoever looks at it."""
     batches, _ = await storage.metadata.batches.unfinished(_OTHERS)
     inside = (await storage.metadata.upkeep.sizes()).free
-    return sum(need_of(rows_of(batches), shortest_line_bytes(), inside))
+    need = need_of(rows_of(batches), shortest_line_bytes(), inside)
+    database = need.database if await storage.metadata.upkeep.disk() is not None else 0
+    return database + (need.files if await storage.blobs.room() is not None else 0)
 
 
 async def look(storage: Storage) -> RoomForResults:
     """Raises OSError."""
-    blobs = await asyncio.to_thread(room_of, storage.blobs.location)
+    blobs = await storage.blobs.room()
     sizes, database = await storage.metadata.upkeep.sizes(), await storage.metadata.upkeep.disk()
     return RoomForResults(database, blobs, sizes.free)
 

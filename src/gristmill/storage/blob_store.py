@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from gristmill.storage.disk_room import DiskRoom
+
+
+class StoredBlob(NamedTuple):
+    """What a store lists: ``path`` is the blob's, or that of a write under way (``blob#1``). ``modified`` in Unix
+    seconds."""
+
+    path: str
+    bytes: int
+    modified: float
 
 
 class BlobStore(Protocol):
@@ -12,7 +23,15 @@ class BlobStore(Protocol):
 
     @property
     def location(self) -> str:
-        """With which another process opens the same store (``storage.blobs.open_blobs``)."""
+        """With which another process opens the same store (``blobs.open.open_blobs``; no secret in it)."""
+        ...
+
+    async def try_out(self) -> None:
+        """Whether it can be written, read, listed and deleted from now on. Raises UserError, in a sentence."""
+        ...
+
+    async def room(self) -> DiskRoom | None:
+        """Of the disk that the bytes are on; None where that is no disk of this machine. Raises OSError."""
         ...
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> int:
@@ -45,6 +64,10 @@ class BlobStore(Protocol):
     async def discard(self, path: str) -> int:
         """Delete the blob and what writes of it that were cut off have left; the number of bytes freed. Only while
         nobody writes it."""
+        ...
+
+    def entries(self, folder: str) -> AsyncIterator[list[StoredBlob]]:
+        """What there is below ``folder``, many at a time."""
         ...
 
 

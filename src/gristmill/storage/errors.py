@@ -21,6 +21,10 @@ class BlobLost(StorageError):
     """Bytes that a record names are gone, or there are fewer than it says. No retry brings them back."""
 
 
+class Unreachable(StorageError):
+    """Nobody answered, or only to say that it is too much now: what waits for it goes on when it is back."""
+
+
 class OverLimit(Exception):
     """An access key has ``used`` what it may hold of ``what`` (as ``KeyLimits`` calls it), and ``more`` is above its
     ``limit``; nothing was stored."""

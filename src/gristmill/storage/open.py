@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gristmill.storage.blobs import LocalBlobStore
+from gristmill.storage.blobs.local import LocalBlobStore
+from gristmill.storage.blobs.open import blob_folder, open_blobs
 from gristmill.storage.errors import StorageError
 from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
@@ -19,7 +20,8 @@ from gristmill.user_error import UserError
 
 
 class StorageSettings(NamedTuple):
-    """``database`` is a SQLAlchemy URL, ``blobs`` a folder or file URL; by default both are inside ``data``."""
+    """``database`` is a SQLAlchemy URL, ``blobs`` a folder or the URL of one or of an object store; by default both are
+    inside ``data``."""
 
     data: Path
     database: str | None = None
@@ -27,12 +29,18 @@ class StorageSettings(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the parts of what a user configured are; ``data`` is as the user wrote it, the others are absolute."""
+    """Where the parts of what a user configured are; ``data`` is as the user wrote it, the others are absolute.
+    ``blobs`` is a folder, or the URL of an object store."""
 
     data: Path
     database: Path
-    blobs: Path
+    blobs: str
     answers: Path
+
+    @property
+    def blob_folder(self) -> Path | None:
+        """None where the blobs are in an object store."""
+        return blob_folder(self.blobs)
 
     @property
     def locks(self) -> list[ProcessLock]:
@@ -68,7 +76,10 @@ class Places(NamedTuple):
 def places(settings: StorageSettings) -> Places:
     """Raises UserError for what is not supported."""
     database = Path(_database_url(settings).removeprefix("sqlite:///")).absolute()
-    return Places(settings.data, database, _blob_folder(settings), settings.data.absolute() / "answers.db")
+    blobs = settings.blobs or str(settings.data / "blobs")
+    folder = blob_folder(blobs)
+    answers = settings.data.absolute() / "answers.db"
+    return Places(settings.data, database, blobs if folder is None else str(folder), answers)
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +100,7 @@ async def open_beside(settings: StorageSettings, earlier: bool = False) -> Async
             raise UserError(f"The database {found.database} cannot be used: {error}") from error
         if not version.is_current and not (earlier and version.known):
             raise UserError(f"The database {found.database} is {_of_another_version(version)}.")
-        blobs = LocalBlobStore(found.blobs)
+        blobs = open_blobs(found.blobs)
         yield Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
     finally:
         await metadata.stop()
@@ -136,13 +147,14 @@ class OpenStorage:
         try:
             tighten(self._settings.data)
             private_file(self._places.database)
-            blobs = LocalBlobStore(self._places.blobs)
-            if self._places.blobs.is_relative_to(self._places.data.absolute()):
+            blobs = open_blobs(self._places.blobs)
+            if isinstance(blobs, LocalBlobStore) and self._blobs_are_its_own:
                 # Nobody else writes there.
                 blobs.remove_unfinished()
         except OSError as error:
             where = error.filename or self._places.blobs
             raise UserError(f"{where} cannot be used: {error.strerror}.") from None
+        await blobs.try_out()
         metadata = SqlMetadataStore.at(self._url)
         try:
             await metadata.start()
@@ -152,6 +164,10 @@ class OpenStorage:
             await metadata.stop()
             raise UserError(f"The database {self._places.database} cannot be opened: {error}") from error
         return Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
+
+    @property
+    def _blobs_are_its_own(self) -> bool:
+        return Path(self._places.blobs).is_relative_to(self._places.data.absolute())
 
     def _release(self) -> None:
         for lock in self._locks:
@@ -163,10 +179,3 @@ def _database_url(settings: StorageSettings) -> str:
     if not url.startswith("sqlite:///"):
         raise UserError(f"The database '{url}' is not supported: --database takes a sqlite:///PATH URL.")
     return url
-
-
-def _blob_folder(settings: StorageSettings) -> Path:
-    blobs = settings.blobs or str(settings.data / "blobs")
-    if "://" in blobs and not blobs.startswith("file://"):
-        raise UserError(f"The blob store '{blobs}' is not supported: --blobs takes a folder or a file:// URL.")
-    return Path(blobs.removeprefix("file://")).absolute()

@@ -18,7 +18,8 @@ _SCARCE_SHARE, _SCARCE_BYTES = 0.05, 2 * 1024**3
 
 
 class DiskFacts(NamedTuple):
-    """Bytes: ``used`` by all that the server stores, ``free`` and ``size`` of the disk that its files are on."""
+    """Bytes: ``used`` by all that the server stores on it, ``free`` and ``size`` of the disk that its files are on, or
+    that its data folder is on where the files are in an object store."""
 
     used: int
     free: int
@@ -44,7 +45,9 @@ class Disk:
                 if time.monotonic() - self._looked > _LOOK_SECONDS:
                     self._used = (await disk_use(self._storage, self._where, with_orphans=False)).used
                     self._looked = time.monotonic()
-            room = await asyncio.to_thread(room_of, self._where.blobs)
+            room = await self._storage.blobs.room()
+            if room is None:
+                room = await asyncio.to_thread(room_of, self._where.data)
         except OSError:
             return None
         return DiskFacts(self._used, room.free, room.size)

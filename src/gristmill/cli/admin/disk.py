@@ -27,6 +27,7 @@ def disk(
     if as_json:
         show.print_json({"use": use, "unfinished_batches_need_at_least": need})
         return
+    where = ", in the object store" if use.elsewhere else ""
     lines = [
         ("database", use.database),
         ("  of which free inside", use.database_free),
@@ -34,8 +35,8 @@ def disk(
         ("kept answers", use.answers),
         ("scratch", use.scratch),
         ("scorings", use.scorings),
-        *((f"files: {printable(purpose)}", size) for purpose, size in sorted(use.files.items())),
-        ("belongs to nothing", use.orphans),
+        *((f"files: {printable(purpose)}{where}", size) for purpose, size in sorted(use.files.items())),
+        (f"belongs to nothing{where}", use.orphans),
         ("free on the disk", use.free),
         ("unfinished batches need at least", need),
     ]

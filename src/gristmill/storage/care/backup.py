@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from gristmill import __version__
 from gristmill.storage.care.backup_target import BackupTarget, open_target
 from gristmill.storage.care.manifest import Entry, Manifest, is_blob_path
 from gristmill.storage.care.scorings import pack
-from gristmill.storage.errors import StorageError
+from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.open import Places, StorageSettings, open_beside, places
 from gristmill.storage.private import private_file
-from gristmill.storage.protocol import MetadataStore
+from gristmill.storage.protocol import Storage
 from gristmill.storage.upkeep_protocol import NamedBlob
 from gristmill.user_error import UserError
 
@@ -42,7 +43,7 @@ async def take_backup(settings: StorageSettings, target: Path, progress: Progres
     try:
         async with open_beside(settings, earlier=True) as storage:
             with open_target(target) as opened:
-                return await _Taking(storage.metadata, where, opened, progress).take()
+                return await _Taking(storage, where, opened, progress).take()
     except StorageError as error:
         raise UserError(f"The backup was not made: {error}") from error
     except OSError as error:
@@ -51,7 +52,9 @@ async def take_backup(settings: StorageSettings, target: Path, progress: Progres
 
 def _check_apart(where: Places, target: Path) -> None:
     target = target.absolute()
-    for folder in (where.data.absolute(), where.blobs):
+    for folder in (where.data.absolute(), where.blob_folder):
+        if folder is None:
+            continue
         if target.is_relative_to(folder):
             raise UserError(f"A backup in {folder} would go with it: name a folder or .tar file outside.")
         if folder.is_relative_to(target):
@@ -59,8 +62,9 @@ def _check_apart(where: Places, target: Path) -> None:
 
 
 class _Taking:
-    def __init__(self, metadata: MetadataStore, where: Places, target: BackupTarget, progress: Progress) -> None:
-        self._metadata = metadata
+    def __init__(self, storage: Storage, where: Places, target: BackupTarget, progress: Progress) -> None:
+        self._metadata = storage.metadata
+        self._blobs = storage.blobs
         self._where = where
         self._target = target
         self._progress = progress
@@ -98,7 +102,7 @@ class _Taking:
             if path not in entries:
                 try:
                     entries[path] = self._target.known(path, size) or await self._copy_blob(path)
-                except FileNotFoundError:
+                except (FileNotFoundError, BlobLost):
                     gone.add(path)
                     continue
                 if entries[path].bytes != size:
@@ -110,9 +114,22 @@ class _Taking:
     async def _copy_blob(self, path: str) -> Entry:
         if not is_blob_path(path):
             raise UserError(f"The database names '{path[:80]}' as bytes of a file: it is damaged or was tampered with.")
-        entry = await self._target.add_blob(path, self._where.blobs / path)
+        folder = self._where.blob_folder
+        entry = await self._target.add_blob(path, await self._fetched(path) if folder is None else folder / path)
         self._copied += entry.bytes
         return entry
+
+    async def _fetched(self, path: str) -> Path:
+        """A copy of what is in an object store, as a file where the backup's own are made."""
+        copy = self._target.room_for("blob")
+        copy.unlink(missing_ok=True)
+        private_file(copy)
+        with copy.open("wb") as file:
+            async for chunk in self._blobs.stream(path):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        return copy
 
     async def _are_forgotten(self, gone: set[str]) -> bool:
         """Whether some of the blobs went because their files were deleted meanwhile."""

@@ -28,7 +28,8 @@ BLOBS = "blobs"
 
 class BackupTarget(Protocol):
     def room_for(self, kind: str) -> Path:
-        """Where what is made for the backup is to be made, by its kind; ``add_made`` takes it from there."""
+        """Where what is made for the backup is to be made, by its kind; ``add_made`` takes it from there. What is a
+        ``blob`` is given to ``add_blob``."""
         ...
 
     async def add_made(self, kind: str) -> Entry: ...
@@ -143,7 +144,7 @@ class FolderTarget:
             for path in (self._folder / BLOBS).glob("*/*"):
                 if path.relative_to(self._folder / BLOBS).as_posix() not in blobs:
                     path.unlink()
-        for kind in KINDS:
+        for kind in (*KINDS, "blob"):
             _drop_part(self.room_for(kind))
         made = {entry.path for entry in self._before.made} if self._before else set()
         for path in self._folder.iterdir():
@@ -204,7 +205,7 @@ class TarTarget:
         self._finished = True
 
     def _sweep(self) -> None:
-        for kind in KINDS:
+        for kind in (*KINDS, "blob"):
             _drop_part(self.room_for(kind))
 
     async def _add(self, path: str, below: str, source: Path) -> Entry:

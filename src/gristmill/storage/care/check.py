@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.counted import counted
 from gristmill.finding import Finding
-from gristmill.storage.care.manifest import is_blob_path
-from gristmill.storage.errors import StorageError
+from gristmill.storage.blob_store import StoredBlob
+from gristmill.storage.care.manifest import BLOB_FOLDERS, is_blob_path
+from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.open import Places, StorageSettings, open_beside, places
 from gristmill.storage.protocol import Storage
 from gristmill.user_error import UserError
@@ -26,7 +23,7 @@ REPAIR_AGE_SECONDS = 24 * 3600
 class Orphan(NamedTuple):
     """Bytes in the blob store that no record names; ``age`` in seconds."""
 
-    path: Path
+    path: str
     bytes: int
     age: float
 
@@ -41,8 +38,8 @@ async def check(settings: StorageSettings, repair: bool, now: float) -> list[Fin
                 *await _database(storage),
                 *await _agreement(storage),
                 *await _leases(storage, where, now),
-                *await _blobs(storage, where),
-                await _orphans(storage, where, repair, now),
+                *await _blobs(storage),
+                await _orphans(storage, repair, now),
             ]
     except StorageError as error:
         raise UserError(f"The data cannot be checked: {error}") from error
@@ -79,9 +76,12 @@ async def _leases(storage: Storage, where: Places, now: float) -> list[Finding]:
     ] or [Finding("leases", "ok", f"A server runs, and works on {held_batches}.")]
 
 
-async def _blobs(storage: Storage, where: Places) -> list[Finding]:
+async def _blobs(storage: Storage) -> list[Finding]:
     named = await storage.metadata.upkeep.named_blobs()
-    wrong = {path: what for path, size in named if (what := await _wrong(storage, where, path, size)) is not None}
+    there = {blob.path: blob.bytes for blob in await _listed(storage)}
+    # All are listed at once: of an object store, to ask for each takes a request.
+    doubtful = [(path, size) for path, size in named if not is_blob_path(path) or there.get(path) != size]
+    wrong = {path: what for path, size in doubtful if (what := await _wrong(storage, path, size)) is not None}
     if wrong:
         # Some may have been deleted since.
         still = {path for path, _ in await storage.metadata.upkeep.named_blobs()}
@@ -96,23 +96,21 @@ async def _blobs(storage: Storage, where: Places) -> list[Finding]:
     return told
 
 
-async def _wrong(storage: Storage, where: Places, path: str, size: int) -> str | None:
+async def _wrong(storage: Storage, path: str, size: int) -> str | None:
     if not is_blob_path(path):
         return "is no name of a file of Gristmill's"
     try:
-        there = await asyncio.to_thread(lambda: (where.blobs / path).stat().st_size)
-    except FileNotFoundError:
+        there = await storage.blobs.size(path)
+    except BlobLost:
         return "is gone"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
     return None if there == size else f"has {there:,} bytes instead of {size:,}"
 
 
-async def _orphans(storage: Storage, where: Places, repair: bool, now: float) -> Finding:
-    found = await find_orphans(storage, where.blobs, now)
+async def _orphans(storage: Storage, repair: bool, now: float) -> Finding:
+    found = await find_orphans(storage, now)
     if not found:
         return Finding("orphans", "ok", "All bytes in the blob store belong to a file or upload.")
-    removed = await asyncio.to_thread(_remove, found) if repair else []
+    removed = await _remove(storage, found) if repair else []
     left = [orphan for orphan in found if orphan not in removed]
     detail = f"{_amount(left)} belong to nothing."
     if removed:
@@ -130,22 +128,18 @@ def _amount(orphans: list[Orphan]) -> str:
     return f"{len(orphans):,} blobs with {sum(orphan.bytes for orphan in orphans):,} bytes"
 
 
-async def find_orphans(storage: Storage, blobs: Path, now: float) -> list[Orphan]:
+async def find_orphans(storage: Storage, now: float) -> list[Orphan]:
     """Also those that a kill left before writes were announced."""
     # Looked for first: what is named or announced only then was so before its first byte.
-    found = await asyncio.to_thread(lambda: list(_walk(blobs)))
-    unnamed = await storage.metadata.upkeep.unnamed({_whole(path) for path in found})
-    orphaned = [path for path in found if _whole(path) in unnamed]
-    return await asyncio.to_thread(lambda: list(_still_there(blobs, orphaned, now)))
+    found = await _listed(storage)
+    unnamed = await storage.metadata.upkeep.unnamed({_whole(blob.path) for blob in found})
+    orphaned = {blob.path for blob in found if _whole(blob.path) in unnamed}
+    still_there = await _listed(storage) if orphaned else []
+    return [Orphan(blob.path, blob.bytes, now - blob.modified) for blob in still_there if blob.path in orphaned]
 
 
-def _walk(blobs: Path) -> Iterator[str]:
-    for folder in ("files", "parts"):
-        if (blobs / folder).is_dir():
-            with os.scandir(blobs / folder) as entries:
-                for entry in entries:
-                    if entry.is_file(follow_symlinks=False):
-                        yield f"{folder}/{entry.name}"
+async def _listed(storage: Storage) -> list[StoredBlob]:
+    return [blob for folder in BLOB_FOLDERS async for some in storage.blobs.entries(folder) for blob in some]
 
 
 def _whole(path: str) -> str:
@@ -153,18 +147,9 @@ def _whole(path: str) -> str:
     return path.partition("#")[0]
 
 
-def _still_there(blobs: Path, found: list[str], now: float) -> Iterator[Orphan]:
-    for path in found:
-        try:
-            status = (blobs / path).lstat()
-        except FileNotFoundError:
-            continue
-        yield Orphan(blobs / path, status.st_size, now - status.st_mtime)
-
-
-def _remove(orphans: list[Orphan]) -> list[Orphan]:
+async def _remove(storage: Storage, orphans: list[Orphan]) -> list[Orphan]:
     """Those that were old enough. A clock that was set forward or back makes some look younger than they are."""
     old = [orphan for orphan in orphans if orphan.age >= REPAIR_AGE_SECONDS]
     for orphan in old:
-        orphan.path.unlink(missing_ok=True)
+        await storage.blobs.discard(orphan.path)
     return old

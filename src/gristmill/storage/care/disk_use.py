@@ -17,7 +17,8 @@ from gristmill.storage.protocol import Storage
 
 class DiskUse(msgspec.Struct, frozen=True):
     """In bytes. ``database_free`` is part of ``database`` and used again; ``files`` is by purpose; ``orphans`` belong
-    to nothing, 0 where they were not looked for; ``free`` and ``size`` are of the disk that the files are on."""
+    to nothing, 0 where they were not looked for; ``free`` and ``size`` are of the disk that the files are on, or, where
+    they are ``elsewhere``, in an object store, of the data folder's."""
 
     database: int
     database_free: int
@@ -29,19 +30,21 @@ class DiskUse(msgspec.Struct, frozen=True):
     orphans: int
     free: int
     size: int
+    elsewhere: bool = False
 
     @property
     def used(self) -> int:
-        """All of it."""
-        parts = (self.database, self.write_ahead_log, self.answers, self.scratch, self.scorings, self.orphans)
-        return sum(parts) + sum(self.files.values())
+        """All of it that is on a disk here."""
+        parts = (self.database, self.write_ahead_log, self.answers, self.scratch, self.scorings)
+        return sum(parts) + (0 if self.elsewhere else self.orphans + sum(self.files.values()))
 
 
 async def disk_use(storage: Storage, where: Places, *, with_orphans: bool = True) -> DiskUse:
     """To look for orphans takes a look at every file. Raises OSError where the disk cannot be read."""
     sizes = await storage.metadata.upkeep.sizes()
-    orphans = await find_orphans(storage, where.blobs, time.time()) if with_orphans else []
-    room = await asyncio.to_thread(room_of, where.blobs)
+    orphans = await find_orphans(storage, time.time()) if with_orphans else []
+    of_files = await storage.blobs.room()
+    room = of_files if of_files is not None else await asyncio.to_thread(room_of, where.data)
     return DiskUse(
         database=sizes.bytes,
         database_free=sizes.free,
@@ -53,6 +56,7 @@ async def disk_use(storage: Storage, where: Places, *, with_orphans: bool = True
         orphans=sum(orphan.bytes for orphan in orphans),
         free=room.free,
         size=room.size,
+        elsewhere=of_files is None,
     )
 
 

@@ -13,7 +13,8 @@ from gristmill.user_error import UserError
 NAME = "manifest.json"
 FORMAT = 1
 #: Of the blobs in a backup, below it: where ``file_blob`` and ``part_blob`` put them.
-_BLOB = re.compile(r"(files|parts)/[A-Za-z0-9_-]{1,128}")
+BLOB_FOLDERS = ("files", "parts")
+_BLOB = re.compile(rf"({'|'.join(BLOB_FOLDERS)})/[A-Za-z0-9_-]{{1,128}}")
 #: What is made anew for each backup, with the end of its name.
 KINDS = {"database": "db", "answers": "db", "scorings": "tar"}
 OWN_NAME = re.compile("|".join(rf"{kind}-[0-9a-f]{{16}}\.{end}" for kind, end in KINDS.items()))

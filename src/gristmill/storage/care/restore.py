@@ -32,14 +32,15 @@ async def restore(settings: StorageSettings, backup: Path, force: bool, progress
     """``force``: replace what is there, which stays as it is until all of the backup has been found whole. Raises
     UserError."""
     where = places(settings)
-    _check_replaceable(where)
+    blobs = _blob_folder(where)
+    _check_replaceable(where, blobs)
     with contextlib.ExitStack() as held:
         for lock in where.locks:
             lock.acquire()
             held.callback(lock.release)
         if not force:
-            _check_empty(where)
-        new = _New(where)
+            _check_empty(where, blobs)
+        new = _New(where, blobs)
         try:
             with open_source(backup) as source:
                 new.clear()
@@ -57,10 +58,11 @@ async def restore(settings: StorageSettings, backup: Path, force: bool, progress
 class _New:
     """What is restored, each part beside the place it is for, and so on the same file system."""
 
-    def __init__(self, where: Places) -> None:
+    def __init__(self, where: Places, blobs: Path) -> None:
         self._where = where
+        self._old_blobs = blobs
         self.database = where.database.with_name(where.database.name + _NEW)
-        self._blobs = where.blobs.with_name(where.blobs.name + _NEW)
+        self._blobs = blobs.with_name(blobs.name + _NEW)
         self.answers = where.answers.with_name(where.answers.name + _NEW)
         self._scorings = where.scorings.with_name(where.scorings.name + _NEW)
         self._packed = self._scorings.with_name(self._scorings.name + ".tar")
@@ -103,16 +105,16 @@ class _New:
         where.database.unlink(missing_ok=True)
         for name in ("", "-wal", "-shm"):
             where.answers.with_name(where.answers.name + name).unlink(missing_ok=True)
-        shutil.rmtree(where.blobs, ignore_errors=True)
+        shutil.rmtree(self._old_blobs, ignore_errors=True)
         shutil.rmtree(where.scorings, ignore_errors=True)
-        self._blobs.rename(where.blobs)
+        self._blobs.rename(self._old_blobs)
         if self._scorings.exists():
             self._scorings.rename(where.scorings)
         if self.answers.exists():
             self.answers.rename(where.answers)
         self.database.rename(where.database)
         self._hand_over()
-        for folder in {where.blobs.parent, where.database.parent, where.data}:
+        for folder in {self._old_blobs.parent, where.database.parent, where.data}:
             sync_folder(folder)
         where.restoring.rmdir()
 
@@ -125,7 +127,7 @@ class _New:
                 where.database,
                 where.answers,
                 where.data / "lock",
-                *_tree(where.blobs),
+                *_tree(self._old_blobs),
                 *_tree(where.scorings),
             ):
                 with contextlib.suppress(FileNotFoundError):
@@ -137,9 +139,19 @@ def _tree(folder: Path) -> Iterator[Path]:
     yield from folder.rglob("*")
 
 
-def _check_replaceable(where: Places) -> None:
+def _blob_folder(where: Places) -> Path:
+    """Raises UserError where the blobs are to be in an object store, which replaces nothing in one step."""
+    if (folder := where.blob_folder) is not None:
+        return folder
+    raise UserError(
+        f"A backup is restored into a folder, not into {where.blobs}: restore it without --blobs, copy 'files' and "
+        f"'parts' from {where.data / 'blobs'} to there with the store's own tool, and start the server with --blobs."
+    )
+
+
+def _check_replaceable(where: Places, blobs: Path) -> None:
     """Raises UserError for what cannot be put in place in one step."""
-    for path in (where.blobs, where.database, where.scorings):
+    for path in (blobs, where.database, where.scorings):
         if path.is_symlink() or path.is_mount():
             raise UserError(
                 f"{path} is a link or a mount point, which cannot be replaced: restore into another folder (--data, "
@@ -147,17 +159,17 @@ def _check_replaceable(where: Places) -> None:
             )
 
 
-def _check_empty(where: Places) -> None:
+def _check_empty(where: Places, blobs: Path) -> None:
     """Raises UserError where a server has been, or something else is."""
     if where.restoring.exists():
         # An earlier restoring was cut off: what is there is its own.
         return
-    found = [path for path in (where.database, where.blobs) if path.exists() and not _is_empty_folder(path)]
+    found = [path for path in (where.database, blobs) if path.exists() and not _is_empty_folder(path)]
     # An earlier try may have been killed.
-    parts = (where.database, where.blobs, where.answers, where.scorings)
+    parts = (where.database, blobs, where.answers, where.scorings)
     ours = ("lock", *(path.name + _NEW for path in parts))
     others = [path for path in where.data.iterdir() if not path.name.startswith(ours)]
-    found += [path for path in others if path.absolute() not in (*found, where.blobs)]
+    found += [path for path in others if path.absolute() not in (*found, blobs)]
     if found:
         raise UserError(
             f"{where.data} is not empty ({found[0].name}): name another folder with --data, or replace what is there "

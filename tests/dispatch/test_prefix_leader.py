@@ -11,11 +11,11 @@ import pytest
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.outage import Outage
-from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
+from gristmill.dispatch.prefix_leader import PrefixLeaders
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.errors import EngineError, ErrorKind
-from gristmill.engines.prompt_parts import prompt_parts
+from gristmill.engines.prompt_parts import prompt_parts, shared_prefix
 from gristmill.engines.protocol import Capabilities, Choice, Completion, ForwardedAnswer, ForwardRequest
 from gristmill.inference.forwarding import chat_request
 from gristmill.wire.chat import ChatCompletionRequest, Message

@@ -13,14 +13,14 @@ from gristmill.dispatch.asking import AnyAnswer, AnyRequest, Ask, Listen, ask_en
 from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
-from gristmill.dispatch.prefix_leader import PrefixLeaders, shared_prefix
+from gristmill.dispatch.prefix_leader import PrefixLeaders
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
-from gristmill.engines.prompt_parts import prompt_parts
+from gristmill.engines.prompt_parts import prompt_parts, shared_prefix
 from gristmill.engines.protocol import (
     Completion,
     EmbeddingRequest,

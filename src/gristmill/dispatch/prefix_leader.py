@@ -9,27 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from gristmill.dispatch.stop import Stop
 
-#: Bytes, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
-_WORTH_WAITING = 2048
 #: Prefixes remembered as computed; one that is forgotten costs one more leader.
 _REMEMBERED = 4096
-
-
-def shared_prefix(model: str, parts: Sequence[bytes]) -> int | None:
-    """A hash of what the row probably shares with others; None where that is too short to wait for.
-
-    All parts of the prompt but the last, which is the usual place of a row's own part. Where they are short, as in a
-    prompt that is one text, its beginning: rows that differ in there share too little to matter.
-    """
-    before = parts[:-1]
-    if sum(map(len, before)) >= _WORTH_WAITING:
-        return hash((model, *before))
-    whole = b"\0".join(parts)
-    return hash((model, whole[:_WORTH_WAITING])) if len(whole) > _WORTH_WAITING else None
 
 
 class PrefixLeaders:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from gristmill.engines.protocol import EmbeddingRequest, ForwardRequest, LabelRequest, Request
 from gristmill.wire.chat import ChatCompletionRequest, ContentPart, Message
+
+#: Bytes, some 500 tokens: a shorter prefix is computed sooner than it is waited for.
+_WORTH_WAITING = 2048
 
 
 def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingRequest) -> list[bytes]:
@@ -28,6 +32,19 @@ def prompt_parts(request: Request | ForwardRequest | LabelRequest | EmbeddingReq
         # Most chat templates put them before the messages.
         parts.insert(0, _encoded(request.tools or request.functions))
     return parts
+
+
+def shared_prefix(model: str, parts: Sequence[bytes]) -> int | None:
+    """A hash of what the row probably shares with others; None where that is too short to wait for.
+
+    All parts of the prompt but the last, which is the usual place of a row's own part. Where they are short, as in a
+    prompt that is one text, its beginning: rows that differ in there share too little to matter.
+    """
+    before = parts[:-1]
+    if sum(map(len, before)) >= _WORTH_WAITING:
+        return hash((model, *before))
+    whole = b"\0".join(parts)
+    return hash((model, whole[:_WORTH_WAITING])) if len(whole) > _WORTH_WAITING else None
 
 
 def _message_text(message: Message) -> str:

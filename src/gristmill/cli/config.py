@@ -144,6 +144,21 @@ EngineOptions = Annotated[
     list[str] | None,
     typer.Option("--engine-option", "-O", envvar="GRISTMILL_ENGINE_OPTIONS", help="KEY=VALUE for the engine."),
 ]
+Replicas = Annotated[
+    str | None,
+    typer.Option(envvar="GRISTMILL_REPLICAS", help="With --engine ray: how many, or 2:8 where the cluster may grow."),
+]
+ReplicaEngine = Annotated[
+    str | None,
+    typer.Option(envvar="GRISTMILL_REPLICA_ENGINE", help="With --engine ray: the engine in each replica."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GRISTMILL_RAY_ADDRESS",
+        help="HOST:PORT of a Ray cluster's head; auto: the one this machine is in. [a local one]",
+    ),
+]
 Aliases = Annotated[
     list[str] | None,
     typer.Option("--alias", envvar="GRISTMILL_ALIAS", help="NAME=MODEL: what asks for NAME is answered by MODEL."),
@@ -202,6 +217,18 @@ def engine_settings(engine: str, model: str | None, url: str | None, options: li
             raise UserError(f"The engine option '{option}' is not KEY=VALUE.")
         pairs[key.strip().replace("-", "_")] = value
     return EngineSettings(engine, model, url, pairs)
+
+
+def pool_settings(
+    settings: EngineSettings, replicas: str | None, replica_engine: str | None, ray_address: str | None
+) -> EngineSettings:
+    """With what was said of a pool of replicas. Raises UserError where there is none."""
+    given = {"replicas": replicas, "replica_engine": replica_engine, "ray_address": ray_address}
+    said = {key: value for key, value in given.items() if value is not None}
+    if said and settings.engine != "ray":
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in said)
+        raise UserError(f"{flags}: only for a pool of replicas, which is --engine ray.")
+    return settings._replace(options={**settings.options, **said})
 
 
 def storage_settings(data: Path | None, database: str | None, blobs: str | None) -> StorageSettings:

@@ -44,6 +44,9 @@ def run(
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
+    replicas: config.Replicas = None,
+    replica_engine: config.ReplicaEngine = None,
+    ray_address: config.RayAddress = None,
     alias: config.Aliases = None,
     defaults: Annotated[
         Path | None, typer.Option(help="JSON object of body parameters for lines that do not set them.")
@@ -71,6 +74,7 @@ def run(
         jsonl.check_readable(input_file)
     read_defaults = jsonl.read_defaults(defaults)
     given = config.engine_settings(engine, model, url, engine_option)
+    given = config.pool_settings(given, replicas, replica_engine, ray_address)
     with stdio.resting_place(output) as target:
         check_targets({"output": target, "file of failed rows": errors_beside(target)}, [input_file, defaults])
         engine_settings = config.settled(given)

@@ -24,6 +24,9 @@ def serve(
     model: config.Model = None,
     url: config.Url = None,
     engine_option: config.EngineOptions = None,
+    replicas: config.Replicas = None,
+    replica_engine: config.ReplicaEngine = None,
+    ray_address: config.RayAddress = None,
     alias: config.Aliases = None,
     database: config.Database = None,
     blobs: config.Blobs = None,
@@ -97,12 +100,13 @@ def serve(
 
     wants_keys = not _is_loopback(host) if keys is None else keys
     log.configure(config.check_log_level(log_level), log_json, log_content)
+    given = config.engine_settings(engine, model, url, engine_option)
     settings = ServerSettings(
         address=host,
         port=port,
         host=HostSettings(
             storage=config.storage_settings(data, database, blobs),
-            engine=config.settled(config.engine_settings(engine, model, url, engine_option)),
+            engine=config.settled(config.pool_settings(given, replicas, replica_engine, ray_address)),
             concurrency=concurrency,
             request_timeout=request_timeout,
             stop_grace=stop_grace,

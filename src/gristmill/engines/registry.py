@@ -65,11 +65,28 @@ def _openai_compatible(settings: EngineSettings) -> Engine:
     return OpenAICompatibleEngine(options, url=settings.url, model=settings.model)
 
 
+def _ray(settings: EngineSettings) -> Engine:
+    from gristmill.engines.protocol import passes_through
+    from gristmill.engines.ray.engine import PassingRayEngine, RayEngine
+    from gristmill.engines.ray.options import RayOptions, ReplicaSettings
+
+    pool, options = RayOptions.split(settings.options)
+    # What is wrong with a replica's settings is told here, and not by every replica.
+    like = create_engine(
+        EngineSettings(pool.replica_engine, settings.model, settings.url, options, settings.row_tokens)
+    )
+    replica = ReplicaSettings(
+        pool.replica_engine, settings.model, settings.url, options, pool.cpus, pool.replica_gpus, settings.row_tokens
+    )
+    return (PassingRayEngine if passes_through(like) else RayEngine)(pool, replica, like)
+
+
 _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
     "llama_cpp": _llama_cpp,
     "ollama": _ollama,
     "openai_compatible": _openai_compatible,
     "openvino": _openvino,
+    "ray": _ray,
     "simulated": _simulated,
 }
 

@@ -1,0 +1,107 @@
+"""Ray's client, in a process of its own: ``python -m gristmill.engines.ray.driver``, frames on standard input and
+output.
+
+Ray ends its client's process when the head is lost for good, and connects a process to one cluster only. This one may
+end at any time: ours starts it again. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import BinaryIO, NoReturn
+
+from gristmill.engines.ray import cluster, frames
+from gristmill.engines.ray.frames import Connect, FromDriver, Leave, Send, Trouble, Waiting
+from gristmill.engines.ray.keeper import Keeper
+from gristmill.user_error import UserError
+
+
+def main() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries print to standard output as they like: keep it for frames by moving theirs to standard error.
+    target = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    source = sys.stdin.buffer
+    connect = _read(source)
+    assert isinstance(connect, Connect)
+    writing = threading.Lock()
+
+    def emit(frame: FromDriver) -> None:
+        data = memoryview(frames.encode(frame))
+        with writing:
+            while data:
+                data = data[target.write(data) :]
+
+    try:
+        emit(Waiting(f"the Ray cluster at {connect.address}" if connect.address else "a Ray cluster on this machine"))
+        # In the main thread: a cluster of our own ends with the thread that has started it.
+        cluster.connect(connect.address)
+    except UserError as error:
+        emit(Trouble("", str(error), True))
+        os._exit(1)
+    try:
+        asyncio.run(_Driver(connect, emit).run(source))
+        import ray
+
+        ray.shutdown()
+    except BaseException as error:
+        traceback.print_exception(error, limit=-3)
+    os._exit(0)
+
+
+class _Driver:
+    def __init__(self, connect: Connect, emit: frames.Emit) -> None:
+        self._connect = connect
+        self._emit = emit
+        pool = connect.replica.pool
+        self._keepers = {
+            f"{pool}-{number}": Keeper(connect, f"{pool}-{number}", emit) for number in range(connect.replicas)
+        }
+
+    async def run(self, source: BinaryIO) -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        threading.Thread(target=self._read, args=(source, loop, over), daemon=True).start()
+        await self._end_others()
+        keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
+        await over.wait()
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await asyncio.gather(*(keeper.leave() for keeper in self._keepers.values()), return_exceptions=True)
+
+    def _read(self, source: BinaryIO, loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
+        """Until our process has no more to say, or has ended: then nobody is left to use the replicas, either."""
+        while isinstance(frame := _read(source), Send):
+            loop.call_soon_threadsafe(self._send, frame)
+        loop.call_soon_threadsafe(over.set)
+
+    def _send(self, frame: Send) -> None:
+        self._keepers[frame.replica].send(frame.session, frame.group)
+
+    async def _end_others(self) -> None:
+        async def end_unused(actor: object) -> None:
+            async with asyncio.timeout(self._connect.patience.silence):
+                if await actor.users.remote() == 0:  # type: ignore[attr-defined]
+                    await actor.end.remote()  # type: ignore[attr-defined]
+                    await asyncio.to_thread(cluster.end, actor)
+
+        others = await asyncio.to_thread(cluster.unused_others, self._connect)
+        await asyncio.gather(*map(end_unused, others), return_exceptions=True)
+
+
+def _read(source: BinaryIO) -> frames.ToDriver:
+    """Leave where there is no more."""
+    head = source.read(frames.LENGTH_BYTES)
+    if len(head) < frames.LENGTH_BYTES:
+        return Leave()
+    body = source.read(length := frames.decode_length(head))
+    return frames.decode_to_driver(body) if len(body) == length else Leave()
+
+
+if __name__ == "__main__":
+    main()

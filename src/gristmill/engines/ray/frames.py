@@ -1,0 +1,113 @@
+"""What our process and the driver process say to each other: the length, then msgpack."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from gristmill.engines.ray.messages import ReplicaFacts
+from gristmill.engines.ray.options import ReplicaSettings
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """Seconds. A replica that does not answer a call for ``silence`` hangs and is ended, or for ``starting`` while its
+    engine starts. ``abandoned``: a replica that nobody has used for so long ends by itself."""
+
+    silence: float = 15.0
+    starting: float = 300.0
+    abandoned: float = 600.0
+
+
+class Connect(msgspec.Struct, tag=True, frozen=True):
+    """Always the first frame to the driver. ``address``: empty for a cluster of its own. ``client``: who uses the
+    replicas."""
+
+    client: str
+    address: str
+    replica: ReplicaSettings
+    replicas: int
+    keep: bool
+    placement_wait: float
+    patience: Patience
+
+
+class Send(msgspec.Struct, tag=True, frozen=True):
+    """A group of messages for a replica; dropped where ``session`` is over."""
+
+    replica: str
+    session: str
+    group: bytes
+
+
+class Leave(msgspec.Struct, tag=True, frozen=True):
+    """The driver ends, and with it the replicas that nobody else uses, unless they are to be kept."""
+
+
+class Joined(msgspec.Struct, tag=True, frozen=True):
+    """A replica is ready; each time with a new session."""
+
+    replica: str
+    session: str
+    facts: ReplicaFacts
+
+
+class Left(msgspec.Struct, tag=True, frozen=True):
+    """A replica answers no more, and what it had is lost; another session may come."""
+
+    replica: str
+    session: str
+    why: str
+
+
+class Answers(msgspec.Struct, tag=True, frozen=True):
+    replica: str
+    session: str
+    group: bytes
+
+
+class Trouble(msgspec.Struct, tag=True, frozen=True):
+    """Why a replica is not there, as a sentence; ``replica`` is empty where it is the same for all. ``final``: it will
+    be so at the next try, too, so that a start need not wait for more."""
+
+    replica: str
+    sentence: str
+    final: bool
+
+
+class Waiting(msgspec.Struct, tag=True, frozen=True):
+    """What is waited for, as the end of "waiting for"."""
+
+    what: str
+
+
+ToDriver = Connect | Send | Leave
+FromDriver = Joined | Left | Answers | Trouble | Waiting
+
+#: Tells our process something.
+Emit = Callable[[FromDriver], None]
+
+_length = struct.Struct("<I")
+LENGTH_BYTES = _length.size
+_encoder = msgspec.msgpack.Encoder()
+_to_driver: msgspec.msgpack.Decoder[ToDriver] = msgspec.msgpack.Decoder(ToDriver)
+_from_driver: msgspec.msgpack.Decoder[FromDriver] = msgspec.msgpack.Decoder(FromDriver)
+
+
+def encode(frame: ToDriver | FromDriver) -> bytes:
+    body = _encoder.encode(frame)
+    return _length.pack(len(body)) + body
+
+
+def decode_length(data: bytes) -> int:
+    length: int = _length.unpack(data)[0]
+    return length
+
+
+def decode_to_driver(body: bytes) -> ToDriver:
+    return _to_driver.decode(body)
+
+
+def decode_from_driver(body: bytes) -> FromDriver:
+    return _from_driver.decode(body)

@@ -1,0 +1,206 @@
+"""The replicas as our process sees them: who is there, what each is answering, and the requests that wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gristmill.engines.embedded.worker.frames import Cancel, Decoded
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.ray import messages
+from gristmill.engines.ray.frames import Answers, Joined, Left, Send
+from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToReplica
+from gristmill.engines.ray.placement import Homes, Load, choose
+
+#: Requests that go to one replica within so many seconds go together, or so many of them.
+_GATHER_SECONDS = 0.002
+_MOST_IN_GROUP = 64
+
+
+class _Request:
+    """On its way; ``listen`` is told what the engine says as it says it."""
+
+    def __init__(
+        self, number: int, message: bytes, prefix: int | None, interactive: bool, listen: Callable[[Any], None] | None
+    ) -> None:
+        self.number = number
+        self.message = message
+        self.prefix = prefix
+        self.interactive = interactive
+        self.listen = listen
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.replica: Member | None = None
+
+
+class Member:
+    """A replica that is there, in one session."""
+
+    def __init__(self, name: str, session: str, facts: ReplicaFacts) -> None:
+        self.name = name
+        self.session = session
+        self.facts = facts
+        self.in_flight: dict[int, _Request] = {}
+        #: Not sent yet.
+        self.group: list[tuple[int, bytes]] = []
+
+    @property
+    def slots(self) -> int:
+        return self.facts.capabilities.slots
+
+
+class Pool:
+    """``ask`` from any number of tasks; what the driver says goes to ``joined``, ``left``, ``answered`` and ``lost``.
+    ``send`` hands a frame to the driver."""
+
+    def __init__(self, send: Callable[[Send], None]) -> None:
+        self._send = send
+        self._ids = itertools.count(1)
+        self._homes = Homes()
+        #: Those that found all replicas full; interactive ones first.
+        self._queue: deque[_Request] = deque()
+        self.members: dict[str, Member] = {}
+        #: Why there is no replica, while there is none.
+        self.down = "The ray engine has not started."
+
+    async def ask(
+        self,
+        make: Callable[[int], ToReplica],
+        prefix: int | None = None,
+        interactive: bool = False,
+        listen: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """What a replica answers to the message. Raises EngineError: interrupted where the replica is lost meanwhile,
+        unavailable where there is none."""
+        number = next(self._ids)
+        try:
+            _, message = messages.encode(make(number))
+        except (ValueError, OverflowError, RecursionError) as error:
+            sentence = f"The request cannot be handed to a replica: {error}."
+            raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
+        if not self.members:
+            raise unavailable(self.down)
+        request = _Request(number, message, prefix, interactive, listen)
+        if not self._place(request):
+            (self._queue.appendleft if interactive else self._queue.append)(request)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._cancel(request)
+            raise
+
+    def joined(self, frame: Joined) -> None:
+        self.members[frame.replica] = Member(frame.replica, frame.session, frame.facts)
+        self._place_queued()
+
+    def left(self, frame: Left) -> None:
+        member = self.members.get(frame.replica)
+        if member is not None and member.session == frame.session:
+            self._lose(member, frame.why)
+
+    def lost(self, why: str) -> None:
+        """The driver has ended, and with it every session."""
+        for member in list(self.members.values()):
+            self._lose(member, why)
+        self._fail_queued(why)
+
+    def answered(self, frame: Answers) -> None:
+        member = self.members.get(frame.replica)
+        if member is None or member.session != frame.session:
+            return
+        for number, data in messages.decode_group(frame.group):
+            if (request := member.in_flight.get(number)) is not None:
+                self._take(member, request, data)
+        self._place_queued()
+
+    def _take(self, member: Member, request: _Request, data: bytes) -> None:
+        future = request.future
+        try:
+            message = messages.decode_from_replica(data)
+            if isinstance(message, Decoded | Event):
+                self._tell(request, message)
+                return
+            answer = messages.answer_of(message)
+        except EngineError as error:
+            if error.crashed is not None:
+                error.crashed = f"{error.crashed} of {member.name}"
+            outcome: Exception = error
+        except msgspec.DecodeError as error:
+            outcome = interrupted(f"A replica's answer cannot be read: {error}.")
+        except Exception as error:
+            # The caller's own fault: hand it back to the caller, not to the reader of everybody's frames.
+            outcome = error
+        else:
+            del member.in_flight[request.number]
+            if not future.done():
+                future.set_result(answer)
+            return
+        del member.in_flight[request.number]
+        if not future.done():
+            future.set_exception(outcome)
+
+    def _tell(self, request: _Request, message: FromReplica) -> None:
+        if request.listen is not None and not request.future.done():
+            request.listen(message.event if isinstance(message, Event) else message.delta)  # type: ignore[union-attr]
+
+    def _place(self, request: _Request) -> bool:
+        """Send it to a replica; False where all are full."""
+        loads = {name: Load(len(each.in_flight), each.slots) for name, each in self.members.items()}
+        chosen = choose(loads, self._homes.of(request.prefix))
+        if chosen is None:
+            return False
+        self._homes.add(request.prefix, chosen)
+        member = self.members[chosen]
+        request.replica = member
+        member.in_flight[request.number] = request
+        self._write(member, request.number, request.message, request.interactive)
+        return True
+
+    def _place_queued(self) -> None:
+        while self._queue and (self._queue[0].future.done() or self._place(self._queue[0])):
+            self._queue.popleft()
+
+    def _write(self, member: Member, number: int, message: bytes, at_once: bool) -> None:
+        member.group.append((number, message))
+        if at_once or len(member.group) >= _MOST_IN_GROUP:
+            self._flush(member)
+        elif len(member.group) == 1:
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush, member)
+
+    def _flush(self, member: Member) -> None:
+        group, member.group = member.group, []
+        if group:
+            self._send(Send(member.name, member.session, messages.encode_group(group)))
+
+    def _cancel(self, request: _Request) -> None:
+        member = request.replica
+        if member is None:
+            if request in self._queue:
+                self._queue.remove(request)
+            return
+        if member.in_flight.pop(request.number, None) is not None:
+            number, message = messages.encode(Cancel(request.number))
+            self._write(member, number, message, at_once=False)
+            self._place_queued()
+
+    def _lose(self, member: Member, why: str) -> None:
+        self.members.pop(member.name, None)
+        self._homes.forget(member.name)
+        member.group.clear()
+        for request in member.in_flight.values():
+            if not request.future.done():
+                request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
+        member.in_flight.clear()
+        self.down = why
+        if not self.members:
+            self._fail_queued(why)
+
+    def _fail_queued(self, why: str) -> None:
+        for request in self._queue:
+            if not request.future.done():
+                request.future.set_exception(unavailable(why))
+        self._queue.clear()

@@ -1,0 +1,196 @@
+"""A pool of replicas on a real Ray cluster answers as one engine does, whoever dies: each row exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.dispatch.stop import Stop
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.protocol import ChoiceDelta, EmbeddingRequest, LabelRequest
+from gristmill.engines.ray.engine import RayEngine
+from gristmill.engines.ray.frames import Patience
+from gristmill.engines.ray.options import RayOptions, ReplicaSettings
+from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
+from gristmill.wire.chat import ChatCompletionRequest, Message
+from ray_cluster import RayCluster, ray_cluster, stop_or_kill
+
+PATIENCE = Patience(silence=3.0, starting=60.0, abandoned=600.0)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster() as running:
+        yield running
+
+
+def engine_of(address: str, replicas: str = "2", **options: Any) -> RayEngine:
+    given = {"replicas": replicas, "replica_engine": "simulated", "ray_address": address}
+    pool, rest = RayOptions.split({**given, **{key: str(value) for key, value in options.items()}})
+    replica = ReplicaSettings("simulated", None, None, rest, pool.cpus, pool.replica_gpus)
+    return RayEngine(pool, replica, SimulatedEngine(SimulatedOptions.parse(rest)), PATIENCE)
+
+
+@asynccontextmanager
+async def started(address: str, replicas: str = "2", **options: Any) -> AsyncIterator[RayEngine]:
+    engine = engine_of(address, replicas, **options)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def row(number: int, rubric: int = 0) -> ChatCompletionRequest:
+    messages = [Message("system", f"Rubric {rubric}. " * 200), Message("user", f"row {number}.")]
+    return ChatCompletionRequest(model="simulated", messages=messages, max_tokens=4)
+
+
+async def all_joined(engine: RayEngine, replicas: int) -> None:
+    while len(engine._pool.members) < replicas:
+        await asyncio.sleep(0.05)
+
+
+async def test_it_answers_as_the_replicas_engine_does(cluster):
+    alone = SimulatedEngine(SimulatedOptions())
+    async with started(cluster.address) as engine:
+        assert engine.models == alone.models
+        assert engine.capabilities.endpoints == alone.capabilities.endpoints
+        assert engine.capabilities.slots == 2 * alone.capabilities.slots
+        assert await engine.fingerprint() == await alone.fingerprint()
+        answer, expected = await engine.complete(row(1)), await alone.complete(row(1))
+        assert (answer.choices, answer.prompt_tokens) == (expected.choices, expected.prompt_tokens)
+        labels = LabelRequest("simulated", "yes or no?", ["yes", "no"])
+        assert (await engine.score(labels)).logprobs == (await alone.score(labels)).logprobs
+        texts = EmbeddingRequest("simulated", ["one", "two"])
+        assert (await engine.embed(texts)).vectors == (await alone.embed(texts)).vectors
+        tokens = EmbeddingRequest("simulated", [[1, 2], [3]], 8)
+        assert (await engine.embed(tokens)).vectors == (await alone.embed(tokens)).vectors
+        pieces: list[ChoiceDelta] = []
+        streamed = await engine.complete(row(1), pieces.append)
+        assert len(pieces) > 1
+        assert "".join(piece.text for piece in pieces) == streamed.choices[0].text == expected.choices[0].text
+        with pytest.raises(EngineError) as refused:
+            await engine.complete(ChatCompletionRequest(model="other", messages=[Message("user", "hi")]))
+        assert (refused.value.kind, refused.value.code) == (ErrorKind.INVALID_REQUEST, "model_not_found")
+    assert cluster.replica_pids() == []
+
+
+async def test_a_replicas_errors_keep_their_kind_and_what_the_caller_is_told(cluster):
+    async with started(cluster.address, "1", fail_on="row 7.", failure_kind="invalid_request") as engine:
+        with pytest.raises(EngineError) as refused:
+            await engine.complete(row(7))
+        assert (refused.value.kind, refused.value.code) == (ErrorKind.INVALID_REQUEST, "simulated_failure")
+        assert await engine.complete(row(8))
+
+
+async def test_rows_of_a_prefix_stay_at_one_replica_while_it_has_no_more_than_its_share(cluster):
+    async with started(cluster.address, "2") as engine:
+        await all_joined(engine, 2)
+        cached = []
+        for number in range(12):
+            answers = await asyncio.gather(*(engine.complete(row(number, rubric)) for rubric in range(4)))
+            cached.append([answer.cached_tokens > 0 for answer in answers])
+        assert all(all(each) for each in cached[1:])
+
+
+async def test_a_cancelled_request_frees_its_place(cluster):
+    async with started(cluster.address, "1", slots=2, latency=30) as engine:
+        asking = [asyncio.create_task(engine.complete(row(number))) for number in range(4)]
+        await asyncio.sleep(0.5)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        (member,) = engine._pool.members.values()
+        assert not member.in_flight and not engine._pool._queue
+
+
+async def test_replicas_are_kept_for_the_next_if_asked_for_and_ended_by_one_that_wants_others(cluster):
+    async with started(cluster.address, "2", keep_replicas=True) as engine:
+        await all_joined(engine, 2)
+        before = cluster.replica_pids()
+    async with started(cluster.address, "2") as engine:
+        await all_joined(engine, 2)
+        assert cluster.replica_pids() == before
+        assert await engine.complete(row(1))
+    assert cluster.replica_pids() == []
+    async with started(cluster.address, "1", keep_replicas=True):
+        (kept,) = cluster.replica_pids()
+    async with started(cluster.address, "1", latency=0.01):
+        assert kept not in cluster.replica_pids()
+    assert cluster.replica_pids() == []
+
+
+async def test_two_users_share_the_replicas_and_the_last_ends_them(cluster):
+    async with started(cluster.address, "1") as first:
+        async with started(cluster.address, "1") as second:
+            assert len(cluster.replica_pids()) == 1
+            assert await asyncio.gather(first.complete(row(1)), second.complete(row(2)))
+        assert await first.complete(row(3))
+    assert cluster.replica_pids() == []
+
+
+async def answered_once(engine: RayEngine, rows: int, disturb: Any) -> Counter[str]:
+    """What came of so many rows, each asked through the dispatcher while ``disturb`` runs."""
+    dispatcher, stop, came = Dispatcher(engine), Stop(), Counter[str]()
+
+    async def ask(number: int) -> None:
+        answer = await dispatcher.ask(row(number, number % 5), stop)
+        came[str(number)] += 1
+        assert answer.choices
+
+    disturbing = asyncio.create_task(disturb())
+    waiting = iter(range(rows))
+
+    async def work() -> None:
+        for number in waiting:
+            await ask(number)
+
+    await asyncio.gather(*(work() for _ in range(dispatcher.window)))
+    disturbing.cancel()
+    await asyncio.gather(disturbing, return_exceptions=True)
+    return came
+
+
+@pytest.mark.parametrize("what", ["killed", "stopped"])
+async def test_replicas_that_die_or_hang_cost_no_row(cluster, what):
+    chance = random.Random(11)
+    killed: list[int] = []
+
+    async def disturb() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.5)
+            if pids := cluster.replica_pids():
+                victim = chance.choice(pids)
+                killed.append(victim)
+                stop_or_kill(victim, signal.SIGKILL if what == "killed" else signal.SIGSTOP)
+
+    async with started(cluster.address, "3", latency=0.05, slots=8) as engine:
+        await all_joined(engine, 3)
+        came = await answered_once(engine, 1000, disturb)
+    assert len(killed) == 3
+    assert len(came) == 1000 and set(came.values()) == {1}
+    assert cluster.replica_pids() == []
+
+
+async def test_a_killed_client_process_costs_no_row(cluster):
+    async with started(cluster.address, "2", latency=0.05, slots=8) as engine:
+
+        async def disturb() -> None:
+            for _ in range(2):
+                await asyncio.sleep(1.0)
+                if engine._driver is not None:
+                    os.kill(engine._driver.pid, signal.SIGKILL)
+
+        came = await answered_once(engine, 1000, disturb)
+    assert len(came) == 1000 and set(came.values()) == {1}
+    assert cluster.replica_pids() == []

@@ -1,4 +1,4 @@
-"""Placement: rows of one prefix stay together until that costs more than it saves, and no replica gets more than it takes."""
+"""Placement: rows of one prefix stay together until that costs more than it saves; no replica is sent too many."""
 
 from __future__ import annotations
 

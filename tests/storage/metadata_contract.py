@@ -409,6 +409,7 @@ class MetadataContract:
         st.integers(1, 9),
     )  # fmt: skip
     @example([("a\0b", "p"), ("a", "s"), ("é\0", "f")], "a\0", True, None, 0, 40, 9)
+    @example([("", "p"), ("a", "p")], "", True, None, 0, 40, 9)
     @example([("éa", "p"), ("e", "s"), ("é", "f")], "é", True, None, 0, 40, 9)
     def test_rows_are_seen_by_name_and_outcome(
         self, tmp_path_factory: pytest.TempPathFactory, given_rows: list[tuple[str, str]], name: str | None,

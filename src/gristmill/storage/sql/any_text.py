@@ -52,9 +52,9 @@ class begins(FunctionElement[bool]):
 
 @compiles(begins, "sqlite")
 def _of_sqlite(element: begins, compiler: SQLCompiler, **options: Any) -> str:
-    # Of a text, ``substr`` sees nothing behind a NUL.
+    # Of a text, ``substr`` sees nothing behind a NUL; of nothing, it is no value.
     column, text = (f"CAST({compiler.process(each, **options)} AS BLOB)" for each in element.clauses)
-    return f"(substr({column}, 1, length({text})) = {text})"
+    return f"(length({text}) = 0 OR substr({column}, 1, length({text})) = {text})"
 
 
 @compiles(begins, "postgresql")

@@ -54,7 +54,8 @@ class S3Server:
         self._folder = folder
         self._ports = _free_ports(8)
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"http://127.0.0.1:{self._ports[0]}"
+        self.port = self._ports[0]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> S3Server:
         (self._folder / "data").mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,14 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import httpx
 import obstore
 import pytest
 from obstore.store import from_url
+
+from gristmill.storage.blobs.signature import Signer
 
 #: PyPI's package puts it beside Python.
 _WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -108,6 +111,18 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": key.access,
             "AWS_SECRET_ACCESS_KEY": key.secret,
         }
+
+    def files(self, prefix: str) -> dict[str, int]:
+        """What is below it, with the sizes."""
+        found = obstore.list(from_url(f"s3://{BUCKET}/{prefix}", **self.settings()))  # type: ignore[arg-type]
+        return {each["path"]: each["size"] for some in found for each in some}
+
+    def unfinished(self, prefix: str) -> int:
+        """How many uploads in parts are under way or were cut off."""
+        url = Signer(*FULL, None, "us-east-1").url("GET", f"{self.url}/{BUCKET}", {"uploads": "", "prefix": prefix})
+        answer = httpx.get(url, timeout=30)
+        answer.raise_for_status()
+        return len(ElementTree.fromstring(answer.content).findall("{*}Upload"))
 
     def suspend(self) -> None:
         self._send(signal.SIGSTOP)

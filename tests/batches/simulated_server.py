@@ -24,7 +24,7 @@ from gristmill.storage.answers import AnswerStore
 from gristmill.storage.disk_room import DiskRoom
 from gristmill.storage.errors import BlobLost, StorageError
 from gristmill.storage.housekeeping import tidy
-from gristmill.storage.new_blobs import AnnouncedBlobs
+from gristmill.storage.open import storage_of
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import (
     TERMINAL_STATUSES,
@@ -278,7 +278,7 @@ class World:
             for name in sorted(vars(type(methods))):
                 if not name.startswith("_"):
                     setattr(methods, name, self._refusable(getattr(methods, name)))
-        return Storage(metadata, self.blobs, AnnouncedBlobs(metadata, self.blobs))
+        return storage_of(metadata, self.blobs)
 
     def _refusable(self, method: Any) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:

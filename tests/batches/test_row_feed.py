@@ -55,7 +55,7 @@ class Memory:
 
 
 def feed_of(memory: Any) -> RowFeed:
-    return RowFeed(Storage(memory, memory, memory), BATCH)
+    return RowFeed(Storage(memory, memory, memory, "me"), BATCH)
 
 
 async def drain(feed: RowFeed, workers: int) -> list[tuple[int, str, bytes]]:
@@ -113,7 +113,7 @@ def test_of_rows_that_many_others_follow_few_are_read_ahead() -> None:
 
     memory = WithFollowers([b"x"] * 99)
     duplicated = msgspec.structs.replace(BATCH, plan=BatchPlan(deduplicated=1))
-    given = asyncio.run(drain(RowFeed(Storage(memory, memory, memory), duplicated), 3))  # type: ignore[arg-type]
+    given = asyncio.run(drain(RowFeed(Storage(memory, memory, memory, "me"), duplicated), 3))  # type: ignore[arg-type]
     assert sorted(row[0] for row in given) == list(range(1, 100))
     assert [len(row[3]) for row in sorted(given)] == [n * 100 * (n % 2) for n in range(1, 100)]
     assert memory.most <= 20_000

@@ -20,9 +20,7 @@ from gristmill.dispatch.stop import Why
 from gristmill.engines.registry import EngineSettings
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import StorageError
-from gristmill.storage.new_blobs import AnnouncedBlobs
-from gristmill.storage.open import StorageSettings
-from gristmill.storage.protocol import Storage
+from gristmill.storage.open import StorageSettings, storage_of
 from gristmill.storage.records import Claim, FileRecord, Lease, Stage, file_blob
 from gristmill.storage.sql.schema import batches as batches_table
 from gristmill.telemetry.metrics import LEASE_TAKEOVERS
@@ -293,9 +291,7 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
         record = await host.storage.metadata.batches.get(batch.id)
         assert record is not None and record.status == "finalizing"
         if done:
-            other = Storage(
-                host.storage.metadata, host.storage.blobs, AnnouncedBlobs(host.storage.metadata, host.storage.blobs)
-            )
+            other = storage_of(host.storage.metadata, host.storage.blobs)
             workplace = host.supervisor._workplace._replace(storage=other)
             await Runner(workplace, Claim(record, lease), Stage.ENDING).run()
         released.set()

@@ -11,17 +11,28 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from gristmill.storage.errors import AlreadyRetried, KeyUsed, LeaseLost, NameTaken, OverLimit, UnknownCursor
+from gristmill.storage.errors import (
+    AlreadyRetried,
+    KeyUsed,
+    LeaseLost,
+    NameTaken,
+    OverLimit,
+    UnknownCursor,
+    WriteGivenUp,
+)
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import (
     AccessKey,
     AuditEntry,
     BatchRecord,
+    BlobWrite,
     DeliveryRecord,
     FileRecord,
     Lease,
     LoginSession,
     PartRecord,
+    RunnerReport,
+    ServerRecord,
     Stage,
     UploadRecord,
     UsedKey,
@@ -36,7 +47,7 @@ from gristmill.storage.row_records import (
     SeenRow,
 )
 from gristmill.storage.scope import NOTHING, KeyLimits, Scope
-from gristmill.wire.batch import BatchPlan
+from gristmill.wire.batch import BatchPlan, BatchProgress
 from gristmill.wire.prefix_tree import PrefixBox
 
 LEASE = 60.0
@@ -63,6 +74,14 @@ def file(name: str, **fields: object) -> FileRecord:
 def access_key(name: str, role: str = "user", **fields: object) -> AccessKey:
     given = {"id": f"key_{name}", "name": name, "role": role, "secret_hash": b"hash", "created_at": 1}
     return AccessKey(**(given | fields))  # type: ignore[arg-type]
+
+
+def server(name: str, started_at: float = 1, **fields: object) -> ServerRecord:
+    given = {
+        "id": name, "name": "machine", "version": "1", "engine": "simulated", "models": ["a"],
+        "endpoints": ["/v1/chat/completions"], "started_at": started_at,
+    }  # fmt: skip
+    return ServerRecord(**(given | fields))  # type: ignore[arg-type]
 
 
 def upload(name: str) -> UploadRecord:
@@ -309,6 +328,108 @@ class MetadataContract:
             assert not await free_for(store, "c")
             await store.batches.release(third)
             assert await free_for(store, "c")
+
+        self.tell(tmp_path, story)
+
+    def test_what_a_runner_tells_is_told_for_as_long_as_its_lease_lasts(self, tmp_path: Path) -> None:
+        async def told(store: MetadataStore) -> RunnerReport | None:
+            record = await store.batches.get("batch_1")
+            (unfinished,), _ = await store.batches.unfinished(9)
+            (listed,) = (await store.batches.page(after=None, limit=9)).records
+            assert record is not None and record.report == unfinished.report == listed.report
+            return record.report
+
+        async def story(store: MetadataStore) -> None:
+            await store.batches.add(batch())
+            assert await told(store) is None
+            lease = await claimed(store, "me")
+            seq = lease.batch_seq
+            assert await told(store) == RunnerReport()
+            report = RunnerReport(BatchProgress(rows_per_second=2.5, waiting_for="a cup"), 12.5)
+            await store.batches.renew("me", LEASE, {seq: report, seq + 1: report})
+            assert await told(store) == report
+            # What a server tells that has lost the batch, or that nobody has heard of for so long, is not told.
+            await store.batches.renew("other", LEASE, {seq: RunnerReport()})
+            assert await told(store) == report
+            await store.batches.renew("me", OVER)
+            assert await told(store) is None
+            await store.batches.renew("me", LEASE)
+            assert await told(store) == report
+            await store.batches.release(lease, LEASE, RunnerReport(BatchProgress(waiting_for="a disk")))
+            assert (await told(store)) == RunnerReport(BatchProgress(waiting_for="a disk"))
+            await store.batches.release_all()
+            assert await told(store) is None
+
+        self.tell(tmp_path, story)
+
+    def test_a_server_is_there_until_its_announcement_runs_out_or_it_leaves(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            assert await store.servers.alive() == []
+            first, second = server("first", 1), server("second", 2, models=["a", "b"])
+            await store.servers.announce(second, LEASE)
+            await store.servers.announce(first, LEASE)
+            assert await store.servers.alive() == [first, second]
+            # With what it tells the second time.
+            first = server("first", 1, models=["c"])
+            await store.servers.announce(first, LEASE)
+            assert await store.servers.alive() == [first, second]
+            await store.servers.announce(second, OVER)
+            assert await store.servers.alive() == [first]
+            # As it is for all when the clock is set back by an hour.
+            await store.servers.announce(second, 3600)
+            assert await store.servers.alive() == [first]
+            await store.servers.announce(second, LEASE)
+            await store.servers.leave("first")
+            await store.servers.leave("nobody")
+            assert await store.servers.alive() == [second]
+            await store.servers.leave_all()
+            assert await store.servers.alive() == []
+
+        self.tell(tmp_path, story)
+
+    def test_what_a_dead_server_was_writing_is_given_up_and_no_record_may_name_it_any_more(
+        self, tmp_path: Path
+    ) -> None:
+        async def story(store: MetadataStore) -> None:
+            writes = store.blob_writes
+            for name in ("slow", "other"):
+                await store.servers.announce(server(name), LEASE)
+            for file_id in ("named", "slow", "part"):
+                await writes.begin(f"files/{file_id}", "slow")
+            await writes.begin("parts/part", "slow")
+            await writes.begin("files/mine", "me")
+            assert await writes.of_the_dead("me") == []
+            await store.servers.announce(server("slow"), OVER)
+            await store.files.add(file("named"))
+            found = await writes.of_the_dead("me")
+            assert sorted(found) == [
+                BlobWrite("files/part", "slow", False),
+                BlobWrite("files/slow", "slow", False),
+                BlobWrite("parts/part", "slow", False),
+            ]
+            assert not await writes.give_up("files/named", "slow")
+            assert not await writes.give_up("files/slow", "other")
+            for write in found:
+                assert await writes.give_up(write.path, write.owner)
+            assert await writes.of_the_dead("me") == []
+            # It was no more than slow, and goes on.
+            await store.servers.announce(server("slow"), LEASE)
+            await store.uploads.add(upload("upload_1"))
+            for attempt in (
+                lambda: store.files.add(file("slow")),
+                lambda: store.batches.add(batch("batch_9"), files=[file("slow")]),
+                lambda: store.uploads.add_part(PartRecord("part", "upload_1", 5, 1)),
+                lambda: store.uploads.end("upload_1", "completed", file("slow")),
+            ):
+                with pytest.raises(WriteGivenUp):
+                    await attempt()
+            assert await store.files.get("slow") is None and await store.batches.get("batch_9") is None
+            assert await store.uploads.parts("upload_1") == []
+            # It finds what it has to free, and may write it anew.
+            assert await writes.under_way("files/slow", "slow")
+            await writes.end("parts/part", "slow")
+            await writes.begin("files/slow", "slow")
+            await store.files.add(file("slow"))
 
         self.tell(tmp_path, story)
 

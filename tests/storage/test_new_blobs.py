@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.storage.open import OpenStorage, StorageSettings
+from gristmill.storage.errors import WriteGivenUp
+from gristmill.storage.open import OpenStorage, StorageSettings, storage_of
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import FileRecord, file_blob
+from gristmill.storage.records import FileRecord, ServerRecord, file_blob
 
 
 async def chunks(size: int, pieces: int = 3) -> AsyncIterator[bytes]:
@@ -94,6 +95,29 @@ async def test_what_could_not_be_freed_is_freed_though_writing_it_anew_was_cance
             pass
     await storage.new_blobs.free_unnamed()
     assert blobs_in(tmp_path) == set()
+
+
+async def test_what_another_server_writes_is_left_alone_while_it_is_there_and_freed_once_it_is_dead(
+    storage: Storage, tmp_path: Path
+) -> None:
+    other = storage_of(storage.metadata, storage.blobs)
+    there = ServerRecord(other.server_id, "machine", "1", "simulated", [], [], 1)
+    await storage.metadata.servers.announce(there, 60)
+    async with other.new_blobs.begin(file_blob("a")) as write_a, other.new_blobs.begin(file_blob("b")) as write_b:
+        size = await write_a(chunks(5))
+        await write_b(chunks(5))
+        assert await storage.new_blobs.free_unnamed() == (0, 0)
+        await other.metadata.files.add(record("a", size))
+        await storage.metadata.servers.announce(there, -1)
+        assert await storage.new_blobs.free_unnamed() == (1, 15)
+        assert blobs_in(tmp_path) == {"a"}
+        # It was no more than slow: what it wrote is gone, so nothing may name it.
+        with pytest.raises(WriteGivenUp):
+            await other.metadata.files.add(record("b", size))
+        await write_b(chunks(5))
+    # And what it wrote after that, it frees itself.
+    assert blobs_in(tmp_path) == {"a"}
+    assert await other.new_blobs.free_unnamed() == await storage.new_blobs.free_unnamed() == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(30))

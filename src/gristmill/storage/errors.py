@@ -25,6 +25,14 @@ class Unreachable(StorageError):
     """Nobody answered, or only to say that it is too much now: what waits for it goes on when it is back."""
 
 
+class WriteGivenUp(StorageError):
+    """The server took so long to write the bytes of ``path`` that others took it for dead, and freed them; nothing was
+    stored now. What is written anew is whole."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"The server hung while it stored {path}, and its bytes were freed: send it again.")
+
+
 class OverLimit(Exception):
     """An access key has ``used`` what it may hold of ``what`` (as ``KeyLimits`` calls it), and ``more`` is above its
     ``limit``; nothing was stored."""

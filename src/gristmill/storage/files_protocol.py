@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gristmill.storage.records import (
+    BlobWrite,
     FileRecord,
     PartRecord,
     RecordPage,
@@ -77,7 +78,8 @@ class Uploads(Protocol):
 
 class BlobWrites(Protocol):
     """Blobs under way, so that bytes which no record names can be found. A record that names a blob (``Files.add``,
-    ``Uploads.add_part`` and ``end``, ``Batches.add`` and ``change``) ends its write in the same step."""
+    ``Uploads.add_part`` and ``end``, ``Batches.add`` and ``change``) ends its write in the same step; where the write
+    was given up by then, it raises WriteGivenUp and nothing is stored."""
 
     async def begin(self, path: str, owner: str) -> None:
         """``owner`` is about to write ``path``; whoever began to before has given up."""
@@ -88,6 +90,12 @@ class BlobWrites(Protocol):
         ...
 
     async def end(self, path: str, owner: str) -> None: ...
-    async def of_others(self, owner: str) -> list[tuple[str, str]]:
-        """Path and owner of what others have begun."""
+    async def of_the_dead(self, owner: str) -> list[BlobWrite]:
+        """What others than ``owner`` have begun, and no server that is there; what was given up in the last day is not
+        told again."""
+        ...
+
+    async def give_up(self, path: str, owner: str) -> bool:
+        """That nobody may name what ``owner`` was writing: it may be no more than slow. False where a record names it
+        by now, or another has begun it anew."""
         ...

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator
 
 from gristmill.storage.blob_store import BlobStore, WriteBlob
 from gristmill.storage.protocol import MetadataStore
+from gristmill.storage.records import BlobWrite
 
 
 class AnnouncedBlobs:
     """Every write is announced in the database before its first byte, and the announcement goes with the transaction
-    that adds the record. What is announced by a process that has ended, or given up by this one, is nobody's."""
+    that adds the record. What is announced by a server that is dead, or given up by this one, is nobody's; what others
+    that are there announced is theirs."""
 
-    def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
+    def __init__(self, metadata: MetadataStore, blobs: BlobStore, server_id: str) -> None:
         self._writes = metadata.blob_writes
         self._blobs = blobs
-        self._owner = secrets.token_hex(8)
+        self._owner = server_id
         #: Given up by this process, and not freed yet.
         self._given_up: set[str] = set()
         #: Held while bytes are freed: the same path may be about to be written again.
@@ -39,9 +40,9 @@ class AnnouncedBlobs:
 
     async def free_unnamed(self) -> tuple[int, int]:
         freed = [await self._free_given_up(path) for path in list(self._given_up)]
-        for path, owner in await self._writes.of_others(self._owner):
+        for write in await self._writes.of_the_dead(self._owner):
             async with self._freeing:
-                freed.append(await self._free(path, owner))
+                freed.append(await self._free_of_the_dead(write))
         found = [size for size in freed if size is not None]
         return len(found), sum(found)
 
@@ -49,14 +50,21 @@ class AnnouncedBlobs:
         async with self._freeing:
             if path not in self._given_up:
                 return None
-            freed = await self._free(path, self._owner)
+            freed = None
+            if await self._writes.under_way(path, self._owner):
+                freed = await self._blobs.discard(path)
+                await self._writes.end(path, self._owner)
             self._given_up.discard(path)
             return freed
 
-    async def _free(self, path: str, owner: str) -> int | None:
+    async def _free_of_the_dead(self, write: BlobWrite) -> int | None:
         """The bytes freed; None where a record names the blob, or another owner has begun it anew."""
-        if not await self._writes.under_way(path, owner):
+        if write.given_up:
+            # By now its owner is dead for good. What it, or a kill, has left since is freed before that is forgotten.
+            freed = await self._blobs.discard(write.path)
+            await self._writes.end(write.path, write.owner)
+            return freed or None
+        # First of all: its owner may be no more than slow, and about to add the record.
+        if not await self._writes.give_up(write.path, write.owner):
             return None
-        freed = await self._blobs.discard(path)
-        await self._writes.end(path, owner)
-        return freed
+        return await self._blobs.discard(write.path)

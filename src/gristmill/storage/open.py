@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
+from gristmill.storage.blob_store import BlobStore
 from gristmill.storage.blobs.local import LocalBlobStore
 from gristmill.storage.blobs.open import blob_folder, open_blobs
 from gristmill.storage.errors import StorageError
 from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.private import private_file, tighten
-from gristmill.storage.protocol import Storage
+from gristmill.storage.protocol import MetadataStore, Storage
 from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.store import SqlMetadataStore
 from gristmill.user_error import UserError
@@ -82,6 +86,12 @@ def places(settings: StorageSettings) -> Places:
     return Places(settings.data, database, blobs if folder is None else str(folder), answers)
 
 
+def storage_of(metadata: MetadataStore, blobs: BlobStore) -> Storage:
+    """Used here, by a server with an id of its own."""
+    server_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs, server_id), server_id)
+
+
 @contextlib.asynccontextmanager
 async def open_beside(settings: StorageSettings, earlier: bool = False) -> AsyncIterator[Storage]:
     """What a server may be using now: nothing is locked, migrated or tidied up. Raises UserError where there is nothing
@@ -100,8 +110,7 @@ async def open_beside(settings: StorageSettings, earlier: bool = False) -> Async
             raise UserError(f"The database {found.database} cannot be used: {error}") from error
         if not version.is_current and not (earlier and version.known):
             raise UserError(f"The database {found.database} is {_of_another_version(version)}.")
-        blobs = open_blobs(found.blobs)
-        yield Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
+        yield storage_of(metadata, open_blobs(found.blobs))
     finally:
         await metadata.stop()
 
@@ -158,12 +167,14 @@ class OpenStorage:
         metadata = SqlMetadataStore.at(self._url)
         try:
             await metadata.start()
-            # This process is alone here: whoever held a lease is dead.
-            await metadata.batches.release_all()
+            if not metadata.shared:
+                # This process is alone here: whoever was here, or held a lease, is dead.
+                await metadata.servers.leave_all()
+                await metadata.batches.release_all()
         except Exception as error:
             await metadata.stop()
             raise UserError(f"The database {self._places.database} cannot be opened: {error}") from error
-        return Storage(metadata, blobs, AnnouncedBlobs(metadata, blobs))
+        return storage_of(metadata, blobs)
 
     @property
     def _blobs_are_its_own(self) -> bool:

@@ -18,7 +18,7 @@ own. Idempotency keys are each scope's own. ``tests/storage/metadata_contract.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gristmill.storage.access_protocol import AccessKeys, AuditLog, LoginSessions
@@ -32,6 +32,7 @@ from gristmill.storage.records import (
     FileRecord,
     Lease,
     RecordPage,
+    RunnerReport,
     Stage,
     UnfinishedBatch,
     UsedKey,
@@ -47,6 +48,7 @@ from gristmill.storage.row_records import (
     SeenRow,
 )
 from gristmill.storage.scope import Scope
+from gristmill.storage.servers_protocol import Servers
 from gristmill.storage.upkeep_protocol import Upkeep
 from gristmill.wire.prefix_tree import PrefixBox
 
@@ -134,12 +136,16 @@ class Batches(Protocol):
         longest ago (or never held), then the oldest."""
         ...
 
-    async def renew(self, owner: str, lease_seconds: float) -> list[Lease]:
-        """Extend every lease of ``owner``, also those that have run out and nobody has claimed; all it holds."""
+    async def renew(
+        self, owner: str, lease_seconds: float, reports: Mapping[int, RunnerReport] | None = None
+    ) -> list[Lease]:
+        """Extend every lease of ``owner``, also those that have run out and nobody has claimed; all it holds. Store
+        ``reports``, by the ``seq`` of batches, of those that it holds: they are told for as long as the lease lasts."""
         ...
 
-    async def release(self, lease: Lease, pause: float = 0) -> None:
-        """Give the lease back, if it is held; nobody may claim the batch for ``pause`` seconds."""
+    async def release(self, lease: Lease, pause: float = 0, report: RunnerReport | None = None) -> None:
+        """Give the lease back, if it is held; nobody may claim the batch for ``pause`` seconds, and ``report`` is told
+        meanwhile."""
         ...
 
     async def release_all(self) -> None:
@@ -281,6 +287,13 @@ class MetadataStore(Protocol):
     def login_sessions(self) -> LoginSessions: ...
     @property
     def audit_log(self) -> AuditLog: ...
+    @property
+    def servers(self) -> Servers: ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether several servers may use the store at the same time."""
+        ...
 
     def seen_by(self, scope: Scope) -> MetadataStore:
         """The same store in another scope."""
@@ -291,9 +304,12 @@ class MetadataStore(Protocol):
 
 
 class Storage(NamedTuple):
+    """``server_id``: who uses it here, as owner of leases and of what is being written."""
+
     metadata: MetadataStore
     blobs: BlobStore
     new_blobs: NewBlobs
+    server_id: str
 
     def seen_by(self, scope: Scope) -> Storage:
         return self._replace(metadata=self.metadata.seen_by(scope))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gristmill.wire.batch import BatchError, BatchPlan
+from gristmill.wire.batch import BatchError, BatchPlan, BatchProgress
 from gristmill.wire.json import encode
 
 #: Column values to change, by column name.
@@ -74,6 +74,14 @@ class PartRecord(msgspec.Struct, frozen=True):
     created_at: int
 
 
+class BlobWrite(NamedTuple):
+    """A blob that ``owner`` was about to write; ``given_up``: no record may name it any more."""
+
+    path: str
+    owner: str
+    given_up: bool
+
+
 class WebhookRecord(msgspec.Struct, frozen=True):
     """Whom a batch's end is told: ``secret`` signs what is sent, ``target`` is the scheme, host and port of ``url``."""
 
@@ -85,6 +93,14 @@ class WebhookRecord(msgspec.Struct, frozen=True):
         return f"WebhookRecord({self.target})"
 
     __str__ = __repr__
+
+
+class RunnerReport(msgspec.Struct, frozen=True):
+    """How a batch is doing, as told with the heartbeat by whoever works on it. ``last_result_at``, in Unix seconds, is
+    when a result was last stored, or its rows began to be run without one; None where no rows are run."""
+
+    progress: BatchProgress = msgspec.field(default_factory=BatchProgress)
+    last_result_at: float | None = None
 
 
 class BatchRecord(msgspec.Struct, frozen=True):
@@ -136,6 +152,8 @@ class BatchRecord(msgspec.Struct, frozen=True):
     #: Of this batch alone, besides the server's.
     webhook: WebhookRecord | None = None
     key_id: str | None = None
+    #: Of whoever works on it, on any server, or of who put it off a moment ago; None where nobody does.
+    report: RunnerReport | None = None
 
 
 class Lease(NamedTuple):
@@ -194,6 +212,7 @@ class UnfinishedBatch(NamedTuple):
     failed: int
     paused_at: int | None
     plan: BatchPlan | None
+    report: RunnerReport | None = None
 
 
 class UsedKey(msgspec.Struct, frozen=True):
@@ -228,6 +247,23 @@ class AccessKey(msgspec.Struct, frozen=True):
     max_rows: int | None = None
     max_bytes: int | None = None
     max_batches: int | None = None
+
+
+class ServerRecord(msgspec.Struct, frozen=True):
+    """A server that uses the store. ``name`` is its machine's; ``models`` are the names that requests may ask it for,
+    ``endpoints`` the paths whose requests its engine answers; ``started_at`` is Unix seconds by its own clock."""
+
+    id: str
+    name: str
+    version: str
+    engine: str
+    models: list[str]
+    endpoints: list[str]
+    started_at: float
+
+    def serves(self, model: str | None, endpoint: str) -> bool:
+        """``model`` None: any."""
+        return endpoint in self.endpoints and (model is None or model in self.models)
 
 
 class LoginSession(msgspec.Struct, frozen=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Connection,
     Float,
@@ -34,6 +35,7 @@ from gristmill.storage.records import (
     FileRecord,
     Lease,
     RecordPage,
+    RunnerReport,
     Stage,
     UnfinishedBatch,
     UsedKey,
@@ -44,7 +46,7 @@ from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
-from gristmill.storage.sql.lease import held, require_lease
+from gristmill.storage.sql.lease import REPORT, held, require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places
 from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
@@ -54,7 +56,7 @@ from gristmill.wire.prefix_tree import PrefixBox
 #: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
 LONGEST_LEASE = 120.0
 
-_FIELDS = [batches.c[name] for name in BatchRecord.__struct_fields__]
+_FIELDS = [REPORT if name == "report" else batches.c[name] for name in BatchRecord.__struct_fields__]
 #: Without what no list shows: it may be a megabyte a batch.
 _LISTED = [null().label(field.name) if field.name == "defaults" else field for field in _FIELDS]
 
@@ -96,11 +98,21 @@ _NEXT_FOR_OWNER = {
 _TAKE = (
     update(batches)
     .where(batches.c.seq == bindparam("of"), _FREE)
-    .values(lease_owner=_OWNER, lease_until=_UNTIL, lease_generation=batches.c.lease_generation + 1)
+    .values(
+        lease_owner=_OWNER,
+        lease_until=_UNTIL,
+        lease_generation=batches.c.lease_generation + 1,
+        report=msgspec.to_builtins(RunnerReport()),
+    )
     .returning(batches.c.lease_generation)
 )
 _RENEW = update(batches).where(batches.c.lease_owner == _OWNER).values(lease_until=_UNTIL)
 _HELD = select(batches.c.seq, batches.c.lease_owner, batches.c.lease_generation).where(batches.c.lease_owner == _OWNER)
+_REPORT = (
+    update(batches)
+    .where(batches.c.lease_owner == _OWNER, batches.c.seq == bindparam("of"))
+    .values(report=bindparam("told", type_=JSON()))
+)
 _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
 
 
@@ -113,7 +125,7 @@ class SqlBatches:
         self, batch: BatchRecord, key: UsedKey | None = None, files: Sequence[FileRecord] = ()
     ) -> BatchRecord:
         values = msgspec.to_builtins(batch)
-        del values["seq"]
+        del values["seq"], values["report"]
         # A retry by an admin is whose batch it retries.
         scope = EVERYTHING if batch.retry_of is not None and self._scope.everything else self._scope
         values["key_id"] = owned(scope, batch.key_id)
@@ -260,16 +272,25 @@ class SqlBatches:
     async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
         return await self._one(_NEXT_IN_LINE[stage], {"now": now})
 
-    async def renew(self, owner: str, lease_seconds: float) -> list[Lease]:
+    async def renew(
+        self, owner: str, lease_seconds: float, reports: Mapping[int, RunnerReport] | None = None
+    ) -> list[Lease]:
+        told = [
+            {"owner": owner, "of": seq, "told": msgspec.to_builtins(report)} for seq, report in (reports or {}).items()
+        ]
+
         def work(connection: Connection) -> list[Lease]:
             connection.execute(_RENEW, {"owner": owner, "seconds": lease_seconds})
+            if told:
+                connection.execute(_REPORT, told)
             return [Lease(*found) for found in connection.execute(_HELD, {"owner": owner})]
 
         return await self._database.write(work)
 
-    async def release(self, lease: Lease, pause: float = 0) -> None:
+    async def release(self, lease: Lease, pause: float = 0, report: RunnerReport | None = None) -> None:
         # When it was given back is its place in the line.
-        statement = update(batches).where(held(lease)).values(lease_owner=None, lease_until=clock() + pause)
+        values = {"lease_owner": None, "lease_until": clock() + pause, "report": msgspec.to_builtins(report)}
+        statement = update(batches).where(held(lease)).values(**values)
         await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
     async def release_all(self) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
+from gristmill.storage.errors import WriteGivenUp
+from gristmill.storage.records import BlobWrite
+from gristmill.storage.sql.clock import clock
 from gristmill.storage.sql.database import Database
-from gristmill.storage.sql.schema import blob_writes
+from gristmill.storage.sql.schema import blob_writes, servers
+from gristmill.storage.sql.servers import IS_ALIVE
+
+#: Seconds for which a write that was given up is kept in mind: its owner may be no more than slow.
+_MINDED = 86_400.0
 
 
 def end_blob_write(connection: Connection, path: str) -> None:
-    """In the transaction that adds the record which names the blob."""
-    connection.execute(delete(blob_writes).where(blob_writes.c.path == path))
+    """In the transaction that adds the record which names the blob. Raises WriteGivenUp."""
+    statement = delete(blob_writes).where(blob_writes.c.path == path).returning(blob_writes.c.given_up_at)
+    if connection.scalar(statement) is not None:
+        raise WriteGivenUp(path)
 
 
 class SqlBlobWrites:
@@ -19,7 +28,7 @@ class SqlBlobWrites:
 
     async def begin(self, path: str, owner: str) -> None:
         def work(connection: Connection) -> None:
-            end_blob_write(connection, path)
+            connection.execute(delete(blob_writes).where(blob_writes.c.path == path))
             connection.execute(insert(blob_writes).values(path=path, owner=owner))
 
         await self._database.write(work)
@@ -33,7 +42,22 @@ class SqlBlobWrites:
         statement = delete(blob_writes).where(blob_writes.c.path == path, blob_writes.c.owner == owner)
         await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
-    async def of_others(self, owner: str) -> list[tuple[str, str]]:
-        query = select(blob_writes.c.path, blob_writes.c.owner).where(blob_writes.c.owner != owner)
+    async def of_the_dead(self, owner: str) -> list[BlobWrite]:
+        given_up_at = blob_writes.c.given_up_at
+        query = select(blob_writes.c.path, blob_writes.c.owner, given_up_at.is_not(None)).where(
+            blob_writes.c.owner != owner,
+            blob_writes.c.owner.not_in(select(servers.c.id).where(IS_ALIVE)),
+            or_(given_up_at.is_(None), given_up_at < clock() - _MINDED),
+        )
         found = await self._database.read(lambda connection: connection.execute(query).all())
-        return [(path, other) for path, other in found]
+        return [BlobWrite(path, other, bool(given_up)) for path, other, given_up in found]
+
+    async def give_up(self, path: str, owner: str) -> bool:
+        statement = (
+            update(blob_writes)
+            .where(blob_writes.c.path == path, blob_writes.c.owner == owner)
+            .values(given_up_at=clock())
+        )
+        return await self._database.write(
+            lambda connection: connection.execute(statement).rowcount > 0, even_if_full=True
+        )

@@ -16,6 +16,11 @@ class Database(Protocol):
     """Runs functions of a connection in a transaction each; one that raises has changed nothing. The event loop never
     waits for a disk or a network. What is wrong with the database as such is a StorageError."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several servers may use it at the same time."""
+        ...
+
     async def migrate(self) -> None:
         """Bring the tables to this program's version, whole or not at all. Raises StorageError for what is no database,
         or one that a newer version of Gristmill has written."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, null, select
 
 from gristmill.storage.errors import LeaseLost
 from gristmill.storage.records import Lease
+from gristmill.storage.sql.clock import clock
 from gristmill.storage.sql.schema import batches
+
+#: What was last told of a batch, as long as the lease lasts; also of the pause after it, with nobody's lease.
+REPORT = case((batches.c.lease_until > clock(), batches.c.report), else_=null()).label("report")
 
 
 def held(lease: Lease) -> ColumnElement[bool]:

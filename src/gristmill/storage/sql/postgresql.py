@@ -78,6 +78,8 @@ _WITH_TABLES = text(
 class PostgresqlDatabase:
     """The rows of a batch, their order and results are tables in a schema of its own, which is dropped whole."""
 
+    shared = True
+
     def __init__(self, url: str) -> None:
         """Raises UserError for what is no URL."""
         self._engine = _create_engine(url)

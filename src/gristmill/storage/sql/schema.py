@@ -73,6 +73,22 @@ blob_writes = Table(
     metadata,
     Column("path", AnyText, primary_key=True),
     Column("owner", AnyText, nullable=False),
+    #: When its owner was found dead, by the database's clock: from then on no record may name it.
+    Column("given_up_at", Float),
+)
+
+#: Those that use this database, each until ``seen_until`` by its clock.
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("name", AnyText, nullable=False),
+    Column("version", AnyText, nullable=False),
+    Column("engine", AnyText, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("endpoints", JSON, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_until", Float, nullable=False),
 )
 
 idempotency_keys = Table(
@@ -135,6 +151,8 @@ batches = Table(
     Column("lease_until", Float, nullable=False, default=0),
     #: How often the batch has been claimed.
     Column("lease_generation", BigInteger, nullable=False, server_default="0"),
+    #: What whoever has the lease last told; it holds no longer than the lease.
+    Column("report", JSON),
     Column("key_id", AnyText),
 )
 

@@ -32,6 +32,9 @@ _DROPPED_LINES = 20_000
 class SqliteDatabase:
     """A file, and a write-ahead log beside it. ``write`` runs one function at a time, ``read`` some side by side."""
 
+    #: A lock keeps other servers away (``lock``).
+    shared = False
+
     def __init__(self, url: str) -> None:
         self._engine = _create_engine(url)
         self.path = Path(str(self._engine.url.database))

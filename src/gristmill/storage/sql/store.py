@@ -15,6 +15,7 @@ from gristmill.storage.sql.idempotency import SqlIdempotencyKeys
 from gristmill.storage.sql.login_sessions import SqlLoginSessions
 from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.rows import SqlRows
+from gristmill.storage.sql.servers import SqlServers
 from gristmill.storage.sql.sqlite import SqliteDatabase
 from gristmill.storage.sql.sqlite_upkeep import SqliteUpkeep
 from gristmill.storage.sql.uploads import SqlUploads
@@ -40,6 +41,7 @@ class SqlMetadataStore:
         self.access_keys = SqlAccessKeys(database)
         self.login_sessions = SqlLoginSessions(database)
         self.audit_log = SqlAuditLog(database)
+        self.servers = SqlServers(database)
 
     @classmethod
     def at(cls, url: str) -> SqlMetadataStore:
@@ -54,6 +56,10 @@ class SqlMetadataStore:
 
         postgresql = PostgresqlDatabase(url)
         return cls(postgresql, PostgresqlUpkeep(postgresql))
+
+    @property
+    def shared(self) -> bool:
+        return self._database.shared
 
     def seen_by(self, scope: Scope) -> SqlMetadataStore:
         return SqlMetadataStore(self._database, self.upkeep, scope)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
-from gristmill.storage.records import UNFINISHED_STATUSES, UnfinishedBatch
+from gristmill.storage.records import UNFINISHED_STATUSES, RunnerReport, UnfinishedBatch
+from gristmill.storage.sql.lease import REPORT
 from gristmill.storage.sql.schema import batches
 from gristmill.wire.batch import BatchPlan
 
 _UNFINISHED = batches.c.status.in_(UNFINISHED_STATUSES)
 _LISTED = (
-    select(*(batches.c[name] for name in UnfinishedBatch._fields))
+    select(*(REPORT if name == "report" else batches.c[name] for name in UnfinishedBatch._fields))
     .where(_UNFINISHED)
     .order_by(batches.c.lease_owner.is_(None), batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
     .limit(bindparam("limit"))
@@ -24,8 +25,8 @@ def select_unfinished(
 ) -> tuple[list[UnfinishedBatch], dict[str, int]]:
     """At most ``limit`` of those that are ``there``, and how many there are of each status."""
     found = connection.execute(_LISTED.where(there), {"limit": limit})
-    listed = [
-        UnfinishedBatch._make((*row[:-1], None if row[-1] is None else msgspec.convert(row[-1], BatchPlan)))
-        for row in found
-    ]
+    listed = []
+    for *told, plan, report in found:
+        kept = msgspec.convert(plan, BatchPlan | None), msgspec.convert(report, RunnerReport | None)
+        listed.append(UnfinishedBatch._make((*told, *kept)))
     return listed, dict(map(tuple, connection.execute(_COUNTED.where(there))))

@@ -14,7 +14,7 @@ from gristmill.batches.result_log import ResultLog
 from gristmill.batches.row_feed import RowFeed
 from gristmill.storage.errors import LeaseLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord
+from gristmill.storage.records import BatchRecord, Lease
 from gristmill.storage.row_records import (
     Follower,
     PendingRow,
@@ -23,6 +23,7 @@ from gristmill.storage.row_records import (
 )
 from gristmill.wire.batch import BatchPlan
 
+LEASE = Lease(1, "me", 1)
 BATCH = BatchRecord(1, "batch_1", "/v1/chat/completions", "file-1", "24h", "in_progress", 1, 2)
 
 
@@ -142,8 +143,8 @@ class Store:
         self._fail = fail
         self._fail_at = fail_at
 
-    async def commit(self, batch_seq: int, owner: str, results: Sequence[Result]) -> None:
-        assert (batch_seq, owner) == (1, "me")
+    async def commit(self, lease: Lease, results: Sequence[Result]) -> None:
+        assert lease == LEASE
         await asyncio.sleep(0.001)
         if self._fail is not None and len(self.groups) + 1 >= self._fail_at:
             raise self._fail
@@ -158,7 +159,7 @@ async def log_rows(log: ResultLog, lines: Sequence[int], payload: bytes = b"x") 
 def test_every_result_is_stored_once_and_in_groups() -> None:
     async def main() -> None:
         store: Any = Store()
-        log = ResultLog(store, 1, "me")
+        log = ResultLog(store, LEASE)
         running = asyncio.create_task(log.run())
         await asyncio.gather(*(log_rows(log, range(start, 20_000, 8)) for start in range(8)))
         log.finish()
@@ -173,7 +174,7 @@ def test_every_result_is_stored_once_and_in_groups() -> None:
 def test_results_wait_in_memory_only_up_to_a_bound() -> None:
     async def main() -> None:
         store: Any = Store()
-        log = ResultLog(store, 1, "me")
+        log = ResultLog(store, LEASE)
         running = asyncio.create_task(log.run())
         workers = 8
         await asyncio.gather(*(log_rows(log, range(start, 400, workers), b"x" * 1_000_000) for start in range(workers)))
@@ -188,7 +189,7 @@ def test_results_wait_in_memory_only_up_to_a_bound() -> None:
 def test_a_result_is_stored_soon_even_when_no_other_comes() -> None:
     async def main() -> None:
         store: Any = Store()
-        log = ResultLog(store, 1, "me")
+        log = ResultLog(store, LEASE)
         running = asyncio.create_task(log.run())
         await log_rows(log, [1])
         async with asyncio.timeout(10):
@@ -203,7 +204,7 @@ def test_a_result_is_stored_soon_even_when_no_other_comes() -> None:
 def test_a_store_that_refuses_is_heard_and_nothing_is_stored_after_it() -> None:
     async def main() -> None:
         store: Any = Store(LeaseLost("me"), fail_at=2)
-        log = ResultLog(store, 1, "me")
+        log = ResultLog(store, LEASE)
         running = asyncio.create_task(log.run())
         adding = asyncio.create_task(log_rows(log, range(100_000)))
         with pytest.raises(LeaseLost):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,29 @@ def kustomizations() -> list[Path]:
 
 
 def resources(kustomization: Path) -> Iterator[dict[str, Any]]:
-    """With those of the folders that it builds on."""
-    for name in yaml.safe_load(kustomization.read_text())["resources"]:
+    """With those of the folders that it builds on, and patched as it says."""
+    written = yaml.safe_load(kustomization.read_text())
+    files = [kustomization.parent / each["path"] for each in written.get("patches", [])]
+    patches = {label(patch): patch for file in files for patch in yaml.safe_load_all(file.read_text())}
+    for name in written["resources"]:
         path = kustomization.parent / name
-        if path.is_dir():
-            yield from resources(path / "kustomization.yaml")
-        else:
-            yield from yaml.safe_load_all(path.read_text())
+        found = resources(path / "kustomization.yaml") if path.is_dir() else yaml.safe_load_all(path.read_text())
+        for each in found:
+            yield merged(each, patches.pop(label(each), {}))
+    assert not patches, "a patch of nothing"
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """As kustomize does it for lists whose items have names (containers, variables) or paths to mount."""
+    if isinstance(value, dict) and isinstance(patch, dict):
+        return value | {key: merged(value[key], each) if key in value else each for key, each in patch.items()}
+    if isinstance(value, list) and isinstance(patch, list):
+        found = {each.get("mountPath", each["name"]): each for each in value}
+        for each in patch:
+            key = each.get("mountPath", each["name"])
+            found[key] = merged(found.get(key, {}), each)
+        return list(found.values())
+    return patch
 
 
 def pod_templates(resource: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +90,7 @@ def test_the_validators_find_what_is_wrong() -> None:
 @pytest.mark.parametrize("kustomization", kustomizations(), ids=lambda path: path.parent.name)
 def test_services_find_their_pods_and_pods_their_secrets_and_settings(kustomization: Path) -> None:
     there = list(resources(kustomization))
-    pods = [template["metadata"].get("labels", {}) for each in there for template in pod_templates(each)]
+    pods = [template.get("metadata", {}).get("labels", {}) for each in there for template in pod_templates(each)]
     for each in there:
         if each["kind"] == "Service":
             wanted = each["spec"]["selector"].items()
@@ -100,6 +117,14 @@ def test_every_file_is_of_a_kustomization() -> None:
         for path in folder.iterdir():
             if path.name not in ("kustomization.yaml", "secrets.example.env", "secrets.env"):
                 assert path.name in written, f"{path.name} is in no kustomization.yaml"
+
+
+def test_ray_is_of_one_version_everywhere() -> None:
+    """Ray refuses to connect programs of different versions."""
+    installed = re.search(r"^ray==(.+)$", (PROJECT / "constraints.txt").read_text(), re.M)
+    image = re.search(r"^ARG RAY=(.+)$", (PROJECT / "deploy" / "container" / "Containerfile.ray").read_text(), re.M)
+    (cluster,) = (each for each in all_resources() if each["kind"] == "RayCluster")
+    assert installed and image and installed[1] == image[1] == cluster["spec"]["rayVersion"]
 
 
 @pytest.mark.parametrize("path", sorted(COMPOSE.glob("*.yaml")), ids=lambda path: path.stem)

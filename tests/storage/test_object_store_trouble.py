@@ -80,6 +80,26 @@ async def test_a_store_that_is_not_there_is_one_sentence_at_the_start(environmen
 @pytest.mark.parametrize(
     ("location", "told"),
     [
+        (PLACE, "No credentials for the object store can be had: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("az://container/x", "such as AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+    ],
+)
+async def test_credentials_that_are_not_there_are_one_sentence(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, location: str, told: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    # Where a machine of Amazon's would have a role.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with pytest.raises(UserError) as raised:
+        await open_blobs(location).try_out()
+    assert told in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
         ("s3://key:hunter2@bucket/x", "nothing more"),

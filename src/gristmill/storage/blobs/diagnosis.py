@@ -21,9 +21,9 @@ from gristmill.storage.errors import BlobLost, StorageError, Unreachable
 _VALID = timedelta(minutes=5)
 _SECONDS = 10.0
 #: Where obstore looks for credentials and region first.
-_CREDENTIALS = {
+CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gs": "GOOGLE_APPLICATIONCREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 
@@ -49,8 +49,8 @@ class Diagnosis:
             answer = await self._ask(path)
         except httpx.TransportError as unreachable:
             return self._unreachable(unreachable)
-        except Exception:
-            # No credentials, or some with which nothing can be signed.
+        except BaseError:
+            # There are no credentials, or they are a token of Google's, with which not everybody may sign.
             answer = None
         found = trouble(answer) if answer is not None else None
         if found is None and isinstance(error, FileNotFoundError) and (answer is None or answer.status == 404):
@@ -60,8 +60,11 @@ class Diagnosis:
         if found is None and isinstance(error, PermissionDeniedError):
             # Reading is allowed, and this was something else.
             found = Trouble.PERMISSION
+        if found is None and answer is None:
+            names = CREDENTIALS[self._scheme]
+            return Unreachable(f"No credentials for the object store can be had: set {names} ({first_line(error)}).")
         if found is None:
-            return Unexplained(f"The object store did not do what it was asked: {_first_line(error)}")
+            return Unexplained(f"The object store did not do what it was asked: {first_line(error)}")
         return self._told(found, answer)
 
     async def _ask(self, path: str) -> StoreAnswer | None:
@@ -83,7 +86,7 @@ class Diagnosis:
                 return StorageError(f"There is no bucket '{self._bucket}': make it, or name another one with --blobs.")
             case Trouble.CREDENTIALS:
                 return StorageError(
-                    f"The object store does not know the credentials{code}: check {_CREDENTIALS[self._scheme]}."
+                    f"The object store does not know the credentials{code}: check {CREDENTIALS[self._scheme]}."
                 )
             case Trouble.PERMISSION:
                 return StorageError(
@@ -120,5 +123,5 @@ def error_code(answer: httpx.Response) -> str:
         return ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

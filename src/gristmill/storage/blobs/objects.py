@@ -13,7 +13,7 @@ import obstore
 from obstore.store import S3Store, from_url
 
 from gristmill.storage.blob_store import StoredBlob
-from gristmill.storage.blobs.diagnosis import Diagnosis, Unexplained
+from gristmill.storage.blobs.diagnosis import CREDENTIALS, Diagnosis, Unexplained, first_line
 from gristmill.storage.blobs.handover import ended, regrouped
 from gristmill.storage.blobs.obstore_blobs import CHUNK_BYTES, ObstoreBlobs, shorter
 from gristmill.storage.blobs.unfinished_uploads import UnfinishedUploads
@@ -45,7 +45,10 @@ class ObjectBlobStore(ObstoreBlobs):
         try:
             store = from_url(self._location, client_options=options, retry_config=_RETRIES)
         except Exception as error:
-            raise UserError(f"The blob store {self._location} cannot be opened: {_first_line(error)}") from None
+            raise UserError(
+                f"The blob store {self._location} cannot be opened ({first_line(error)}): its settings come from the "
+                f"environment, such as {CREDENTIALS[urlsplit(self._location).scheme]}."
+            ) from None
         super().__init__(store)
         self._diagnosis = Diagnosis(store, self._location)
         self._unfinished = UnfinishedUploads(store) if isinstance(store, S3Store) else None
@@ -165,7 +168,3 @@ def _checked(location: str) -> str:
     if any(part in ("", ".", "..") for part in url.path.strip("/").split("/")) and url.path.strip("/"):
         raise UserError(f"The blob store '{location}' has a part '..', '.' or none between two slashes in its prefix.")
     return location.rstrip("/")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

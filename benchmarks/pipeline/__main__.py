@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -171,7 +172,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="one run under py-spy, and where its time went")
     parser.add_argument("--folder", type=Path, default=None, help="where 2 to 4 times the input's size fits")
     parser.add_argument("--receipt", default="pipeline")
+    parser.add_argument("--blobs", help="as serve takes it, such as s3://BUCKET/PREFIX; by default in the data folder")
     options = parser.parse_args()
+    if options.blobs is not None:
+        os.environ["GRISTMILL_BLOBS"] = options.blobs
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source = Path(folder) / "input.jsonl"
         write_input(source, options.rows, options.row_bytes)
@@ -191,6 +195,7 @@ def main() -> None:
         "median_rows_per_second": median,
         "peak_resident_mb": max(run["peak_resident_mb"] for run in runs),
         "measures": "from the first byte of the upload until both result files are written; download apart",
+        "blobs": "folder" if options.blobs is None else options.blobs.partition("://")[0],
         "runs": runs,
     }
     path = receipt.write(options.receipt, content, ("uvicorn", "msgspec", "sqlalchemy", "obstore"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ import pytest
 from test_stop_and_resume import answered, submit
 from watched_batch import Journal, peek, wait_until
 
-from requests_jsonl import chat_file, chat_line, jsonl
+from gristmill.batches.input_process import InputToRead, read_input
+from gristmill.batches.input_reader import Limits
+from gristmill.storage.blobs.open import open_blobs
+from gristmill.storage.errors import BlobLost, StorageError
+from requests_jsonl import CHAT, chat_file, chat_line, jsonl
 from s3_server import BUCKET, S3Server
 from server_process import ServerProcess
 
@@ -129,6 +134,20 @@ def test_a_batch_waits_for_a_store_that_is_away_and_asks_no_row_again(
             store.start()
             assert answered(client, batch_id) == NAMES
     assert max(Counter(journal.rows()).values()) == 1
+
+
+async def test_a_process_that_reads_an_input_says_whether_the_store_is_away_or_has_lost_it(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = bucket.options[1]
+    source = InputToRead(location, "files/a", 50_000_000, CHAT, None, {}, {}, Limits(), str(tmp_path))
+    with pytest.raises(BlobLost):
+        await anext(read_input(source, open_blobs(location)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with pytest.raises(StorageError, match="cannot be reached") as raised:
+        await anext(read_input(source, open_blobs(location)))
+    assert not isinstance(raised.value, BlobLost)
 
 
 def test_a_server_does_not_start_without_its_store(data: Path, bucket: Bucket) -> None:

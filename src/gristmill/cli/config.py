@@ -189,7 +189,11 @@ Database = Annotated[
     str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
 ]
 Blobs = Annotated[
-    str | None, typer.Option(envvar="GRISTMILL_BLOBS", help="Folder or URL of the files. [in the data folder]")
+    str | None,
+    typer.Option(
+        envvar="GRISTMILL_BLOBS",
+        help="Folder of the files, or s3://BUCKET/PREFIX, gs:// or az://. [in the data folder]",
+    ),
 ]
 Currency = Annotated[str, typer.Option(metavar="CODE", help="Of the prices, such as USD or EUR.")]
 LogLevel = Annotated[str, typer.Option(envvar="GRISTMILL_LOG_LEVEL", help="debug, info, warning or error.")]

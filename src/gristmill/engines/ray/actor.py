@@ -77,6 +77,9 @@ class Replica:
                     await engine.start()
                 except UserError as error:
                     return b"", str(error)
+                except Exception as error:
+                    traceback.print_exception(error, limit=-3)
+                    return b"", f"{type(error).__name__}: {error}"
                 self._engine = engine
             self._used = time.monotonic()
             facts = ReplicaFacts(

@@ -110,7 +110,11 @@ def unused_others(wanted: Connect) -> list[Any]:
 def needs(wanted: Connect) -> str:
     """What one replica takes of the cluster, in words."""
     replica = wanted.replica
-    return f"a replica with {replica.cpus:g} CPUs and {replica.gpus:g} GPUs"
+    return f"a replica with {_counted(replica.cpus, 'CPU')} and {_counted(replica.gpus, 'GPU')}"
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def no_place(wanted: Connect) -> str:
@@ -120,7 +124,7 @@ def no_place(wanted: Connect) -> str:
         has, free = ray.cluster_resources(), ray.available_resources()
     except Exception as error:
         return sentence_of(error)
-    counted = [f"{has.get(kind, 0):g} {kind}s, {free.get(kind, 0):g} of them free" for kind in ("CPU", "GPU")]
+    counted = [f"{_counted(has.get(kind, 0), kind)} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU")]
     return (
         f"The Ray cluster has had no place for {needs(wanted)} for {wanted.placement_wait:g} seconds: it has "
         f"{' and '.join(counted)}. Ask for less with -O replica_cpus=N, -O replica_gpus=N and --replicas, add nodes, "

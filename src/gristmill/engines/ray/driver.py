@@ -20,6 +20,8 @@ from gristmill.engines.ray.frames import Connect, FromDriver, Leave, Send, Troub
 from gristmill.engines.ray.keeper import Keeper
 from gristmill.user_error import UserError
 
+_CONNECT_SECONDS = 30.0
+
 
 def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -39,8 +41,13 @@ def main() -> NoReturn:
 
     try:
         emit(Waiting(f"the Ray cluster at {connect.address}" if connect.address else "a Ray cluster on this machine"))
+        # What is no head of Ray's is waited for by Ray for minutes.
+        giving_up = threading.Timer(_CONNECT_SECONDS, _give_up, (connect.address, emit))
+        giving_up.daemon = True
+        giving_up.start()
         # In the main thread: a cluster of our own ends with the thread that has started it.
         cluster.connect(connect.address)
+        giving_up.cancel()
     except UserError as error:
         emit(Trouble("", str(error), True))
         os._exit(1)
@@ -52,6 +59,17 @@ def main() -> NoReturn:
     except BaseException as error:
         traceback.print_exception(error, limit=-3)
     os._exit(0)
+
+
+def _give_up(address: str, emit: frames.Emit) -> NoReturn:
+    if address:
+        sentence = (
+            f"Nothing at {address} answered as a Ray cluster's head in {_CONNECT_SECONDS:g} seconds: is this its port?"
+        )
+    else:
+        sentence = f"A Ray cluster on this machine did not start within {_CONNECT_SECONDS:g} seconds."
+    emit(Trouble("", sentence, True))
+    os._exit(1)
 
 
 class _Driver:

@@ -74,6 +74,11 @@ class RayEngine:
         self.capabilities = _of_all(like.capabilities, self._bounds.most)
 
     @property
+    def replicas(self) -> frozenset[str]:
+        """Those that answer now, by name."""
+        return frozenset(self._pool.members)
+
+    @property
     def down_reason(self) -> str | None:
         return None if self._pool.members else self._pool.down
 
@@ -174,7 +179,8 @@ class RayEngine:
         self.capabilities = _of_all(facts.capabilities, self._bounds.most)
 
     def _note_trouble(self, trouble: Trouble) -> None:
-        log.warning("a replica is not there", content=trouble.sentence)
+        if self._started is not None and self._started.done():
+            log.warning("a replica is not there", replica=trouble.replica, content=trouble.sentence)
         if not self._pool.members:
             self._pool.down = trouble.sentence
         self._said = trouble.sentence

@@ -39,6 +39,8 @@ class Keeper:
         self._name = name
         self._emit = emit
         self._actor: Any = None
+        #: Whether the actor has a place on the cluster, so that it can answer.
+        self._placed = False
         self._session = ""
 
     async def run(self) -> None:
@@ -76,13 +78,13 @@ class Keeper:
         if actor is None:
             return
         try:
-            async with asyncio.timeout(cluster.END_SECONDS):
+            async with asyncio.timeout(cluster.END_SECONDS if self._placed else 0):
                 if not await actor.leave.remote(self._connect.client) or self._connect.keep:
                     return
                 await actor.end.remote()
         except Exception as error:
             traceback.print_exception(error, limit=-3)
-            if self._connect.keep:
+            if self._connect.keep and self._placed:
                 return
         await asyncio.to_thread(cluster.end, actor)
 
@@ -94,6 +96,7 @@ class Keeper:
             )
         except TimeoutError:
             raise Unusable(await asyncio.to_thread(cluster.no_place, self._connect), True) from None
+        self._placed = True
         if hello.version != __version__:
             raise Unusable(
                 f"The Ray cluster's nodes have Gristmill {hello.version}, and this is {__version__}: install the same "

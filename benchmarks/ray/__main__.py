@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import time
@@ -22,7 +21,6 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import receipt
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
@@ -50,7 +48,7 @@ async def rows_per_second(replicas: int, rows: int, row_bytes: int, **options: o
     assert isinstance(engine, RayEngine)
     await engine.start()
     try:
-        while len(engine.replicas) < replicas:
+        while len(engine.replicas) < replicas:  # noqa: ASYNC110 - nothing else runs here
             await asyncio.sleep(0.05)
         dispatcher, stop = Dispatcher(engine), Stop()
         waiting = iter([row(number, row_bytes) for number in range(rows + dispatcher.window)])

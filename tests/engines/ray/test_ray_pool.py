@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from gristmill.doctor.ray import examine_ray
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import ChoiceDelta, EmbeddingRequest, LabelRequest
+from gristmill.engines.ray.look import look
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from ray_cluster import RayCluster, ray_cluster, stop_or_kill
@@ -91,6 +93,19 @@ async def test_replicas_are_kept_for_the_next_if_asked_for_and_ended_by_one_that
         (kept,) = cluster.replica_pids()
     async with started(cluster.address, "1", latency=0.01):
         assert kept not in cluster.replica_pids()
+    assert cluster.replica_pids() == []
+
+
+async def test_replicas_that_were_left_are_listed_and_ended_by_a_person(cluster):
+    async with started(cluster.address, "2", keep_replicas=True) as engine:
+        await all_joined(engine, 2)
+        used = await asyncio.to_thread(look, cluster.address)
+        assert [each.users for each in used.replicas] == [1, 1]
+    assert [each.users for each in look(cluster.address).replicas] == [0, 0]
+    findings = {(each.check, each.verdict) for each in examine_ray(cluster.address)}
+    assert findings == {("cluster", "ok"), ("replicas", "note")}
+    look(cluster.address, end_replicas=True)
+    assert look(cluster.address).replicas == []
     assert cluster.replica_pids() == []
 
 

@@ -95,16 +95,15 @@ def restart(actor: Any) -> None:
         require("ray", "ray").kill(actor, no_restart=False)
 
 
-def unused_others(wanted: Connect) -> list[Any]:
-    """Replicas of other settings, which may have been left for a next run: they have what is wanted now."""
+def replicas() -> dict[str, Any]:
+    """The actors of all pools, by name."""
     ray = require("ray", "ray")
-    found = []
+    found = {}
     for each in ray.util.list_named_actors(all_namespaces=True):
-        name = each["name"]
-        if each["namespace"] == NAMESPACE and not name.startswith(wanted.replica.pool):
+        if each["namespace"] == NAMESPACE:
             with contextlib.suppress(ValueError):
-                found.append(ray.get_actor(name, NAMESPACE))
-    return found
+                found[each["name"]] = ray.get_actor(each["name"], NAMESPACE)
+    return dict(sorted(found.items()))
 
 
 def needs(wanted: Connect) -> str:

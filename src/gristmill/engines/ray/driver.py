@@ -102,13 +102,16 @@ class _Driver:
         self._keepers[frame.replica].send(frame.session, frame.group)
 
     async def _end_others(self) -> None:
+        """Replicas of other settings that nobody uses: they have what is wanted now."""
+
         async def end_unused(actor: object) -> None:
             async with asyncio.timeout(self._connect.patience.silence):
                 if await actor.users.remote() == 0:  # type: ignore[attr-defined]
                     await actor.end.remote()  # type: ignore[attr-defined]
                     await asyncio.to_thread(cluster.end, actor)
 
-        others = await asyncio.to_thread(cluster.unused_others, self._connect)
+        pool, there = self._connect.replica.pool, await asyncio.to_thread(cluster.replicas)
+        others = [actor for name, actor in there.items() if not name.startswith(pool)]
         await asyncio.gather(*map(end_unused, others), return_exceptions=True)
 
 

@@ -1,6 +1,6 @@
 """The pipeline without a model: upload, validate, run and write files at zero latency.
 
-    python benchmarks/pipeline [--rows 170000] [--row-bytes 10000] [--runs 3] [--profile]
+    python benchmarks/pipeline [--rows 170000] [--row-bytes 10000] [--runs 3] [--profile] [--database URL]
 
 Everything the server does except computing. Client and server share the machine, as they would with one user.
 """
@@ -76,12 +76,17 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def measure(source: Path, rows: int, profile: Path | None) -> dict[str, Any]:
+def measure(source: Path, rows: int, profile: Path | None, database: str | None) -> dict[str, Any]:
     """One run against a fresh server: wall and server processor seconds by phase."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         command = [sys.executable, "-m", "gristmill", "serve", "--engine", "simulated", "--port", "0"]
         command += ["--data", f"{folder}/data", "--log-level", "error"]
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = dict(os.environ)
+        if database is not None:
+            # Not in the command: there may be a password in it.
+            environment["GRISTMILL_DATABASE"] = database
+            command += ["--blobs", f"{folder}/blobs"]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         try:
             assert server.stderr is not None
             base_url = server.stderr.readline().split()[-1]
@@ -169,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=170_000)
     parser.add_argument("--row-bytes", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--database", help="of PostgreSQL, with nothing of Gristmill's in it; SQLite without")
     parser.add_argument("--profile", action="store_true", help="one run under py-spy, and where its time went")
     parser.add_argument("--folder", type=Path, default=None, help="where 2 to 4 times the input's size fits")
     parser.add_argument("--receipt", default="pipeline")
@@ -181,15 +187,16 @@ def main() -> None:
         write_input(source, options.rows, options.row_bytes)
         if options.profile:
             output = Path(folder) / "profile"
-            print(json.dumps(measure(source, options.rows, output), indent=2))
+            print(json.dumps(measure(source, options.rows, output, options.database), indent=2))
             print_profile(output)
             return
         runs = []
         for _ in range(options.runs):
-            runs.append(measure(source, options.rows, None))
+            runs.append(measure(source, options.rows, None, options.database))
             print(json.dumps(runs[-1]), flush=True)
     median = statistics.median(run["rows_per_second"] for run in runs)
     content = {
+        "database": "SQLite" if options.database is None else "PostgreSQL",
         "rows": options.rows,
         "row_bytes": options.row_bytes,
         "median_rows_per_second": median,

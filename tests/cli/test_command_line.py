@@ -187,7 +187,7 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
         ((*SERVE, "--data", "d", "--webhook", "https://example.com"), "A webhook needs a secret"),
         (
             (*SERVE, "--database", "mysql://x", "--data", "d"),
-            "The database 'mysql://x' is not",
+            "The database 'mysql' is not",
         ),
         (
             (*SERVE, "--blobs", "s3://x", "--data", "d"),

@@ -186,7 +186,10 @@ Data = Annotated[
     Path | None, typer.Option(envvar="GRISTMILL_DATA", help="Where batches live. [~/.local/share/gristmill]")
 ]
 Database = Annotated[
-    str | None, typer.Option(envvar="GRISTMILL_DATABASE", help="Database URL. [sqlite in the data folder]")
+    str | None,
+    typer.Option(
+        envvar="GRISTMILL_DATABASE", help="sqlite:///PATH, or postgresql://USER@HOST/DATABASE. [in the data folder]"
+    ),
 ]
 Blobs = Annotated[
     str | None,

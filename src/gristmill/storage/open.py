@@ -19,13 +19,13 @@ from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import MetadataStore, Storage
 from gristmill.storage.sql.migration import SchemaVersion
-from gristmill.storage.sql.store import SqlMetadataStore
+from gristmill.storage.sql.store import POSTGRESQL, SqlMetadataStore
 from gristmill.user_error import UserError
 
 
 class StorageSettings(NamedTuple):
-    """``database`` is a SQLAlchemy URL, ``blobs`` a folder or the URL of one or of an object store; by default both are
-    inside ``data``."""
+    """``database`` is sqlite:///PATH or a URL of PostgreSQL, ``blobs`` a folder, its URL or that of an object store; by
+    default both are inside ``data``."""
 
     data: Path
     database: str | None = None
@@ -34,10 +34,10 @@ class StorageSettings(NamedTuple):
 
 class Places(NamedTuple):
     """Where the parts of what a user configured are; ``data`` is as the user wrote it, the others are absolute.
-    ``blobs`` is a folder, or the URL of an object store."""
+    ``database`` is None where it is a database server's, ``blobs`` a folder, or the URL of an object store."""
 
     data: Path
-    database: Path
+    database: Path | None
     blobs: str
     answers: Path
 
@@ -47,15 +47,22 @@ class Places(NamedTuple):
         return blob_folder(self.blobs)
 
     @property
+    def database_name(self) -> str:
+        """For sentences: without the URL, which may have a password in it."""
+        return "The PostgreSQL database" if self.database is None else f"The database {self.database}"
+
+    @property
     def locks(self) -> list[ProcessLock]:
         """What a process holds that is alone with all of it."""
         locks = [folder_lock(self.data)]
-        if not self.database.is_relative_to(self.data.absolute()):
+        if self.database is not None and not self.database.is_relative_to(self.data.absolute()):
             locks.append(database_lock(self.database))
         return locks
 
     def alone(self, held: contextlib.ExitStack) -> bool:
-        """Whether no other process uses it, and none can until ``held`` ends."""
+        """Whether no other process uses it, and none can until ``held`` ends; of a database server, nobody knows."""
+        if self.database is None:
+            return False
         try:
             with contextlib.ExitStack() as locked:
                 for lock in self.locks:
@@ -79,7 +86,8 @@ class Places(NamedTuple):
 
 def places(settings: StorageSettings) -> Places:
     """Raises UserError for what is not supported."""
-    database = Path(_database_url(settings).removeprefix("sqlite:///")).absolute()
+    url = _database_url(settings)
+    database = None if url.startswith(POSTGRESQL) else Path(url.removeprefix("sqlite:///")).absolute()
     blobs = settings.blobs or str(settings.data / "blobs")
     folder = blob_folder(blobs)
     answers = settings.data.absolute() / "answers.db"
@@ -96,8 +104,17 @@ def storage_of(metadata: MetadataStore, blobs: BlobStore) -> Storage:
 async def open_beside(settings: StorageSettings, earlier: bool = False) -> AsyncIterator[Storage]:
     """What a server may be using now: nothing is locked, migrated or tidied up. Raises UserError where there is nothing
     or where it is not of this version (``earlier``: or an earlier one)."""
+    _require_blobs(settings)
+    async with open_metadata_beside(settings, earlier) as metadata:
+        blobs = open_blobs(places(settings).blobs)
+        yield storage_of(metadata, blobs)
+
+
+@contextlib.asynccontextmanager
+async def open_metadata_beside(settings: StorageSettings, earlier: bool = False) -> AsyncIterator[MetadataStore]:
+    """The same, for what needs no files."""
     found = places(settings)
-    if not found.database.is_file():
+    if found.database is not None and not found.database.is_file():
         raise UserError(
             f"There is no database {found.database}: name the server's folder with --data, and its --database and "
             "--blobs, if it has any."
@@ -107,10 +124,29 @@ async def open_beside(settings: StorageSettings, earlier: bool = False) -> Async
         try:
             version = await metadata.version()
         except StorageError as error:
-            raise UserError(f"The database {found.database} cannot be used: {error}") from error
+            raise UserError(f"{found.database_name} cannot be used: {error}") from error
         if not version.is_current and not (earlier and version.known):
-            raise UserError(f"The database {found.database} is {_of_another_version(version)}.")
-        yield storage_of(metadata, open_blobs(found.blobs))
+            raise UserError(f"{found.database_name} is {_of_another_version(version)}.")
+        yield metadata
+    finally:
+        await metadata.stop()
+
+
+async def prepare(settings: StorageSettings) -> None:
+    """Make the tables where there are none, as the first start of a server does. Raises UserError."""
+    where = places(settings)
+    if where.database is not None:
+        if not where.database.exists():
+            opened = OpenStorage(settings)
+            await opened.start()
+            await opened.stop()
+        return
+    metadata = SqlMetadataStore.at(_database_url(settings))
+    try:
+        if (await metadata.version()).database is None:
+            await metadata.start()
+    except StorageError as error:
+        raise UserError(f"{where.database_name} cannot be used: {error}") from error
     finally:
         await metadata.stop()
 
@@ -127,6 +163,7 @@ class OpenStorage:
     """A data folder and its database, locked for this process, with the metadata and blobs in them."""
 
     def __init__(self, settings: StorageSettings) -> None:
+        _require_blobs(settings)
         self._settings = settings
         self._url = _database_url(settings)
         self._places = places(settings)
@@ -155,7 +192,8 @@ class OpenStorage:
     async def _open(self) -> Storage:
         try:
             tighten(self._settings.data)
-            private_file(self._places.database)
+            if self._places.database is not None:
+                private_file(self._places.database)
             blobs = open_blobs(self._places.blobs)
             if isinstance(blobs, LocalBlobStore) and self._blobs_are_its_own:
                 # Nobody else writes there.
@@ -173,7 +211,7 @@ class OpenStorage:
                 await metadata.batches.release_all()
         except Exception as error:
             await metadata.stop()
-            raise UserError(f"The database {self._places.database} cannot be opened: {error}") from error
+            raise UserError(f"{self._places.database_name} cannot be opened: {error}") from error
         return storage_of(metadata, blobs)
 
     @property
@@ -187,6 +225,19 @@ class OpenStorage:
 
 def _database_url(settings: StorageSettings) -> str:
     url = settings.database or f"sqlite:///{settings.data.absolute() / 'gristmill.db'}"
-    if not url.startswith("sqlite:///"):
-        raise UserError(f"The database '{url}' is not supported: --database takes a sqlite:///PATH URL.")
+    if not url.startswith(("sqlite:///", *POSTGRESQL)):
+        # Not the whole: there may be a password in it.
+        named = f"The database '{url.partition('://')[0]}'" if "://" in url else "That database"
+        raise UserError(
+            f"{named} is not supported: --database takes sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE."
+        )
     return url
+
+
+def _require_blobs(settings: StorageSettings) -> None:
+    """Raises UserError where every server would look for the files in a folder of its own."""
+    if settings.blobs is None and _database_url(settings).startswith(POSTGRESQL):
+        raise UserError(
+            "With a PostgreSQL database, name with --blobs where the files are: a folder or s3://, gs:// or az:// that "
+            "every server on this database reaches."
+        )

@@ -42,12 +42,12 @@ def audit(
 
 
 async def _read(settings: StorageSettings, limit: int, key: str | None) -> tuple[list[AuditEntry], list[AccessKey]]:
-    from gristmill.storage.open import open_beside
+    from gristmill.storage.open import open_metadata_beside
 
-    async with open_beside(settings) as storage:
-        keys = await storage.metadata.access_keys.all()
+    async with open_metadata_beside(settings) as metadata:
+        keys = await metadata.access_keys.all()
         # Of several that had the name, the newest.
         key_id = next((each.id for each in reversed(keys) if key in (each.id, each.name)), None)
         if key is not None and key_id is None:
             raise UserError(f"There is and was no key '{key}': 'gristmill admin key list' shows them.")
-        return await storage.metadata.audit_log.newest(limit, key_id), keys
+        return await metadata.audit_log.newest(limit, key_id), keys

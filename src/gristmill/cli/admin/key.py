@@ -49,13 +49,15 @@ def add(
     database: config.Database = None,
 ) -> None:
     """Make a key, and print it: it is shown this once."""
+    from gristmill.storage.open import prepare
     from gristmill.storage.scope import KeyLimits
 
     limits = KeyLimits(max_rows, _bytes(max_bytes), max_batches)
     settings = config.storage_settings(data, database, None)
 
     async def work() -> str:
-        await _prepare(settings)
+        # Before its first start, a server has no database yet.
+        await prepare(settings)
         return await _with_keyring(settings, lambda keyring: keyring.add(name, role, limits, made_for))
 
     key = asyncio.run(work())
@@ -97,22 +99,12 @@ def revoke(name: _Name, data: config.Data = None, database: config.Database = No
     show.print_text(f"Revoked: {key.name} ({key.id}){also}.")
 
 
-async def _prepare(settings: StorageSettings) -> None:
-    """Before its first start, a server has no database yet."""
-    from gristmill.storage.open import OpenStorage, places
-
-    if not places(settings).database.exists():
-        opened = OpenStorage(settings)
-        await opened.start()
-        await opened.stop()
-
-
 async def _with_keyring(settings: StorageSettings, work: Callable[[Keyring], Awaitable[T]]) -> T:
     from gristmill.access.keyring import Keyring
-    from gristmill.storage.open import open_beside
+    from gristmill.storage.open import open_metadata_beside
 
-    async with open_beside(settings) as storage:
-        return await work(Keyring(storage.metadata))
+    async with open_metadata_beside(settings) as metadata:
+        return await work(Keyring(metadata))
 
 
 def _told(key: AccessKey) -> dict[str, object]:

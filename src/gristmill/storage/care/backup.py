@@ -39,6 +39,11 @@ class Backup(NamedTuple):
 async def take_backup(settings: StorageSettings, target: Path, progress: Progress) -> Backup:
     """Raises UserError. Killed or cut off, it leaves the backup that was there before, or none."""
     where = places(settings)
+    if where.database is None:
+        raise UserError(
+            "A PostgreSQL database is backed up with its own tools: take a pg_dump, and then a copy of what is in "
+            "--blobs."
+        )
     _check_apart(where, target)
     try:
         async with open_beside(settings, earlier=True) as storage:

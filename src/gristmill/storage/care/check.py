@@ -70,10 +70,13 @@ async def _leases(storage: Storage, where: Places, now: float) -> list[Finding]:
             return [Finding("leases", "note", what, "Start the server.")] if leases else []
     late = [lease for lease in leases if lease.until < now]
     advice = "See the server's log: it may be stopped, or out of disk."
+    working = f"A server runs, and works on {held_batches}."
+    if where.database is None:
+        working = f"Servers work on {held_batches}."
     return [
         Finding("leases", "problem", f"{batch_id}: its server has not renewed its lease for too long.", advice)
         for batch_id, _, _ in late
-    ] or [Finding("leases", "ok", f"A server runs, and works on {held_batches}.")]
+    ] or [Finding("leases", "ok", working)]
 
 
 async def _blobs(storage: Storage) -> list[Finding]:

@@ -48,7 +48,7 @@ async def disk_use(storage: Storage, where: Places, *, with_orphans: bool = True
     return DiskUse(
         database=sizes.bytes,
         database_free=sizes.free,
-        write_ahead_log=_size(where.database.with_name(where.database.name + "-wal")),
+        write_ahead_log=0 if where.database is None else _size(where.database.with_name(where.database.name + "-wal")),
         answers=_size(where.answers),
         scratch=await asyncio.to_thread(_folder_size, where.data / "scratch"),
         scorings=await asyncio.to_thread(_folder_size, where.scorings),

@@ -32,15 +32,15 @@ async def restore(settings: StorageSettings, backup: Path, force: bool, progress
     """``force``: replace what is there, which stays as it is until all of the backup has been found whole. Raises
     UserError."""
     where = places(settings)
-    blobs = _blob_folder(where)
-    _check_replaceable(where, blobs)
+    database, blobs = _database_file(where), _blob_folder(where)
+    _check_replaceable(where, database, blobs)
     with contextlib.ExitStack() as held:
         for lock in where.locks:
             lock.acquire()
             held.callback(lock.release)
         if not force:
-            _check_empty(where, blobs)
-        new = _New(where, blobs)
+            _check_empty(where, database, blobs)
+        new = _New(where, database, blobs)
         try:
             with open_source(backup) as source:
                 new.clear()
@@ -58,10 +58,11 @@ async def restore(settings: StorageSettings, backup: Path, force: bool, progress
 class _New:
     """What is restored, each part beside the place it is for, and so on the same file system."""
 
-    def __init__(self, where: Places, blobs: Path) -> None:
+    def __init__(self, where: Places, database: Path, blobs: Path) -> None:
         self._where = where
+        self._old_database = database
         self._old_blobs = blobs
-        self.database = where.database.with_name(where.database.name + _NEW)
+        self.database = database.with_name(database.name + _NEW)
         self._blobs = blobs.with_name(blobs.name + _NEW)
         self.answers = where.answers.with_name(where.answers.name + _NEW)
         self._scorings = where.scorings.with_name(where.scorings.name + _NEW)
@@ -101,8 +102,8 @@ class _New:
         sync_folder(where.data)
         # What belongs to the old database must not be taken for the new one's.
         for name in _BESIDE_DATABASE:
-            where.database.with_name(where.database.name + name).unlink(missing_ok=True)
-        where.database.unlink(missing_ok=True)
+            self._old_database.with_name(self._old_database.name + name).unlink(missing_ok=True)
+        self._old_database.unlink(missing_ok=True)
         for name in ("", "-wal", "-shm"):
             where.answers.with_name(where.answers.name + name).unlink(missing_ok=True)
         shutil.rmtree(self._old_blobs, ignore_errors=True)
@@ -112,9 +113,9 @@ class _New:
             self._scorings.rename(where.scorings)
         if self.answers.exists():
             self.answers.rename(where.answers)
-        self.database.rename(where.database)
+        self.database.rename(self._old_database)
         self._hand_over()
-        for folder in {self._old_blobs.parent, where.database.parent, where.data}:
+        for folder in {self._old_blobs.parent, self._old_database.parent, where.data}:
             sync_folder(folder)
         where.restoring.rmdir()
 
@@ -124,7 +125,7 @@ class _New:
         if os.geteuid() == 0 and owner.st_uid != 0:
             where = self._where
             for path in (
-                where.database,
+                self._old_database,
                 where.answers,
                 where.data / "lock",
                 *_tree(self._old_blobs),
@@ -139,6 +140,16 @@ def _tree(folder: Path) -> Iterator[Path]:
     yield from folder.rglob("*")
 
 
+def _database_file(where: Places) -> Path:
+    """Raises UserError where the database is a server's."""
+    if where.database is not None:
+        return where.database
+    raise UserError(
+        "A backup is restored into a folder, not into a PostgreSQL database: restore it without --database, or use "
+        "pg_restore for what pg_dump has made."
+    )
+
+
 def _blob_folder(where: Places) -> Path:
     """Raises UserError where the blobs are to be in an object store, which replaces nothing in one step."""
     if (folder := where.blob_folder) is not None:
@@ -149,9 +160,9 @@ def _blob_folder(where: Places) -> Path:
     )
 
 
-def _check_replaceable(where: Places, blobs: Path) -> None:
+def _check_replaceable(where: Places, database: Path, blobs: Path) -> None:
     """Raises UserError for what cannot be put in place in one step."""
-    for path in (blobs, where.database, where.scorings):
+    for path in (blobs, database, where.scorings):
         if path.is_symlink() or path.is_mount():
             raise UserError(
                 f"{path} is a link or a mount point, which cannot be replaced: restore into another folder (--data, "
@@ -159,14 +170,14 @@ def _check_replaceable(where: Places, blobs: Path) -> None:
             )
 
 
-def _check_empty(where: Places, blobs: Path) -> None:
+def _check_empty(where: Places, database: Path, blobs: Path) -> None:
     """Raises UserError where a server has been, or something else is."""
     if where.restoring.exists():
         # An earlier restoring was cut off: what is there is its own.
         return
-    found = [path for path in (where.database, blobs) if path.exists() and not _is_empty_folder(path)]
+    found = [path for path in (database, blobs) if path.exists() and not _is_empty_folder(path)]
     # An earlier try may have been killed.
-    parts = (where.database, blobs, where.answers, where.scorings)
+    parts = (database, blobs, where.answers, where.scorings)
     ours = ("lock", *(path.name + _NEW for path in parts))
     others = [path for path in where.data.iterdir() if not path.name.startswith(ours)]
     found += [path for path in others if path.absolute() not in (*found, blobs)]

@@ -31,7 +31,7 @@ _CLOSED = (errors.AdminShutdown, errors.CrashShutdown, errors.IdleInTransactionS
 
 def clear_error(error: DBAPIError | psycopg.Error) -> StorageError | None:
     """None for what says that this program is wrong, or that it would store something twice."""
-    found = error.orig if isinstance(error, DBAPIError) else error
+    found: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
     text = _first_line(found)
     if isinstance(found, errors.DiskFull):
         return DiskFull(f"The database server has no room ({text}): free space on its disk.")
@@ -54,7 +54,8 @@ def clear_error(error: DBAPIError | psycopg.Error) -> StorageError | None:
     lost = (isinstance(error, DBAPIError) and error.connection_invalidated) or isinstance(found, _CLOSED)
     if lost or (isinstance(found, psycopg.OperationalError) and found.sqlstate is None):
         # Of a connection that could not be made, there is no code: libpq tells it in a sentence of its own.
-        return ConnectionLost(f"The database server cannot be reached ({text}): see whether it runs, and the URL.")
+        text = text.removeprefix("connection failed: ")
+        return ConnectionLost(f"There is no connection to the database server ({text}): see to it, or to the URL.")
     if isinstance(found, psycopg.OperationalError):
         return StorageError(f"The database server refuses ({text}).")
     return None

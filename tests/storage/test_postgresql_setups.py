@@ -1,0 +1,104 @@
+"""A server on PostgreSQL, and what a user is told of a database that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from postgres_server import PASSWORD, PostgresServer
+from requests_jsonl import CHAT, chat_line, jsonl
+from server_process import ServerProcess
+
+
+def told(*arguments: str) -> str:
+    """What a command that is refused says: one line."""
+    command = [sys.executable, "-m", "gristmill", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert PASSWORD not in line and "secret" not in line
+    return line
+
+
+def serve(folder: Path, url: str, *more: str) -> tuple[str, ...]:
+    return ("serve", "--engine", "simulated", "--port", "0", "--data", str(folder), "--database", url, *more)
+
+
+def test_a_batch_runs_on_postgresql_and_its_rows_are_dropped_whole(postgres: PostgresServer, tmp_path: Path) -> None:
+    url, blobs = postgres.new_database(), str(tmp_path / "blobs")
+    # PostgreSQL's texts have no NUL.
+    names = [f"row-{index}\0\x01" for index in range(300)]
+    with ServerProcess(tmp_path / "data", "--database", url, "--blobs", blobs) as server:
+        client = server.client()
+        body = jsonl([chat_line(name) for name in names])
+        file = client.files.create(file=("in.jsonl", body), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+        while batch.status not in ("completed", "failed", "expired", "cancelled"):
+            time.sleep(0.1)
+            batch = client.batches.retrieve(batch.id)
+        assert batch.status == "completed" and batch.output_file_id and batch.request_counts, batch
+        lines = client.files.content(batch.output_file_id).text.splitlines()
+        assert [json.loads(line)["custom_id"] for line in lines] == names
+        assert server.stop() == 0
+        log = "".join(server.log)
+    assert PASSWORD not in log
+    schemas = postgres.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE '%batch%'", url.rpartition("/")[2])
+    assert schemas == []
+    check = [sys.executable, "-m", "gristmill", "admin", "check", "--data", str(tmp_path / "data")]
+    subprocess.run([*check, "--database", url, "--blobs", blobs], check=True, timeout=120, capture_output=True)
+
+
+def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer, tmp_path: Path) -> None:
+    postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    postgres.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")
+    url, blobs = postgres.new_database(), ("--blobs", str(tmp_path / "blobs"))
+    refused = {
+        postgres.url("no_such_database"): 'database "no_such_database" does not exist',
+        postgres.url("postgres", password="secret"): "password authentication failed",
+        postgres.url("latin"): "ENCODING 'UTF8'",
+        postgres.url("postgres", "guest", "secret"): "may not create schemas",
+        "postgresql://tests:secret@127.0.0.1:1/x": "Connection refused",
+        "postgresql://tests:secret@%zz/x": "cannot be read",
+        "postgresql://tests:secret@127.0.0.1/x?nonsense=1": "cannot be read",
+        "mysql://tests:secret@127.0.0.1/x": "'mysql' is not supported",
+        "host=127.0.0.1 password=secret": "is not supported",
+    }
+    for wrong, sentence in refused.items():
+        assert sentence in told(*serve(tmp_path / "data", wrong, *blobs)), wrong
+    assert "--blobs" in told(*serve(tmp_path / "data", url))
+    # Nothing was made where something was missing.
+    assert "not Gristmill's" in told("admin", "check", "--data", str(tmp_path / "data"), "--database", url, *blobs)
+
+
+def test_another_version_and_what_is_for_files_is_one_sentence(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = postgres.new_database()
+    where = ("--data", str(tmp_path / "data"), "--database", url)
+    blobs = ("--blobs", str(tmp_path / "blobs"))
+    made = [sys.executable, "-m", "gristmill", "admin", "key", "add", "me", *where]
+    subprocess.run(made, check=True, timeout=120, capture_output=True)
+    assert "pg_dump" in told("admin", "backup", str(tmp_path / "backup"), *where, *blobs)
+    assert "pg_restore" in told("admin", "restore", str(tmp_path / "backup"), *where, *blobs)
+    for version, sentence in (("0001", "earlier version"), ("9999", "newer version")):
+        postgres.execute(f"UPDATE alembic_version SET version_num = '{version}'", url.rpartition("/")[2])
+        assert sentence in told("admin", "check", *where, *blobs)
+    assert "newer version" in told(*serve(tmp_path / "data", url, *blobs))
+
+
+@pytest.mark.parametrize("variable", ["GRISTMILL_DATABASE", "PGPASSWORD"])
+def test_the_password_need_not_be_in_the_command(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    url = postgres.new_database()
+    monkeypatch.setenv(variable, url if variable == "GRISTMILL_DATABASE" else PASSWORD)
+    options = ["--blobs", str(tmp_path / "blobs")]
+    if variable == "PGPASSWORD":
+        options += ["--database", url.replace(f":{PASSWORD}", "")]
+    with ServerProcess(tmp_path / "data", *options) as server:
+        assert list(server.client().batches.list()) == []
+        command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert PASSWORD.encode() not in command

@@ -13,9 +13,10 @@ from typing import Any
 
 from sqlalchemy import update
 
+from gristmill.batches.heartbeat import HEARTBEAT_SECONDS
 from gristmill.batches.places import PLACES
 from gristmill.batches.service import BatchService
-from gristmill.batches.supervisor import HEARTBEAT_SECONDS, Supervisor
+from gristmill.batches.supervisor import Supervisor
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.engines.errors import EngineError, ErrorKind

@@ -22,7 +22,7 @@ import pytest
 from simulated_server import BEGIN, LOOK, WATCH, Process, World, all_batches, troubles, until_all_is_done
 
 from gristmill import tasks
-from gristmill.batches import execution, places, runner, supervisor, validation
+from gristmill.batches import execution, heartbeat, places, runner, supervisor, validation
 from gristmill.batches.places import PLACES
 from gristmill.dispatch import dispatcher
 from gristmill.storage.records import (
@@ -53,7 +53,7 @@ class _Log:
 def live_through(seed: int, folder: Path, template: Path, patch: pytest.MonkeyPatch) -> World:
     world = World(seed, folder, template)
     random.seed(seed)
-    for module in (dispatcher, execution, runner, supervisor, validation, tasks):
+    for module in (dispatcher, execution, heartbeat, runner, supervisor, validation, tasks):
         patch.setattr(module, "log", _Log(world))
     patch.setattr(runner, "_WATCH_SECONDS", WATCH)
     patch.setattr(supervisor, "LOOK_SECONDS", LOOK)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from gristmill.batches import heartbeat
 from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.input_reader import Limits
@@ -314,7 +315,7 @@ def test_a_runner_that_lost_its_lease_cannot_end_the_batch(tmp_path: Path, done:
 
 
 def test_leases_are_kept_while_what_is_in_flight_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervising, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
 
     async def story(host: BatchHost) -> None:
         batch = await submit(host, chat_file(3))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from watched_batch import Journal
 
+from gristmill.batches import heartbeat
 from gristmill.batches import supervisor as supervising
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.engines.registry import EngineSettings
@@ -39,7 +40,7 @@ async def test_a_jump_of_the_wall_clock_costs_a_batch_nothing(
 ) -> None:
     real, offset = time.time, 0
     monkeypatch.setattr(time, "time", lambda: real() + offset)
-    monkeypatch.setattr(supervising, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(supervising, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(housekeeping, "INTERVAL_SECONDS", 0.02)
     journal = Journal(tmp_path / "journal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -101,8 +102,20 @@ class BatchHost:
         self.batches = BatchService(
             self.storage, self.supervisor, lambda: self.dispatcher.endpoints, self.webhook_hosts
         )
-        self.notifier = Notifier(self.storage.metadata.deliveries, Sender(self.webhook_hosts), self._own_webhook)
+        self.notifier = Notifier(
+            self.storage.metadata.deliveries,
+            Sender(self.webhook_hosts),
+            self._own_webhook,
+            self.storage.metadata.shared,
+        )
         self.webhooks = WebhookService(self.storage.metadata.deliveries, self.notifier)
+        try:
+            # Before anything is written: what nobody who is there writes is freed.
+            await self.supervisor.heartbeat.announce()
+        except BaseException:
+            await self._stop_engine()
+            await self._opened.stop()
+            raise
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
             supervised("webhooks", self.notifier.run),
@@ -150,6 +163,9 @@ class BatchHost:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            # Else it is seen from the heartbeat, a little later.
+            await self.supervisor.heartbeat.leave()
         if self._spans is not None:
             await self._spans.close()
         await self._stop_engine()

@@ -22,7 +22,9 @@ async def measured_batches(storage: Storage, supervisor: Supervisor) -> BatchSer
 
 
 def _sample(batch: UnfinishedBatch, supervisor: Supervisor) -> BatchSample:
-    running = supervisor.measured(batch.id)
+    report = batch.report
+    running = supervisor.measured(batch.id) or (report.progress if report else None)
+    last_result_at = supervisor.last_result_at(batch.id) or (report.last_result_at if report else None)
     known = batch.in_progress_at is not None
     return BatchSample(
         id=batch.id,
@@ -32,5 +34,5 @@ def _sample(batch: UnfinishedBatch, supervisor: Supervisor) -> BatchSample:
         reuse=running.reused_share if running else None,
         planned_reuse=planned_reuse(batch),
         # Of one that is paused none is expected, whatever it waited for before.
-        last_result_at=None if batch.paused_at is not None else supervisor.last_result_at(batch.id),
+        last_result_at=None if batch.paused_at is not None else last_result_at,
     )

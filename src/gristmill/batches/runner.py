@@ -28,7 +28,7 @@ from gristmill.inference.endpoints import check_offered
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import BlobLost
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Claim, Stage
+from gristmill.storage.records import BatchRecord, Claim, RunnerReport, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts, Progress
@@ -121,6 +121,10 @@ class Runner:
         rates = self._progress.rates()
         waiting_for, in_flight = self._dispatcher.waiting_for, self._dispatcher.in_flight
         return BatchProgress(*rates, waiting_for=waiting_for, requests_in_flight=in_flight)
+
+    def report(self) -> RunnerReport:
+        """For the other servers."""
+        return RunnerReport(self.progress(), self.last_result_at)
 
     def at_work(self) -> BatchAtWork:
         """For the line that says what the whole server is doing."""

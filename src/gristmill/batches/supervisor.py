@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import socket
 import time
 from pathlib import Path
@@ -13,7 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from gristmill import __version__
 from gristmill.batches import lifecycle
+from gristmill.batches.heartbeat import LEASE_SECONDS, Heartbeat, note_taken_over
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.places import PAUSED, PLACES, HeldPlace, waiting_reason, who_gives_way
 from gristmill.batches.runner import Runner, Workplace
@@ -23,18 +23,16 @@ from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import LeaseLost, StorageError
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import BatchRecord, Claim, Stage
+from gristmill.storage.records import BatchRecord, Claim, RunnerReport, ServerRecord, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
-from gristmill.telemetry.metrics import ACTIVE_BATCHES, LEASE_TAKEOVERS
+from gristmill.telemetry.metrics import ACTIVE_BATCHES
 from gristmill.telemetry.progress import Counts
 from gristmill.telemetry.spans import Spans
 from gristmill.wire.batch import BatchProgress
 
 log = get_logger(__name__)
 
-LEASE_SECONDS = 60.0
-HEARTBEAT_SECONDS = 10.0
 #: How long a batch that waits may be past its window before that is seen.
 LOOK_SECONDS = 2.0
 #: After a failure that is not a row's (a full disk, a defect), a batch is tried again after this many seconds.
@@ -65,11 +63,13 @@ class Supervisor:
     ) -> None:
         self._storage = storage
         self._dispatcher = dispatcher
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.owner = storage.server_id
+        self._started_at = time.time()
         self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, spans)
         self._active: dict[str, _Active] = {}
         #: Of those that are active, and of those whose lease is being given back.
         self._tasks: set[asyncio.Task[None]] = set()
+        self.heartbeat = Heartbeat(storage, self._me, lambda: [each.runner for each in self._active.values()])
         self._waiting_for: dict[str, str] = {}
         #: Of those that are about to be tried again: when they last got on, in Unix time.
         self._quiet_since: dict[str, float] = {}
@@ -80,7 +80,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until ``stop``."""
-        heartbeat = supervised("heartbeat", self._heartbeat)
+        heartbeat = supervised("heartbeat", self.heartbeat.run)
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
@@ -114,6 +114,10 @@ class Supervisor:
         if batch.id in self._active:
             progress = self._active[batch.id].runner.progress()
             return progress if reason is None else msgspec.structs.replace(progress, waiting_for=reason)
+        if batch.report is not None:
+            # Of whoever works on it elsewhere.
+            told = batch.report.progress
+            return told if reason is None else msgspec.structs.replace(told, waiting_for=reason)
         reason = reason or waiting_reason(batch, time.time(), self._count)
         return BatchProgress(waiting_for=reason) if reason else None
 
@@ -156,6 +160,7 @@ class Supervisor:
     async def _fill_places(self) -> None:
         for stage, places in PLACES.items():
             while not self._stopping.is_set() and self._count(stage) < places:
+                asked_at = time.monotonic()
                 claim = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
                 if claim is None:
                     break
@@ -163,7 +168,7 @@ class Supervisor:
                     # It was taken over and given back while the runner that lost it is still about to leave.
                     await self._storage.metadata.batches.release(claim.lease, RELEASE_PAUSE)
                     break
-                self._start(claim, stage)
+                self._start(claim, stage, self.heartbeat.trusted_until(asked_at))
 
     async def _make_room(self) -> None:
         """Where a batch waits that is to go first, the one that has to give way does."""
@@ -185,9 +190,10 @@ class Supervisor:
     def _count(self, stage: Stage) -> int:
         return sum(active.runner.stage is stage for active in self._active.values())
 
-    def _start(self, claim: Claim, stage: Stage) -> None:
+    def _start(self, claim: Claim, stage: Stage, trusted_until: float | None) -> None:
         batch = claim.batch
         runner = Runner(self._workplace, claim, stage, self._quiet_since.pop(batch.id, None))
+        runner.stop.trust_until(trusted_until)
         if self._stopping.is_set():
             runner.stop.request(Why.LEAVING, 0)
         self._active[batch.id] = _Active(runner, time.monotonic())
@@ -208,7 +214,7 @@ class Supervisor:
         try:
             await runner.run()
         except* LeaseLost:
-            self._note_taken_over(runner)
+            note_taken_over(runner)
         except* StorageError as group:
             reason = str(group.exceptions[0])
             pause = self._put_off(runner, reason)
@@ -230,7 +236,8 @@ class Supervisor:
         """Until it is done: a lease that is kept, and renewed with the others, would keep the batch from everyone."""
         while True:
             try:
-                await self._storage.metadata.batches.release(runner.lease, pause)
+                report = RunnerReport(BatchProgress(waiting_for=self._waiting_for.get(runner.batch.id)))
+                await self._storage.metadata.batches.release(runner.lease, pause, report if pause else None)
                 return
             except Exception as error:
                 if self._stopping.is_set():
@@ -247,22 +254,14 @@ class Supervisor:
         asyncio.get_running_loop().call_later(FAILURE_PAUSE + 0.1, self.wake)
         return FAILURE_PAUSE
 
-    async def _heartbeat(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            try:
-                held = await self._storage.metadata.batches.renew(self.owner, LEASE_SECONDS)
-            except Exception as error:
-                log.error("cannot renew leases", exc_info=error)
-                continue
-            for active in self._active.values():
-                if active.runner.lease not in held:
-                    self._note_taken_over(active.runner)
-                    active.runner.stop.request(Why.LEAVING, 0)
-
-    def _note_taken_over(self, runner: Runner) -> None:
-        """Once for each: the heartbeat may find it out, or whoever stores something."""
-        if not runner.taken_over:
-            runner.taken_over = True
-            LEASE_TAKEOVERS.inc()
-            log.warning("another runner took the batch over", batch=runner.batch.id)
+    def _me(self) -> ServerRecord:
+        dispatcher = self._dispatcher
+        return ServerRecord(
+            id=self.owner,
+            name=socket.gethostname(),
+            version=__version__,
+            engine=dispatcher.engine.name,
+            models=sorted(dispatcher.models),
+            endpoints=sorted(dispatcher.endpoints),
+            started_at=self._started_at,
+        )

@@ -253,6 +253,7 @@ class Dispatcher:
                     if (answer := await self._take_turn(ask, stop, flow, prefix, attempts)) is not None:
                         return answer[0]
                     await stop.unless(self.outage.wait())
+                    await stop.unless(stop.wait_trusted())
                     continue
                 except EngineError as error:
                     retry = attempts.failed(error, self._answers)
@@ -271,7 +272,8 @@ class Dispatcher:
         prefix: int | None,
         attempts: Attempts,
     ) -> tuple[AnyAnswer] | None:
-        """One attempt, when it is the row's turn; None where the engine is away, or ``stop`` is requested, by then."""
+        """One attempt, when it is the row's turn; None where by then the engine is away, ``stop`` is requested, or
+        somebody else may be at work."""
         leads = False
         if prefix is not None and self._leaders is not None and not attempts.alone:
             leads = await self._leaders.turn(prefix, stop)
@@ -279,7 +281,7 @@ class Dispatcher:
         try:
             async with self._slots.place(flow, attempts.alone, stop) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
-                if not self.outage.open and not stop.requested:
+                if not self.outage.open and not stop.requested and stop.trusted:
                     attempts.begin()
                     answer = (await self._attempt(ask),)
                     place.cost = cost(answer[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class Stop:
         self._overdue = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._trusted_until: float | None = None
+        self._confirmed = asyncio.Event()
 
     @property
     def requested(self) -> bool:
@@ -65,6 +68,21 @@ class Stop:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = loop.call_later(grace, self._overdue.set)
+
+    def trust_until(self, moment: float | None) -> None:
+        """Nothing more is to be begun after ``moment``, on the monotonic clock, until this is called anew: somebody
+        else may be at work by then. None: there is nobody."""
+        self._trusted_until = moment
+        self._confirmed.set()
+
+    @property
+    def trusted(self) -> bool:
+        return self._trusted_until is None or time.monotonic() < self._trusted_until
+
+    async def wait_trusted(self) -> None:
+        while not self.trusted:
+            self._confirmed.clear()
+            await self._confirmed.wait()
 
     def close(self) -> None:
         """The work is over: no timer stays behind."""

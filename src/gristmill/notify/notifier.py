@@ -27,6 +27,8 @@ log = get_logger(__name__)
 PLACES = 64
 PLACES_A_KEY = 16
 PLACES_A_TARGET = 2
+#: So long one server has to deliver before another tries; longer than any attempt takes.
+CLAIM_SECONDS = 60.0
 #: How long a batch may have ended before that is seen.
 LOOK_SECONDS = 1.0
 #: Seconds before an outcome that storage refused is stored again; doubled up to the longest.
@@ -46,9 +48,12 @@ class _UnderWay(NamedTuple):
 
 class Notifier:
     """``own`` is the server's webhook. What is to be delivered is in storage; a delivery is repeated, with the same id,
-    where a kill comes between it and its record."""
+    where a kill comes between it and its record. ``shared``: other servers deliver what is in storage, too."""
 
-    def __init__(self, deliveries: Deliveries, sender: Sends, own: WebhookRecord | None = None) -> None:
+    def __init__(
+        self, deliveries: Deliveries, sender: Sends, own: WebhookRecord | None = None, shared: bool = False
+    ) -> None:
+        self._shared = shared
         self._deliveries = deliveries
         self._sender = sender
         self._own = own
@@ -97,12 +102,23 @@ class Notifier:
             found = await self._deliveries.due(time.time(), LONGEST_PAUSE, free, busy, busy_keys, list(self._under_way))
             if not found or self._stopping.is_set():
                 return
-            for delivery in found:
-                target, key = delivery.target, delivery.key_id
+            for each in found:
+                target, key = each.target, each.key_id
                 if targets[target] < PLACES_A_TARGET and (not key or keys[key] < PLACES_A_KEY):
+                    if (delivery := await self._claimed(each)) is None:
+                        continue
                     targets[target] += 1
                     keys.update([key] if key else [])
                     self._start(delivery)
+
+    async def _claimed(self, delivery: DeliveryRecord) -> DeliveryRecord | None:
+        """The delivery, for this server alone for a while; None where another was first."""
+        if not self._shared:
+            return delivery
+        due_at = time.time() + CLAIM_SECONDS
+        if not await self._deliveries.record(delivery, {"due_at": due_at}):
+            return None
+        return msgspec.structs.replace(delivery, due_at=due_at)
 
     def _start(self, delivery: DeliveryRecord) -> None:
         task = asyncio.create_task(self._deliver(delivery), name=f"webhook {delivery.id}")

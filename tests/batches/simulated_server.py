@@ -339,6 +339,7 @@ class Process:
         self.service = BatchService(self.storage, self.supervisor, lambda: frozenset({CHAT, SCORE}))
         world.refuses_until = 0.0
         world.taken_at.clear()
+        await self.storage.metadata.servers.leave_all()
         await self.storage.metadata.batches.release_all()
         running = asyncio.create_task(self.supervisor.run())
         await story(self)

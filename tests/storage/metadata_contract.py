@@ -411,6 +411,10 @@ class MetadataContract:
             assert not await writes.give_up("files/slow", "other")
             for write in found:
                 assert await writes.give_up(write.path, write.owner)
+            # Also where a kill comes before its bytes are freed.
+            assert sorted(await writes.of_the_dead("me")) == sorted(found)
+            for write in found:
+                await writes.note_freed(write.path, write.owner)
             assert await writes.of_the_dead("me") == []
             # It was no more than slow, and goes on.
             await store.servers.announce(server("slow"), LEASE)

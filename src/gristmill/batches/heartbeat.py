@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from gristmill.batches.runner import Runner
 from gristmill.dispatch.stop import Why
 from gristmill.storage.protocol import Storage
-from gristmill.storage.records import ServerRecord
+from gristmill.storage.records import BatchRecord, ServerRecord
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import LEASE_TAKEOVERS
 
@@ -52,6 +52,25 @@ class Heartbeat:
         me = self._me()
         await self._metadata.servers.announce(me, LEASE_SECONDS)
         self.servers = await self._metadata.servers.alive() or [me]
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The endpoints that some server answers."""
+        return frozenset(endpoint for server in self.servers for endpoint in server.endpoints)
+
+    def for_another(self, model: str, endpoint: str) -> bool:
+        """Whether not this server has it, but another."""
+        return not self._me().serves(model, endpoint) and self._somebody_serves(model, endpoint)
+
+    def missing(self, batch: BatchRecord) -> str | None:
+        """What the batch waits for of which no server is there, in words."""
+        if not self._metadata.shared or self._somebody_serves(batch.model, batch.endpoint):
+            return None
+        wanted = f"{batch.endpoint}" if batch.model is None else f"the model '{batch.model}' at {batch.endpoint}"
+        return f"A server that has {wanted}: none of those that run now does."
+
+    def _somebody_serves(self, model: str | None, endpoint: str) -> bool:
+        return any(server.serves(model, endpoint) for server in self.servers)
 
     async def leave(self) -> None:
         await self._metadata.servers.leave(self._owner)

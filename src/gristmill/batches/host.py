@@ -100,7 +100,7 @@ class BatchHost:
         shutil.rmtree(scratch, ignore_errors=True)
         self.supervisor = Supervisor(self.storage, self.dispatcher, answers, scratch, settings.limits, self._spans)
         self.batches = BatchService(
-            self.storage, self.supervisor, lambda: self.dispatcher.endpoints, self.webhook_hosts
+            self.storage, self.supervisor, lambda: self.supervisor.heartbeat.served, self.webhook_hosts
         )
         self.notifier = Notifier(
             self.storage.metadata.deliveries,

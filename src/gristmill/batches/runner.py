@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from gristmill.batches import lifecycle
 from gristmill.batches.batch_trace import BatchTrace
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
+from gristmill.batches.first_model import first_model
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers, cannot_reuse
@@ -53,6 +55,8 @@ class Workplace(NamedTuple):
     limits: Limits
     scratch: Path
     spans: Spans | None = None
+    #: Whether a batch that asks for this model, at this endpoint, is for another server that is there.
+    for_another: Callable[[str, str], bool] = lambda model, endpoint: False
 
 
 class Runner:
@@ -160,6 +164,13 @@ class Runner:
             pass
 
     async def _validate(self) -> None:
+        if self._storage.metadata.shared:
+            model = await first_model(self._storage, self.batch)
+            if model is not None and self._workplace.for_another(model, self.batch.endpoint):
+                await self._change({"model": model})
+                log.info("batch left to a server that has its model", batch=self.batch.id, model=model)
+                self.stop.request(Why.LEAVING, 0)
+                return
         try:
             check_offered(self.batch.endpoint, self._dispatcher.engine.name, self._dispatcher.endpoints)
         except EngineError as error:

@@ -20,7 +20,7 @@ class ScopedHost:
         self.dispatcher = host.dispatcher
         self.storage = host.storage.seen_by(scope)
         self.batches = BatchService(
-            self.storage, host.supervisor, lambda: host.dispatcher.endpoints, host.webhook_hosts
+            self.storage, host.supervisor, lambda: host.supervisor.heartbeat.served, host.webhook_hosts
         )
         self.message_batches = MessageBatches(self.storage, self.batches)
         self.webhooks = WebhookService(self.storage.metadata.deliveries, host.notifier)

@@ -65,11 +65,13 @@ class Supervisor:
         self._dispatcher = dispatcher
         self.owner = storage.server_id
         self._started_at = time.time()
-        self._workplace = Workplace(storage, dispatcher, answers, limits or Limits(), scratch, spans)
         self._active: dict[str, _Active] = {}
         #: Of those that are active, and of those whose lease is being given back.
         self._tasks: set[asyncio.Task[None]] = set()
         self.heartbeat = Heartbeat(storage, self._me, lambda: [each.runner for each in self._active.values()])
+        self._workplace = Workplace(
+            storage, dispatcher, answers, limits or Limits(), scratch, spans, self.heartbeat.for_another
+        )
         self._waiting_for: dict[str, str] = {}
         #: Of those that are about to be tried again: when they last got on, in Unix time.
         self._quiet_since: dict[str, float] = {}
@@ -118,7 +120,7 @@ class Supervisor:
             # Of whoever works on it elsewhere.
             told = batch.report.progress
             return told if reason is None else msgspec.structs.replace(told, waiting_for=reason)
-        reason = reason or waiting_reason(batch, time.time(), self._count)
+        reason = reason or self._missing(batch) or waiting_reason(batch, time.time(), self._count)
         return BatchProgress(waiting_for=reason) if reason else None
 
     @property
@@ -161,7 +163,9 @@ class Supervisor:
         for stage, places in PLACES.items():
             while not self._stopping.is_set() and self._count(stage) < places:
                 asked_at = time.monotonic()
-                claim = await self._storage.metadata.batches.claim(self.owner, time.time(), LEASE_SECONDS, stage)
+                claim = await self._storage.metadata.batches.claim(
+                    self.owner, time.time(), LEASE_SECONDS, stage, self._only_for
+                )
                 if claim is None:
                     break
                 if claim.batch.id in self._active:
@@ -175,7 +179,7 @@ class Supervisor:
         if self._stopping.is_set() or self._count(Stage.EXECUTION) < PLACES[Stage.EXECUTION]:
             return
         held = self._held()
-        waiting = await self._storage.metadata.batches.next_in_line(time.time(), Stage.EXECUTION)
+        waiting = await self._storage.metadata.batches.next_in_line(time.time(), Stage.EXECUTION, self._only_for)
         if waiting is not None and (batch_id := who_gives_way(held, waiting.priority)) in self._active:
             log.info("batch gives way", batch=batch_id, to=waiting.id)
             self._active[batch_id].runner.stop.request(Why.LEAVING, GIVE_WAY_GRACE)
@@ -253,6 +257,15 @@ class Supervisor:
             self._quiet_since[runner.batch.id] = runner.quiet_since
         asyncio.get_running_loop().call_later(FAILURE_PAUSE + 0.1, self.wake)
         return FAILURE_PAUSE
+
+    @property
+    def _only_for(self) -> ServerRecord | None:
+        """Whoever is alone takes up everything: its engine says of what it has not."""
+        return self._me() if self._storage.metadata.shared else None
+
+    def _missing(self, batch: BatchRecord) -> str | None:
+        step = lifecycle.next_step(batch, time.time())
+        return None if step is None or step.stage is Stage.ENDING else self.heartbeat.missing(batch)
 
     def _me(self) -> ServerRecord:
         dispatcher = self._dispatcher

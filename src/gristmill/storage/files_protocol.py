@@ -91,11 +91,14 @@ class BlobWrites(Protocol):
 
     async def end(self, path: str, owner: str) -> None: ...
     async def of_the_dead(self, owner: str) -> list[BlobWrite]:
-        """What others than ``owner`` have begun, and no server that is there; what was given up in the last day is not
-        told again."""
+        """What others than ``owner`` have begun, and no server that is there; not what was freed in the last day."""
         ...
 
     async def give_up(self, path: str, owner: str) -> bool:
         """That nobody may name what ``owner`` was writing: it may be no more than slow. False where a record names it
         by now, or another has begun it anew."""
+        ...
+
+    async def note_freed(self, path: str, owner: str) -> None:
+        """Of what was given up."""
         ...

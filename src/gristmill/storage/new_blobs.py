@@ -59,7 +59,7 @@ class AnnouncedBlobs:
 
     async def _free_of_the_dead(self, write: BlobWrite) -> int | None:
         """The bytes freed; None where a record names the blob, or another owner has begun it anew."""
-        if write.given_up:
+        if write.freed:
             # By now its owner is dead for good. What it, or a kill, has left since is freed before that is forgotten.
             freed = await self._blobs.discard(write.path)
             await self._writes.end(write.path, write.owner)
@@ -67,4 +67,6 @@ class AnnouncedBlobs:
         # First of all: its owner may be no more than slow, and about to add the record.
         if not await self._writes.give_up(write.path, write.owner):
             return None
-        return await self._blobs.discard(write.path)
+        freed = await self._blobs.discard(write.path)
+        await self._writes.note_freed(write.path, write.owner)
+        return freed

@@ -33,6 +33,7 @@ from gristmill.storage.records import (
     Lease,
     RecordPage,
     RunnerReport,
+    ServerRecord,
     Stage,
     UnfinishedBatch,
     UsedKey,
@@ -125,13 +126,16 @@ class Batches(Protocol):
         whose ``seq`` would be given again, and none that still has rows."""
         ...
 
-    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> Claim | None:
+    async def claim(
+        self, owner: str, now: float, lease_seconds: float, stage: Stage, only_for: ServerRecord | None = None
+    ) -> Claim | None:
         """Take the lease on the batch that is next in line at ``stage``; None where nobody is in line there. ``now``,
         in Unix seconds, is what windows end by; leases run out by the store's clock. Never what ``owner`` has a lease
-        on, though it has run out: that is to be renewed, or released."""
+        on, though it has run out: that is to be renewed, or released. ``only_for``: only what this server serves, as
+        far as it is known which model a batch asks for."""
         ...
 
-    async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
+    async def next_in_line(self, now: float, stage: Stage, only_for: ServerRecord | None = None) -> BatchRecord | None:
         """Of the unfinished batches that nobody holds: highest priority first, then the one that was given back
         longest ago (or never held), then the oldest."""
         ...

@@ -75,11 +75,11 @@ class PartRecord(msgspec.Struct, frozen=True):
 
 
 class BlobWrite(NamedTuple):
-    """A blob that ``owner`` was about to write; ``given_up``: no record may name it any more."""
+    """A blob that ``owner`` was about to write; ``freed``: it was given up a day ago, and its bytes freed."""
 
     path: str
     owner: str
-    given_up: bool
+    freed: bool
 
 
 class WebhookRecord(msgspec.Struct, frozen=True):

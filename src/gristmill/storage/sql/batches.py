@@ -36,6 +36,7 @@ from gristmill.storage.records import (
     Lease,
     RecordPage,
     RunnerReport,
+    ServerRecord,
     Stage,
     UnfinishedBatch,
     UsedKey,
@@ -114,6 +115,14 @@ _REPORT = (
     .values(report=bindparam("told", type_=JSON()))
 )
 _RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
+
+
+def _only_for(server: ServerRecord | None, stage: Stage, query: Select[Any]) -> Select[Any]:
+    """As ``ServerRecord.serves`` says; what only ends needs no engine."""
+    if server is None or stage is Stage.ENDING:
+        return query
+    served = or_(batches.c.model.is_(None), batches.c.model.in_(server.models))
+    return query.where(served, batches.c.endpoint.in_(server.endpoints))
 
 
 class SqlBatches:
@@ -252,8 +261,10 @@ class SqlBatches:
 
         return await self._database.write(work, even_if_full=True)
 
-    async def claim(self, owner: str, now: float, lease_seconds: float, stage: Stage) -> Claim | None:
-        query, values = _NEXT_FOR_OWNER[stage], {"now": now, "owner": owner}
+    async def claim(
+        self, owner: str, now: float, lease_seconds: float, stage: Stage, only_for: ServerRecord | None = None
+    ) -> Claim | None:
+        query, values = _only_for(only_for, stage, _NEXT_FOR_OWNER[stage]), {"now": now, "owner": owner}
         if await self._one(query, values) is None:
             # Asked again and again: most often it need not wait for its turn to write.
             return None
@@ -269,8 +280,8 @@ class SqlBatches:
 
         return await self._database.write(work)
 
-    async def next_in_line(self, now: float, stage: Stage) -> BatchRecord | None:
-        return await self._one(_NEXT_IN_LINE[stage], {"now": now})
+    async def next_in_line(self, now: float, stage: Stage, only_for: ServerRecord | None = None) -> BatchRecord | None:
+        return await self._one(_only_for(only_for, stage, _NEXT_IN_LINE[stage]), {"now": now})
 
     async def renew(
         self, owner: str, lease_seconds: float, reports: Mapping[int, RunnerReport] | None = None

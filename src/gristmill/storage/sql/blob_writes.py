@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from gristmill.storage.errors import WriteGivenUp
 from gristmill.storage.records import BlobWrite
@@ -44,20 +44,26 @@ class SqlBlobWrites:
 
     async def of_the_dead(self, owner: str) -> list[BlobWrite]:
         given_up_at = blob_writes.c.given_up_at
-        query = select(blob_writes.c.path, blob_writes.c.owner, given_up_at.is_not(None)).where(
+        query = select(blob_writes.c.path, blob_writes.c.owner, func.coalesce(given_up_at, 0)).where(
             blob_writes.c.owner != owner,
             blob_writes.c.owner.not_in(select(servers.c.id).where(IS_ALIVE)),
             or_(given_up_at.is_(None), given_up_at < clock() - _MINDED),
         )
         found = await self._database.read(lambda connection: connection.execute(query).all())
-        return [BlobWrite(path, other, bool(given_up)) for path, other, given_up in found]
+        return [BlobWrite(path, other, freed_at > 0) for path, other, freed_at in found]
 
     async def give_up(self, path: str, owner: str) -> bool:
         statement = (
-            update(blob_writes)
-            .where(blob_writes.c.path == path, blob_writes.c.owner == owner)
-            .values(given_up_at=clock())
+            update(blob_writes).where(blob_writes.c.path == path, blob_writes.c.owner == owner).values(given_up_at=0)
         )
         return await self._database.write(
             lambda connection: connection.execute(statement).rowcount > 0, even_if_full=True
         )
+
+    async def note_freed(self, path: str, owner: str) -> None:
+        statement = (
+            update(blob_writes)
+            .where(blob_writes.c.path == path, blob_writes.c.owner == owner, blob_writes.c.given_up_at == 0)
+            .values(given_up_at=clock())
+        )
+        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)

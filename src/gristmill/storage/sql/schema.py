@@ -73,7 +73,8 @@ blob_writes = Table(
     metadata,
     Column("path", AnyText, primary_key=True),
     Column("owner", AnyText, nullable=False),
-    #: When its owner was found dead, by the database's clock: from then on no record may name it.
+    #: Its owner was found dead, and no record may name it any more: 0, then when its bytes were freed, by the
+    #: database's clock.
     Column("given_up_at", Float),
 )
 

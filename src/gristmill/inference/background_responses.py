@@ -172,7 +172,7 @@ class BackgroundResponses:
         if kept is None or not scope.has(kept.key_id):
             message = (
                 f"Response with id '{clip(response_id)}' not found: only responses with 'background': true are kept, "
-                "and only until the server ends."
+                "by the server that was asked for them, and until it ends."
             )
             raise not_found(message, code="response_not_found")
         return kept

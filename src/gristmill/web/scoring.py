@@ -181,7 +181,9 @@ def _job(request: Request, job_id: str) -> ScoreJob:
     """The visitor's. Raises ApiError 404."""
     job = _jobs(request).store.get(job_id, caller_of(request.scope).scope)
     if job is None:
-        raise not_found(f"No scoring found with id '{job_id[:200]}'.")
+        raise not_found(
+            f"No scoring found with id '{job_id[:200]}': of several servers, only the one where it was started has it."
+        )
     return job
 
 

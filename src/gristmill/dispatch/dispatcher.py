@@ -253,7 +253,8 @@ class Dispatcher:
                     if (answer := await self._take_turn(ask, stop, flow, prefix, attempts)) is not None:
                         return answer[0]
                     await stop.unless(self.outage.wait())
-                    await stop.unless(stop.wait_trusted())
+                    if not stop.trusted:
+                        await stop.unless(stop.wait_trusted())
                     continue
                 except EngineError as error:
                     retry = attempts.failed(error, self._answers)

@@ -11,6 +11,7 @@ command -v systemd-analyze > /dev/null || packages="$packages systemd"
 # Its commands are beside one another, in no folder of the PATH. The tests start servers of their own.
 postgresql=""
 ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || command -v postgres > /dev/null || postgresql=" postgresql"
+[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer > /dev/null || packages="$packages pgbouncer"
 promtool=""
 command -v promtool > /dev/null || promtool=" promtool"
 [ -n "$packages$postgresql$promtool" ] || exit 0

@@ -32,7 +32,8 @@ def programs() -> Path | None:
 class PostgresServer:
     """Nothing it stores outlives the test session; it does not wait for the disk."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, copy_of: PostgresServer | None = None) -> None:
+        """``copy_of``: as a standby that follows that one."""
         self._programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="gristmill-postgres-"))
         # Not as root: it refuses to run as root.
@@ -44,20 +45,14 @@ class PostgresServer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        (self.folder / "password").write_text(PASSWORD)
-        command = [
-            programs / "initdb",
-            "-D",
-            self._data,
-            "-U",
-            "tests",
-            "--auth=scram-sha-256",
-            "--no-sync",
-            "-E",
-            "UTF8",
-        ]
-        command += ["--locale=C.UTF-8", f"--pwfile={self.folder / 'password'}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as_user())  # type: ignore[call-overload]
+        if copy_of is None:
+            (self.folder / "password").write_text(PASSWORD)
+            command = [programs / "initdb", "-D", self._data, "-U", "tests", "--auth=scram-sha-256", "--no-sync"]
+            command += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={self.folder / 'password'}"]
+        else:
+            command = [programs / "pg_basebackup", "-D", self._data, "-R", "-c", "fast", "--no-sync"]
+            command += ["-d", copy_of.url("postgres")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self.as_user())  # type: ignore[call-overload]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -65,7 +60,8 @@ class PostgresServer:
     def _data(self) -> Path:
         return self.folder / "data"
 
-    def _as_user(self) -> dict[str, object]:
+    def as_user(self) -> dict[str, object]:
+        """For ``subprocess``: programs of this kind do not run as root."""
         only = {"user": self._user, "group": self._user, "extra_groups": []} if self._user else {}
         return only | {"cwd": self.folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
 
@@ -79,13 +75,13 @@ class PostgresServer:
             command += ["-c", f"{name}={value}"]
         deadline = time.monotonic() + 60
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user())  # type: ignore[call-overload]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self.as_user())  # type: ignore[call-overload]
             while not self._answers():
                 if self._process.poll() is not None:
                     # After a kill, what is left of the old server holds its memory for a moment.
                     assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2_000:]
                     time.sleep(0.1)
-                    self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user())  # type: ignore[call-overload]
+                    self._process = subprocess.Popen(command, stdout=log, stderr=log, **self.as_user())  # type: ignore[call-overload]
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
 
@@ -123,6 +119,9 @@ class PostgresServer:
         name = f"test_{next(self._numbers)}_{secrets.token_hex(4)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def standby(self) -> PostgresServer:
+        return PostgresServer(self._programs, copy_of=self)
 
     def remove(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -102,3 +102,22 @@ def test_the_password_need_not_be_in_the_command(
         assert list(server.client().batches.list()) == []
         command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
         assert PASSWORD.encode() not in command
+
+
+def test_a_standby_is_one_sentence_also_for_who_has_used_it(postgres: PostgresServer, tmp_path: Path) -> None:
+    url, blobs = postgres.new_database(), ("--blobs", str(tmp_path / "blobs"))
+    postgres.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+    assert "read-only or a standby" in told(*serve(tmp_path / "data", url, *blobs))
+    standby = postgres.standby()
+    try:
+        assert "read-only or a standby" in told(*serve(tmp_path / "data", standby.url("postgres"), *blobs))
+    finally:
+        standby.remove()
+
+
+def test_too_many_connections_is_one_sentence(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = postgres.new_database()
+    postgres.execute("CREATE ROLE crowded LOGIN PASSWORD 'secret' CONNECTION LIMIT 0")
+    where = url.replace(f"tests:{PASSWORD}", "crowded:secret")
+    line = told(*serve(tmp_path / "data", where, "--blobs", str(tmp_path / "blobs")))
+    assert 'too many connections for role "crowded"' in line

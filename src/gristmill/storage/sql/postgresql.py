@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from gristmill.storage.errors import StorageError
 from gristmill.storage.sql.any_text import AnyText
 from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
-from gristmill.storage.sql.postgresql_errors import ConnectionLost, Passing, clear_error
+from gristmill.storage.sql.postgresql_errors import STANDBY, ConnectionLost, Passing, clear_error
 from gristmill.storage.sql.schema import OF_BATCH, batch_metadata
 from gristmill.user_error import UserError
 
@@ -59,8 +59,9 @@ _WRITE = _begin("READ COMMITTED", "5s", "10s", "60s")
 _READ = _begin("REPEATABLE READ READ ONLY", "30s", "10s", "600s")
 _MIGRATE = _begin("READ COMMITTED", "60s", "60s", "600s")
 # With the number of the transaction, by which the server says afterwards what came of it.
-_LOCK = text(f"SELECT pg_current_xact_id()::text, pg_advisory_xact_lock({_METADATA_LOCK})")
-_NUMBER = text("SELECT pg_current_xact_id()::text")
+_ITS_NUMBER = "CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END"
+_LOCK = text(f"SELECT {_ITS_NUMBER}, pg_advisory_xact_lock({_METADATA_LOCK})")
+_NUMBER = text(f"SELECT {_ITS_NUMBER}")
 _OUTCOME = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
 
 _FACTS = text(
@@ -210,6 +211,8 @@ class PostgresqlDatabase:
                 connection = plain.execution_options(begin=begin, schema_translate_map={OF_BATCH: schema})
                 with connection.begin() as transaction:
                     given = None if first is None else connection.scalar(first)
+                    if first is not None and given is None:
+                        raise StorageError(STANDBY)
                     done = work(connection)
                     number = given
                     transaction.commit()

@@ -17,6 +17,10 @@ class ConnectionLost(Passing):
     """The connection broke, or there was none; what was sent last may have been done."""
 
 
+STANDBY = (
+    "The database cannot be written, it is read-only or a standby: name the primary, or all its servers and "
+    "target_session_attrs=read-write in the URL."
+)
 #: Another transaction was in the way, or there is no room for one more of us now.
 _IN_THE_WAY = (
     errors.LockNotAvailable,
@@ -36,10 +40,7 @@ def clear_error(error: DBAPIError | psycopg.Error) -> StorageError | None:
     if isinstance(found, errors.DiskFull):
         return DiskFull(f"The database server has no room ({text}): free space on its disk.")
     if isinstance(found, errors.ReadOnlySqlTransaction):
-        return StorageError(
-            "The database cannot be written, it is a read-only standby: name the primary, or all servers and "
-            "target_session_attrs=read-write in the URL."
-        )
+        return StorageError(STANDBY)
     if isinstance(found, errors.InsufficientPrivilege):
         return StorageError(
             f"The database's user has not the rights it needs ({text}): make it the owner of the database, or grant it "

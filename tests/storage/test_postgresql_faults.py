@@ -1,0 +1,300 @@
+"""Connections to PostgreSQL that break between any two statements: nothing is lost, nothing is stored twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from metadata_contract import batch, claimed, file, rows
+from sqlalchemy import Connection, Engine, event
+
+from gristmill.storage.protocol import MetadataStore
+from gristmill.storage.records import UsedKey
+from gristmill.storage.row_records import Result, ResultPlace
+from gristmill.storage.sql.store import SqlMetadataStore
+from postgres_server import PASSWORD, PostgresServer, programs
+from requests_jsonl import CHAT, chat_file
+from server_process import ServerProcess
+
+#: Of libpq: a query of the simple protocol, which is how a transaction is committed.
+_COMMIT = b"COMMIT\0"
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[SqlMetadataStore]:
+    store = SqlMetadataStore.at(url)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+async def live(store: MetadataStore, name: str) -> None:
+    """A batch's life, by every kind of transaction there is."""
+    await store.batches.add(batch(name, total=4), UsedKey.of(name, "POST", b"", 1), [file(f"in-{name}")])
+    lease = await claimed(store, "me")
+    await store.rows.add(lease, rows(4))
+    await store.rows.arrange(lease, 1, [4, 3, 1])
+    await store.rows.follow(lease, [(2, 1)])
+    await store.batches.renew("me", 60)
+    await store.rows.commit(lease, [Result(4, True, b"four", 10, 4, 3)])
+    assert [row.line for _, row in await store.rows.pending(lease.batch_seq, 0, 9)] == [3, 1]
+    await store.rows.commit(lease, [Result(3, False, b"three"), Result(1, True, b"one"), Result(2, True, b"two")])
+    assert [line for line, _ in await store.rows.succeeded(lease.batch_seq, 0, 9)] == [1, 2, 4]
+    await store.rows.place(lease, [ResultPlace(True, 1, 0, 0)])
+    ended = {"status": "completed", "completed_at": 9, "output_file_id": f"out-{name}"}
+    assert await store.batches.change(name, ended, expected="in_progress", lease=lease, files=[file(f"out-{name}")])
+    await store.batches.release(lease)
+    await store.rows.clear_ended(lease.batch_seq)
+
+
+async def assert_lived_once(store: MetadataStore, names: list[str]) -> None:
+    for name in names:
+        record = await store.batches.get(name)
+        assert record is not None and (record.status, record.completed, record.failed) == ("completed", 3, 1)
+        assert (record.input_tokens, record.cached_tokens, record.output_tokens) == (10, 4, 3)
+        assert await store.rows.places(record.seq) == [ResultPlace(True, 1, 0, 0)]
+        told = await store.deliveries.page(after=None, limit=9, batch_id=name)
+        assert len(told.records) == 1
+    assert await store.upkeep.disagreements() == [] == await store.rows.leftovers()
+    files = await store.files.page(after=None, limit=10_000, newest_first=True, purpose=None)
+    assert sorted(each.id for each in files.records) == sorted(f"{of}-{name}" for name in names for of in ("in", "out"))
+
+
+class Terminator:
+    """Ends the connection at the ``number``-th moment from now: after a statement, or before a commit."""
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        self._postgres = postgres
+        self._left = 0
+        self._lock = threading.Lock()
+
+    def at(self, number: int) -> None:
+        self._left = number
+
+    @property
+    def over(self) -> bool:
+        return self._left <= 0
+
+    def __enter__(self) -> Terminator:
+        self._listeners: list[tuple[str, Callable[..., None]]] = [
+            ("after_cursor_execute", lambda connection, *_: self._count(connection)),
+            ("commit", self._count),
+        ]
+        for name, listener in self._listeners:
+            event.listen(Engine, name, listener)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, listener in self._listeners:
+            event.remove(Engine, name, listener)
+
+    def _count(self, connection: Connection) -> None:
+        with self._lock:
+            self._left -= 1
+            now = self._left == 0
+        if now and connection.dialect.name == "postgresql":
+            driver: Any = connection.connection.driver_connection
+            self._postgres.execute(f"SELECT pg_terminate_backend({driver.info.backend_pid}, 5000)")
+
+
+async def test_a_connection_ended_between_any_two_statements_changes_nothing_of_what_is_stored(
+    postgres: PostgresServer,
+) -> None:
+    async with opened(postgres.new_database()) as store:
+        names: list[str] = []
+        with Terminator(postgres) as terminator:
+            while not names or terminator.over:
+                names.append(f"batch_{len(names)}")
+                terminator.at(len(names))
+                await live(store, names[-1])
+            terminator.at(-1)
+        assert len(names) > 50, "the connections were not ended where they matter"
+        await assert_lived_once(store, names)
+
+
+class CommitProxy:
+    """Between a client and PostgreSQL: every ``nth`` commit breaks the connection, before the server has it or after
+    (``arrives``), so that its answer never comes."""
+
+    def __init__(self, port: int, nth: int, arrives: bool) -> None:
+        self._port, self._nth, self._arrives = port, nth, arrives
+        self._commits = 0
+        self.broken = 0
+        self._lock = threading.Lock()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                deaf = threading.Event()
+                threading.Thread(target=self._forward, args=(client, server, deaf), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client, deaf), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket, deaf: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65_536):
+                if _COMMIT in data and self._breaks():
+                    deaf.set()
+                    if self._arrives:
+                        server.sendall(data)
+                    client.shutdown(socket.SHUT_RDWR)
+                    break
+                server.sendall(data)
+        with contextlib.suppress(OSError):
+            # What was sent is still read; then the server sees that nobody is there.
+            server.shutdown(socket.SHUT_WR)
+
+    def _answer(self, server: socket.socket, client: socket.socket, deaf: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                if not deaf.is_set():
+                    client.sendall(data)
+        for each in (server, client):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _breaks(self) -> bool:
+        with self._lock:
+            self._commits += 1
+            if self._commits % self._nth:
+                return False
+            self.broken += 1
+            return True
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.fixture(params=["arrives", "does not arrive"])
+def proxy(postgres: PostgresServer, request: pytest.FixtureRequest) -> Iterator[CommitProxy]:
+    found = CommitProxy(postgres.port, 4, request.param == "arrives")
+    yield found
+    found.close()
+
+
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
+    postgres: PostgresServer, proxy: CommitProxy
+) -> None:
+    url = postgres.new_database()
+    async with opened(url) as store:
+        await store.version()
+    async with opened(url.replace(f":{postgres.port}/", f":{proxy.port}/") + "?sslmode=disable") as store:
+        names = [f"batch_{number}" for number in range(12)]
+        for name in names:
+            await live(store, name)
+    assert proxy.broken > 20
+    async with opened(url) as store:
+        await assert_lived_once(store, names)
+
+
+async def test_a_server_that_hangs_within_a_transaction_holds_up_the_others_for_seconds_only(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.new_database()
+    hangs, goes_on = threading.Event(), threading.Event()
+    async with opened(url) as one, opened(url) as other:
+
+        def hang(connection: Connection) -> None:
+            hangs.set()
+            goes_on.wait(60)
+
+        hanging = asyncio.create_task(one._database.write(hang))
+        await asyncio.to_thread(hangs.wait, 60)
+        await live(other, "batch_1")
+        assert not hanging.done()
+        goes_on.set()
+        # What it was about to store it stores now.
+        await hanging
+        await assert_lived_once(one, ["batch_1"])
+
+
+async def test_all_of_it_works_behind_pgbouncer_in_transaction_mode(postgres: PostgresServer, tmp_path: Path) -> None:
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed: scripts/install-test-tools.sh")
+    url = postgres.new_database()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "listen_addr": "127.0.0.1", "listen_port": port, "auth_type": "any", "pool_mode": "transaction",
+        "default_pool_size": 2, "unix_socket_dir": "", "logfile": "",
+    }  # fmt: skip
+    target = f"host=127.0.0.1 port={postgres.port} user=tests password={PASSWORD}"
+    lines = ["[databases]", f"* = {target}", "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+    config = postgres.folder / f"pgbouncer-{port}.ini"
+    config.write_text("\n".join(lines))
+    with (tmp_path / "log").open("wb") as log:
+        bouncer = subprocess.Popen([program, config], stdout=log, stderr=log, **postgres.as_user())  # type: ignore[call-overload]
+    behind = f"postgresql://tests@127.0.0.1:{port}/{url.rpartition('/')[2]}?connect_timeout=5"
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            await asyncio.sleep(0.1)
+        async with opened(behind) as one, opened(behind) as other:
+            # Two servers, more connections than the pool has.
+            names = [f"batch_{number}" for number in range(6)]
+            for name in names[:2]:
+                await live(one, name)
+            await asyncio.gather(
+                *(other.files.page(after=None, limit=9, newest_first=True, purpose=None) for _ in range(20))
+            )
+            for name in names[2:]:
+                await live(other, name)
+            await assert_lived_once(one, names)
+    finally:
+        bouncer.terminate()
+        bouncer.wait(timeout=60)
+
+
+def test_a_batch_goes_on_after_the_database_server_was_killed_and_restarted(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """``postgres`` only says that there is one; this one is killed."""
+    found = programs()
+    assert found is not None
+    count = 4_000
+    server = PostgresServer(found)
+    try:
+        url = server.new_database()
+        options = ("--database", url, "--blobs", str(tmp_path / "blobs"), "-O", "latency=0.02", "-O", "slots=32")
+        with ServerProcess(tmp_path / "data", *options) as gristmill:
+            client = gristmill.client(max_retries=9)
+            uploaded = client.files.create(file=("in.jsonl", chat_file(count)), purpose="batch")
+            ours = client.batches.create(input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h")
+            kills = [signal.SIGKILL, signal.SIGINT, signal.SIGQUIT]
+            while ours.status not in ("completed", "failed", "expired", "cancelled"):
+                counts = ours.request_counts
+                if kills and counts is not None and counts.completed > (4 - len(kills)) * count // 5:
+                    server.restart(kills.pop(0))
+                time.sleep(0.02)
+                with contextlib.suppress(openai.APIError):
+                    ours = client.batches.retrieve(ours.id)
+            assert not kills, "the batch ended before the database was killed"
+            assert ours.status == "completed" and ours.output_file_id and ours.error_file_id is None
+            assert ours.request_counts is not None and ours.request_counts.completed == count
+            lines = client.files.content(ours.output_file_id).text.splitlines()
+            assert [json.loads(line)["custom_id"] for line in lines] == [f"row-{number}" for number in range(count)]
+    finally:
+        server.remove()

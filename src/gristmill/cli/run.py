@@ -187,4 +187,6 @@ def _row_tokens(input_file: Path, defaults: dict[str, Any] | None) -> int:
 
 
 def _identity(source: list[str | int], engine: EngineSettings, defaults: dict[str, Any] | None) -> dict[str, Any]:
-    return {"input": source, "engine": engine.engine, "model": engine.model, "defaults": defaults}
+    # A pool answers as the engine in its replicas does.
+    answers = engine.options.get("replica_engine", engine.engine)
+    return {"input": source, "engine": answers, "model": engine.model, "defaults": defaults}

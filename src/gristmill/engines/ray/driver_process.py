@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 
 from gristmill.engines.embedded.worker.worker_exit import describe_death
@@ -21,8 +23,9 @@ _LEAVE_SECONDS = 30.0
 class DriverProcess:
     """From start to end; ``take`` is called with each of its frames. Made by ``start``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, take: Emit) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, take: Emit, own_cluster: bool) -> None:
         self._process = process
+        self._own_cluster = own_cluster
         self._take = take
         self._printed = b""
         self._reading = [asyncio.create_task(self._read_frames()), asyncio.create_task(self._read_output())]
@@ -35,7 +38,7 @@ class DriverProcess:
             # Its own session: the terminal's interrupt goes to us alone.
             start_new_session=True,
         )  # fmt: skip
-        driver = cls(process, take)
+        driver = cls(process, take, own_cluster=not connect.address)
         driver.send(connect)
         return driver
 
@@ -51,6 +54,10 @@ class DriverProcess:
     async def wait(self) -> str:
         """How it ended."""
         code = await self._process.wait()
+        if self._own_cluster:
+            # Most of it ends with its driver, but not all at once.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         # A local cluster's processes hold its standard error open, so not for ever.
         await asyncio.wait(self._reading, timeout=1.0)
         for task in self._reading:

@@ -280,7 +280,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "a trigger": _change_database("CREATE TRIGGER t AFTER UPDATE ON files BEGIN DELETE FROM batches; END"),
     "a view": _change_database("CREATE VIEW v AS SELECT 1"),
     "a file id that climbs": _change_database("UPDATE files SET id = '../../secret' WHERE id = 'file-1'"),
-    "a write that climbs": _change_database("INSERT INTO blob_writes VALUES ('../../secret', 'me')"),
+    "a write that climbs": _change_database("INSERT INTO blob_writes (path, owner) VALUES ('../../secret', 'me')"),
     "a later version": _change_database("UPDATE alembic_version SET version_num = '9999'"),
     "no tables": _change_database("DROP TABLE alembic_version"),
 }

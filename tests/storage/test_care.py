@@ -233,7 +233,7 @@ def test_bytes_that_belong_to_nothing_are_found_and_removed_once_they_are_old(tm
     orphans = [blobs / "files/file-orphan", blobs / "parts/part_orphan", blobs / "files/file-cut#1"]
     for orphan in orphans:
         orphan.write_bytes(b"orphan")
-    execute(data, "INSERT INTO blob_writes VALUES ('files/file-now', 'a server')")
+    execute(data, "INSERT INTO blob_writes (path, owner) VALUES ('files/file-now', 'a server')")
     (blobs / "files/file-now").write_bytes(b"being written")
     young = checked(data, repair=True)["orphans"]
     assert young.verdict == "note" and young.detail.startswith("3 blobs with 18 bytes") and "younger" in young.advice

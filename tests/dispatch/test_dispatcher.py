@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -240,5 +241,29 @@ def test_a_caller_who_goes_away_while_waiting_takes_no_place_with_him() -> None:
         release.set()
         assert await first is ANSWER and await third is ANSWER
         assert engine.calls == 2
+
+    asyncio.run(main())
+
+
+def test_nothing_is_asked_while_somebody_else_may_be_at_work() -> None:
+    async def main() -> None:
+        engine = ScriptedEngine(failing())
+        dispatcher, stop = dispatcher_of(engine), Stop()
+        stop.trust_until(time.monotonic())
+        asking = asyncio.create_task(dispatcher.ask(request(), stop))
+        await asyncio.sleep(0.05)
+        assert engine.calls == 0
+        stop.trust_until(time.monotonic())
+        await asyncio.sleep(0.05)
+        assert engine.calls == 0
+        stop.trust_until(time.monotonic() + 60)
+        assert await asking is ANSWER
+        stop.trust_until(time.monotonic())
+        asking = asyncio.create_task(dispatcher.ask(request(), stop))
+        await asyncio.sleep(0.05)
+        stop.request(Why.LEAVING, 0)
+        with pytest.raises(Stopped):
+            await asking
+        assert engine.calls == 1
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,26 @@ CHAT = "/v1/chat/completions"
 
 
 class Cluster:
-    def __init__(self, postgres: PostgresServer, folder: Path, servers: int, *options: str) -> None:
+    """A server for each of ``models``, which is the only one that it has."""
+
+    def __init__(self, postgres: PostgresServer, folder: Path, models: Sequence[str]) -> None:
         self.url = postgres.new_database()
         self._postgres = postgres
-        self.journals = [Journal(folder / f"journal-{number}") for number in range(servers)]
-        shared = ["--database", self.url, "--blobs", str(folder / "blobs"), "-O", f"slots={SLOTS}", *options]
+        self.journals = [Journal(folder / f"journal-{number}") for number in range(len(models))]
+        shared = [
+            "--database",
+            self.url,
+            "--blobs",
+            str(folder / "blobs"),
+            "-O",
+            f"slots={SLOTS}",
+            "-O",
+            "latency=0.02",
+        ]
         self.servers = [
-            ServerProcess(folder / f"data-{number}", *shared, "-O", f"journal={journal.path}")
+            ServerProcess(
+                folder / f"data-{number}", *shared, "-O", f"journal={journal.path}", "--model", models[number]
+            )
             for number, journal in enumerate(self.journals)
         ]
 
@@ -86,7 +99,7 @@ def wait_until(there: Callable[[], bool], what: str, seconds: float = 60) -> Non
 
 @pytest.fixture
 def cluster(postgres: PostgresServer, tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(postgres, tmp_path, 3, "-O", "latency=0.02") as running:
+    with Cluster(postgres, tmp_path, ["simulated"] * 3) as running:
         yield running
 
 
@@ -178,3 +191,42 @@ def test_what_is_asked_of_one_server_is_done_by_whichever_runs_the_batch(cluster
     files = [each for each in (batch.output_file_id, batch.error_file_id) if each]
     lines = [line for each in files for line in other.files.content(each).content.splitlines()]
     assert sorted(json.loads(line)["custom_id"] for line in lines) == sorted(f"row-{row}" for row in range(ROWS))
+
+
+def test_a_batch_is_run_by_the_server_that_has_its_model_and_waits_while_that_one_is_gone(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    with Cluster(postgres, tmp_path, ["one", "two"]) as cluster:
+        client = cluster.servers[0].client(max_retries=0)
+
+        def made(model: str, rows: int) -> str:
+            lines = [chat_line(f"row-{row}", f"Rate row-{row}", model=model) for row in range(rows)]
+            data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+            file = client.files.create(file=("rows.jsonl", data), purpose="batch")
+            return client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h").id
+
+        def status(batch_id: str) -> str:
+            return client.batches.retrieve(batch_id).status
+
+        def waits_for(batch_id: str) -> str:
+            told = client.batches.retrieve(batch_id).to_dict()["gristmill"]
+            assert isinstance(told, dict)
+            return str(told["waiting_for"])
+
+        # Also of a server that came when the other was there already.
+        for model, answered in (("two", [0, 3]), ("one", [3, 3])):
+            batch_id = made(model, 3)
+            wait_until(lambda: status(batch_id) in ("completed", "failed"), "the batch to be run")  # noqa: B023
+            assert status(batch_id) == "completed"
+            assert [counter.total() for counter in cluster.answered()] == answered
+        nobodys = made("three", 3)
+        wait_until(lambda: status(nobodys) == "failed", "the batch to be refused")
+
+        longer = made("two", 2_000)
+        wait_until(lambda: status(longer) == "in_progress", "the batch to be run")
+        cluster.servers[1].stop()
+        wait_until(lambda: "the model 'two'" in waits_for(longer), "the batch to say what it waits for")
+        assert client.batches.retrieve(longer).request_counts.failed == 0
+        cluster.servers[1].start()
+        wait_until(lambda: status(longer) == "completed", "the batch to go on")
+        assert client.batches.retrieve(longer).request_counts.completed == 2_000

@@ -331,6 +331,29 @@ class MetadataContract:
 
         self.tell(tmp_path, story)
 
+    def test_a_server_claims_only_what_it_serves_and_what_nobody_knows_yet(self, tmp_path: Path) -> None:
+        async def story(store: MetadataStore) -> None:
+            me = server("me", models=["a", "b"])
+            for name, fields in {
+                "other_model": {"model": "c"}, "other_endpoint": {"model": "a", "endpoint": "/v1/embeddings"},
+                "mine": {"model": "b"}, "unknown": {"model": None},
+            }.items():  # fmt: skip
+                await store.batches.add(batch(name, **fields))
+            following = await store.batches.next_in_line(0, Stage.EXECUTION, me)
+            assert following is not None and following.id == "mine"
+            claimed_now = []
+            while (claim := await store.batches.claim("me", 0, LEASE, Stage.EXECUTION, me)) is not None:
+                claimed_now.append(claim.batch.id)
+            assert claimed_now == ["mine", "unknown"]
+            nothing = server("me", models=[], endpoints=[])
+            assert await store.batches.next_in_line(0, Stage.EXECUTION, nothing) is None
+            await store.batches.change("other_model", {"status": "cancelling"}, expected="in_progress")
+            # Whose engine it is does not matter for files.
+            ending = await store.batches.claim("me", 0, LEASE, Stage.ENDING, nothing)
+            assert ending is not None and ending.batch.id == "other_model"
+
+        self.tell(tmp_path, story)
+
     def test_what_a_runner_tells_is_told_for_as_long_as_its_lease_lasts(self, tmp_path: Path) -> None:
         async def told(store: MetadataStore) -> RunnerReport | None:
             record = await store.batches.get("batch_1")

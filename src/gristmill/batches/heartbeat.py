@@ -58,9 +58,12 @@ class Heartbeat:
         """The endpoints that some server answers."""
         return frozenset(endpoint for server in self.servers for endpoint in server.endpoints)
 
-    def for_another(self, model: str, endpoint: str) -> bool:
-        """Whether not this server has it, but another."""
-        return not self._me().serves(model, endpoint) and self._somebody_serves(model, endpoint)
+    async def for_another(self, model: str, endpoint: str) -> bool:
+        """Whether not this server has it, but another, which may have come a moment ago. Raises what storage raises."""
+        if self._me().serves(model, endpoint):
+            return False
+        self.servers = await self._metadata.servers.alive()
+        return self._somebody_serves(model, endpoint)
 
     def missing(self, batch: BatchRecord) -> str | None:
         """What the batch waits for of which no server is there, in words."""

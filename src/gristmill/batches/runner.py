@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class Workplace(NamedTuple):
     scratch: Path
     spans: Spans | None = None
     #: Whether a batch that asks for this model, at this endpoint, is for another server that is there.
-    for_another: Callable[[str, str], bool] = lambda model, endpoint: False
+    for_another: Callable[[str, str], Awaitable[bool]] | None = None
 
 
 class Runner:
@@ -164,9 +164,10 @@ class Runner:
             pass
 
     async def _validate(self) -> None:
-        if self._storage.metadata.shared:
+        for_another = self._workplace.for_another
+        if self._storage.metadata.shared and for_another is not None:
             model = await first_model(self._storage, self.batch)
-            if model is not None and self._workplace.for_another(model, self.batch.endpoint):
+            if model is not None and await for_another(model, self.batch.endpoint):
                 await self._change({"model": model})
                 log.info("batch left to a server that has its model", batch=self.batch.id, model=model)
                 self.stop.request(Why.LEAVING, 0)

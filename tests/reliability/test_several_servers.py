@@ -193,6 +193,31 @@ def test_what_is_asked_of_one_server_is_done_by_whichever_runs_the_batch(cluster
     assert sorted(json.loads(line)["custom_id"] for line in lines) == sorted(f"row-{row}" for row in range(ROWS))
 
 
+def test_connections_that_are_cut_and_a_database_that_crashes_cost_no_row_and_no_lease(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    rows = b"".join(json.dumps(chat_line(f"row-{row}", f"Rate row-{row}")).encode() + b"\n" for row in range(ROWS))
+    with Cluster(postgres, tmp_path, ["simulated"] * 2) as cluster:
+        client = cluster.servers[0].client()
+        file = client.files.create(file=("rows.jsonl", rows), purpose="batch")
+        batch_id = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h").id
+        for goal in range(200, 1_000, 200):
+            wait_until(lambda: cluster.counted() >= goal, "rows to be stored")  # noqa: B023
+            cluster.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        runner = cluster.runner()
+        postgres.restart(signal.SIGKILL)
+        wait_until(lambda: cluster.counted() >= 1_200, "rows to be stored again")
+        assert cluster.runner() == runner is not None
+        wait_until(lambda: client.batches.retrieve(batch_id).status == "completed", "the end")
+        output = client.batches.retrieve(batch_id).output_file_id
+        lines = client.files.content(output).content.splitlines()
+        assert [json.loads(line)["custom_id"] for line in lines] == [f"row-{row}" for row in range(ROWS)]
+        assert sum(cluster.answered(), Counter()) == Counter(range(ROWS))
+
+
 def test_a_batch_is_run_by_the_server_that_has_its_model_and_waits_while_that_one_is_gone(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:

@@ -128,7 +128,8 @@ def test_a_batch_waits_for_a_store_that_is_away_and_asks_no_row_again(
             wait_until(lambda: peek(data).counted > counted + 8, "rows that have been read to be answered")
             store.kill()
             wait_until(lambda: any("cannot be reached" in line for line in server.log), "the server to say so")
-            refused = httpx.get(f"{server.base_url}/files/{client.batches.retrieve(batch_id).input_file_id}/content")
+            url = f"{server.base_url}/files/{client.batches.retrieve(batch_id).input_file_id}/content"
+            refused = httpx.get(url, timeout=120)
             assert refused.status_code == 503 and "cannot be reached" in refused.json()["error"]["message"]
             assert client.batches.retrieve(batch_id).status == "in_progress"
             store.start()

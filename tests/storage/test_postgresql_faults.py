@@ -21,6 +21,7 @@ import pytest
 from metadata_contract import batch, claimed, file, rows
 from sqlalchemy import Connection, Engine, event
 
+from gristmill.storage.errors import Unreachable
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import UsedKey
 from gristmill.storage.row_records import Result, ResultPlace
@@ -298,3 +299,24 @@ def test_a_batch_goes_on_after_the_database_server_was_killed_and_restarted(
             assert [json.loads(line)["custom_id"] for line in lines] == [f"row-{number}" for number in range(count)]
     finally:
         server.remove()
+
+
+async def test_a_database_that_stays_away_is_told_as_such_and_used_again_when_it_is_back(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gristmill.storage.sql import postgresql
+
+    monkeypatch.setattr(postgresql, "PATIENCE", 1.0)
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    async with opened(url) as store:
+        await live(store, "batch_1")
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
+        with pytest.raises(Unreachable, match="no connection to the database server"):
+            await store.batches.add(batch("batch_2"))
+        with pytest.raises(Unreachable):
+            await store.batches.get("batch_1")
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await live(store, "batch_2")
+        await assert_lived_once(store, ["batch_1", "batch_2"])

@@ -6,10 +6,10 @@ import psycopg
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
-from gristmill.storage.errors import DiskFull, StorageError
+from gristmill.storage.errors import DiskFull, StorageError, Unreachable
 
 
-class Passing(StorageError):
+class Passing(Unreachable):
     """It may well be over in a moment; nothing was stored."""
 
 

@@ -73,8 +73,15 @@ def all_are(wanted: str) -> Callable[[list[DeliveryRecord]], bool]:
 class Working:
     """A notifier that works until it is left."""
 
-    def __init__(self, store: Any, sender: Any = None, own: WebhookRecord | None = None, grace: float = 0) -> None:
-        self.notifier = Notifier(getattr(store, "deliveries", store), sender or Sender(LOOPBACK), own)
+    def __init__(
+        self,
+        store: Any,
+        sender: Any = None,
+        own: WebhookRecord | None = None,
+        grace: float = 0,
+        shared: bool = False,
+    ) -> None:
+        self.notifier = Notifier(getattr(store, "deliveries", store), sender or Sender(LOOPBACK), own, shared)
         self._grace = grace
 
     async def __aenter__(self) -> Notifier:
@@ -375,3 +382,33 @@ async def test_a_receiver_that_is_killed_and_comes_back_is_told(store: SqlMetada
             with Receiver(port=receiver.port) as again:
                 await until(store, all_are("delivered"))
                 assert {each.id for each in again.received} == {each.id for each in receiver.received}
+
+
+async def test_of_several_servers_one_delivers_and_another_where_that_one_died_meanwhile(
+    store: SqlMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        await end_batch(store, f"batch_{number}", webhook(f"http://127.0.0.1:{number + 1}/"))
+
+    async def slowly() -> int:
+        await asyncio.sleep(0.05)
+        return 200
+
+    sender = Scripted(lambda _: slowly())
+    servers = [Working(store, sender, webhook("http://127.0.0.1:99/"), shared=True) for _ in range(3)]
+    async with servers[0], servers[1], servers[2]:
+        await until(store, all_are("delivered"))
+    # Each batch's own, and the server's, of each.
+    assert len(sender.sent) == 80 == len({(each.path, each.body) for each in sender.sent})
+
+    monkeypatch.setattr(notifying, "CLAIM_SECONDS", 0.2)
+    await end_batch(store, "batch_again", webhook("http://127.0.0.1:1/"))
+    dead = Scripted(lambda _: asyncio.sleep(3600))
+    async with Working(store, dead, webhook("http://127.0.0.1:99/"), shared=True):
+        async with asyncio.timeout(60):
+            while len(dead.sent) < 2:
+                await asyncio.sleep(0.01)
+    sender.sent.clear()
+    async with Working(store, sender, webhook("http://127.0.0.1:99/"), shared=True):
+        await until(store, all_are("delivered"))
+    assert len(sender.sent) == 2

@@ -107,6 +107,8 @@ class Notifier:
                 if targets[target] < PLACES_A_TARGET and (not key or keys[key] < PLACES_A_KEY):
                     if (delivery := await self._claimed(each)) is None:
                         continue
+                    if self._stopping.is_set():
+                        return
                     targets[target] += 1
                     keys.update([key] if key else [])
                     self._start(delivery)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,25 +13,21 @@ from gristmill.batches.batch_trace import BatchTrace
 from gristmill.batches.execution import Execution
 from gristmill.batches.finalization import finalize
 from gristmill.batches.first_model import first_model
-from gristmill.batches.input_reader import Limits
 from gristmill.batches.lifecycle import Step
 from gristmill.batches.reusable_answers import ReusableAnswers, cannot_reuse
 from gristmill.batches.room import judge
 from gristmill.batches.row_allowance import row_allowance
 from gristmill.batches.status_line import BatchAtWork
 from gristmill.batches.validation import Validation, validate
-from gristmill.dispatch.dispatcher import Dispatcher
+from gristmill.batches.workplace import Workplace
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.errors import EngineError
 from gristmill.inference.endpoints import check_offered
-from gristmill.storage.answers import AnswerStore
 from gristmill.storage.errors import BlobLost
-from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Claim, RunnerReport, Stage
 from gristmill.tasks import supervised
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.progress import Counts, Progress
-from gristmill.telemetry.spans import Spans
 from gristmill.wire.batch import BatchError, BatchProgress
 
 log = get_logger(__name__)
@@ -44,19 +37,6 @@ PAUSE_GRACE = 60.0
 #: A cancelled batch's requests in flight may finish within this many seconds, as with OpenAI.
 CANCEL_GRACE = 600.0
 _WATCH_SECONDS = 1.0
-
-
-class Workplace(NamedTuple):
-    """What all runners of a process work with. ``scratch`` is a folder for what planning cannot keep in memory."""
-
-    storage: Storage
-    dispatcher: Dispatcher
-    answers: AnswerStore
-    limits: Limits
-    scratch: Path
-    spans: Spans | None = None
-    #: Whether a batch that asks for this model, at this endpoint, is for another server that is there.
-    for_another: Callable[[str, str], Awaitable[bool]] | None = None
 
 
 class Runner:

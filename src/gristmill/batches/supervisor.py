@@ -16,8 +16,9 @@ from gristmill.batches import lifecycle
 from gristmill.batches.heartbeat import LEASE_SECONDS, Heartbeat, note_taken_over
 from gristmill.batches.input_reader import Limits
 from gristmill.batches.places import PAUSED, PLACES, HeldPlace, waiting_reason, who_gives_way
-from gristmill.batches.runner import Runner, Workplace
+from gristmill.batches.runner import Runner
 from gristmill.batches.status_line import status_line
+from gristmill.batches.workplace import Workplace
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore

@@ -14,7 +14,7 @@ import msgspec
 from gristmill.notify.schedule import LONGEST_PAUSE, decide
 from gristmill.notify.sender import SendOutcome
 from gristmill.notify.signature import signed_headers
-from gristmill.storage.protocol import Deliveries
+from gristmill.storage.deliveries_protocol import Deliveries
 from gristmill.storage.records import Changes, DeliveryRecord, WebhookRecord
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import WEBHOOK_DELIVERIES

@@ -11,7 +11,7 @@ from gristmill.notify.addresses import AllowedHosts
 from gristmill.notify.notifier import Notifier
 from gristmill.notify.signature import BadSecret, check_secret, new_secret
 from gristmill.notify.target import TargetRefused
-from gristmill.storage.protocol import Deliveries
+from gristmill.storage.deliveries_protocol import Deliveries
 from gristmill.storage.records import DeliveryRecord, WebhookRecord
 from gristmill.user_error import UserError
 from gristmill.wire.common import ListPage

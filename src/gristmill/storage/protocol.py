@@ -18,17 +18,17 @@ own. Idempotency keys are each scope's own. ``tests/storage/metadata_contract.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gristmill.storage.access_protocol import AccessKeys, AuditLog, LoginSessions
 from gristmill.storage.blob_store import BlobStore, NewBlobs
+from gristmill.storage.deliveries_protocol import Deliveries
 from gristmill.storage.files_protocol import BlobWrites, Files, Uploads
 from gristmill.storage.records import (
     BatchRecord,
     Changes,
     Claim,
-    DeliveryRecord,
     FileRecord,
     Lease,
     RecordPage,
@@ -222,49 +222,6 @@ class Rows(Protocol):
 
     async def places(self, batch_seq: int) -> list[ResultPlace]:
         """Those of the output file first, each file's in line order."""
-        ...
-
-
-class Deliveries(Protocol):
-    """That batches have ended, to be told. ``Batches.change`` adds them: each end has one without a ``webhook``, for
-    the server's own, and one for the batch's, where it has one."""
-
-    async def get(self, delivery_id: str) -> DeliveryRecord | None: ...
-    async def page(
-        self, *, after: str | None, limit: int, status: str | None = None, batch_id: str | None = None
-    ) -> RecordPage:
-        """Newest first. Raises UnknownCursor."""
-        ...
-
-    async def due(
-        self,
-        now: float,
-        longest_pause: float,
-        limit: int,
-        busy: Collection[str],
-        busy_keys: Collection[str],
-        under_way: Collection[int],
-    ) -> list[DeliveryRecord]:
-        """The pending ones to try now, longest due first: none to a target in ``busy``, none of a key in ``busy_keys``
-        and none whose ``seq`` is in ``under_way``. One that is due later than ``longest_pause`` seconds from now was
-        put off before the clock was set back, and is due."""
-        ...
-
-    async def record(self, delivery: DeliveryRecord, changes: Changes) -> bool:
-        """What came of an attempt; False where ``delivery`` has changed since it was read: nothing is stored then."""
-        ...
-
-    async def send_again(self, delivery_id: str) -> bool:
-        """Make it pending and due, as if it were new; False where there is none."""
-        ...
-
-    async def drop_unaddressed(self, reason: str) -> int:
-        """For a server without a webhook of its own: forget what is pending for one and was never tried, how many; what
-        was tried is dead, for ``reason``."""
-        ...
-
-    async def delete_ended(self, before: int) -> int:
-        """Forget some of what is not pending and was made before then, how many: call again for the rest."""
         ...
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.storage.errors import StorageError
 from postgres_server import PASSWORD, PostgresServer
 from requests_jsonl import CHAT, chat_line, jsonl
 from server_process import ServerProcess
@@ -121,3 +122,17 @@ def test_too_many_connections_is_one_sentence(postgres: PostgresServer, tmp_path
     where = url.replace(f"tests:{PASSWORD}", "crowded:secret")
     line = told(*serve(tmp_path / "data", where, "--blobs", str(tmp_path / "blobs")))
     assert 'too many connections for role "crowded"' in line
+
+
+async def test_a_server_that_is_too_old_is_one_sentence(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gristmill.storage.sql import postgresql, postgresql_connection
+
+    monkeypatch.setattr(postgresql_connection, "_OLDEST", 99)
+    database = postgresql.PostgresqlDatabase(postgres.new_database())
+    try:
+        with pytest.raises(StorageError, match=r"it takes version 99 or newer"):
+            await database.migrate()
+    finally:
+        await database.close()

@@ -14,37 +14,25 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InvalidSchemaName, UndefinedTable
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from gristmill.storage.errors import StorageError
 from gristmill.storage.sql.any_text import AnyText
 from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
+from gristmill.storage.sql.postgresql_connection import create_postgresql_engine, require_usable
 from gristmill.storage.sql.postgresql_errors import STANDBY, ConnectionLost, Passing, clear_error
 from gristmill.storage.sql.schema import OF_BATCH, batch_metadata
-from gristmill.user_error import UserError
 
 T = TypeVar("T")
 
-#: The oldest version that these statements are for, as its number.
-_OLDEST = 14
 _READERS = 3
 #: What passes by itself, such as a restart of the server, is tried again for this long (seconds).
 PATIENCE = 15.0
 _PAUSE = 0.05
 #: Whatever changes more than the rows of one batch takes this lock first: one at a time, over all servers.
 _METADATA_LOCK = 0x6772697374
-#: How a connection is made and watched, where the URL does not say otherwise.
-_CONNECTION = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "application_name": "gristmill",
-}
 
 
 def _begin(mode: str, idle: str, lock: str, statement: str) -> str:
@@ -64,11 +52,6 @@ _LOCK = text(f"SELECT {_ITS_NUMBER}, pg_advisory_xact_lock({_METADATA_LOCK})")
 _NUMBER = text(f"SELECT {_ITS_NUMBER}")
 _OUTCOME = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
 
-_FACTS = text(
-    "SELECT current_setting('server_version_num')::int / 10000 AS version,"
-    " current_setting('server_encoding') AS encoding, current_schema() AS schema, current_database() AS database,"
-    " has_database_privilege(current_database(), 'CREATE') AS may_create"
-)
 _WITH_TABLES = text(
     "SELECT substr(nspname, length(current_schema() || '_batch_') + 1)::bigint FROM pg_namespace"
     " WHERE starts_with(nspname, current_schema() || '_batch_')"
@@ -83,7 +66,7 @@ class PostgresqlDatabase:
 
     def __init__(self, url: str) -> None:
         """Raises UserError for what is no URL."""
-        self._engine = _create_engine(url)
+        self._engine = create_postgresql_engine(url, _READERS + 1)
         # In one thread: what is asked for later is done later.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
@@ -92,14 +75,14 @@ class PostgresqlDatabase:
         """In one transaction, one server after the other: a kill in the middle has changed nothing."""
 
         def work(connection: Connection) -> None:
-            _require_usable(connection)
+            require_usable(connection)
             upgrade(connection)
 
         await self._run(self._writer, lambda: self._transaction(work, _MIGRATE, _LOCK))
 
     async def version(self) -> SchemaVersion:
         def work(connection: Connection) -> SchemaVersion:
-            _require_usable(connection)
+            require_usable(connection)
             return version_of(connection)
 
         return await self._run(self._readers, lambda: self._transaction(work, _READ))
@@ -269,50 +252,3 @@ def _patiently(work: Callable[[], T]) -> T:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
-
-
-def _create_engine(url: str) -> Engine:
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error:
-        # Its error may repeat the URL, and with it the password.
-        raise UserError(
-            "The database's URL cannot be read: --database takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
-            "special characters of the password written as %XX."
-        ) from None
-    options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in given}
-    engine = create_engine(
-        "postgresql+psycopg://", pool_size=_READERS + 1, hide_parameters=True, use_native_hstore=False
-    )
-
-    @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
-        # By libpq's own reading of the URL: with its several hosts, password files and environment variables. A
-        # transaction is begun by ``begin``, and no statement gets a name.
-        context = parameters.get("context")
-        return psycopg.connect(url, autocommit=True, prepare_threshold=None, context=context, **options)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
-    return engine
-
-
-def _require_usable(connection: Connection) -> None:
-    """Raises StorageError for a server or database that this program does not work with."""
-    facts = connection.execute(_FACTS).one()
-    if facts.version < _OLDEST:
-        raise StorageError(f"The database server is PostgreSQL {facts.version}: it takes version {_OLDEST} or newer.")
-    if facts.encoding != "UTF8":
-        raise StorageError(
-            f"The database {facts.database} has the encoding {facts.encoding}: create one with ENCODING 'UTF8'."
-        )
-    if facts.schema is None:
-        raise StorageError(
-            f"The database {facts.database} has no schema to create tables in: create one that is in the search_path."
-        )
-    if not facts.may_create:
-        raise StorageError(
-            f"The user may not create schemas in the database {facts.database}: make it the owner, or grant it CREATE."
-        )

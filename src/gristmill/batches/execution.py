@@ -20,6 +20,7 @@ from gristmill.engines.errors import EngineError
 from gristmill.inference.answer import Answer, Backend
 from gristmill.inference.endpoints import ENDPOINTS
 from gristmill.inference.failures import api_error
+from gristmill.storage.errors import StorageError
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Lease
 from gristmill.storage.row_records import Result
@@ -63,6 +64,8 @@ class Execution:
         done = batch.completed + batch.failed
         self.began_with = Counts(done, batch.failed, batch.input_tokens, cached, batch.output_tokens)
         self.counts = self.began_with
+        #: Why no more rows could be read.
+        self._unread: StorageError | None = None
 
     async def run(self, stop: Stop) -> None:
         """Return when every row has a result, or soon after ``stop`` is requested: then nothing is begun any more, and
@@ -83,6 +86,8 @@ class Execution:
             await storing
             if self._reusable_answers is not None:
                 await self._reusable_answers.flush()
+            if self._unread is not None:
+                raise self._unread
 
     @property
     def last_result_at(self) -> float:
@@ -101,7 +106,7 @@ class Execution:
             worker.cancel()
 
     async def _work(self, ask: Backend, stop: Stop) -> None:
-        while not stop.requested and (row := await self._feed.next()) is not None:
+        while not stop.requested and (row := await self._next()) is not None:
             try:
                 outcome = await self._outcome(row, ask)
                 if row.followers:
@@ -109,6 +114,15 @@ class Execution:
                 await self._store([self._result(row.line, row.custom_id, outcome)])
             except Stopped:
                 return
+
+    async def _next(self) -> Input | None:
+        try:
+            return await self._feed.next()
+        except StorageError as error:
+            # Told when what is in flight has been answered and stored: it costs more than to read it again.
+            self._unread = self._unread or error
+            self._feed.close()
+            return None
 
     async def _share(self, row: Input, outcome: Answer | ApiError, ask: Backend) -> None:
         """Store the results of the rows that are answered with the row's answer, some at a time as there may be

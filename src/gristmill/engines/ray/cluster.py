@@ -53,7 +53,7 @@ def connect(address: str) -> None:
                 "This machine belongs to no running Ray cluster: start one with ray start --head."
             ) from None
         advice = " This machine must belong to it: ray start --address HOST:PORT --num-cpus 0." if address else ""
-        raise UserError(f"{where} cannot be used: {_one_line(error)}{advice}") from None
+        raise UserError(f"{where} cannot be used: {_one_line(error).rstrip('.')}.{advice}") from None
 
 
 def _reach(address: str) -> None:

@@ -169,11 +169,11 @@ def test_thousands_of_rows_that_ask_the_same_are_stored_some_at_a_time_and_each_
         store: Any = host.storage.metadata.rows
         commit, groups = store.commit, []
 
-        async def refuse_the_second(seq: int, owner: str, results: Any) -> None:
+        async def refuse_the_second(lease: Any, results: Any) -> None:
             groups.append(len(results))
             if len(groups) == 2:
                 raise StorageError("The disk is full: free some space.")
-            await commit(seq, owner, results)
+            await commit(lease, results)
 
         store.commit = refuse_the_second
         batch = await end(host, (await submit(host, data)).id)

@@ -15,10 +15,12 @@ from gristmill.wire.errors import ApiError, missing_parameter, too_large, wrong_
 
 _SPACE = b" \t\r\n"
 _MAX_HEAD = 1024
+# Atomic groups, whose like, possessive repetitions of groups, match too little in Python 3.11.0 to 3.11.4 (gh-106052).
+_TEXT = rb'(?>[^"\\]*+(?:\\.[^"\\]*+)*)'
 #: Up to the next byte that matters: a bracket, or the quote of a string that does not end here; and within a string.
-_PLAIN = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]++|\\.)*+")[ \t\r\n]*:[ \t\r\n]*(?=[^ \t\r\n])', re.DOTALL)
+_PLAIN = re.compile(rb'(?>[^"{}\[\]]*+(?:"%b"[^"{}\[\]]*+)*)' % _TEXT, re.DOTALL)
+_IN_STRING = re.compile(_TEXT, re.DOTALL)
+_HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("%b")[ \t\r\n]*:[ \t\r\n]*(?=[^ \t\r\n])' % _TEXT, re.DOTALL)
 _OPENING, _CLOSING = b"{[", b"}]"
 
 

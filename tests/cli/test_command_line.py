@@ -190,8 +190,8 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
             "The database 'mysql' is not",
         ),
         (
-            (*SERVE, "--blobs", "s3://x", "--data", "d"),
-            "The blob store 's3://x' is not",
+            (*SERVE, "--blobs", "ftp://x", "--data", "d"),
+            "The blob store 'ftp://...' is not supported: --blobs takes a folder",
         ),
         (("batches", "submit", "none.jsonl"), "There is no file none.jsonl: check the name."),
         (("batches", "list", "--server", "http://"), "'http://' is not a server's URL: write it like http://"),

@@ -9,6 +9,8 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +35,8 @@ def connect(address: str) -> None:
     # Nobody asked for reports to Ray's makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address:
+        _use_token(os.environ)
     ray = require("ray", "ray")
     if address and address != "auto":
         _reach(address)
@@ -53,7 +57,21 @@ def connect(address: str) -> None:
                 "This machine belongs to no running Ray cluster: start one with ray start --head."
             ) from None
         advice = " This machine must belong to it: ray start --address HOST:PORT --num-cpus 0." if address else ""
+        if isinstance(error, ConnectionError) and "RAY_AUTH_MODE" not in os.environ:
+            # What it was refused for is in Ray's log only.
+            advice += (
+                " If it asks for a token, put what 'ray get-auth-token' says on its head into ~/.ray/auth_token, or "
+                "set RAY_AUTH_TOKEN."
+            )
         raise UserError(f"{where} cannot be used: {_one_line(error).rstrip('.')}.{advice}") from None
+
+
+def _use_token(environment: MutableMapping[str, str]) -> None:
+    """A cluster that ``ray start`` made where there was a token asks for it, but ``ray.init`` sends none to a cluster
+    that is there, unless it is told to. Where and how Ray keeps tokens: its page on token authentication."""
+    file = environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if environment.get("RAY_AUTH_TOKEN") or Path(file).is_file():
+        environment.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _reach(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Batches in SQL, and the leases on them."""
+"""Batches in SQL."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Connection,
-    Float,
     Row,
     Select,
-    Text,
     and_,
-    bindparam,
     delete,
     func,
     insert,
-    not_,
     null,
-    or_,
     select,
     update,
 )
@@ -42,20 +36,17 @@ from gristmill.storage.records import (
     UsedKey,
 )
 from gristmill.storage.scope import EVERYTHING, Scope
-from gristmill.storage.sql.clock import clock
+from gristmill.storage.sql import claims
 from gristmill.storage.sql.database import Database
 from gristmill.storage.sql.deliveries import announce_end
 from gristmill.storage.sql.files import delete_files, insert_file, select_page
 from gristmill.storage.sql.idempotency import use_key
-from gristmill.storage.sql.lease import REPORT, held, require_lease
+from gristmill.storage.sql.lease import REPORT, require_lease
 from gristmill.storage.sql.retries import link_retry, unlink_retry
 from gristmill.storage.sql.schema import batches, result_places
 from gristmill.storage.sql.scoped import check_batch, enqueued_rows, owned, seen
 from gristmill.storage.sql.unfinished import select_unfinished
 from gristmill.wire.prefix_tree import PrefixBox
-
-#: Seconds; also for the pause of a batch that nobody holds. So long may a batch wait when the clock is set back.
-LONGEST_LEASE = 120.0
 
 _FIELDS = [REPORT if name == "report" else batches.c[name] for name in BatchRecord.__struct_fields__]
 #: Without what no list shows: it may be a megabyte a batch.
@@ -68,61 +59,6 @@ _PRUNED_AT_ONCE = 1_000
 
 def _record(row: Row[Any]) -> BatchRecord:
     return msgspec.convert(dict(zip(BatchRecord.__struct_fields__, row, strict=True)), BatchRecord)
-
-
-def _at_stage(stage: Stage) -> ColumnElement[bool]:
-    """The same as ``batches/lifecycle.py`` says of a record."""
-    done = and_(batches.c.status == "in_progress", batches.c.completed + batches.c.failed == batches.c.total)
-    only_ending = or_(batches.c.status.in_(("cancelling", "finalizing")), done, batches.c.expires_at <= _NOW)
-    if stage is Stage.ENDING:
-        return and_(batches.c.status.not_in(TERMINAL_STATUSES), only_ending)
-    status = "validating" if stage is Stage.VALIDATION else "in_progress"
-    return and_(batches.c.status == status, batches.c.paused_at.is_(None), not_(only_ending))
-
-
-_NOW = bindparam("now", type_=Float())
-#: No lease is longer: one that is was made before the clock was set back.
-_FREE = or_(batches.c.lease_until <= clock(), batches.c.lease_until > clock() + LONGEST_LEASE)
-_OWNER = bindparam("owner", type_=Text())
-_UNTIL = clock() + bindparam("seconds", type_=Float())
-_NEXT_IN_LINE = {
-    stage: select(*_FIELDS)
-    .where(_at_stage(stage), _FREE)
-    .order_by(batches.c.priority.desc(), batches.c.lease_until, batches.c.seq)
-    .limit(1)
-    for stage in Stage
-}
-_NEXT_FOR_OWNER = {
-    stage: query.where(or_(batches.c.lease_owner.is_(None), batches.c.lease_owner != _OWNER))
-    for stage, query in _NEXT_IN_LINE.items()
-}
-_TAKE = (
-    update(batches)
-    .where(batches.c.seq == bindparam("of"), _FREE)
-    .values(
-        lease_owner=_OWNER,
-        lease_until=_UNTIL,
-        lease_generation=batches.c.lease_generation + 1,
-        report=msgspec.to_builtins(RunnerReport()),
-    )
-    .returning(batches.c.lease_generation)
-)
-_RENEW = update(batches).where(batches.c.lease_owner == _OWNER).values(lease_until=_UNTIL)
-_HELD = select(batches.c.seq, batches.c.lease_owner, batches.c.lease_generation).where(batches.c.lease_owner == _OWNER)
-_REPORT = (
-    update(batches)
-    .where(batches.c.lease_owner == _OWNER, batches.c.seq == bindparam("of"))
-    .values(report=bindparam("told", type_=JSON()))
-)
-_RELEASE_ALL = update(batches).values(lease_owner=None, lease_until=0)
-
-
-def _only_for(server: ServerRecord | None, stage: Stage, query: Select[Any]) -> Select[Any]:
-    """As ``ServerRecord.serves`` says; what only ends needs no engine."""
-    if server is None or stage is Stage.ENDING:
-        return query
-    served = or_(batches.c.model.is_(None), batches.c.model.in_(server.models))
-    return query.where(served, batches.c.endpoint.in_(server.endpoints))
 
 
 class SqlBatches:
@@ -264,7 +200,7 @@ class SqlBatches:
     async def claim(
         self, owner: str, now: float, lease_seconds: float, stage: Stage, only_for: ServerRecord | None = None
     ) -> Claim | None:
-        query, values = _only_for(only_for, stage, _NEXT_FOR_OWNER[stage]), {"now": now, "owner": owner}
+        query, values = claims.in_line(select(*_FIELDS), stage, only_for, owner), {"now": now}
         if await self._one(query, values) is None:
             # Asked again and again: most often it need not wait for its turn to write.
             return None
@@ -274,38 +210,27 @@ class SqlBatches:
             if found is None:
                 return None
             record = _record(found)
-            taking = {"of": record.seq, "owner": owner, "seconds": lease_seconds}
-            generation = connection.scalar(_TAKE, taking)
-            return None if generation is None else Claim(record, Lease(record.seq, owner, generation))
+            lease = claims.take(connection, record.seq, owner, lease_seconds)
+            return None if lease is None else Claim(record, lease)
 
         return await self._database.write(work)
 
     async def next_in_line(self, now: float, stage: Stage, only_for: ServerRecord | None = None) -> BatchRecord | None:
-        return await self._one(_only_for(only_for, stage, _NEXT_IN_LINE[stage]), {"now": now})
+        return await self._one(claims.in_line(select(*_FIELDS), stage, only_for), {"now": now})
 
     async def renew(
         self, owner: str, lease_seconds: float, reports: Mapping[int, RunnerReport] | None = None
     ) -> list[Lease]:
-        told = [
-            {"owner": owner, "of": seq, "told": msgspec.to_builtins(report)} for seq, report in (reports or {}).items()
-        ]
-
-        def work(connection: Connection) -> list[Lease]:
-            connection.execute(_RENEW, {"owner": owner, "seconds": lease_seconds})
-            if told:
-                connection.execute(_REPORT, told)
-            return [Lease(*found) for found in connection.execute(_HELD, {"owner": owner})]
-
-        return await self._database.write(work)
+        return await self._database.write(
+            lambda connection: claims.renew(connection, owner, lease_seconds, reports or {})
+        )
 
     async def release(self, lease: Lease, pause: float = 0, report: RunnerReport | None = None) -> None:
-        # When it was given back is its place in the line.
-        values = {"lease_owner": None, "lease_until": clock() + pause, "report": msgspec.to_builtins(report)}
-        statement = update(batches).where(held(lease)).values(**values)
+        statement = claims.give_back(lease, pause, report)
         await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
 
     async def release_all(self) -> None:
-        await self._database.write(lambda connection: connection.execute(_RELEASE_ALL), even_if_full=True)
+        await self._database.write(lambda connection: connection.execute(claims.VOID_ALL), even_if_full=True)
 
     async def _one(self, query: Select[Any], values: dict[str, Any]) -> BatchRecord | None:
         found = await self._database.read(lambda connection: connection.execute(query, values).one_or_none())

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import struct
 import sys
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from gristmill.batches.input_reader import InputReader, Limits
+from gristmill.length_prefix import next_body, with_length
 from gristmill.planning.job_plan import JobPlanner
 from gristmill.planning.prefix_boxes import prefix_boxes
 from gristmill.planning.token_bill import group_bills, token_bill
@@ -38,7 +38,6 @@ from gristmill.wire.prefix_tree import PrefixBox
 _SMALL_BYTES = 1024 * 1024
 #: What the process may be ahead of the database, in bytes of its frames.
 _AHEAD = 4 * 1024 * 1024
-_frame_size = struct.Struct("<I")
 
 
 class InputToRead(msgspec.Struct):
@@ -123,8 +122,7 @@ async def read_input(source: InputToRead, blobs: BlobStore) -> AsyncGenerator[Fr
             await process.stdin.drain()
         ended = False
         while not ended:
-            (size,) = _frame_size.unpack(await process.stdout.readexactly(_frame_size.size))
-            frame = _frame_decoder.decode(await process.stdout.readexactly(size))
+            frame = _frame_decoder.decode(await next_body(process.stdout))
             if isinstance(frame, InputUnread):
                 raise (BlobLost if frame.lost else StorageError)(frame.reason)
             ended = isinstance(frame, InputRead)
@@ -231,8 +229,7 @@ async def _serve(source: InputToRead) -> None:
 
 
 def _tell(frame: Frame | InputUnread) -> None:
-    data = msgspec.msgpack.encode(frame)
-    sys.stdout.buffer.write(_frame_size.pack(len(data)) + data)
+    sys.stdout.buffer.write(with_length(msgspec.msgpack.encode(frame)))
     sys.stdout.buffer.flush()
 
 

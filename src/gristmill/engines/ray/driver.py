@@ -18,6 +18,7 @@ from typing import BinaryIO, NoReturn
 from gristmill.engines.ray import cluster, frames
 from gristmill.engines.ray.frames import Connect, FromDriver, Leave, Send, Trouble, Waiting
 from gristmill.engines.ray.keeper import Keeper
+from gristmill.length_prefix import wait_for_body
 from gristmill.user_error import UserError
 
 _CONNECT_SECONDS = 30.0
@@ -117,11 +118,8 @@ class _Driver:
 
 def _read(source: BinaryIO) -> frames.ToDriver:
     """Leave where there is no more."""
-    head = source.read(frames.LENGTH_BYTES)
-    if len(head) < frames.LENGTH_BYTES:
-        return Leave()
-    body = source.read(length := frames.decode_length(head))
-    return frames.decode_to_driver(body) if len(body) == length else Leave()
+    body = wait_for_body(source)
+    return Leave() if body is None else frames.decode_to_driver(body)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 from gristmill.engines.embedded.worker.worker_exit import describe_death
 from gristmill.engines.ray import frames
 from gristmill.engines.ray.frames import Connect, Emit, Leave, ToDriver
+from gristmill.length_prefix import next_body
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -83,8 +84,7 @@ class DriverProcess:
         assert stdout is not None
         try:
             while True:
-                length = frames.decode_length(await stdout.readexactly(frames.LENGTH_BYTES))
-                self._take(frames.decode_from_driver(await stdout.readexactly(length)))
+                self._take(frames.decode_from_driver(await next_body(stdout)))
         except asyncio.IncompleteReadError:
             return
         except Exception as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 import msgspec
 
 from gristmill.engines.ray.messages import ReplicaFacts
 from gristmill.engines.ray.options import ReplicaSettings
+from gristmill.length_prefix import with_length
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -88,21 +88,13 @@ FromDriver = Joined | Left | Answers | Trouble | Waiting
 #: Tells our process something.
 Emit = Callable[[FromDriver], None]
 
-_length = struct.Struct("<I")
-LENGTH_BYTES = _length.size
 _encoder = msgspec.msgpack.Encoder()
 _to_driver: msgspec.msgpack.Decoder[ToDriver] = msgspec.msgpack.Decoder(ToDriver)
 _from_driver: msgspec.msgpack.Decoder[FromDriver] = msgspec.msgpack.Decoder(FromDriver)
 
 
 def encode(frame: ToDriver | FromDriver) -> bytes:
-    body = _encoder.encode(frame)
-    return _length.pack(len(body)) + body
-
-
-def decode_length(data: bytes) -> int:
-    length: int = _length.unpack(data)[0]
-    return length
+    return with_length(_encoder.encode(frame))
 
 
 def decode_to_driver(body: bytes) -> ToDriver:

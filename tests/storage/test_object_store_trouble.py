@@ -6,11 +6,13 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from blob_contract import chunks
 
 from cutting_proxy import CuttingProxy
+from gristmill.storage.blobs.diagnosis import CREDENTIALS
 from gristmill.storage.blobs.objects import PART_BYTES, ObjectBlobStore
 from gristmill.storage.blobs.open import open_blobs
 from gristmill.storage.blobs.store_trouble import StoreAnswer, Trouble, trouble
@@ -66,6 +68,13 @@ async def test_what_is_wrong_with_a_bucket_is_one_sentence_at_the_start(
     with pytest.raises(UserError) as raised:
         await ObjectBlobStore(location).try_out()
     assert told in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_the_variables_that_a_sentence_names_are_those_of_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "object-storage.md").read_text()
+    for names in CREDENTIALS.values():
+        for name in names.split(" and "):
+            assert f"`{name}`" in guide
 
 
 async def test_a_store_that_is_not_there_is_one_sentence_at_the_start(environment: Environment) -> None:

@@ -66,6 +66,9 @@ def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer
         "postgresql://tests:secret@127.0.0.1:1/x": "Connection refused",
         "postgresql://tests:secret@%zz/x": "cannot be read",
         "postgresql://tests:secret@127.0.0.1/x?nonsense=1": "cannot be read",
+        "postgresql://tests:a@secret@127.0.0.1/x": "cannot be read",
+        "postgresql://tests:secret/a@127.0.0.1/x": "cannot be read",
+        "postgresql://tests:secret?a@127.0.0.1/x": "cannot be read",
         "mysql://tests:secret@127.0.0.1/x": "'mysql' is not supported",
         "host=127.0.0.1 password=secret": "is not supported",
     }

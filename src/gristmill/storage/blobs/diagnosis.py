@@ -23,7 +23,7 @@ _SECONDS = 10.0
 #: Where obstore looks for credentials and region first.
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "gs": "GOOGLE_APPLICATIONCREDENTIALS",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 
@@ -62,7 +62,7 @@ class Diagnosis:
             found = Trouble.PERMISSION
         if found is None and answer is None:
             names = CREDENTIALS[self._scheme]
-            return Unreachable(f"No credentials for the object store can be had: set {names} ({first_line(error)}).")
+            return Unreachable(f"No credentials for the object store can be had: set {names}.")
         if found is None:
             return Unexplained(f"The object store did not do what it was asked: {first_line(error)}")
         return self._told(found, answer)

@@ -32,12 +32,16 @@ _FACTS = text(
 def create_postgresql_engine(url: str, connections: int) -> Engine:
     try:
         given = conninfo_to_dict(url)
+        # With a "@", "/" or "?" in the password, libpq would take, and tell, its rest as a host, port or database.
+        readable = url.count("@") == url.partition("://")[2].partition("/")[0].partition("?")[0].count("@") <= 1
     except psycopg.Error:
-        # Its error may repeat the URL, and with it the password.
+        readable = False
+    if not readable:
+        # An error of libpq's may repeat the URL, and with it the password.
         raise UserError(
             "The database's URL cannot be read: --database takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
             "special characters of the password written as %XX."
-        ) from None
+        )
     options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in given}
     engine = create_engine(
         "postgresql+psycopg://", pool_size=connections, hide_parameters=True, use_native_hstore=False

@@ -6,30 +6,32 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gristmill.engines.ray.options import Bounds, RayOptions, ReplicaSettings
-from gristmill.engines.ray.placement import Homes, Load, choose
+from gristmill.engines.ray.placement import Homes, Load, Loads, choose
 from gristmill.user_error import UserError
 
 
 def test_a_row_goes_to_the_replica_that_has_its_prefix():
-    loads = {"a": Load(3, 16), "b": Load(0, 16)}
+    loads = Loads({"a": Load(3, 16), "b": Load(0, 16)})
     assert choose(loads, frozenset("a")) == "a"
     assert choose(loads, frozenset()) == "b"
 
 
 def test_a_replica_with_more_than_its_share_gives_its_prefix_to_the_emptiest():
-    loads = {"a": Load(9, 16), "b": Load(0, 16), "c": Load(2, 16)}
+    loads = Loads({"a": Load(9, 16), "b": Load(0, 16), "c": Load(2, 16)})
     assert choose(loads, frozenset("a")) == "b"
 
 
 def test_with_one_slot_each_the_replicas_take_turns():
-    assert choose({"a": Load(1, 1), "b": Load(0, 1)}, frozenset("a")) == "b"
+    assert choose(Loads({"a": Load(1, 1), "b": Load(0, 1)}), frozenset("a")) == "b"
 
 
 def test_where_all_are_full_nobody_gets_it():
-    assert choose({"a": Load(4, 4), "b": Load(5, 4)}, frozenset("a")) is None
-    assert choose({}, frozenset("a")) is None
+    assert choose(Loads({"a": Load(4, 4), "b": Load(5, 4)}), frozenset("a")) is None
+    assert choose(Loads(), frozenset("a")) is None
 
 
 @pytest.mark.parametrize("prefixes", [1, 3, 4, 40])
@@ -44,13 +46,29 @@ def test_however_few_prefixes_there_are_all_replicas_work_and_few_prefixes_move(
             in_flight[ended] -= 1
             done[ended] += 1
         prefix = number * prefixes // 4000
-        loads = {name: Load(in_flight[name], 8) for name in "abcd"}
+        loads = Loads({name: Load(in_flight[name], 8) for name in "abcd"})
         chosen = choose(loads, homes.of(prefix))
         assert chosen is not None and in_flight[chosen] < 8
         homes.add(prefix, chosen)
         in_flight[chosen] += 1
         running.append(chosen)
     assert min(done[name] for name in "abcd") > 600
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 4) | st.none()), max_size=200))
+def test_the_emptiest_is_the_one_with_the_least_after_whatever_came_and_went(changes):
+    loads, there = Loads(), {}
+    for name, in_flight in changes:
+        if in_flight is None:
+            loads.drop(name)
+            there.pop(name, None)
+        else:
+            loads.set(name, load := Load(in_flight, 4))
+            there[name] = load
+        least = min((each.in_flight for each in there.values()), default=4)
+        emptiest = loads.emptiest()
+        assert (emptiest is None) == (least == 4)
+        assert emptiest is None or there[emptiest].in_flight == least
 
 
 def test_what_a_lost_replica_had_computed_is_forgotten():

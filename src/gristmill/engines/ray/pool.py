@@ -15,7 +15,7 @@ from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavai
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
 from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToReplica
-from gristmill.engines.ray.placement import Homes, Load, choose
+from gristmill.engines.ray.placement import Homes, Load, Loads, choose
 
 #: Requests that go to one replica within so many seconds go together, or so many of them.
 _GATHER_SECONDS = 0.002
@@ -61,6 +61,7 @@ class Pool:
         self._send = send
         self._ids = itertools.count(1)
         self._homes = Homes()
+        self._loads = Loads()
         #: Those that found all replicas full; interactive ones first.
         self._queue: deque[_Request] = deque()
         self.members: dict[str, Member] = {}
@@ -94,7 +95,8 @@ class Pool:
             raise
 
     def joined(self, frame: Joined) -> None:
-        self.members[frame.replica] = Member(frame.replica, frame.session, frame.facts)
+        self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts)
+        self._note_load(member)
         self._place_queued()
 
     def left(self, frame: Left) -> None:
@@ -135,13 +137,20 @@ class Pool:
             # The caller's own fault: hand it back to the caller, not to the reader of everybody's frames.
             outcome = error
         else:
-            del member.in_flight[request.number]
+            self._end(member, request)
             if not future.done():
                 future.set_result(answer)
             return
-        del member.in_flight[request.number]
+        self._end(member, request)
         if not future.done():
             future.set_exception(outcome)
+
+    def _end(self, member: Member, request: _Request) -> None:
+        del member.in_flight[request.number]
+        self._note_load(member)
+
+    def _note_load(self, member: Member) -> None:
+        self._loads.set(member.name, Load(len(member.in_flight), member.slots))
 
     def _tell(self, request: _Request, message: FromReplica) -> None:
         if request.listen is not None and not request.future.done():
@@ -149,14 +158,14 @@ class Pool:
 
     def _place(self, request: _Request) -> bool:
         """Send it to a replica; False where all are full."""
-        loads = {name: Load(len(each.in_flight), each.slots) for name, each in self.members.items()}
-        chosen = choose(loads, self._homes.of(request.prefix))
+        chosen = choose(self._loads, self._homes.of(request.prefix))
         if chosen is None:
             return False
         self._homes.add(request.prefix, chosen)
         member = self.members[chosen]
         request.replica = member
         member.in_flight[request.number] = request
+        self._note_load(member)
         self._write(member, request.number, request.message, request.interactive)
         return True
 
@@ -182,13 +191,15 @@ class Pool:
             if request in self._queue:
                 self._queue.remove(request)
             return
-        if member.in_flight.pop(request.number, None) is not None:
+        if request.number in member.in_flight:
+            self._end(member, request)
             number, message = messages.encode(Cancel(request.number))
             self._write(member, number, message, at_once=False)
             self._place_queued()
 
     def _lose(self, member: Member, why: str) -> None:
         self.members.pop(member.name, None)
+        self._loads.drop(member.name)
         self._homes.forget(member.name)
         member.group.clear()
         for request in member.in_flight.values():

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import BinaryIO, NoReturn
 
@@ -22,6 +23,8 @@ from gristmill.length_prefix import wait_for_body
 from gristmill.user_error import UserError
 
 _CONNECT_SECONDS = 30.0
+#: After so long without any replica that can be reached, the cluster is taken to be another than was connected to.
+_RECONNECT_SECONDS = 5.0
 
 
 def main() -> NoReturn:
@@ -87,11 +90,22 @@ class _Driver:
         threading.Thread(target=self._read, args=(source, loop, over), daemon=True).start()
         await self._end_others()
         keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
+        keeping.append(asyncio.create_task(self._end_when_cut_off()))
         await over.wait()
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
         await asyncio.gather(*(keeper.leave() for keeper in self._keepers.values()), return_exceptions=True)
+
+    async def _end_when_cut_off(self) -> NoReturn:
+        """A head that was started anew is that of another cluster, even at the same address, to which this process
+        cannot connect any more: the next one can."""
+        while True:
+            await asyncio.sleep(1.0)
+            since = [keeper.unreachable_since for keeper in self._keepers.values()]
+            if all(each is not None and time.monotonic() - each > _RECONNECT_SECONDS for each in since):
+                sys.stderr.write("No replica can be reached: the cluster is connected to anew.\n")
+                os._exit(1)
 
     def _read(self, source: BinaryIO, loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
         """Until our process has no more to say, or has ended: then nobody is left to use the replicas, either."""

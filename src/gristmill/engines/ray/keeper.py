@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,8 @@ class Keeper:
         #: Whether the actor has a place on the cluster, so that it can answer.
         self._placed = False
         self._session = ""
+        #: Since when Ray has failed at each try to reach the replica, on the monotonic clock.
+        self.unreachable_since: float | None = None
 
     async def run(self) -> None:
         pause = _FIRST_PAUSE
@@ -58,6 +61,7 @@ class Keeper:
             except Exception as error:
                 traceback.print_exception(error, limit=-3)
                 self._emit(Trouble(self._name, cluster.sentence_of(error), False))
+                self.unreachable_since = self.unreachable_since or time.monotonic()
             else:
                 pause = _FIRST_PAUSE
                 self._emit(Joined(self._name, session, facts))
@@ -97,6 +101,7 @@ class Keeper:
         except TimeoutError:
             raise Unusable(await asyncio.to_thread(cluster.no_place, self._connect), True) from None
         self._placed = True
+        self.unreachable_since = None
         if hello.version != __version__:
             raise Unusable(
                 f"The Ray cluster's nodes have Gristmill {hello.version}, and this is {__version__}: install the same "

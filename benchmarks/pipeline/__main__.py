@@ -85,7 +85,7 @@ def measure(source: Path, rows: int, profile: Path | None, database: str | None)
         if database is not None:
             # Not in the command: there may be a password in it.
             environment["GRISTMILL_DATABASE"] = database
-            command += ["--blobs", f"{folder}/blobs"]
+            environment.setdefault("GRISTMILL_BLOBS", f"{folder}/blobs")
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         try:
             assert server.stderr is not None
@@ -174,7 +174,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=170_000)
     parser.add_argument("--row-bytes", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--database", help="of PostgreSQL, with nothing of Gristmill's in it; SQLite without")
+    parser.add_argument(
+        "--database",
+        help="of PostgreSQL, with nothing of Gristmill's in it; SQLite without, and beside it in turns with it",
+    )
     parser.add_argument("--profile", action="store_true", help="one run under py-spy, and where its time went")
     parser.add_argument("--folder", type=Path, default=None, help="where 2 to 4 times the input's size fits")
     parser.add_argument("--receipt", default="pipeline")
@@ -190,8 +193,11 @@ def main() -> None:
             print(json.dumps(measure(source, options.rows, output, options.database), indent=2))
             print_profile(output)
             return
-        runs = []
+        runs, beside = [], []
         for _ in range(options.runs):
+            if options.database is not None:
+                beside.append(measure(source, options.rows, None, None))
+                print("SQLite", json.dumps(beside[-1]), flush=True)
             runs.append(measure(source, options.rows, None, options.database))
             print(json.dumps(runs[-1]), flush=True)
     median = statistics.median(run["rows_per_second"] for run in runs)
@@ -205,6 +211,10 @@ def main() -> None:
         "blobs": "folder" if options.blobs is None else options.blobs.partition("://")[0],
         "runs": runs,
     }
+    if beside:
+        ratios = [each["rows_per_second"] / other["rows_per_second"] for each, other in zip(runs, beside, strict=True)]
+        content |= {"sqlite_runs": beside, "median_ratio_to_sqlite": round(statistics.median(ratios), 3)}
+        print(f"times SQLite: {content['median_ratio_to_sqlite']}")
     path = receipt.write(options.receipt, content, ("uvicorn", "msgspec", "sqlalchemy", "obstore"))
     print(f"median {median:,.0f} rows/s; receipt: {path.name}")
 

@@ -1,6 +1,6 @@
 """The dispatcher over replicas on Ray that compute nothing: how many rows a second pass, and how well replicas add up.
 
-    python benchmarks/ray [--rows 20000] [--replicas 4] [--row-bytes 8000] [--runs 3]
+    python benchmarks/ray [--rows 20000] [--replicas 4] [--row-bytes 8000] [--slots 64] [--runs 5]
 
 Client process, Ray and replicas share this machine. ``passed``: rows/s of replicas that answer at once. ``scaled``: of
 replicas that need a fixed time for a row, N of them against one; 1.0 is N times as many.
@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import receipt
 
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Stop
@@ -68,7 +68,7 @@ async def rows_per_second(replicas: int, rows: int, row_bytes: int, **options: o
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     replicas, row_bytes = arguments.replicas, arguments.row_bytes
-    passed = await rows_per_second(replicas, arguments.rows, row_bytes, cached_prompts=0)
+    passed = await rows_per_second(replicas, arguments.rows, row_bytes, cached_prompts=0, slots=arguments.slots)
     # About five seconds each.
     fixed = {"latency": _LATENCY, "slots": _SLOTS, "cached_prompts": 0}
     few = int(5 * _SLOTS / _LATENCY)
@@ -87,15 +87,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--row-bytes", type=int, default=8_000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=64, help="of a replica that answers at once")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--receipt", default="ray")
     arguments = parser.parse_args()
     runs = []
     for _ in range(arguments.runs):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runs.append(runner.run(measure(arguments)))
         print(json.dumps(runs[-1]), flush=True)
-    print(f"{statistics.median(run['passed']['rows_per_second'] for run in runs):,.0f} rows/s passed, "
-          f"{statistics.median(run['scaled'] for run in runs):.1%} of {arguments.replicas} times one")  # fmt: skip
+    content = {
+        "rows": arguments.rows,
+        "replicas": arguments.replicas,
+        "row_bytes": arguments.row_bytes,
+        "slots": arguments.slots,
+        "median_rows_per_second": round(statistics.median(run["passed"]["rows_per_second"] for run in runs), 1),
+        "median_scaled": round(statistics.median(run["scaled"] for run in runs), 4),
+        "runs": runs,
+    }
+    path = receipt.write(arguments.receipt, content, ("ray", "msgspec"))
+    print(f"{content['median_rows_per_second']:,.0f} rows/s passed, "
+          f"{content['median_scaled']:.1%} of {arguments.replicas} times one; receipt: {path.name}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gristmill.client import Client as Client
     from gristmill.engines.registry import EngineSettings as EngineSettings
-    from gristmill.scoring.conductor import ScoreOptions as ScoreOptions
     from gristmill.scoring.frames import Better as Better
     from gristmill.scoring.frames import ScoreServer as ScoreServer
     from gristmill.scoring.frames import audit as audit
     from gristmill.scoring.frames import score as score
+    from gristmill.scoring.questionnaire import ScoreOptions as ScoreOptions
     from gristmill.scoring.truth import agreement as agreement
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _MODULES = {
     "Better": "scoring.frames",
     "Client": "client",
     "EngineSettings": "engines.registry",
-    "ScoreOptions": "scoring.conductor",
+    "ScoreOptions": "scoring.questionnaire",
     "ScoreServer": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",

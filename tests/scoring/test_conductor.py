@@ -14,7 +14,7 @@ import pytest
 
 from gristmill.scoring.backend import PassFiles
 from gristmill.scoring.columns import check_names
-from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring, choose_method
+from gristmill.scoring.conductor import Escalation, Scoring
 from gristmill.scoring.prompt import (
     GENERATE,
     LABELS,
@@ -25,6 +25,7 @@ from gristmill.scoring.prompt import (
     row_messages,
     shared_body,
 )
+from gristmill.scoring.questionnaire import ScoreOptions, choose_method
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -163,7 +164,7 @@ def test_a_better_model_that_fails_leaves_the_first_score(tmp_path):
 
 
 def test_rows_too_long_for_any_model_are_not_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr("gristmill.scoring.conductor.LONGEST_TEXT", len("text: two"))
+    monkeypatch.setattr("gristmill.scoring.questionnaire.LONGEST_TEXT", len("text: two"))
     backend = Told(lambda name, text: SURE)
     scored = run(tmp_path, backend)
     assert backend.asked == [("1", ["one", "two"])]

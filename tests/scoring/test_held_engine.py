@@ -18,9 +18,10 @@ from gristmill.engines.registry import EngineSettings
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 from gristmill.scoring import held_engine, passes
 from gristmill.scoring.backend import BatchView, NoView
-from gristmill.scoring.conductor import ScoredTable, ScoreOptions, Scoring
+from gristmill.scoring.conductor import ScoredTable, Scoring
 from gristmill.scoring.held_engine import HeldEngine
 from gristmill.scoring.local import LocalBackend
+from gristmill.scoring.questionnaire import ScoreOptions
 from gristmill.scoring.scale import parse_scale
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError

@@ -12,7 +12,7 @@ from gristmill.printable import printable
 
 if TYPE_CHECKING:
     from gristmill.scoring.audit import Difference
-    from gristmill.scoring.conductor import Prompt
+    from gristmill.scoring.questionnaire import Prompt
     from gristmill.scoring.report import ScoreReport
 
 _LISTED_ERRORS = 5

@@ -13,8 +13,9 @@ from gristmill.engines.registry import EngineSettings, with_engine
 from gristmill.models.cache import cache_folder
 from gristmill.scoring.audit import Difference
 from gristmill.scoring.backend import ScoreBackend
-from gristmill.scoring.conductor import Escalation, ScoreOptions, Scoring
+from gristmill.scoring.conductor import Escalation, Scoring
 from gristmill.scoring.local import LocalBackend
+from gristmill.scoring.questionnaire import ScoreOptions
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
 from gristmill.scratch import scratch_folder

@@ -9,9 +9,9 @@ from ollama_replay import MODEL, ReplayServer
 
 from gristmill.batches.host import HostSettings
 from gristmill.engines.registry import EngineSettings
-from gristmill.scoring.conductor import ScoreOptions, choose_method
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.prompt import GENERATE, TOP_LOGPROBS, TOP_LOGPROBS_BEGUN
+from gristmill.scoring.questionnaire import ScoreOptions, choose_method
 from gristmill.storage.open import StorageSettings
 
 

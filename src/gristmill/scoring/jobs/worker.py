@@ -23,7 +23,7 @@ import polars as pl
 
 from gristmill.planning.token_bill import Prices
 from gristmill.scoring.backend import PassFiles
-from gristmill.scoring.conductor import ScoreOptions, Scoring
+from gristmill.scoring.conductor import Scoring
 from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import REPORT, RESULT, WORK
 from gristmill.scoring.jobs.messages import (
@@ -38,6 +38,7 @@ from gristmill.scoring.jobs.messages import (
     ToWorker,
 )
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
+from gristmill.scoring.questionnaire import ScoreOptions
 from gristmill.scoring.report import ScoreReport, histogram_of
 from gristmill.scoring.scale import parse_scale
 from gristmill.scoring.table import check_target, read_table, write_table

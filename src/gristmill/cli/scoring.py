@@ -1,0 +1,123 @@
+"""What the commands that score a table share: their options, where they compute, how they are stopped."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gristmill.cli import config, show
+from gristmill.cli.progress_view import ProgressView
+from gristmill.engines.registry import EngineSettings
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
+
+if TYPE_CHECKING:
+    # Imported where it is used: tables and templates would slow every other command's start.
+    from gristmill.batches.host import HostSettings
+    from gristmill.scoring.backend import ScoreBackend
+
+Table = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet; a folder or a pattern; - for stdin.")]
+Rubric = Annotated[Path, typer.Option(help="The rubric, a text file; the same for all rows.")]
+IdColumn = Annotated[str, typer.Option("--id", metavar="COLUMN", help="The column that names each row.")]
+ScaleText = Annotated[str, typer.Option(help="0..10, or names from worst to best: no,maybe,yes.")]
+Row = Annotated[
+    str | None, typer.Option(metavar="FILE|TEMPLATE", help="What is sent of a row, in Jinja2; all columns.")
+]
+Examples = Annotated[str | None, typer.Option(metavar="TABLE", help="Rows with their right scores.")]
+MethodName = Annotated[str | None, typer.Option(help="labels or generate; labels where the engine can.")]
+ScoreName = Annotated[str, typer.Option(help="The column of the score.")]
+MostOffScale = Annotated[
+    float, typer.Option(min=0, max=1, help="More probability off the scale than this: generate instead.")
+]
+Report = Annotated[Path | None, typer.Option(metavar="FILE", help="A page about the scores, as HTML.")]
+ShowRows = Annotated[
+    int | None, typer.Option("--show", metavar="N", min=1, help="Print the prompts of N rows, and run nothing.")
+]
+ServerUrl = Annotated[
+    str | None, typer.Option(envvar="GRISTMILL_SERVER", help="Score on this server instead of an engine here.")
+]
+KeepFormulas = Annotated[
+    bool, typer.Option("--keep-formulas", help="In CSV and TSV, leave cells that a spreadsheet would compute.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where the scores go: .csv, .tsv, .jsonl, .parquet; - for stdout."),
+]
+PromptPrice = Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")]
+OutputPrice = Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")]
+
+
+class PassView(ProgressView):
+    """A batch of several: what came of it is said when it has ended."""
+
+    def ended(self, batch: Batch) -> None:
+        show.console.print(" ".join(filter(None, (show.summary(batch), self.speed(batch)))))
+
+
+@contextmanager
+def stops(resumable: bool) -> Iterator[None]:
+    """A signal ends the command, with a word on how to go on."""
+    from gristmill.scoring.backend import Interrupted
+
+    # What exists now stays: to walk through it at every full collection would stop the event loop for a tenth of a
+    # second.
+    gc.freeze()
+    try:
+        yield
+    except Interrupted as stop:
+        if resumable:
+            show.console.print(f"Stopped. What is done is kept in {stop.folder}; the same command goes on from there.")
+        else:
+            show.console.print("Stopped. Nothing is kept to go on from: name a file with -o to be able to resume.")
+        raise typer.Exit(130) from None
+
+
+def host_settings(engine: EngineSettings, concurrency: int | None, request_timeout: float, wait: str) -> HostSettings:
+    """Of an engine here. Raises UserError."""
+    from gristmill.batches.host import HostSettings
+    from gristmill.storage.open import StorageSettings
+
+    return HostSettings(
+        StorageSettings(Path()),
+        engine,
+        concurrency,
+        request_timeout,
+        answers=config.default_data_folder() / "answers.db",
+        start_wait=config.wait_seconds(wait, "--wait"),
+    )
+
+
+def backend_of(server: str | None, host: HostSettings, reuse_answers: bool) -> ScoreBackend:
+    if server is None:
+        from gristmill.scoring.local import LocalBackend
+
+        return LocalBackend(host, reuse_answers, PassView, (signal.SIGINT, signal.SIGTERM))
+    from gristmill.client import Client
+    from gristmill.scoring.remote import RemoteBackend
+
+    return RemoteBackend(Client(server), host.engine.model, reuse_answers, PassView)
+
+
+def suffix_of(source: str) -> str:
+    """Of a table that goes to standard output: as it came, where that can be read as text."""
+    suffix = Path(source).suffix.lower().replace("ndjson", "jsonl")
+    return suffix if suffix in (".csv", ".tsv", ".jsonl") else ".csv"
+
+
+def read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path} for the {what}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"The {what} {path} is not UTF-8: save it as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read: {error.strerror}.") from None

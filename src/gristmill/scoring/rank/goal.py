@@ -1,0 +1,51 @@
+"""What a ranking is to find, and how sure it has to be. Pure."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import NamedTuple
+
+
+class Assumption(Enum):
+    """What may be taken for granted of the proxy; chosen by the user, and told in the certificate."""
+
+    THINNING = (
+        "the rows that the proxy puts below the cut hold, all together, no more of the best than the lower half of the "
+        "rows above it"
+    )
+
+
+class Goal(NamedTuple):
+    """Either the ``top`` K of ``rows`` rows, or all whose score is at least ``cut`` (for the other side of a cut, give
+    scores and proxies with the sign turned).
+
+    ``recall`` is the share of those that is returned at least, with probability ``confidence``. Returned rows have
+    all been judged, but where ``precision`` is given, which goes with a cut only: then rows may be accepted unjudged,
+    so that at least this share of what is returned is above the cut; recall and precision hold together, with
+    probability ``confidence``. ``budget`` is the most rows to be judged; where it does not do, everything is judged
+    instead if ``or_all``, else nothing is promised.
+    """
+
+    rows: int
+    top: int | None = None
+    cut: float | None = None
+    recall: float = 0.95
+    precision: float | None = None
+    confidence: float = 0.95
+    budget: int | None = None
+    assume: Assumption | None = None
+    or_all: bool = False
+    seed: int = 0
+
+    def may_miss(self, found: int) -> int:
+        """How many of the rows looked for may be left unjudged where ``found`` rows are returned that are above the
+        cut. Of the best K it does not depend on that."""
+        if self.top is not None:
+            return _floor((1 - self.recall) * self.top)
+        return _floor(found * (1 - self.recall) / self.recall)
+
+
+def _floor(value: float) -> int:
+    """Of a product that is a whole number but for rounding, that number: 0.05 * 100 is 5."""
+    return math.floor(value + 1e-9)

@@ -39,6 +39,7 @@ async def finalize(
     False if the batch's status changed meanwhile; then nothing has ended, and it may simply be done again.
     """
     unrun = _WHY_NEVER_RUN.get(status, output_lines.EXPIRED)
+    await storage.metadata.rows.update_statistics(lease)
     async with (
         _new_file(storage, batch, lease.owner, "output", now) as write_output,
         _new_file(storage, batch, lease.owner, "error", now) as write_error,

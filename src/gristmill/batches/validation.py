@@ -111,6 +111,7 @@ async def _index(storage: Storage, batch: BatchRecord, lease: Lease, source: Inp
                     for start in range(0, len(added), _GROUP):
                         await rows.add(lease, added[start : start + _GROUP])
                 case InputRead():
+                    await rows.update_statistics(lease)
                     await _complete_errors(storage, batch, source.limits, frame)
                     return frame
     raise AssertionError("the last frame is an InputRead")
@@ -142,6 +143,7 @@ async def _store_plan(
         place += len(lines)
     async for pairs in _numbers(plan.duplicates):
         await storage.metadata.rows.follow(lease, list(zip(pairs[::2], pairs[1::2], strict=True)))
+    await storage.metadata.rows.update_statistics(lease)
     return plan.summary
 
 

@@ -184,6 +184,10 @@ class Rows(Protocol):
         """Pairs of a line and the one whose answer it gets. Once only after ``clear``."""
         ...
 
+    async def update_statistics(self, lease: Lease) -> None:
+        """Much has been added since the last time: what is read from now on is found by what is there now."""
+        ...
+
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
         """Rows without a result, but no followers, in the order to run in."""
         ...

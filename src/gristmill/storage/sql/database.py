@@ -53,6 +53,11 @@ class Database(Protocol):
         first in each transaction that it takes, of which there may be several."""
         ...
 
+    async def update_statistics(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
+        """Count anew what is in the tables of one batch, where the database plans its reads by that. ``check`` is
+        called first."""
+        ...
+
     def insert_many(self, connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
         """In ``write_rows``: many rows of a table, as fast as the database can; all ``values`` have the same keys."""
         ...

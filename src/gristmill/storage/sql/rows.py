@@ -142,6 +142,9 @@ class SqlRows:
         if values:
             await self._database.write_rows(lease.batch_seq, work)
 
+    async def update_statistics(self, lease: Lease) -> None:
+        await self._database.update_statistics(lease.batch_seq, lambda connection: require_lease(connection, lease))
+
     async def pending(self, batch_seq: int, after_place: int, limit: int) -> list[PendingRow]:
         values = {"batch": batch_seq, "after": after_place, "limit": limit}
 

@@ -89,6 +89,9 @@ class SqliteDatabase:
         for upto in range(_DROPPED_LINES, last_line + _DROPPED_LINES, _DROPPED_LINES):
             await self.write(functools.partial(drop, upto=upto))
 
+    async def update_statistics(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
+        """SQLite reads a page by the table's key, whatever is in it."""
+
     def insert_many(self, connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
         connection.execute(insert(table), values)
 

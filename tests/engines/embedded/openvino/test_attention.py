@@ -15,6 +15,7 @@ from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.openvino import attention_kernel
 from gristmill.engines.embedded.openvino.attention_kernel import (
     BLOCK_SIZE,
+    CHUNK_BLOCKS,
     AttentionShape,
     Kernel,
     KernelMissingError,
@@ -57,7 +58,7 @@ def visible_slots(plan, place):
 @given(steps(), st.integers(1, 64))
 @settings(max_examples=200, deadline=None)
 def test_every_token_is_planned_once_and_sees_exactly_its_past(spans, tile_tokens):
-    plan = plan_attention(spans, BLOCK_SIZE, tile_tokens)
+    plan = plan_attention(spans, BLOCK_SIZE, tile_tokens, CHUNK_BLOCKS)
     assert sorted(plan.order.tolist()) == list(range(sum(len(span.tokens) for span in spans)))
     expected = []
     for span in spans:
@@ -66,7 +67,8 @@ def test_every_token_is_planned_once_and_sees_exactly_its_past(spans, tile_token
     for place, token in enumerate(plan.order.tolist()):
         assert visible_slots(plan, place) == expected[token]
         assert plan.slots[token] == expected[token][-1]
-    for first_run, end_run, _, _ in plan.tiles:
+    for first_run, end_run, _, shared in plan.tiles:
+        assert shared % CHUNK_BLOCKS == 0
         assert 0 < plan.runs[end_run - 1][1] - plan.runs[first_run][0] <= tile_tokens
 
 
@@ -75,8 +77,9 @@ def test_rows_of_one_prefix_share_a_tile_and_rows_of_another_do_not():
     spans = [
         Span([0], 1600, [*prefix, 200 + i], ()) for i, prefix in enumerate([one, other] * 8)
     ]  # arrivals of two prefixes, interleaved
-    plan = plan_attention(spans, BLOCK_SIZE, 64)
-    assert [tile[3] for tile in plan.tiles.tolist()] == [50, 50]
+    plan = plan_attention(spans, BLOCK_SIZE, 64, CHUNK_BLOCKS)
+    # Of 50 blocks, whole chunks.
+    assert [tile[3] for tile in plan.tiles.tolist()] == [48, 48]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,43 @@ def test_the_kernel_computes_attention(library, spans, heads, window, cap, seed)
                 np.testing.assert_allclose(
                     out[begin + i].reshape(query_heads, dim)[head], expected, rtol=2e-4, atol=2e-5
                 )
+        begin += len(span.tokens)
+
+
+@given(
+    steps(),
+    st.sampled_from([(9, 3, 64), (4, 4, 32), (8, 1, 128), (4, 1, 256)]),
+    st.one_of(st.just(0), st.sampled_from([1, 31, 32, 33, 64, 77, 1000]), st.integers(1, 200)),
+    st.sampled_from([0.0, 50.0]),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_token_gets_the_same_bits_alone_and_beside_others(library, spans, heads, window, cap, seed):
+    query_heads, kv_heads, dim = heads
+    random = np.random.default_rng(seed)
+    used = sorted({block for span in spans for block in span.place})
+    place = {block: i for i, block in enumerate(used)}
+    spans = [span._replace(place=[place[block] for block in span.place]) for span in spans]
+    kv_bytes = len(used) * 2 * BLOCK_SIZE * kv_heads * dim * 4
+    shape = AttentionShape(query_heads, kv_heads, dim, dim**-0.5, cap)
+    attention = SharedAttention(library, shape, [window], kv_bytes, threads=2)
+    # Spread so far that most of what a token sees weighs next to nothing, as 2^-126 would.
+    attention._keys[:] = random.normal(0, 6, attention._keys.shape)
+    attention._values[:] = random.normal(0, 2, attention._values.shape)
+    tokens = sum(len(span.tokens) for span in spans)
+    queries = random.normal(0, 6, (tokens, query_heads * dim)).astype(np.float32)
+    keys, values = random.normal(0, 6, (2, tokens, kv_heads * dim)).astype(np.float32)
+    together = np.empty_like(queries)
+    attention.prepare(spans)
+    attention.run(0, queries, keys, values, together)
+    begin = 0
+    for span in spans:
+        for i in range(len(span.tokens)):
+            one = slice(begin + i, begin + i + 1)
+            alone = np.empty((1, query_heads * dim), np.float32)
+            attention.prepare([span._replace(tokens=[0], past=span.past + i)])
+            attention.run(0, queries[one], keys[one], values[one], alone)
+            assert alone.tobytes() == together[one].tobytes()
         begin += len(span.tokens)
 
 

@@ -5,6 +5,11 @@
  * (Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022), so the result is exact attention in float32. Where a
  * layer has a sliding window, blocks before it are not read.
  *
+ * A token's result is the same to the bit whatever else is computed with it. Each score and each sum of values is added
+ * up in the order of the keys, and the softmax is updated after the same keys: those at positions 0 to 127, 128 to 255,
+ * and so on, counted from the sequence's beginning, never from where a tile's shared blocks end or a window begins. So
+ * `shared` is a multiple of CHUNK; keys that another token sees and this one does not add an exact zero.
+ *
  * Compiled on the machine it runs on (attention_kernel.py). Vector types are GCC's and clang's, so it is the same
  * source for AVX-512, AVX2 and NEON; only the register tile differs.
  */
@@ -48,7 +53,7 @@ typedef struct {
     int32_t begin, end, first_block, visible;
 } Run;
 
-/* Runs [first_run, end_run), whose tokens see all of the `shared` blocks at blocks[first_block]. */
+/* Runs [first_run, end_run), whose tokens see all of the `shared` blocks, a multiple of CHUNK, at blocks[first_block]. */
 typedef struct {
     int32_t first_run, end_run, first_block, shared;
 } Tile;
@@ -126,8 +131,8 @@ INLINE void cap_scores(float *s, int keys, float cap)
 }
 
 /* Turn the scores of one row, which sees keys [hidden, visible), into weights, and rescale what the row has so far when
- * its maximum rises. */
-INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, float *sum, float *o, int dim)
+ * its maximum rises. Not inlined: there is one copy of the code, which rounds in one way. */
+static __attribute__((noinline)) void soften(float *s, int keys, int hidden, int visible, float *highest, float *sum, float *o, int dim)
 {
     int padded = (keys + LANES - 1) / LANES * LANES;
     if (hidden >= visible) {
@@ -137,7 +142,8 @@ INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, 
     }
     for (int j = 0; j < hidden; j++) s[j] = -INFINITY;
     for (int j = visible; j < padded; j++) s[j] = -INFINITY;
-    vec top = (vec){0} + *highest;
+    const vec zero = {0};
+    vec top = zero + *highest;
     for (int j = 0; j < padded; j += LANES) {
         vec x = LOAD(s + j);
         top = larger(x, top);
@@ -152,13 +158,15 @@ INLINE void soften(float *s, int keys, int hidden, int visible, float *highest, 
     }
     vec total = {0};
     for (int j = 0; j < padded; j += LANES) {
-        vec x = exp2_vec(LOAD(s + j) - now);
+        vec score = LOAD(s + j);
+        /* What is not seen weighs 0, and not 2^-126: times a value that is denormal, and slow while nothing else is in
+         * the row's sum. */
+        ivec seen = score > zero - INFINITY;
+        vec x = (vec)((ivec)exp2_vec(score - now) & seen);
         STORE(s + j, x);
         total += x;
     }
     for (int i = 0; i < LANES; i++) *sum += total[i];
-    /* Not 2^-126: times a value that is denormal, and slow while nothing else is in the row's sum. */
-    memset(s, 0, hidden * sizeof(float));
 }
 
 /* `rows` query vectors against up to CHUNK blocks. Row r sees those of the `keys` from hidden[r] to before visible[r]. */
@@ -190,7 +198,7 @@ typedef struct {
     float q[TILE_ROWS * MAX_DIM], o[TILE_ROWS * MAX_DIM], highest[TILE_ROWS], sum[TILE_ROWS];
 } Work;
 
-/* Rows [begin, end) of the tile over `count` blocks, which begin at position `base`. Rows come in groups of `group` query
+/* Rows [begin, end) of the tile over `count` blocks, which begin at position `base`, a multiple of CHUNK blocks. Rows come in groups of `group` query
  * heads of one token; the first token sees `seen` tokens of the blocks, each one after it one more where `causal`. */
 static void attend_blocks(Work *w, int begin, int end, int group, const int32_t *blocks, int count, int base, int seen,
                           int causal)
@@ -198,7 +206,8 @@ static void attend_blocks(Work *w, int begin, int end, int group, const int32_t 
     const float *k[CHUNK], *v[CHUNK];
     int start = w->first[begin];
     for (int r = begin + 1; r < end; r++) start = w->first[r] < start ? w->first[r] : start;
-    for (int first = start > base ? (start - base) / BLOCK : 0; first < count; first += CHUNK) {
+    int unseen = start > base ? (start - base) / BLOCK : 0;
+    for (int first = unseen / CHUNK * CHUNK; first < count; first += CHUNK) {
         int some = count - first < CHUNK ? count - first : CHUNK;
         for (int i = 0; i < some; i++) {
             k[i] = w->keys + blocks[first + i] * w->stride;

@@ -21,8 +21,9 @@ from typing import NamedTuple
 from gristmill.engines.embedded.processor import processor_digest
 from gristmill.models.cache import cache_folder, make_private, writable_by_others
 
-#: Both as in attention.c.
+#: As in attention.c: BLOCK, CHUNK and TILE_ROWS.
 BLOCK_SIZE = 32
+CHUNK_BLOCKS = 4
 TILE_ROWS = 192
 _MAX_DIM = 256
 

@@ -3,6 +3,9 @@
 Tokens whose past begins with the same blocks are gathered into a tile: those blocks are then read once for all of them,
 a matrix product instead of a pass over the prefix for each row. Nested prefixes need no structure of their own: the
 spans are sorted by their blocks, so that neighbours share the most, and a tile ends where sharing would drop by half.
+
+What is shared is a whole number of the kernel's chunks, the blocks between two updates of the softmax: so each token's
+softmax is updated at the same positions whoever is in its tile, and its result is the same to the bit.
 """
 
 from __future__ import annotations
@@ -42,14 +45,15 @@ class Piece(NamedTuple):
     blocks: list[int]
 
 
-def plan_attention(spans: list[BlockSpan], block_size: int, tile_tokens: int) -> AttentionPlan:
-    """Every token of ``spans`` in exactly one tile of at most ``tile_tokens`` tokens."""
+def plan_attention(spans: list[BlockSpan], block_size: int, tile_tokens: int, chunk_blocks: int) -> AttentionPlan:
+    """Every token of ``spans`` in exactly one tile of at most ``tile_tokens`` tokens. ``chunk_blocks``: CHUNK of
+    attention.c."""
     tiles: list[tuple[int, int, int, int]] = []
     runs: list[tuple[int, int, int, int]] = []
     order: list[Ints] = []
     blocks: list[int] = []
     placed = 0
-    for pieces, shared in _gather(spans, block_size, tile_tokens):
+    for pieces, shared in _gather(spans, block_size, tile_tokens, chunk_blocks):
         first_run = len(runs)
         first_block = len(blocks)
         blocks += pieces[0].blocks[:shared]
@@ -69,16 +73,19 @@ def plan_attention(spans: list[BlockSpan], block_size: int, tile_tokens: int) ->
     )
 
 
-def _gather(spans: list[BlockSpan], block_size: int, tile_tokens: int) -> Iterator[tuple[list[Piece], int]]:
-    """Tiles as pieces, each with the number of leading blocks that its pieces share and see in full."""
+def _gather(
+    spans: list[BlockSpan], block_size: int, tile_tokens: int, chunk_blocks: int
+) -> Iterator[tuple[list[Piece], int]]:
+    """Tiles as pieces, each with the number of leading blocks that its pieces share and see in full: whole chunks."""
     tile: list[Piece] = []
     shared = room = 0
     for piece in _pieces(spans, block_size, tile_tokens):
         full = piece.past // block_size
         common = _common(tile[0].blocks, piece.blocks, min(shared, full)) if tile else full
+        common -= common % chunk_blocks
         if tile and (piece.length > room or 2 * common < shared):
             yield tile, shared
-            tile, common = [], full
+            tile, common = [], full - full % chunk_blocks
         if not tile:
             room = tile_tokens
         tile.append(piece)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gristmill.engines.embedded.openvino.attention_kernel import (
     BLOCK_SIZE,
+    CHUNK_BLOCKS,
     TILE_ROWS,
     AttentionShape,
     Kernel,
@@ -232,7 +233,7 @@ class SharedAttention:
             cache[:, blocks] = source[:, first : first + len(blocks)]
 
     def prepare(self, spans: list[BlockSpan]) -> dict[str, NDArray[Any]]:
-        self._plan = plan_attention(spans, BLOCK_SIZE, self._tile_tokens)
+        self._plan = plan_attention(spans, BLOCK_SIZE, self._tile_tokens, CHUNK_BLOCKS)
         return {}
 
     def run(self, layer: int, queries: Floats, keys: Floats, values: Floats, out: Floats) -> None:

@@ -99,6 +99,21 @@ class PostgresServer:
         self._process.send_signal(how)
         self._process.wait(timeout=60)
 
+    def suspend(self) -> None:
+        """All of its processes: connections stay, and nobody answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        assert self._process is not None
+        # First the one that makes the others.
+        self._process.send_signal(number)
+        for pid in _children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def restart(self, how: int = signal.SIGINT) -> None:
         self.stop(how)
         self.start()
@@ -127,3 +142,12 @@ class PostgresServer:
         if self._process is not None and self._process.poll() is None:
             self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _children(of: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == of:
+                found.append(int(path.parent.name))
+    return found

@@ -10,21 +10,24 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from metadata_contract import batch, claimed, file, rows
 from sqlalchemy import Connection, Engine, event
 
-from gristmill.storage.errors import Unreachable
+from gristmill.storage.errors import OutcomeUnknown, Unreachable
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import UsedKey
 from gristmill.storage.row_records import Result, ResultPlace
+from gristmill.storage.sql import postgresql_liveness
 from gristmill.storage.sql.store import SqlMetadataStore
 from postgres_server import PASSWORD, PostgresServer, programs
 from requests_jsonl import CHAT, chat_file
@@ -74,6 +77,15 @@ async def assert_lived_once(store: MetadataStore, names: list[str]) -> None:
     assert await store.upkeep.disagreements() == [] == await store.rows.leftovers()
     files = await store.files.page(after=None, limit=10_000, newest_first=True, purpose=None)
     assert sorted(each.id for each in files.records) == sorted(f"{of}-{name}" for name in names for of in ("in", "out"))
+
+
+async def answers_again(store: MetadataStore) -> None:
+    """Who was away for long is looked for now and then."""
+    while True:
+        with contextlib.suppress(Unreachable):
+            await store.batches.get("batch_1")
+            return
+        await asyncio.sleep(0.05)
 
 
 class Terminator:
@@ -304,9 +316,7 @@ def test_a_batch_goes_on_after_the_database_server_was_killed_and_restarted(
 async def test_a_database_that_stays_away_is_told_as_such_and_used_again_when_it_is_back(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gristmill.storage.sql import postgresql
-
-    monkeypatch.setattr(postgresql, "PATIENCE", 1.0)
+    monkeypatch.setattr(postgresql_liveness, "PATIENCE", 1.0)
     url = postgres.new_database()
     name = url.rpartition("/")[2]
     async with opened(url) as store:
@@ -318,5 +328,93 @@ async def test_a_database_that_stays_away_is_told_as_such_and_used_again_when_it
         with pytest.raises(Unreachable):
             await store.batches.get("batch_1")
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await answers_again(store)
         await live(store, "batch_2")
         await assert_lived_once(store, ["batch_1", "batch_2"])
+
+
+#: Of a server that is asked sooner whether it is there.
+_HASTY = {"PATIENCE": 1.0, "_SILENCE": 0.5, "_ANSWER": 2, "_LOOK": 0.1}
+
+
+class HastyServer(ServerProcess):
+    program = (
+        sys.executable,
+        "-c",
+        "from gristmill.batches import supervisor\n"
+        "from gristmill.cli.main import main\n"
+        "from gristmill.storage.sql import postgresql_liveness\n"
+        f"vars(postgresql_liveness).update({_HASTY})\n"
+        "supervisor.FAILURE_PAUSE = 1.0\n"
+        "main()",
+    )
+
+
+@pytest.fixture
+def hanging(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """For who stops all of its processes: it goes on afterwards."""
+    yield postgres
+    postgres.resume()
+
+
+async def test_a_database_server_that_hangs_is_waited_for_so_long_and_no_longer_and_used_again_when_it_goes_on(
+    hanging: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _HASTY.items():
+        monkeypatch.setattr(postgresql_liveness, name, value)
+    async with opened(hanging.new_database() + "?connect_timeout=2") as store:
+        await live(store, "batch_1")
+        within, goes_on = threading.Event(), threading.Event()
+
+        def slow(connection: Connection) -> None:
+            connection.exec_driver_sql("SELECT pg_sleep(1.5)")
+            within.set()
+            goes_on.wait(60)
+
+        # Who only takes long is waited for.
+        await store._database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(1.5)"))
+        writing = asyncio.create_task(store._database.write(slow))
+        await asyncio.to_thread(within.wait, 60)
+        hanging.suspend()
+        goes_on.set()
+        waiting = [asyncio.create_task(store.batches.get("batch_1")) for _ in range(5)]
+        with pytest.raises(OutcomeUnknown):
+            await writing
+        for each in waiting:
+            with pytest.raises(Unreachable, match="answered nobody|connection timeout"):
+                await each
+        # From now on nobody waits.
+        with pytest.raises(Unreachable, match="answered nobody"):
+            await store.batches.add(batch("batch_2"))
+        hanging.resume()
+        await answers_again(store)
+        await live(store, "batch_3")
+        await assert_lived_once(store, ["batch_1", "batch_3"])
+
+
+def test_while_the_database_hangs_a_server_says_so_and_its_batch_goes_on_by_itself(
+    hanging: PostgresServer, tmp_path: Path
+) -> None:
+    count = 1_000
+    options = ("--database", hanging.new_database() + "?connect_timeout=2", "--blobs", str(tmp_path / "blobs"))
+    with HastyServer(tmp_path / "data", *options, "-O", "latency=0.02", "-O", "slots=8") as server:
+        client = server.client(max_retries=0, timeout=120)
+        uploaded = client.files.create(file=("in.jsonl", chat_file(count)), purpose="batch")
+        ours = client.batches.create(input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h")
+        while (counts := client.batches.retrieve(ours.id).request_counts) is None or counts.completed < 100:
+            time.sleep(0.05)
+        hanging.suspend()
+        with pytest.raises(openai.InternalServerError) as refused:
+            client.batches.retrieve(ours.id)
+        assert refused.value.status_code == 503 and int(refused.value.response.headers["retry-after"]) > 0
+        ready = httpx.get(server.base_url.replace("/v1", "/ready"), timeout=60)
+        assert ready.status_code == 503 and "answered nobody" in ready.json()["reason"]
+        assert httpx.get(server.base_url.replace("/v1", "/health"), timeout=60).status_code == 200
+        hanging.resume()
+        while ours.status != "completed":
+            time.sleep(0.2)
+            with contextlib.suppress(openai.InternalServerError):
+                ours = client.batches.retrieve(ours.id)
+                assert ours.status in ("in_progress", "finalizing", "completed")
+        lines = client.files.content(ours.output_file_id or "").text.splitlines()
+        assert [json.loads(line)["custom_id"] for line in lines] == [f"row-{number}" for number in range(count)]

@@ -13,13 +13,24 @@ from gristmill.engines.errors import EngineError
 from gristmill.inference import messages, messages_errors
 from gristmill.inference.endpoints import UNAVAILABLE_ENDPOINTS, offered
 from gristmill.inference.failures import api_error
-from gristmill.storage.errors import BlobLost, KeyUsed, OverLimit, StorageError, UnknownCursor, Unreachable
+from gristmill.storage.errors import (
+    BlobLost,
+    KeyUsed,
+    OutcomeUnknown,
+    OverLimit,
+    StorageError,
+    UnknownCursor,
+    Unreachable,
+)
 from gristmill.telemetry.log import get_logger
 from gristmill.web.problem import problem, wants_page
 from gristmill.wire.errors import ApiError, clip, server_error
 from gristmill.wire.messages import MessageErrorResponse
 
 log = get_logger(__name__)
+
+#: Seconds after which it is worth another try where storage is away.
+_RETRY_AFTER = 5
 
 
 def install(app: FastAPI) -> None:
@@ -87,7 +98,10 @@ async def _storage_error(request: Request, error: Exception) -> Response:
     if isinstance(error, BlobLost):
         return answer(server_error(500, str(error), "file_content_lost", retry=False), request.scope)
     if isinstance(error, Unreachable):
-        return answer(server_error(503, str(error), "storage_unavailable", retry=True), request.scope)
+        refusal = server_error(503, str(error), "storage_unavailable", retry=True, retry_after=_RETRY_AFTER)
+        return answer(refusal, request.scope)
+    if isinstance(error, OutcomeUnknown):
+        return answer(server_error(503, str(error), "storage_unavailable", retry=False), request.scope)
     # Repeating the request does not make room on a disk.
     return answer(server_error(507, str(error), "storage_unavailable", retry=False), request.scope)
 

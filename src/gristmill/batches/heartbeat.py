@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from gristmill.batches.runner import Runner
 from gristmill.dispatch.stop import Why
+from gristmill.storage.errors import Unreachable
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, ServerRecord
 from gristmill.telemetry.log import get_logger
@@ -40,6 +41,10 @@ class Heartbeat:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
                 await self._keep_leases()
+            except Unreachable as error:
+                # Nor will it know that this server is there.
+                log.warning("cannot renew leases", reason=str(error))
+                continue
             except Exception as error:
                 log.error("cannot renew leases", exc_info=error)
             try:

@@ -22,7 +22,7 @@ from gristmill.batches.workplace import Workplace
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.stop import Why
 from gristmill.storage.answers import AnswerStore
-from gristmill.storage.errors import LeaseLost, StorageError
+from gristmill.storage.errors import LeaseLost, StorageError, Unreachable
 from gristmill.storage.protocol import Storage
 from gristmill.storage.records import BatchRecord, Claim, RunnerReport, ServerRecord, Stage
 from gristmill.tasks import supervised
@@ -90,6 +90,8 @@ class Supervisor:
                 try:
                     await self._fill_places()
                     await self._make_room()
+                except Unreachable as error:
+                    log.warning("cannot look for batches", reason=str(error))
                 except Exception as error:
                     log.error("cannot look for batches", exc_info=error)
                 with contextlib.suppress(TimeoutError):
@@ -244,10 +246,12 @@ class Supervisor:
                 report = RunnerReport(BatchProgress(waiting_for=self._waiting_for.get(runner.batch.id)))
                 await self._storage.metadata.batches.release(runner.lease, pause, report if pause else None)
                 return
+            except Unreachable as error:
+                log.warning("cannot release a batch", batch=runner.batch.id, reason=str(error))
             except Exception as error:
-                if self._stopping.is_set():
-                    return
                 log.error("cannot release a batch", batch=runner.batch.id, exc_info=error)
+            if self._stopping.is_set():
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELEASE_PAUSE):
                     await self._stopping.wait()

@@ -15,6 +15,7 @@ from gristmill.notify.schedule import LONGEST_PAUSE, decide
 from gristmill.notify.sender import SendOutcome
 from gristmill.notify.signature import signed_headers
 from gristmill.storage.deliveries_protocol import Deliveries
+from gristmill.storage.errors import Unreachable
 from gristmill.storage.records import Changes, DeliveryRecord, WebhookRecord
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import WEBHOOK_DELIVERIES
@@ -67,6 +68,9 @@ class Notifier:
             self._wake.clear()
             try:
                 await self._start_due()
+            except Unreachable as error:
+                # Who looks for batches tells it less often.
+                log.debug("cannot look for webhooks to deliver", reason=str(error))
             except Exception as error:
                 log.error("cannot look for webhooks to deliver", exc_info=error)
             with contextlib.suppress(TimeoutError):

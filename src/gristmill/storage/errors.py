@@ -25,6 +25,10 @@ class Unreachable(StorageError):
     """Nobody answered, or only to say that it is too much now: what waits for it goes on when it is back."""
 
 
+class OutcomeUnknown(StorageError):
+    """It may have been stored, or not: whoever asked for it has to look, and may not simply ask again."""
+
+
 class WriteGivenUp(StorageError):
     """The server took so long to write the bytes of ``path`` that others took it for dead, and freed them; nothing was
     stored now. What is written anew is whole."""

@@ -18,18 +18,18 @@ from psycopg.errors import InvalidSchemaName, UndefinedTable
 from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
-from gristmill.storage.errors import StorageError
+from gristmill.storage.errors import OutcomeUnknown, StorageError
 from gristmill.storage.sql.any_text import AnyText
 from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
+from gristmill.storage.sql.postgresql_address import PostgresqlAddress
 from gristmill.storage.sql.postgresql_connection import create_postgresql_engine, require_usable
 from gristmill.storage.sql.postgresql_errors import STANDBY, ConnectionLost, Passing, clear_error
+from gristmill.storage.sql.postgresql_liveness import Liveness
 from gristmill.storage.sql.schema import OF_BATCH, batch_metadata
 
 T = TypeVar("T")
 
 _READERS = 3
-#: What passes by itself, such as a restart of the server, is tried again for this long (seconds).
-PATIENCE = 15.0
 _PAUSE = 0.05
 #: Whatever changes more than the rows of one batch takes this lock first: one at a time, over all servers.
 _METADATA_LOCK = 0x6772697374
@@ -66,7 +66,9 @@ class PostgresqlDatabase:
 
     def __init__(self, url: str) -> None:
         """Raises UserError for what is no URL."""
-        self._engine = create_postgresql_engine(url, _READERS + 1)
+        address = PostgresqlAddress(url)
+        self._engine = create_postgresql_engine(address, _READERS + 1)
+        self._liveness = Liveness(address)
         # In one thread: what is asked for later is done later.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
@@ -88,11 +90,13 @@ class PostgresqlDatabase:
         return await self._run(self._readers, lambda: self._transaction(work, _READ))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await self._run(self._readers, lambda: _patiently(lambda: self._transaction(work, _READ)))
+        return await self._run(self._readers, lambda: self._liveness.patiently(lambda: self._transaction(work, _READ)))
 
     async def write(self, work: Callable[[Connection], T], even_if_full: bool = False) -> T:
         """What may be done ``even_if_full`` is no different here: space on the server's disk is the server's affair."""
-        return await self._run(self._writer, lambda: _patiently(lambda: self._transaction(work, _WRITE, _LOCK)))
+        return await self._run(
+            self._writer, lambda: self._liveness.patiently(lambda: self._transaction(work, _WRITE, _LOCK))
+        )
 
     async def read_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
         def read() -> T:
@@ -104,7 +108,7 @@ class PostgresqlDatabase:
             # It has no tables: then those of no batch, which are empty, are the same.
             return self._transaction(work, _READ)
 
-        return await self._run(self._readers, lambda: _patiently(read))
+        return await self._run(self._readers, lambda: self._liveness.patiently(read))
 
     async def write_rows(self, batch_seq: int, work: Callable[[Connection], T]) -> T:
         """Without the lock of all metadata: ``work`` locks the batch, which is all that others could change of it."""
@@ -124,7 +128,7 @@ class PostgresqlDatabase:
                     raise
             return self._transaction(make_first, _WRITE, _LOCK, of_batch=batch_seq)
 
-        return await self._run(self._writer, lambda: _patiently(write))
+        return await self._run(self._writer, lambda: self._liveness.patiently(write))
 
     async def drop_rows(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
         """At once, however many they are."""
@@ -184,6 +188,7 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         for pool in (self._writer, self._readers):
             await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(self._liveness.close)
         await asyncio.to_thread(self._engine.dispose)
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -199,8 +204,11 @@ class PostgresqlDatabase:
         """``first`` answers with the number of the transaction, if it is one that writes. Raises Passing where nothing
         was stored and it may be tried again; what cannot be known raises StorageError."""
         number: str | None = None
+        self._liveness.require()
+        away_since: float | None = time.monotonic()
         try:
-            with self._engine.connect() as plain:
+            with self._engine.connect() as plain, self._liveness.watched(plain):
+                away_since = None
                 schema = None if of_batch is None else self._schema(plain, of_batch)
                 connection = plain.execution_options(begin=begin, schema_translate_map={OF_BATCH: schema})
                 with connection.begin() as transaction:
@@ -215,6 +223,7 @@ class PostgresqlDatabase:
             clear = clear_error(error)
             if clear is None:
                 raise
+            clear = self._liveness.note(clear, away_since or time.monotonic())
             if number is None or not isinstance(clear, ConnectionLost):
                 raise clear from error
             lost = clear
@@ -223,11 +232,12 @@ class PostgresqlDatabase:
         raise Passing(str(lost)) from lost
 
     def _came_to_pass(self, number: str) -> bool:
-        """Whether the transaction was committed whose commit was not answered. Raises StorageError."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        """Whether the transaction was committed whose commit was not answered. Raises OutcomeUnknown."""
+        deadline = self._liveness.patience_ends()
+        while time.monotonic() < min(deadline, self._liveness.patience_ends()):
+            asked_at = time.monotonic()
             try:
-                with self._engine.connect() as connection, connection.begin():
+                with self._engine.connect() as connection, self._liveness.watched(connection), connection.begin():
                     status = connection.scalar(_OUTCOME, {"number": number})
                 if status != "in progress":
                     return bool(status == "committed")
@@ -235,8 +245,9 @@ class PostgresqlDatabase:
                 clear = clear_error(error)
                 if not isinstance(clear, Passing):
                     break
+                self._liveness.note(clear, asked_at)
             time.sleep(_PAUSE)
-        raise StorageError(
+        raise OutcomeUnknown(
             "The connection to the database server broke while something was stored; whether it was is not known."
         )
 
@@ -248,18 +259,3 @@ _COPIED = {"BigInteger": "int8", "AnyText": "text", "Boolean": "bool", "LargeBin
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _patiently(work: Callable[[], T]) -> T:
-    """``work()``, repeated while it raises Passing, for as long as ``PATIENCE``; in the thread that it is asked of, so
-    that nothing that is asked for later comes before it."""
-    deadline = time.monotonic() + PATIENCE
-    pause = _PAUSE
-    while True:
-        try:
-            return work()
-        except Passing:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 1.0)

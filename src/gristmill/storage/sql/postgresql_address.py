@@ -1,0 +1,46 @@
+"""Where a PostgreSQL server is, as a URL of libpq's says, and how it is connected to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from gristmill.user_error import UserError
+
+#: How a connection is made and watched, where the URL does not say otherwise.
+_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "gristmill",
+}
+
+
+class PostgresqlAddress:
+    """The URL is read by libpq itself: with its several hosts, password files and environment variables."""
+
+    def __init__(self, url: str) -> None:
+        """Raises UserError for what is no URL."""
+        try:
+            given = conninfo_to_dict(url)
+            # With a "@", "/" or "?" in the password, libpq would take, and tell, its rest as a host, port or database.
+            in_address = url.partition("://")[2].partition("/")[0].partition("?")[0].count("@")
+            readable = url.count("@") == in_address <= 1
+        except psycopg.Error:
+            readable = False
+        if not readable:
+            # An error of libpq's may repeat the URL, and with it the password.
+            raise UserError(
+                "The database's URL cannot be read: --database takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+                "with special characters of the password written as %XX."
+            )
+        self._url = url
+        self._options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in given}
+
+    def connect(self, **changed: Any) -> psycopg.Connection:
+        """A transaction is begun by whoever wants one, and no statement gets a name. Raises what psycopg raises."""
+        return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **(self._options | changed))

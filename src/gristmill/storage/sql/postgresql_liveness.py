@@ -1,0 +1,190 @@
+"""Whether PostgreSQL's server answers.
+
+A server that is stopped, or behind a network that swallows what is sent, breaks no connection, and cannot end a
+statement that takes too long either: whoever waits for it would wait for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import psycopg
+from sqlalchemy import Connection
+
+from gristmill.storage.errors import StorageError
+from gristmill.storage.sql.postgresql_address import PostgresqlAddress
+from gristmill.storage.sql.postgresql_errors import ConnectionLost, Passing
+from gristmill.telemetry.log import get_logger
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+#: What passes by itself, such as a restart of the server, is tried again for this long, counted from when the server
+#: last answered: once it has been away for longer, nobody waits any more until it is back. In seconds, as all here.
+PATIENCE = 15.0
+_PAUSE = 0.05
+#: Who has waited so long lets the server be asked whether it is there.
+_SILENCE = 5.0
+#: It has so long to take a connection and answer on it: a new process of the server's, on a machine that is busy.
+_ANSWER = 10
+_LOOK = 1.0
+
+_HUNG = (
+    f"The database server has answered nobody for {_SILENCE + _ANSWER:g} seconds, though no connection broke: see "
+    "whether it hangs, or the network swallows what is sent."
+)
+
+
+class _Wait(NamedTuple):
+    driver: psycopg.Connection
+    since: float
+
+
+class Liveness:
+    """Of the server at ``address``. A thread looks after those who wait for it, and after a server that is away."""
+
+    def __init__(self, address: PostgresqlAddress) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Wait] = {}
+        #: While it is away: since when, on the monotonic clock, and why.
+        self._away: tuple[float, str] | None = None
+        self._away_is_logged = False
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def watched(self, connection: Connection) -> Iterator[None]:
+        """Within it, ``connection`` is broken when the server answers nobody any more."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        with self._lock:
+            self._waiting[id(driver)] = _Wait(driver, time.monotonic())
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look_after, name="sql-liveness", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._waiting[id(driver)]
+        self._answered()
+
+    def note(self, error: StorageError, since: float) -> StorageError:
+        """What to tell of an ``error``; if it is that the server is away, it has been ``since`` then."""
+        if not isinstance(error, ConnectionLost):
+            return error
+        with self._lock:
+            if self._away is None:
+                self._away = since, str(error)
+            return ConnectionLost(_HUNG) if self._away[1] == _HUNG else error
+
+    def patience_ends(self) -> float:
+        """For who begins to wait now, on the monotonic clock."""
+        with self._lock:
+            return (time.monotonic() if self._away is None else self._away[0]) + PATIENCE
+
+    def require(self) -> None:
+        """Raises ConnectionLost, with nothing tried, where the server has been away for long."""
+        with self._lock:
+            away = self._away
+        if away is not None and time.monotonic() >= away[0] + PATIENCE:
+            raise ConnectionLost(away[1])
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """``work()``, repeated while it raises Passing, until patience ends; in the thread that it is asked of, so that
+        nothing that is asked for later comes before it."""
+        deadline = self.patience_ends()
+        pause = _PAUSE
+        while True:
+            try:
+                return work()
+            except Passing:
+                if time.monotonic() + pause > min(deadline, self.patience_ends()):
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _look_after(self) -> None:
+        while not self._closed.wait(_LOOK):
+            try:
+                self._look()
+            except Exception as error:
+                log.error("cannot look whether the database server answers", exc_info=error)
+
+    def _look(self) -> None:
+        silent = self._silent()
+        if silent:
+            if not self._answers_beside(silent[0].driver):
+                self._give_up()
+        elif self._away is not None and self._answers():
+            self._answered()
+        if self._away is not None and not self._away_is_logged and time.monotonic() > self._away[0] + _SILENCE:
+            self._away_is_logged = True
+            log.warning("the database server is away", reason=self._away[1])
+
+    def _silent(self) -> list[_Wait]:
+        before = time.monotonic() - _SILENCE
+        with self._lock:
+            return [each for each in self._waiting.values() if each.since <= before]
+
+    def _give_up(self) -> None:
+        silent = self._silent()
+        if not silent:
+            return
+        with self._lock:
+            self._away = min(each.since for each in silent), _HUNG
+            for each in silent:
+                # One that has been answered meanwhile may be anybody's by now.
+                if self._waiting.get(id(each.driver)) == each:
+                    _break(each.driver)
+
+    def _answered(self) -> None:
+        if self._away is None:
+            return
+        with self._lock:
+            self._away = None
+            told, self._away_is_logged = self._away_is_logged, False
+        if told:
+            log.info("the database server answers again")
+
+    def _answers_beside(self, silent: psycopg.Connection) -> bool:
+        """The very server that somebody waits for, where there are several."""
+        try:
+            info = silent.info
+            server = {"host": info.host, "hostaddr": info.hostaddr, "port": info.port}
+        except psycopg.Error:
+            # It has just been closed: nobody waits for it.
+            return True
+        return self._answers(**{name: value for name, value in server.items() if value})
+
+    def _answers(self, **server: object) -> bool:
+        try:
+            with contextlib.closing(self._address.connect(connect_timeout=_ANSWER, **server)) as connection:
+                # Also of a pooler that is there, while the server behind it is not.
+                connection.pgconn.send_query(b"SELECT 1")
+                connection.pgconn.flush()
+                poll = select.poll()
+                poll.register(connection.fileno(), select.POLLIN)
+                return bool(poll.poll(_ANSWER * 1000))
+        except psycopg.Error:
+            return False
+
+
+def _break(driver: psycopg.Connection) -> None:
+    """Whoever waits for it in another thread finds that it has ended."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as same:
+        # Else the number may have been another's when it was copied.
+        if not driver.closed:
+            same.shutdown(socket.SHUT_RDWR)

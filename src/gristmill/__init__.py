@@ -1,7 +1,7 @@
 """Gristmill: huge batches of LLM requests that share most of their prompt, on machines you own.
 
-From Python: ``gristmill.score`` and ``gristmill.audit`` for the rows of a frame, ``gristmill.agreement`` of scores with
-right ones, ``gristmill.Client`` for batches on a server.
+From Python: ``gristmill.score``, ``gristmill.rank`` and ``gristmill.audit`` for the rows of a frame,
+``gristmill.agreement`` of scores with right ones, ``gristmill.Client`` for batches on a server.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from gristmill.scoring.frames import audit as audit
     from gristmill.scoring.frames import score as score
     from gristmill.scoring.questionnaire import ScoreOptions as ScoreOptions
+    from gristmill.scoring.rank.frames import Best as Best
+    from gristmill.scoring.rank.frames import rank as rank
     from gristmill.scoring.truth import agreement as agreement
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Best": "scoring.rank.frames",
     "Better": "scoring.frames",
     "Client": "client",
     "EngineSettings": "engines.registry",
@@ -29,6 +32,7 @@ _MODULES = {
     "ScoreServer": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",
+    "rank": "scoring.rank.frames",
     "score": "scoring.frames",
 }
 __all__ = [*_MODULES, "__version__"]

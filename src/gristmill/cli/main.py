@@ -20,6 +20,7 @@ from gristmill.cli import (
     files,
     models,
     plan,
+    rank,
     run,
     score,
     serve,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(run.run)
 app.command()(score.score)
+app.command()(rank.rank)
 app.command()(ask.ask)
 app.command()(doctor.doctor)
 app.command()(bench.bench)

@@ -163,15 +163,12 @@ def _second(
     engine: str,
     url: str | None,
 ) -> HostSettings | None:
-    """Of the better model. Options of the first engine are for no other."""
+    """Of the better model."""
     if model is None:
         if when is not None or url is not None:
             raise UserError("Say which model to escalate to, with --escalate.")
         return None
-    settings = settled(EngineSettings(engine, model, url))
-    if settings.engine == first.engine.engine:
-        settings = settings._replace(url=url or first.engine.url, options=first.engine.options)
-    return first._replace(engine=settings)
+    return scoring.second_host(first, settled, EngineSettings(engine, model, url))
 
 
 def _escalation(

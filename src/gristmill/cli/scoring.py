@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,6 +93,16 @@ def host_settings(engine: EngineSettings, concurrency: int | None, request_timeo
         answers=config.default_data_folder() / "answers.db",
         start_wait=config.wait_seconds(wait, "--wait"),
     )
+
+
+def second_host(
+    first: HostSettings, settled: Callable[[EngineSettings], EngineSettings], engine: EngineSettings
+) -> HostSettings:
+    """Of another model. Options of the first engine are for no other."""
+    settings = settled(engine)
+    if settings.engine == first.engine.engine:
+        settings = settings._replace(url=settings.url or first.engine.url, options=first.engine.options)
+    return first._replace(engine=settings)
 
 
 def backend_of(server: str | None, host: HostSettings, reuse_answers: bool) -> ScoreBackend:

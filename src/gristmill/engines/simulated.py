@@ -46,6 +46,7 @@ from gristmill.engines.simulated_answers import (
     deltas,
     digest,
     json_choice,
+    number_behind,
     prompt_text,
     text_choice,
     words_of,
@@ -79,6 +80,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True):
     failure_kind: ErrorKind = ErrorKind.INTERRUPTED
     #: A request whose prompt contains this text always fails with ``failure_kind``.
     fail_on: str = ""
+    #: Label scores go with the number, from 0 to 1, that stands behind the last occurrence of this text in the prompt.
+    scored_by: str = ""
     #: A file that gets one line (the end of the prompt) for each answered request, to count them from outside.
     journal: str = ""
 
@@ -152,7 +155,10 @@ class SimulatedEngine:
         await self._pass_time(_count(prompt) - cached_tokens, 0, (), None)
         self._note_answered(prompt)
         drawn = digest(prompt).hex()
-        weights = [1 + digest(f"{label}\0{drawn}")[0] for label in request.labels]
+        weights: list[float] = [1 + digest(f"{label}\0{drawn}")[0] for label in request.labels]
+        if self._options.scored_by and (number := number_behind(self._options.scored_by, prompt)) is not None:
+            places = len(weights) - 1 or 1
+            weights = [weight * math.exp(-30 * (place / places - number) ** 2) for place, weight in enumerate(weights)]
         logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
         return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
 

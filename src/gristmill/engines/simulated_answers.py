@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 
 from gristmill.engines.protocol import Choice, ChoiceDelta, Request
@@ -91,3 +92,10 @@ def _pieces(text: str) -> list[str]:
 def digest(text: str) -> bytes:
     # Of all hashes the fastest on processors of today, which have instructions for it.
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def number_behind(text: str, prompt: str) -> float | None:
+    """Of its last occurrence; None where no number stands there."""
+    _, found, rest = prompt.rpartition(text)
+    number = re.match(r"\s*([0-9]*\.?[0-9]+)", rest) if found else None
+    return float(number[1]) if number is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,12 +56,12 @@ def score(
     names a folder that keeps what is done, so that the same call goes on after an interruption; without it, nothing is
     kept. Raises ``UserError``; rows that fail have no score, but say why.
     """
-    table = _polars(frame)
+    table = polars_of(frame)
     scoring = _scoring(table, rubric, scale, options, on, better)
     if resume is not None:
-        return _like(frame, table, scoring.run(Path(resume)).table)
+        return like(frame, table, scoring.run(Path(resume)).table)
     with scratch_folder(scoring_scratch()) as folder:
-        return _like(frame, table, scoring.run(folder).table)
+        return like(frame, table, scoring.run(folder).table)
 
 
 def audit(
@@ -74,7 +75,7 @@ def audit(
 ) -> list[Difference]:
     """How far ``rows`` scores, spread over the frame, differ under changes that should not matter. Raises
     ``UserError``."""
-    scoring = _scoring(_polars(frame), rubric, scale, options, on, None)
+    scoring = _scoring(polars_of(frame), rubric, scale, options, on, None)
     with scratch_folder(scoring_scratch()) as folder:
         return scoring.audit(rows, folder)
 
@@ -94,12 +95,12 @@ def _scoring(
     better: Better | None,
 ) -> Scoring:
     if options.examples is not None:
-        options = options._replace(examples=_polars(options.examples))
-    escalation = Escalation(better.when, _backend(better.on)) if better is not None else None
-    return Scoring(table, rubric, _scale(scale), options, _backend(on), escalation)
+        options = options._replace(examples=polars_of(options.examples))
+    escalation = Escalation(better.when, backend_on(better.on)) if better is not None else None
+    return Scoring(table, rubric, scale_of(scale), options, backend_on(on), escalation)
 
 
-def _backend(on: EngineSettings | ScoreServer) -> ScoreBackend:
+def backend_on(on: EngineSettings | ScoreServer) -> ScoreBackend:
     if isinstance(on, ScoreServer):
         return RemoteBackend(Client(on.url, on.api_key), on.model)
     on, _ = with_engine(on)
@@ -107,11 +108,11 @@ def _backend(on: EngineSettings | ScoreServer) -> ScoreBackend:
     return LocalBackend(HostSettings(StorageSettings(Path()), on._replace(options=texts)))
 
 
-def _scale(scale: range | str) -> Scale:
+def scale_of(scale: range | str) -> Scale:
     return parse_scale(scale) if isinstance(scale, str) else of_numbers(scale)
 
 
-def _polars(frame: Any) -> pl.DataFrame:
+def polars_of(frame: Any) -> pl.DataFrame:
     """A pandas frame by its values: its missing ones are NaN or None, and both are empty cells here."""
     if isinstance(frame, pl.DataFrame):
         return frame
@@ -126,9 +127,11 @@ def _values(column: Any) -> list[Any]:
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
 
 
-def _like(frame: Frame, table: pl.DataFrame, scored: pl.DataFrame) -> Frame:
-    """``scored`` as the kind of frame that was given."""
+def like(frame: Frame, table: pl.DataFrame, scored: pl.DataFrame, rows: Sequence[int] | None = None) -> Frame:
+    """``scored``, which is ``table`` with more columns, as the kind of frame that was given; of it only ``rows``, in
+    their order, where they are named."""
     if isinstance(frame, pl.DataFrame | pl.LazyFrame):
         return scored if isinstance(frame, pl.DataFrame) else scored.lazy()  # type: ignore[return-value]
     new = [name for name in scored.columns if name not in table.columns]
-    return frame.assign(**{name: scored[name].to_list() for name in new})  # type: ignore[attr-defined,no-any-return]
+    kept: Any = frame if rows is None else frame.iloc[list(rows)]  # type: ignore[attr-defined]
+    return kept.assign(**{name: scored[name].to_list() for name in new})  # type: ignore[no-any-return]

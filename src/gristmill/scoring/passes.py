@@ -41,12 +41,19 @@ class Passes:
     own, and resumes."""
 
     def __init__(
-        self, folder: Path, backend: ScoreBackend, settings: PassSettings, text_of: Callable[[int], str]
+        self,
+        folder: Path,
+        backend: ScoreBackend,
+        settings: PassSettings,
+        text_of: Callable[[int], str],
+        check_scale: bool = True,
     ) -> None:
+        """``check_scale``: whether the first questions are asked by themselves to see that."""
         self._folder = folder
         self._backend = backend
         self._settings = settings
         self._text_of = text_of
+        self._checks_scale = check_scale
         self.batches: list[Batch] = []
 
     def outcomes(self, questions: Iterator[Question], method: Method) -> Iterable[tuple[Question, Outcome]]:
@@ -56,7 +63,7 @@ class Passes:
         first = list(itertools.islice(questions, _MANY + 1))
         if not first:
             return found.items()
-        if len(first) > _MANY and method is not GENERATE:
+        if self._checks_scale and len(first) > _MANY and method is not GENERATE:
             found.update(self._pass("0-first", first[:_FIRST], method))
             self._check_scale(found)
             first = first[_FIRST:]

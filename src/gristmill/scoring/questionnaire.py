@@ -3,6 +3,7 @@ before an engine runs."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -96,6 +97,17 @@ class Questionnaire:
         """Of the rows: those of the id's column, or their numbers from 0."""
         column = self._options.id_column
         return self._table[column].to_list() if column is not None else range(self._table.height)
+
+    @property
+    def rows(self) -> int:
+        """How many the table has."""
+        return self._table.height
+
+    def asked_by(self, method: Method, most_off_scale: float) -> Questionnaire:
+        """The same questions, asked of another model in its way."""
+        other = copy.copy(self)
+        other.settings = self.settings._replace(method=method, most_off_scale=most_off_scale)
+        return other
 
     def text_of(self, row: int) -> str:
         """What is sent of the row. Raises UserError. Cheap for one row after another."""

@@ -13,6 +13,7 @@ from gristmill.planning.token_bill import Prices
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.prompt import Instrument
 from gristmill.scoring.scale import Scale
+from gristmill.scoring.spent import spent_on
 from gristmill.scoring.truth import Agreement, agreement
 from gristmill.wire.batch import Batch
 
@@ -194,21 +195,6 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
 
 
 def _spent(batches: Sequence[Batch], prices: Prices) -> dict[str, object]:
-    extra = [batch.gristmill for batch in batches if batch.gristmill is not None]
-    usages = [batch.usage for batch in batches if batch.usage is not None]
-    prompt = sum(usage.input_tokens for usage in usages)
-    cached = [usage.input_tokens_details.cached_tokens for usage in usages]
-    known = [each for each in cached if each is not None]
-    output = sum(usage.output_tokens for usage in usages)
-    seconds = sum((batch.completed_at or 0) - batch.created_at for batch in batches if batch.completed_at is not None)
-    cost = prices.cost(prompt, output)
-    return {
-        "prompt": prompt,
-        "cached": sum(known) if len(known) == len(cached) else None,
-        "output": output,
-        "seconds": max(seconds, 1),
-        "cost": prices.told(cost) if cost is not None else None,
-        "price": prices.text,
-        "deduplicated": sum(each.plan.deduplicated or 0 for each in extra if each.plan is not None),
-        "reused": sum(each.reused_answers for each in extra),
-    }
+    spent = spent_on(batches)
+    cost = prices.cost(spent.prompt, spent.output)
+    return spent._asdict() | {"cost": prices.told(cost) if cost is not None else None, "price": prices.text}

@@ -53,6 +53,11 @@ def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
     """Right scores as numbers, None where a row has none. Raises UserError."""
     if column not in table.columns:
         raise UserError(f"The table has no column '{column}' for --truth. It has: {', '.join(table.columns)}.")
+    return number_values(table, column, "a right score")
+
+
+def number_values(table: pl.DataFrame, column: str, what: str) -> list[float | None]:
+    """A column as numbers, None where a row has none; ``what`` says what they are. Raises UserError."""
     given = table[column]
     texts = given.cast(pl.String).str.strip_chars()
     values = texts.cast(pl.Float64, strict=False).fill_nan(None)
@@ -61,7 +66,7 @@ def truth_values(table: pl.DataFrame, column: str) -> list[float | None]:
     if wrong.any():
         rows = wrong.arg_true()
         raise UserError(
-            f"{len(rows):,} rows have a right score in '{column}' that is not a number: {_named(rows)} (such as "
+            f"{len(rows):,} rows have {what} in '{column}' that is not a number: {_named(rows)} (such as "
             f"'{texts[int(rows[0])]}')."
         )
     return values.to_list()

@@ -1,0 +1,67 @@
+"""The groups of rows that the judge is asked about, one after another, each an ordinary pass in a folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from gristmill.batches.job_folder import write_whole
+from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.outcome import Outcome
+from gristmill.scoring.passes import Passes
+from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.wire.batch import Batch
+
+_ENDED = "judged.json"
+
+
+class _Group(msgspec.Struct):
+    """What came of one; ``outcomes`` by row."""
+
+    batches: list[Batch]
+    outcomes: list[tuple[int, Outcome]]
+
+
+class Judging:
+    """Asks one backend about rows, and nothing twice: what earlier runs have found in the folder is known."""
+
+    def __init__(self, folder: Path, backend: ScoreBackend, questionnaire: Questionnaire) -> None:
+        self._folder = folder
+        self._backend = backend
+        self._questionnaire = questionnaire
+        self.batches: list[Batch] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self._groups = 0
+        for ended in sorted(folder.glob(f"*/{_ENDED}")):
+            self._add(msgspec.json.decode(ended.read_bytes(), type=_Group))
+
+    def outcomes_of(self, rows: Sequence[int], check_scale: bool = False) -> list[Outcome]:
+        """In the order of ``rows``. ``check_scale``: end in one sentence where most answers are off the scale. Raises
+        UserError, and Interrupted where a signal ended it before."""
+        # In the table's order: rows that are alike stand together there, and the same rows are the same batch.
+        new = sorted(row for row in rows if row not in self.outcomes)
+        if new:
+            digest = hashlib.sha256(msgspec.json.encode(new)).hexdigest()
+            folder = self._folder / f"{self._groups:03}-{digest[:12]}"
+            settings, text_of = self._questionnaire.settings, self._questionnaire.text_of
+            passes = Passes(folder, self._backend, settings, text_of, check_scale)
+            unasked: dict[int, Outcome] = {}
+            questions = self._questionnaire.questions(new, unasked)
+            answered = {
+                question.row: outcome for question, outcome in passes.outcomes(questions, settings.method)
+            } | unasked
+            missing = Outcome(settings.method.name, error="there is no answer")
+            found = [(row, answered.get(row, missing)) for row in new]
+            group = _Group(passes.batches, found)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / _ENDED, msgspec.json.encode(group))
+            self._add(group)
+        return [self.outcomes[row] for row in rows]
+
+    def _add(self, group: _Group) -> None:
+        self.batches.extend(group.batches)
+        self.outcomes.update(group.outcomes)
+        self._groups += 1

@@ -1,0 +1,335 @@
+"""A whole ranking: the judge is asked about the rows that the course wants, until it has ended.
+
+Nothing but a folder remembers what has been asked. A ranking that is begun anew in it walks the same course over what
+is stored there, and comes to the same end.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from gristmill.batches.job_folder import write_whole
+from gristmill.extras import require
+from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.columns import with_scores
+from gristmill.scoring.outcome import Outcome
+from gristmill.scoring.prompt import shared_body
+from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.rank.course import decide, pilot_rows
+from gristmill.scoring.rank.ended import Certificate, NotCertified
+from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged
+from gristmill.scoring.rank.goal import Assumption, Goal
+from gristmill.scoring.rank.judging import Judging
+from gristmill.scoring.rank.promise import About, Parties
+from gristmill.scoring.rank.proxies import Pilot, Proxy
+from gristmill.scoring.rank.side import Side, parse_cut
+from gristmill.user_error import UserError
+from gristmill.wire.batch import Batch
+
+_IDENTITY, _GUESSES = "ranking.json", "guesses.json"
+#: How a row was found, in the column of the output.
+_FOUND = {
+    How.PILOT: "pilot",
+    How.PROXY: "proxy",
+    How.AUDIT: "audit",
+    How.ACCEPTED: "audit",
+    How.ALL: "everything judged",
+}
+_ACCEPTED = "accepted by the proxy, not judged"
+
+
+class RankWish(NamedTuple):
+    """What is wanted: the ``top`` rows, or those for which ``cut`` holds ("score >= 8"). See ``Goal`` for the rest.
+    ``assume``: thinning, or None."""
+
+    top: int | None = None
+    cut: str | None = None
+    recall: float = 0.95
+    precision: float | None = None
+    confidence: float = 0.95
+    budget: int | None = None
+    assume: str | None = None
+    or_all: bool = False
+    seed: int = 0
+
+
+class Ranked(NamedTuple):
+    """``table``: the rows found, the best first, with their scores; ``rows``: which they are, from 0. ``outcomes`` and
+    ``found`` (how each was come by) in the same order. ``correlation``: of the proxy's ranks with the judge's, on the
+    pilot, None where it cannot be told."""
+
+    table: pl.DataFrame
+    rows: Sequence[int]
+    outcomes: Sequence[Outcome]
+    found: Sequence[str]
+    end: Certificate | NotCertified
+    correlation: float | None
+    judge_batches: Sequence[Batch]
+    proxy_batches: Sequence[Batch]
+
+
+class PilotDone(NamedTuple):
+    """What a plan is made of: the pilot's guesses and scores (NaN where there is none), in its order, and what the two
+    took. ``goal``: scores and guesses are turned by ``sign`` for it."""
+
+    goal: Goal
+    sign: int
+    guesses: Any
+    scores: Any
+    judge_batches: Sequence[Batch]
+    proxy_batches: Sequence[Batch]
+
+
+class _Guesses(msgspec.Struct):
+    values: list[float | None]
+    batches: list[Batch]
+
+
+class Ranking:
+    """Of one table, by one judge, with one proxy."""
+
+    def __init__(
+        self,
+        table: pl.DataFrame,
+        questionnaire: Questionnaire,
+        judge: ScoreBackend,
+        proxy: Proxy,
+        wish: RankWish,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``tell`` is told in a sentence what comes next. Raises UserError for what cannot work."""
+        self._table = table
+        self._questionnaire = questionnaire
+        self._judge = judge
+        self._proxy = proxy
+        self._tell = tell
+        if len(questionnaire.names) > 1:
+            raise UserError("A ranking is by one score: leave out the criteria, or rank by one of them.")
+        (self._name,) = questionnaire.names
+        self._side = parse_cut(wish.cut, self._name) if wish.cut is not None else None
+        self._sign = self._side.sign if self._side is not None else 1
+        self.goal = goal_of(wish, table.height, self._side)
+        check_columns(table, self._name)
+
+    def run(self, folder: Path) -> Ranked:
+        """``folder`` keeps what has been done. Raises UserError, and Interrupted where a signal ended it before."""
+        self._check_identity(folder)
+        judging = Judging(folder / "judge", self._judge, self._questionnaire)
+        groups: list[Judged] = []
+        guesses: Any = None
+        step = decide(self.goal, Evidence(None, groups))
+        if isinstance(step, Judge) and step.how is How.PILOT and not (folder / _GUESSES).exists():
+            self._proxy.prepare(folder / "proxy", step.rows.tolist(), every=True)
+        with self._judge.session():
+            while isinstance(step, Judge):
+                groups.append(self._judged(judging, step, len(groups)))
+                if step.how is How.PILOT:
+                    guesses = self._guesses(folder, groups[0])
+                step = decide(self.goal, Evidence(guesses, groups))
+        return self._ranked(step, groups, guesses, judging, self._stored(folder))
+
+    def about(self, table: str) -> About:
+        """For what is told of it; ``table`` by its name."""
+        wanted = self._side.text if self._side is not None else None
+        parties = Parties(f"{self._judge.model} ({self._judge.place})", self._proxy.told, wanted)
+        return About(table, self._questionnaire.settings.instrument, self.goal, parties, self._identity, time.time())
+
+    def pilot(self, folder: Path) -> PilotDone:
+        """Only the pilot, by the judge and by the proxy. Raises UserError where there is nothing to plan, and as
+        ``run``."""
+        self._check_identity(folder)
+        step = decide(self.goal, Evidence(None, []))
+        if isinstance(step, NotCertified):
+            raise UserError(f"Nothing can be certified: {step.why}")
+        if isinstance(step, Certificate) or step.how is not How.PILOT:
+            raise UserError(
+                f"There is no less than all {self.goal.rows:,} rows that would do, so that every row is judged: use "
+                "gristmill score."
+            )
+        rows = step.rows.tolist()
+        self._proxy.prepare(folder / "proxy", rows, every=False)
+        judging = Judging(folder / "judge", self._judge, self._questionnaire)
+        with self._judge.session():
+            judged = self._judged(judging, step, 0)
+        guesses = self._proxy.guesses(self._pilot_of(judged))[step.rows] * self._sign
+        return PilotDone(self.goal, self._sign, guesses, judged.scores, judging.batches, self._proxy.batches)
+
+    def _judged(self, judging: Judging, step: Judge, number: int) -> Judged:
+        numpy = require("numpy", "score")
+        self._tell(_told(step, number))
+        outcomes = judging.outcomes_of(step.rows.tolist(), check_scale=step.how is How.PILOT)
+        scores = numpy.array([math.nan if each.score is None else each.score for each in outcomes])
+        if number == 0 and numpy.isnan(scores).all():
+            raise UserError(
+                f"{self._judge.model} gave none of the first {len(outcomes):,} rows a score, so that nothing more was "
+                f"asked: {outcomes[0].error}"
+            )
+        return Judged(step.how, step.rows, scores * self._sign, step.pool)
+
+    def _pilot_of(self, judged: Judged) -> Pilot:
+        return Pilot(judged.rows.tolist(), (judged.scores * self._sign).tolist())
+
+    def _guesses(self, folder: Path, pilot: Judged) -> Any:
+        """Of all rows, as they were when they were first needed: what follows depends on every bit."""
+        numpy = require("numpy", "score")
+        if (stored := self._stored(folder)) is None:
+            self._tell(f"Guessing the scores of all {self.goal.rows:,} rows: {self._proxy.told}.")
+            found = self._proxy.guesses(self._pilot_of(pilot))
+            values = [None if math.isnan(value) else value for value in found.tolist()]
+            stored = _Guesses(values, list(self._proxy.batches))
+            write_whole(folder / _GUESSES, msgspec.json.encode(stored))
+        return numpy.array([math.nan if value is None else value for value in stored.values]) * self._sign
+
+    def _stored(self, folder: Path) -> _Guesses | None:
+        try:
+            return msgspec.json.decode((folder / _GUESSES).read_bytes(), type=_Guesses)
+        except FileNotFoundError:
+            return None
+
+    def _ranked(
+        self,
+        end: Certificate | NotCertified,
+        groups: Sequence[Judged],
+        guesses: Any,
+        judging: Judging,
+        stored: _Guesses | None,
+    ) -> Ranked:
+        numpy = require("numpy", "score")
+        how = {row: _FOUND[group.how] for group in groups for row in group.rows.tolist()}
+        accepted = end.accepted.tolist() if isinstance(end, Certificate) else []
+        rows = [*end.facts.best.tolist(), *accepted]
+        method = self._questionnaire.settings.method.name
+        outcomes = [judging.outcomes.get(row) or Outcome(method) for row in rows]
+        found = [how.get(row, _ACCEPTED) for row in rows]
+        name = self._name
+        table = with_scores(self._table[rows], [[each] for each in outcomes], [name])
+        added = {f"{name}_rank": range(1, len(rows) + 1), f"{name}_found": found}
+        if guesses is not None:
+            added[f"{name}_proxy"] = (guesses[numpy.array(rows, dtype=int)] * self._sign).tolist()
+        table = table.with_columns(pl.Series(column, values) for column, values in added.items())
+        pilot = next((group for group in groups if group.how is How.PILOT), None)
+        correlation = None
+        if pilot is not None and guesses is not None:
+            correlation = rank_correlation(guesses[pilot.rows], pilot.scores)
+        proxy_batches = stored.batches if stored is not None else []
+        return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches)
+
+    def _check_identity(self, folder: Path) -> None:
+        """What is stored there was asked by the same questions of the same rows. A larger budget may go on."""
+        path = folder / _IDENTITY
+        identity = self._identity
+        try:
+            begun = msgspec.json.decode(path.read_bytes())
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, msgspec.json.encode(identity))
+            return
+        if changed := [name for name, value in identity.items() if begun.get(name) != value]:
+            raise UserError(
+                f"The {' and '.join(changed)} changed since this was started: undo that to go on, or delete {folder} "
+                "to start afresh."
+            )
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        settings, goal = self._questionnaire.settings, self.goal
+        texts = hashlib.sha256()
+        for row in range(goal.rows):
+            text = self._questionnaire.text_of(row).encode()
+            texts.update(b"%d:%b" % (len(text), text))
+        shared = msgspec.json.encode([shared_body(settings.instrument, settings.method), settings.most_off_scale])
+        identity = {
+            "table or row template": texts.hexdigest(),
+            "rubric, scale, examples or method": hashlib.sha256(shared).hexdigest(),
+            "judge": [self._judge.model, self._judge.place],
+            "proxy": self._proxy.identity,
+            "goal (top, cut, recall, precision, confidence, assumption)": [
+                goal.top, goal.cut, self._sign, goal.recall, goal.precision, goal.confidence, _assumed(goal)
+            ],
+            "seed": goal.seed,
+        }  # fmt: skip
+        return msgspec.json.decode(msgspec.json.encode(identity))  # type: ignore[no-any-return]
+
+
+def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
+    """Raises UserError for what contradicts itself, or cannot be promised."""
+    if (wish.top is None) == (wish.cut is None):
+        raise UserError("Say what is wanted: the best rows, with --top 100, or those above a cut, --cut 'score >= 8'.")
+    if wish.top is not None and wish.top < 1:
+        raise UserError(f"--top {wish.top} asks for no row: ask for at least one.")
+    if wish.top is not None and wish.top >= rows:
+        raise UserError(
+            f"--top {wish.top:,} asks for all {rows:,} rows of the table: use gristmill score, which judges every row."
+        )
+    for name, share in (("recall", wish.recall), ("confidence", wish.confidence), ("precision", wish.precision)):
+        if share is not None and not 0 < share < 1:
+            raise UserError(
+                f"--{name} {share:g} cannot be promised: it is a share between 0 and 1, such as 0.95. Where nothing "
+                "may be missed, every row has to be judged: use gristmill score."
+            )
+    if wish.precision is not None and wish.cut is None:
+        raise UserError("--precision goes with --cut: the best rows that --top gives have all been judged.")
+    if wish.assume not in (None, "thinning"):
+        raise UserError(f"There is no assumption '{wish.assume}': --assume takes thinning.")
+    if wish.seed < 0:
+        raise UserError(f"--seed {wish.seed} is negative: take a number from 0 on.")
+    pilot = pilot_rows(rows)
+    if wish.budget is not None and wish.budget < pilot:
+        raise UserError(
+            f"--budget {wish.budget:,} is less than the pilot, which judges {pilot:,} of {rows:,} rows at random: "
+            "nothing could be promised. Allow for more."
+        )
+    return Goal(
+        rows=rows,
+        top=wish.top,
+        cut=side.cut if side is not None else None,
+        recall=wish.recall,
+        precision=wish.precision,
+        confidence=wish.confidence,
+        budget=wish.budget,
+        assume=Assumption.THINNING if wish.assume is not None else None,
+        or_all=wish.or_all,
+        seed=wish.seed,
+    )
+
+
+def check_columns(table: pl.DataFrame, name: str) -> None:
+    """Raises UserError where a column of the output is there already."""
+    for column in (f"{name}_rank", f"{name}_found", f"{name}_proxy"):
+        if column in table.columns:
+            raise UserError(
+                f"The table has a column '{column}' already: choose another name for the scores, with --name."
+            )
+
+
+def rank_correlation(one: Any, other: Any) -> float | None:
+    """Spearman's, of what has a value in both; None where no two differ."""
+    frame = pl.DataFrame({"one": one, "other": other}).filter(pl.all_horizontal(pl.all().is_not_nan()))
+    found: float | None = frame.select(pl.corr("one", "other", method="spearman")).item()
+    return None if found is None or math.isnan(found) else found
+
+
+def _assumed(goal: Goal) -> str | None:
+    return goal.assume.name if goal.assume is not None else None
+
+
+_TOLD: Mapping[How, str] = {
+    How.PILOT: "drawn at random, before anything is known (the pilot)",
+    How.PROXY: "the next in the proxy's order",
+    How.AUDIT: "drawn at random from those not judged, to see what the proxy overlooks (the audit)",
+    How.ACCEPTED: "drawn at random from those the proxy accepts, to see whether it is right (the audit)",
+    How.ALL: "all that are left",
+}
+
+
+def _told(step: Judge, number: int) -> str:
+    return f"Step {number + 1}: {len(step.rows):,} rows are judged, {_TOLD[step.how]}."

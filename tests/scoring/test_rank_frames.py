@@ -1,0 +1,113 @@
+"""The best rows from Python: what comes back, what is refused, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import gristmill
+from gristmill.user_error import UserError
+
+pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' to run this")
+
+
+def frame_of(rows: int) -> pl.DataFrame:
+    draw = random.Random(rows)
+    worth = [draw.random() for _ in range(rows)]
+    near = [min(max(each + draw.gauss(0, 0.05), 0), 1) for each in worth]
+    return pl.DataFrame({"id": [f"{row:04}" for row in range(rows)], "words": "flour", "near": near, "worth": worth})
+
+
+FRAME = frame_of(800)
+JUDGE = gristmill.EngineSettings("simulated", options={"scored_by": "worth:"})
+ASKED = {"rubric": "Score the miller.", "scale": range(11), "on": JUDGE}
+OPTIONS = gristmill.ScoreOptions(id_column="id")
+
+
+def test_the_best_rows_of_a_frame_and_what_is_promised():
+    best = gristmill.rank(FRAME, **ASKED, top=40, recall=0.8, proxy="near", assume="thinning", options=OPTIONS)
+    scored = gristmill.score(FRAME, **ASKED, options=OPTIONS).sort("score", descending=True)
+    assert best.certified and best.certificate["judged"] < 800
+    assert best.frame.height == 40 and best.frame["score_rank"].to_list() == list(range(1, 41))
+    assert len(set(best.frame["id"]) & set(scored["id"][:40])) >= 32
+    assert any("at least 32 are in this list" in each for each in best.sentences)
+    lazy = gristmill.rank(FRAME.lazy(), **ASKED, top=40, recall=0.8, proxy="near", assume="thinning", options=OPTIONS)
+    assert lazy.frame.collect().equals(best.frame)
+
+
+def test_a_pandas_frame_keeps_its_index():
+    pandas = pytest.importorskip("pandas", reason="pip install pandas to run this")
+    frame = pandas.DataFrame(FRAME.to_dict(as_series=False), index=[f"i{row}" for row in range(800)])
+    best = gristmill.rank(frame, **ASKED, top=5, recall=0.6, proxy="near", assume="thinning", options=OPTIONS).frame
+    assert [each[1:] for each in best.index] == [str(int(each)) for each in best["id"]]
+    assert best["score"].is_monotonic_decreasing
+
+
+def test_rows_with_the_lowest_scores_are_those_below_a_cut():
+    best = gristmill.rank(FRAME, **ASKED, cut="score < 4", recall=0.8, proxy="near", options=OPTIONS)
+    assert best.certified and (best.frame["score"] < 4).all() and best.frame["score"].is_sorted()
+
+
+def test_rows_that_cannot_be_judged_are_counted_and_in_no_list():
+    frame = FRAME.with_columns(words=pl.when(pl.int_range(800) % 8 == 0).then(pl.lit("")).otherwise(pl.lit("flour")))
+    options = OPTIONS._replace(row="{% if words %}worth: {{ worth }}{% endif %}")
+    best = gristmill.rank(frame, **ASKED, top=700, proxy="near", options=options)
+    assert best.certificate["failed"] == 100 and best.frame.height == 700
+    assert best.frame["words"].unique().to_list() == ["flour"]
+
+
+def test_a_judge_that_scores_nothing_is_told_after_the_pilot():
+    deaf = JUDGE._replace(options={"fail_on": "worth", "failure_kind": "invalid_request"})
+    with pytest.raises(UserError, match="none of the first 256 rows a score.*simulated failure"):
+        gristmill.rank(FRAME, **ASKED | {"on": deaf}, top=40, proxy="near", options=OPTIONS)
+
+
+def test_it_goes_on_where_it_was_and_another_wish_is_refused(tmp_path: Path):
+    wish = {"top": 40, "recall": 0.8, "proxy": "near", "assume": "thinning", "options": OPTIONS}
+    noting = {"on": JUDGE._replace(options=JUDGE.options | {"journal": str(tmp_path / "journal")})}
+    first = gristmill.rank(FRAME, **ASKED | noting, **wish, resume=tmp_path / "state")
+    again = gristmill.rank(FRAME, **ASKED | noting, **wish, resume=tmp_path / "state")
+    assert again.frame.equals(first.frame) and again.certificate == first.certificate
+    assert len((tmp_path / "journal").read_text().splitlines()) == first.certificate["judged"]
+    for changed, what in (
+        ({"top": 41}, "goal"),
+        ({"seed": 1}, "seed"),
+        ({"proxy": "worth"}, "proxy"),
+        ({"options": OPTIONS._replace(columns=["worth"])}, "table or row template"),
+    ):
+        with pytest.raises(UserError, match=f"The {what}.*changed since this was started"):
+            gristmill.rank(FRAME, **ASKED | noting, **wish | changed, resume=tmp_path / "state")
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({}, "--top 100"),
+        ({"top": 5, "cut": "score > 5"}, "--top 100"),
+        ({"top": 0}, "asks for no row"),
+        ({"top": 800}, "use gristmill score"),
+        ({"top": 50, "recall": 1}, "--recall 1 cannot be promised"),
+        ({"top": 50, "recall": float("nan")}, "--recall nan cannot be promised"),
+        ({"top": 50, "confidence": 1.0}, "--confidence 1 cannot be promised"),
+        ({"top": 50, "precision": 0.9}, "--precision goes with --cut"),
+        ({"top": 50, "budget": 100}, "less than the pilot, which judges 256"),
+        ({"top": 50, "assume": "luck"}, "--assume takes thinning"),
+        ({"top": 50, "seed": -1}, "negative"),
+        ({"top": 50, "proxy": "nobody"}, "neither auto, features nor a column"),
+        ({"top": 50, "proxy": "words"}, "not a number"),
+        ({"top": 50, "proxy": "empty"}, "no number in any row"),
+        ({"top": 50, "proxy": JUDGE}, "the judge itself"),
+        ({"cut": "the best"}, "cannot be read: write it like 'score >= 8'"),
+        ({"cut": "score >= 8.0.0"}, "cannot be read"),
+        ({"cut": "worth >= 8"}, "is about 'worth'"),
+        ({"top": 50, "options": OPTIONS._replace(criteria=["craft", "honesty"])}, "one score"),
+        ({"top": 50, "options": OPTIONS._replace(name="taken")}, "a column 'taken_rank' already"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(wish, message):
+    frame = FRAME.with_columns(taken_rank=pl.lit(1), empty=pl.lit(None, pl.Float64))
+    with pytest.raises(UserError, match=message):
+        gristmill.rank(frame, **ASKED, **{"options": OPTIONS, **wish})

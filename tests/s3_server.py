@@ -61,6 +61,12 @@ class S3Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> S3Server:
+        self.spawn()
+        self._wait_until_ready()
+        return self
+
+    def spawn(self) -> None:
+        """Without waiting for it."""
         (self._folder / "data").mkdir(parents=True, exist_ok=True)
         (self._folder / "identities.json").write_text(json.dumps(_IDENTITIES))
         names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
@@ -75,8 +81,6 @@ class S3Server:
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
-        self._wait_until_ready()
-        return self
 
     def _wait_until_ready(self) -> None:
         """Until it takes a bucket and a blob: its parts find one another only after it answers."""

@@ -84,6 +84,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True):
     scored_by: str = ""
     #: A file that gets one line (the end of the prompt) for each answered request, to count them from outside.
     journal: str = ""
+    #: One that gets such a line for each request as it comes, answered or not.
+    asked_journal: str = ""
 
     @staticmethod
     def parse(options: dict[str, str]) -> SimulatedOptions:
@@ -97,7 +99,7 @@ class SimulatedEngine:
         self._options = options
         self._model = model
         self._cache = _PromptCache(options.cached_prompts)
-        self._journal = -1
+        self._journal = self._asked_journal = -1
         self.models = (model,)
         self.capabilities = Capabilities(
             slots=options.slots,
@@ -110,14 +112,14 @@ class SimulatedEngine:
         return f"simulated {self._model}"
 
     async def start(self) -> None:
-        if self._options.journal:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-            self._journal = os.open(Path(self._options.journal), flags, 0o644)
+        self._journal = _opened(self._options.journal)
+        self._asked_journal = _opened(self._options.asked_journal)
 
     async def stop(self) -> None:
-        if self._journal >= 0:
-            os.close(self._journal)
-            self._journal = -1
+        for journal in (self._journal, self._asked_journal):
+            if journal >= 0:
+                os.close(journal)
+        self._journal = self._asked_journal = -1
 
     async def complete(
         self, request: Request, on_delta: OnDelta | None = None, *, interactive: bool = False
@@ -126,6 +128,7 @@ class SimulatedEngine:
             raise unknown_model(request.model, self.models)
         check_parameters(request, self.capabilities, self.name)
         prompt = prompt_text(request)
+        _note(self._asked_journal, prompt)
         prompt_tokens = _count(prompt)
         limit = request.token_limit() or _DEFAULT_OUTPUT_TOKENS
         if prompt_tokens >= self._options.context_length:
@@ -142,7 +145,7 @@ class SimulatedEngine:
             choices = tuple(text_choice(prompt, index, limit, request.stop) for index in range(request.n or 1))
         completion_tokens = sum(len(words_of(choice)) for choice in choices)
         await self._pass_time(prompt_tokens - cached_tokens, completion_tokens, choices, on_delta)
-        self._note_answered(prompt)
+        _note(self._journal, prompt)
         return Completion(self._model, choices, prompt_tokens, completion_tokens, cached_tokens)
 
     async def score(self, request: LabelRequest, *, interactive: bool = False) -> LabelScores:
@@ -150,10 +153,11 @@ class SimulatedEngine:
         if request.model != self._model:
             raise unknown_model(request.model, self.models)
         prompt = request.prompt if isinstance(request.prompt, str) else chat_text(request.prompt)
+        _note(self._asked_journal, prompt)
         self._fail_on_demand(prompt)
         cached_tokens = self._cache.reuse(prompt) // TOKEN_CHARS
         await self._pass_time(_count(prompt) - cached_tokens, 0, (), None)
-        self._note_answered(prompt)
+        _note(self._journal, prompt)
         drawn = digest(prompt).hex()
         weights: list[float] = [1 + digest(f"{label}\0{drawn}")[0] for label in request.labels]
         if self._options.scored_by and (number := number_behind(self._options.scored_by, prompt)) is not None:
@@ -173,16 +177,13 @@ class SimulatedEngine:
         if max(counts) > self._options.context_length:
             raise input_too_long(self._options.context_length, max(counts))
         for text in texts:
+            _note(self._asked_journal, text)
             self._fail_on_demand(text)
         await self._pass_time(sum(counts), 0, (), None)
         for text in texts:
-            self._note_answered(text)
+            _note(self._journal, text)
         vectors = [_vector(text, request.dimensions or EMBEDDING_SIZE) for text in texts]
         return Embeddings(self._model, vectors, sum(counts))
-
-    def _note_answered(self, prompt: str) -> None:
-        if self._journal >= 0:
-            os.write(self._journal, prompt[-80:].replace("\n", " ").encode() + b"\n")
 
     def _fail_on_demand(self, prompt: str) -> None:
         options = self._options
@@ -244,6 +245,15 @@ class _PromptCache:
         self._shared = best
         # The last token is always computed, as it gives the first output token.
         return max(min(best, len(prompt) - TOKEN_CHARS), 0)
+
+
+def _opened(journal: str) -> int:
+    return os.open(Path(journal), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if journal else -1
+
+
+def _note(journal: int, prompt: str) -> None:
+    if journal >= 0:
+        os.write(journal, prompt[-80:].replace("\n", " ").encode() + b"\n")
 
 
 def _vector(text: str, size: int) -> list[float]:

@@ -7,6 +7,7 @@ as they come. What it has not taken when the actor ends is asked again by the cl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import traceback
@@ -49,10 +50,12 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Replica:
-    """Of one pool; ``settings`` as JSON. ``abandoned``: seconds without a client after which it ends by itself."""
+    """Of one pool; ``settings`` as JSON. Seconds: after ``stale`` without a sign of its client a session is over, after
+    ``abandoned`` without a client this ends by itself."""
 
-    def __init__(self, settings: bytes, abandoned: float) -> None:
+    def __init__(self, settings: bytes, stale: float, abandoned: float) -> None:
         self._settings = msgspec.json.decode(settings, type=ReplicaSettings)
+        self._stale = stale
         self._abandoned: float | None = abandoned
         self._incarnation = os.urandom(8).hex()
         self._engine: Engine | None = None
@@ -94,7 +97,7 @@ class Replica:
             before.close()
         if keep:
             self._abandoned = None
-        self._sessions[client] = _Session(session, self._engine)
+        self._sessions[client] = _Session(session, self._engine, self._stale)
 
     async def submit(self, client: str, session: str, group: bytes) -> None:
         self._session(client, session).submit(group)
@@ -156,10 +159,14 @@ def _engine_of(settings: ReplicaSettings) -> Engine:
 
 
 class _Session:
-    """One client's requests, from ``open`` to the next."""
+    """One client's requests, from ``open`` to the next. A client takes answers all the time. Where that stops for
+    ``stale`` seconds, it or this process has hung, or the network between them, and what it asked may have been
+    answered elsewhere since: what arrives then is not begun, and the session is over."""
 
-    def __init__(self, name: str, engine: Engine) -> None:
+    def __init__(self, name: str, engine: Engine, stale: float) -> None:
         self.name = name
+        self._stale = stale
+        self._over = False
         #: When the client last took answers.
         self.taken = time.monotonic()
         self._engine = engine
@@ -168,10 +175,12 @@ class _Session:
         self._filled = asyncio.Event()
 
     def close(self) -> None:
+        self._over = True
         for task in self._tasks.values():
             task.cancel()
 
     def submit(self, group: bytes) -> None:
+        self._check()
         for number, data in messages.decode_group(group):
             try:
                 message = messages.decode_to_replica(data)
@@ -189,18 +198,24 @@ class _Session:
                     self._run(number, self._answer(number, message))
 
     async def take(self) -> bytes:
+        self._check()
         self.taken = time.monotonic()
         if not self._outbox:
             self._filled.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TAKE_SECONDS):
                     await self._filled.wait()
-            except TimeoutError:
-                return b""
-            await asyncio.sleep(_GATHER_SECONDS)
-        taken, self._outbox = self._outbox, []
+                await asyncio.sleep(_GATHER_SECONDS)
+        self._check()
         self.taken = time.monotonic()
-        return messages.encode_group(taken)
+        taken, self._outbox = self._outbox, []
+        return messages.encode_group(taken) if taken else b""
+
+    def _check(self) -> None:
+        if not self._over and time.monotonic() - self.taken > self._stale:
+            self.close()
+        if self._over:
+            raise LookupError(f"session {self.name} is over")
 
     def _put(self, message: FromReplica) -> None:
         try:

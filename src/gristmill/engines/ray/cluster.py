@@ -98,7 +98,7 @@ def find_or_make(wanted: Connect, name: str) -> Any:
             lifetime="detached", max_restarts=-1, max_task_retries=0,
             num_cpus=replica.cpus, num_gpus=replica.gpus, scheduling_strategy="SPREAD", max_concurrency=_MOST_CALLS,
         )
-        .remote(msgspec.json.encode(replica), wanted.patience.abandoned)
+        .remote(msgspec.json.encode(replica), wanted.patience.stale, wanted.patience.abandoned)
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import traceback
 from typing import BinaryIO, NoReturn
 
 from gristmill.engines.ray import cluster, frames
-from gristmill.engines.ray.frames import Connect, FromDriver, Leave, Send, Trouble, Waiting
+from gristmill.engines.ray.frames import BEAT_SECONDS, Alive, Connect, FromDriver, Leave, Send, Trouble, Waiting
 from gristmill.engines.ray.keeper import Keeper
 from gristmill.length_prefix import wait_for_body
 from gristmill.user_error import UserError
@@ -90,12 +90,17 @@ class _Driver:
         threading.Thread(target=self._read, args=(source, loop, over), daemon=True).start()
         await self._end_others()
         keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
-        keeping.append(asyncio.create_task(self._end_when_cut_off()))
+        keeping += [asyncio.create_task(self._end_when_cut_off()), asyncio.create_task(self._beat())]
         await over.wait()
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
         await asyncio.gather(*(keeper.leave() for keeper in self._keepers.values()), return_exceptions=True)
+
+    async def _beat(self) -> NoReturn:
+        while True:
+            self._emit(Alive())
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _end_when_cut_off(self) -> NoReturn:
         """A head that was started anew is that of another cluster, even at the same address, to which this process
@@ -114,7 +119,7 @@ class _Driver:
         loop.call_soon_threadsafe(over.set)
 
     def _send(self, frame: Send) -> None:
-        self._keepers[frame.replica].send(frame.session, frame.group)
+        self._keepers[frame.replica].send(frame)
 
     async def _end_others(self) -> None:
         """Replicas of other settings that nobody uses: they have what is wanted now."""

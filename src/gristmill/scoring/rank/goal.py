@@ -38,12 +38,21 @@ class Goal(NamedTuple):
     or_all: bool = False
     seed: int = 0
 
+    @property
+    def each_confidence(self) -> float:
+        """Of each of the bounds that have to hold together: where there are two, either may fail half as often."""
+        return self.confidence if self.precision is None else 1 - (1 - self.confidence) / 2
+
     def may_miss(self, found: int) -> int:
-        """How many of the rows looked for may be left unjudged where ``found`` rows are returned that are above the
-        cut. Of the best K it does not depend on that."""
+        """How many of the rows looked for may be missing where ``found`` of them are returned. Of the best K it does
+        not depend on that."""
         if self.top is not None:
             return _floor((1 - self.recall) * self.top)
         return _floor(found * (1 - self.recall) / self.recall)
+
+    def may_be_wrong(self, returned: int) -> int:
+        """How many of the rows returned may be below the cut."""
+        return _floor((1 - (self.precision or 1)) * returned)
 
 
 def _floor(value: float) -> int:

@@ -2,86 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.scoring.rank.evidence import Evidence, How
+from gristmill.scoring.rank.evidence import Evidence, How, Judged
 from gristmill.scoring.rank.goal import Goal
 from gristmill.scoring.statistics.betting_test import Draws
 
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
 
 class Standing(NamedTuple):
-    """``order``: all rows, proxies falling (those without one first, so that they are judged), then rows rising.
-    ``best``: the rows found. ``depth``: so many rows at the front of the order are all judged. ``audit``: the draws
-    that are bet on. ``found_below`` and ``drawn_below``: rows drawn at random that stand below ``depth``, and how many
-    of them are among the rows found."""
+    """``order``: all rows, proxies falling (those without one first, so that they are judged), then rows rising; a
+    place is a position in it. ``judged`` and ``found``: by place, which rows are judged and which of those are among
+    the rows looked for. ``best``: the latter as rows, scores falling, then in that order. ``drawn``: by place, which
+    rows were drawn at random. ``audit`` and ``accepted``: the draws that are bet on, from the rows that are not
+    accepted unjudged and from those that are; a hit is a row looked for there, and one that is not here."""
 
-    order: NDArray[np.int64]
-    is_judged: NDArray[np.bool_]
-    unjudged: NDArray[np.int64]
-    best: NDArray[np.int64]
-    has_enough: bool
-    may_miss: int
+    goal: Goal
+    order: Rows
+    judged: Flags
+    found: Flags
+    drawn: Flags
+    best: Rows
     failed: int
     by_kind: Mapping[How, int]
-    depth: int
     audit: Draws
-    lower_half: int
-    found_below: int
-    drawn_below: int
-
-    @property
-    def judged(self) -> int:
-        return sum(self.by_kind.values())
+    accepted: Draws
 
     @classmethod
     def of(cls, goal: Goal, evidence: Evidence) -> Standing:
+        """Raises ValueError for a row that was judged twice."""
         proxy = np.zeros(goal.rows) if evidence.proxy is None else np.asarray(evidence.proxy, np.float64)
-        proxy = np.where(np.isnan(proxy), np.inf, proxy)
-        order = np.argsort(-proxy, kind="stable")
+        order = np.argsort(-np.where(np.isnan(proxy), np.inf, proxy), kind="stable")
         place = np.empty(goal.rows, np.int64)
         place[order] = np.arange(goal.rows)
-
         score = np.full(goal.rows, np.nan)
-        is_judged = np.zeros(goal.rows, bool)
+        judged = np.zeros(goal.rows, bool)
+        drawn = np.zeros(goal.rows, bool)
         by_kind = dict.fromkeys(How, 0)
         for group in evidence.groups:
-            if is_judged[group.rows].any():
+            if judged[group.rows].any() or len(np.unique(group.rows)) < len(group.rows):
                 raise ValueError("a row was judged twice")
-            score[group.rows], is_judged[group.rows] = group.scores, True
+            score[group.rows], judged[group.rows] = group.scores, True
+            drawn[group.rows] = group.how in (How.PILOT, How.AUDIT)
             by_kind[group.how] += len(group.rows)
-
-        scored = np.flatnonzero(~np.isnan(score))
-        ranked = scored[np.lexsort((place[scored], -score[scored]))]
-        best = ranked[: goal.top] if goal.cut is None else ranked[score[ranked] >= goal.cut]
-        is_best = np.zeros(goal.rows, bool)
-        is_best[best] = True
-
-        behind = np.flatnonzero(~is_judged[order])
-        depth = int(behind[0]) if len(behind) else goal.rows
-        drawn = [group.rows for group in evidence.groups if group.how in (How.PILOT, How.AUDIT)]
-        below = np.concatenate([*drawn, np.zeros(0, np.int64)])
-        below = below[place[below] >= depth]
-        audits = [group for group in evidence.groups if group.how is How.AUDIT]
-        audit = Draws(
-            np.concatenate([is_best[group.rows] for group in audits] or [np.zeros(0, bool)]),
-            np.concatenate([group.pool - np.arange(len(group.rows)) for group in audits] or [np.zeros(0, np.int64)]),
-        )
+        best = _best(goal, score, place)
+        found = np.zeros(goal.rows, bool)
+        found[best] = True
         return cls(
+            goal=goal,
             order=order,
-            is_judged=is_judged,
-            unjudged=np.flatnonzero(~is_judged),
+            judged=judged[order],
+            found=found[order],
+            drawn=drawn[order],
             best=best,
-            has_enough=goal.top is None or len(best) == goal.top,
-            may_miss=goal.may_miss(len(best)),
-            failed=int((is_judged & np.isnan(score)).sum()),
+            failed=int((judged & np.isnan(score)).sum()),
             by_kind=by_kind,
-            depth=depth,
-            audit=audit,
-            lower_half=int(is_best[order[depth // 2 : depth]].sum()),
-            found_below=int(is_best[below].sum()),
-            drawn_below=len(below),
+            audit=_draws(evidence.groups, How.AUDIT, found),
+            accepted=_draws(evidence.groups, How.ACCEPTED, ~found),
         )
+
+    @property
+    def spent(self) -> int:
+        return sum(self.by_kind.values())
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many rows have a score as are wanted."""
+        return self.goal.top is None or len(self.best) == self.goal.top
+
+    def unjudged(self, begin: int = 0, end: int | None = None) -> Rows:
+        """The rows at these places that are not judged yet, in the order of the places."""
+        return self.order[begin:end][~self.judged[begin:end]]
+
+    def depth(self, begin: int = 0) -> int:
+        """The first place from ``begin`` on whose row is not judged."""
+        behind = np.flatnonzero(~self.judged[begin:])
+        return begin + int(behind[0]) if len(behind) else self.goal.rows
+
+
+def _best(goal: Goal, score: NDArray[np.float64], place: Rows) -> Rows:
+    scored = np.flatnonzero(~np.isnan(score))
+    ranked = scored[np.lexsort((place[scored], -score[scored]))]
+    return ranked[: goal.top] if goal.cut is None else ranked[score[ranked] >= goal.cut]
+
+
+def _draws(groups: Sequence[Judged], how: How, hit: Flags) -> Draws:
+    chosen = [group for group in groups if group.how is how]
+    rows = np.concatenate([np.zeros(0, np.int64), *(group.rows for group in chosen)])
+    pools = [group.pool - np.arange(len(group.rows)) for group in chosen]
+    return Draws(hit[rows], np.concatenate([np.zeros(0, np.int64), *pools]))

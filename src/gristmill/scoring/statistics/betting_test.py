@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-#: The bets, each by the share of L + 1 that it takes to be left, and what is staked on each: half on "none".
+#: The bets, each by the share of L + 1 that it takes to be left, and what is staked on each: most on none, then on few.
 THETAS = np.arange(10) / 10
-STAKES = np.array([0.5, *[0.5 / 9] * 9])
+STAKES = np.array([0.45, *(0.55 * (1 - THETAS[1:]) / (1 - THETAS[1:]).sum())])
 
 
 class Draws(NamedTuple):

@@ -18,7 +18,9 @@ from gristmill.scoring.rank.goal import Assumption, Goal
 from gristmill.scoring.rank.outlook import chances, correlation
 from gristmill.scoring.rank.standing import Rows, Standing
 from gristmill.scoring.statistics.betting_test import draws_needed, log_wealth, most_left
+from gristmill.scoring.statistics.expected_draws import expected_share
 from gristmill.scoring.statistics.least_rows import least_share
+from gristmill.scoring.statistics.thinning import Tail, tail
 
 #: Rows of a group at least, so that an engine is kept busy.
 _LEAST_GROUP = 64
@@ -26,7 +28,7 @@ _LEAST_GROUP = 64
 _DEEPER = 1.5
 #: Where more than this share of all rows would be judged, all are.
 _ALL = 0.9
-#: Where thinning is assumed, the first cut is where the lower half is expected to hold this share of what it may.
+#: Where thinning is assumed, the first cut is where its end is expected to hold this share of what it may.
 _CAREFUL = 0.7
 
 
@@ -108,19 +110,16 @@ class _Course:
         return self._within(Judge(How.PILOT, rows, self._goal.rows), self.least())
 
     def next(self) -> Judge | Certificate | NotCertified:
-        if self._goal.assume is Assumption.THINNING:
+        if self._goal.assume is Assumption.THINNING and self._cost_by_thinning() <= self._split().rows:
             return self._by_thinning()
         return self._by_audit()
 
     def cost(self) -> int:
         """Rows judged in all, as far as can be told."""
-        goal, standing = self._goal, self.standing
-        if goal.assume is Assumption.THINNING:
-            depth = max(self._thin_depth(), standing.depth(self._accept))
-            below = int((~standing.judged[depth:]).sum())
-            deeper = len(standing.unjudged(self._accept, depth))
-            return min(goal.rows, standing.spent + deeper + min(below, self._audit_wanted(depth)))
-        return min(goal.rows, standing.spent + self._split().rows)
+        more = self._split().rows
+        if self._goal.assume is Assumption.THINNING:
+            more = min(more, self._cost_by_thinning())
+        return min(self._goal.rows, self.standing.spent + more)
 
     def certificate(self, basis: Basis) -> Certificate:
         goal = self._goal
@@ -157,9 +156,11 @@ class _Course:
         return self._draw(How.ACCEPTED, self._accepted, wrong, wrong)
 
     def _by_thinning(self) -> Judge | Certificate | NotCertified:
-        """Taking thinning for granted: deeper, until the lower half holds no more than may be missed, and the draws
-        below it, scaled up, no more either (of few: none)."""
+        """Taking thinning for granted: deeper, until the lower half holds few enough, and the draws below it, scaled
+        up, no more than may be missed (of few: none)."""
         goal, standing = self._goal, self.standing
+        if standing.has_enough and self._needed() == self._needed_of_accepted() == 0:
+            return self.certificate(Basis.AUDIT)
         depth = standing.depth(self._accept)
         target = self._thin_depth()
         if depth < target and not standing.by_kind[How.PROXY]:
@@ -168,7 +169,7 @@ class _Course:
         drawn = standing.drawn[depth:]
         hits = int((drawn & standing.found[depth:]).sum())
         too_many = hits * below > self._may_miss * max(int(drawn.sum()), 1)
-        if not standing.has_enough or self._lower_half(depth) > self._may_miss or too_many:
+        if depth < goal.rows and (not standing.has_enough or self._in_tail(depth) > self._tail.most or too_many):
             least, most = math.ceil(depth * 1.1), math.ceil(depth * _DEEPER)
             return self._in_order(standing.unjudged(self._accept, min(max(target, least), most)))
         wanted = self._audit_wanted(depth) - int(drawn.sum())
@@ -178,6 +179,13 @@ class _Course:
             return self._draw(How.ACCEPTED, self._accepted, wrong, wrong)
         return self.certificate(Basis.THINNING)
 
+    def _cost_by_thinning(self) -> int:
+        """Rows that would be judged from here."""
+        standing = self.standing
+        depth = max(self._thin_depth(), standing.depth(self._accept))
+        wanted = self._audit_wanted(depth) - int(standing.drawn[depth:].sum())
+        return len(standing.unjudged(self._accept, depth)) + max(0, wanted) + self._needed_of_accepted()
+
     def _needed(self) -> int:
         return draws_needed(self.standing.audit, len(self._pool), self._may_miss, self._goal.each_confidence)
 
@@ -185,10 +193,14 @@ class _Course:
         accepted, confidence = len(self._accepted), self._goal.each_confidence
         return draws_needed(self.standing.accepted, accepted, self._may_be_wrong, confidence) if accepted else 0
 
-    def _lower_half(self, depth: int) -> int:
-        """Of the rows looked for, how many the lower half of the places before ``depth`` holds at most."""
-        half = slice(depth // 2, depth)
-        return int((self.standing.found[half] | ~self.standing.judged[half]).sum())
+    @property
+    def _tail(self) -> Tail:
+        return tail(self._may_miss, self._goal.each_confidence)
+
+    def _in_tail(self, depth: int) -> int:
+        """Of the rows looked for, how many the end of the places before ``depth`` holds at most."""
+        end = slice(depth // 2**self._tail.halvings, depth)
+        return int((self.standing.found[end] | ~self.standing.judged[end]).sum())
 
     def _audit_wanted(self, depth: int) -> int:
         """Draws from below the cut: so many that as many of the rows looked for as were found would hardly be
@@ -221,14 +233,14 @@ class _Course:
         return cheapest(goal, expected, everywhere, everywhere, 0.0).accept
 
     def _thin_depth(self) -> int:
-        """Where the lower half is expected to hold few enough."""
+        """Where the end is expected to hold few enough."""
         rows = self._goal.rows
         behind = np.concatenate([np.zeros(1), np.cumsum(self._chances())])
         depth = np.arange(rows + 1)
-        lower = behind[depth] - behind[depth // 2]
-        # The chances fall along the order: past the place with most in its lower half there are ever fewer.
+        lower = behind[depth] - behind[depth // 2**self._tail.halvings]
+        # The chances fall along the order: past the place with most at its end there are ever fewer.
         peak = int(np.argmax(lower))
-        few = np.flatnonzero(lower[peak:] <= max(0.5, _CAREFUL * self._may_miss))
+        few = np.flatnonzero(lower[peak:] <= max(_CAREFUL / 2, _CAREFUL * self._tail.most))
         return min(rows, max(_LEAST_GROUP, peak + int(few[0]))) if len(few) else rows
 
     def _in_order(self, rows: Rows) -> Judge | NotCertified:
@@ -239,10 +251,19 @@ class _Course:
         return self._within(Judge(How.PROXY, rows), self.standing.spent + len(rows))
 
     def _draw(self, how: How, pool: Rows, count: int, needed: int) -> Judge | NotCertified:
-        """``count`` of the ``needed`` draws; a first part of them where they are many, as they may teach something."""
-        count = min(len(pool), max(_LEAST_GROUP, min(count, self.standing.spent)))
+        """``count`` of the ``needed`` draws, or rather more where hits are to come; a first part of them where they are
+        many, as they may teach something."""
+        goal, standing = self._goal, self.standing
+        draws, allowed = (
+            (standing.audit, self._may_miss) if how is How.AUDIT else (standing.accepted, self._may_be_wrong)
+        )
+        before = len(draws.hit)
+        left = np.array(draws.hit.sum() * len(pool) / max(before, 1))
+        share = expected_share(left, np.array(allowed), goal.each_confidence, log_wealth(draws, allowed))
+        likely = min(int(share * len(pool)), before // 2)
+        count = min(len(pool), max(_LEAST_GROUP, min(max(count, likely), standing.spent)))
         step = Judge(how, self._drawn(pool, count), len(pool))
-        return self._within(step, self.standing.spent + max(count, needed))
+        return self._within(step, standing.spent + max(count, needed))
 
     def _within(self, step: Judge, total: int) -> Judge | NotCertified:
         """The step, where the budget allows for ``total`` rows judged in all."""
@@ -279,14 +300,18 @@ class _Course:
             most_left=left,
             assumption_free_recall=recall,
             log_wealth=log_wealth(standing.audit, self._may_miss),
-            lower_half=self._lower_half(depth),
+            tail=self._tail,
+            in_tail=self._in_tail(depth),
         )
 
     def _drawn(self, rows: Rows, count: int) -> Rows:
         """Uniform draws without replacement, in their order: by NumPy's bit generator, whose stream is fixed for
         good."""
         keys = np.random.PCG64([self._goal.seed, self._step]).random_raw(len(rows))
-        return rows[np.argsort(keys, kind="stable")[:count]]
+        if count < len(rows):
+            first = np.argpartition(keys, count)[:count]
+            rows, keys = rows[first], keys[first]
+        return rows[np.argsort(keys)]
 
 
 def _towards(target: int, depth: int) -> int:

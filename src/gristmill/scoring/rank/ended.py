@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.scoring.rank.evidence import How
+from gristmill.scoring.statistics.thinning import Tail
 
 
 class Basis(Enum):
@@ -29,7 +30,7 @@ class Facts(NamedTuple):
     ``audit_hits`` are among those looked for. ``may_miss``: how many of them the goal allows to be left unjudged;
     ``most_left``: with the goal's confidence and without an assumption, no more than so many are;
     ``assumption_free_recall`` follows from it. ``log_wealth``: of the test of ``may_miss``; it passes at ``ln(1 /
-    (1 - confidence))``. ``lower_half``: of those looked for, how many the lower half of the first ``depth`` rows holds.
+    (1 - confidence))``. ``in_tail``: of those looked for, how many the ``tail`` of the first ``depth`` rows holds.
     """
 
     best: NDArray[np.int64]
@@ -42,7 +43,8 @@ class Facts(NamedTuple):
     most_left: int
     assumption_free_recall: float
     log_wealth: float
-    lower_half: int
+    tail: Tail
+    in_tail: int
 
 
 class Certificate(NamedTuple):

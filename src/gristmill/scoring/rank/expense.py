@@ -12,7 +12,9 @@ from gristmill.scoring.rank.goal import Goal
 from gristmill.scoring.statistics.expected_draws import expected_share
 
 #: Places that are looked at, and how far apart those below the cut are.
-_PLACES = 40
+_PLACES = 32
+#: Rows are only accepted unjudged where that costs clearly less: that too many of them are wrong shows late.
+_UNSURE = 1.25
 
 
 class Split(NamedTuple):
@@ -51,10 +53,11 @@ def cheapest(
     lower, lower_good = expected.unjudged[-1] - expected.unjudged[d], expected.chances[-1] - expected.chances[d]
     good = expected.found + middle_good
     wrong = np.floor((1 - (goal.precision or 1)) * (good + upper))
-    may_miss = np.array([goal.may_miss(int(each)) for each in np.maximum(good + upper - wrong, 0)])
+    right = good + np.minimum(upper_good, np.maximum(upper - wrong, 0))
+    may_miss = np.array([goal.may_miss(int(each)) for each in right])
     rows = middle + lower * expected_share(lower_good, may_miss, goal.each_confidence, won)
     if goal.precision is not None:
-        rows += upper * expected_share(upper - upper_good, wrong, goal.each_confidence, 0.0)
+        rows += _UNSURE * upper * expected_share(upper - upper_good, wrong, goal.each_confidence)
     least = int(np.argmin(rows))
     return Split(int(a[least]), int(d[least]), math.ceil(rows[least]))
 

@@ -11,8 +11,8 @@ class Assumption(Enum):
     """What may be taken for granted of the proxy; chosen by the user, and told in the certificate."""
 
     THINNING = (
-        "the rows that the proxy puts below the cut hold, all together, no more of the best than the lower half of the "
-        "rows above it"
+        "the rows that the proxy puts below the cut can be expected to hold, all together, no more of the best than "
+        "the lower half of the rows above it, and the same where the cut is put half as deep"
     )
 
 

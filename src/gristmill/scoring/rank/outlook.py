@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,16 @@ def chances(
     Phi((r z + Phi^-1(share)) / sqrt(1 - r^2)). That is a probit regression on z, whose two numbers are then fitted to
     the places ``judged`` so far and those of them ``found``, with the copula as a prior of little weight.
     """
-    place = -ndtri((np.arange(rows) + 0.5) / rows)
+    place = _quantiles(rows)
     scale = math.sqrt(1 - correlation**2)
     start = np.array([float(ndtri(share)) / scale, correlation / scale])
     intercept, slope = _fit(place, start, judged, found)
     return np.asarray(ndtr(intercept + slope * place))
+
+
+@lru_cache(maxsize=1)
+def _quantiles(rows: int) -> Numbers:
+    return np.asarray(-ndtri((np.arange(rows) + 0.5) / rows))
 
 
 def _fit(place: Numbers, start: Numbers, judged: NDArray[np.bool_], found: NDArray[np.bool_]) -> Numbers:

@@ -46,11 +46,11 @@ class Standing(NamedTuple):
         drawn = np.zeros(goal.rows, bool)
         by_kind = dict.fromkeys(How, 0)
         for group in evidence.groups:
-            if judged[group.rows].any() or len(np.unique(group.rows)) < len(group.rows):
-                raise ValueError("a row was judged twice")
             score[group.rows], judged[group.rows] = group.scores, True
             drawn[group.rows] = group.how in (How.PILOT, How.AUDIT)
             by_kind[group.how] += len(group.rows)
+        if int(judged.sum()) < sum(by_kind.values()):
+            raise ValueError("a row was judged twice")
         best = _best(goal, score, place)
         found = np.zeros(goal.rows, bool)
         found[best] = True
@@ -88,8 +88,13 @@ class Standing(NamedTuple):
 
 def _best(goal: Goal, score: NDArray[np.float64], place: Rows) -> Rows:
     scored = np.flatnonzero(~np.isnan(score))
-    ranked = scored[np.lexsort((place[scored], -score[scored]))]
-    return ranked[: goal.top] if goal.cut is None else ranked[score[ranked] >= goal.cut]
+    least = -np.inf
+    if goal.cut is not None:
+        least = goal.cut
+    elif goal.top is not None and goal.top < len(scored):
+        least = float(np.partition(score[scored], len(scored) - goal.top)[len(scored) - goal.top])
+    reaching = scored[score[scored] >= least]
+    return reaching[np.lexsort((place[reaching], -score[reaching]))][: goal.top]
 
 
 def _draws(groups: Sequence[Judged], how: How, hit: Flags) -> Draws:

@@ -88,7 +88,8 @@ class _Path(NamedTuple):
             paid = np.where(hit[:, None], np.log(THETAS), 0.0)
         runs = _misses(draws.pool[first], last - first + 1 - hit, left)
         before = np.vstack([np.zeros(len(THETAS)), np.cumsum(paid, axis=0)[:-1]])
-        peaks = np.cumsum(runs, axis=0) + before
+        with np.errstate(invalid="ignore"):
+            peaks = np.cumsum(runs, axis=0) + before
         return cls(peaks, peaks[-1] + paid[-1])
 
 
@@ -96,9 +97,9 @@ def _misses(pool: NDArray[np.int64], misses: NDArray[np.int64], left: int) -> ND
     """For runs of misses that begin at these pools: the logarithm of what each bet pays in all, a row a run."""
     begin, end = pool[:, None] + 1.0, (pool - misses)[:, None] + 1.0
     share, whole = THETAS * (left + 1), float(left + 1)
-    # A miss where no more than left + 1 rows are there refutes by itself.
+    # A miss where no more than left + 1 rows are there refutes by itself; where there was no draw, nothing is paid.
     beyond = (misses[:, None] > 0) & (end <= whole)
-    end = np.where(beyond, whole + 1, end)
+    end = np.where(beyond | (misses[:, None] == 0), whole + 1, end)
     begin = np.maximum(begin, end)
     found = gammaln(begin - share) - gammaln(end - share) - gammaln(begin - whole) + gammaln(end - whole)
     return np.where(misses[:, None] > 0, np.where(beyond, np.inf, found), 0.0)

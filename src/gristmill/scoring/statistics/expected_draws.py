@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 #: What betting on several numbers at once costs, in the logarithm of the wealth.
 _STAKES = 0.5
-_SHARES = np.concatenate([np.linspace(0, 0.9, 181)[1:], 1 - np.geomspace(0.1, 1e-5, 60)[1:]])
+_SHARES = np.concatenate(
+    [np.geomspace(1e-4, 0.05, 40), np.linspace(0.05, 0.9, 86)[1:], 1 - np.geomspace(0.1, 1e-5, 30)[1:]]
+)
 
 
 def expected_share(

@@ -193,6 +193,9 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
             (*SERVE, "--blobs", "ftp://x", "--data", "d"),
             "The blob store 'ftp://...' is not supported: --blobs takes a folder",
         ),
+        ((*SERVE, "--data", "d", "--alias", "simulated=simulated"), "The alias 'simulated' is the name of a model"),
+        ((*SERVE, "--data", "in.jsonl"), "The data folder in.jsonl cannot be used"),
+        ((*SERVE, "--data", "d", "--host", "no such host"), "Cannot listen on no such host"),
         (("batches", "submit", "none.jsonl"), "There is no file none.jsonl: check the name."),
         (("batches", "list", "--server", "http://"), "'http://' is not a server's URL: write it like http://"),
         (("batches", "list", "--server", "ftp://x/v1"), "'ftp://x/v1' is not a server's URL: write it like http://"),
@@ -208,10 +211,7 @@ def test_an_error_a_person_can_mend_is_one_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--alias", "simulated=simulated"), "The alias 'simulated' is the name of a model"),
-        (("--data", "in.jsonl"), "The data folder in.jsonl cannot be used"),
         (("--host", "192.0.2.1"), "Cannot listen on 192.0.2.1"),
-        (("--host", "no such host"), "Cannot listen on no such host"),
         (("--engine", "openai_compatible", "--url", "http://127.0.0.1:9"), "No server answers at http://127.0.0.1:9"),
     ],
 )

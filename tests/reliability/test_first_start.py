@@ -73,6 +73,6 @@ def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path, con
     (tmp_path / "gristmill.db").write_bytes(content)
     server = start("--data", str(tmp_path))
     _, said = server.communicate(timeout=60)
-    assert server.returncode == 75
+    assert server.returncode == 2
     assert said.startswith(f"Error: The database {tmp_path / 'gristmill.db'} cannot be opened: ")
     assert said.count("\n") == 1

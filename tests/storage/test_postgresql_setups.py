@@ -16,11 +16,11 @@ from requests_jsonl import CHAT, chat_line, jsonl
 from server_process import ServerProcess
 
 
-def told(*arguments: str) -> str:
-    """What a command that is refused says: one line."""
+def told(*arguments: str, exit_code: int = 2) -> str:
+    """What a command that is refused says: one line. By default it is one that no other try mends."""
     command = [sys.executable, "-m", "gristmill", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and not done.stdout
+    assert done.returncode == exit_code and not done.stdout, done
     (line,) = done.stderr.splitlines()
     assert PASSWORD not in line and "secret" not in line
     return line
@@ -64,6 +64,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer
         postgres.url("latin"): "ENCODING 'UTF8'",
         postgres.url("postgres", "guest", "secret"): "may not create schemas",
         "postgresql://tests:secret@127.0.0.1:1/x": "Connection refused",
+        "postgresql://tests:secret@no-such-host.invalid/x": "failed to resolve host",
         "postgresql://tests:secret@%zz/x": "cannot be read",
         "postgresql://tests:secret@127.0.0.1/x?nonsense=1": "cannot be read",
         "postgresql://tests:a@secret@127.0.0.1/x": "cannot be read",
@@ -73,7 +74,8 @@ def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer
         "host=127.0.0.1 password=secret": "is not supported",
     }
     for wrong, sentence in refused.items():
-        assert sentence in told(*serve(tmp_path / "data", wrong, *blobs)), wrong
+        exit_code = 75 if "refused" in sentence or "resolve" in sentence else 2
+        assert sentence in told(*serve(tmp_path / "data", wrong, *blobs), exit_code=exit_code), wrong
     assert "--blobs" in told(*serve(tmp_path / "data", url))
     # Nothing was made where something was missing.
     assert "not Gristmill's" in told("admin", "check", "--data", str(tmp_path / "data"), "--database", url, *blobs)
@@ -123,7 +125,7 @@ def test_too_many_connections_is_one_sentence(postgres: PostgresServer, tmp_path
     url = postgres.new_database()
     postgres.execute("CREATE ROLE crowded LOGIN PASSWORD 'secret' CONNECTION LIMIT 0")
     where = url.replace(f"tests:{PASSWORD}", "crowded:secret")
-    line = told(*serve(tmp_path / "data", where, "--blobs", str(tmp_path / "blobs")))
+    line = told(*serve(tmp_path / "data", where, "--blobs", str(tmp_path / "blobs")), exit_code=75)
     assert 'too many connections for role "crowded"' in line
 
 

@@ -85,10 +85,7 @@ async def _serve_host(
     ready: Callable[[Started], None],
 ) -> None:
     rules = AccessRules.of(settings.address, settings.allowed_hosts, settings.allowed_origins)
-    try:
-        await host.start()
-    except UserError as error:
-        raise NotNow(str(error)) from error
+    await host.start()
     # What exists now stays. To walk through it at every full collection would stop the event loop for a tenth of a
     # second each two thousand rows (measured by benchmarks/http_overhead).
     gc.collect()
@@ -194,7 +191,8 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise NotNow(_why_not(error, address, port)) from None
+        kind = UserError if isinstance(error, socket.gaierror) or error.errno == errno.EACCES else NotNow
+        raise kind(_why_not(error, address, port)) from None
     return listener
 
 

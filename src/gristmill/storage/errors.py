@@ -25,6 +25,10 @@ class Unreachable(StorageError):
     """Nobody answered, or only to say that it is too much now: what waits for it goes on when it is back."""
 
 
+class NoCredentials(Unreachable):
+    """There are none to ask an object store with; what waits for it goes on when there are."""
+
+
 class OutcomeUnknown(StorageError):
     """It may have been stored, or not: whoever asked for it has to look, and may not simply ask again."""
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from gristmill.held_file import HeldElsewhere, hold
+from gristmill.storage.pressure import may_pass
 from gristmill.storage.private import private_folder
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 
 class ProcessLock:
@@ -28,12 +29,13 @@ class ProcessLock:
             private_folder(self._path.parent)
             self._file = hold(self._path, named=True)
         except HeldElsewhere as other:
-            raise UserError(
+            raise NotNow(
                 f"{self._what} is in use by another Gristmill (process {other.holder}): "
                 f"stop that one, or {self._advice}."
             ) from None
         except OSError as error:
-            raise UserError(f"{self._what} cannot be used ({error.strerror}): {self._advice}.") from None
+            kind = NotNow if may_pass(error) else UserError
+            raise kind(f"{self._what} cannot be used ({error.strerror}): {self._advice}.") from None
 
     def release(self) -> None:
         if self._file >= 0:

@@ -16,11 +16,12 @@ from gristmill.storage.blobs.open import blob_folder, open_blobs
 from gristmill.storage.errors import StorageError
 from gristmill.storage.lock import ProcessLock, database_lock, folder_lock
 from gristmill.storage.new_blobs import AnnouncedBlobs
+from gristmill.storage.pressure import may_pass
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import MetadataStore, Storage
 from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.store import POSTGRESQL, SqlMetadataStore
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 
 class StorageSettings(NamedTuple):
@@ -200,7 +201,8 @@ class OpenStorage:
                 blobs.remove_unfinished()
         except OSError as error:
             where = error.filename or self._places.blobs
-            raise UserError(f"{where} cannot be used: {error.strerror}.") from None
+            kind = NotNow if may_pass(error) else UserError
+            raise kind(f"{where} cannot be used: {error.strerror}.") from None
         await blobs.try_out()
         metadata = SqlMetadataStore.at(self._url)
         try:
@@ -211,7 +213,8 @@ class OpenStorage:
                 await metadata.batches.release_all()
         except Exception as error:
             await metadata.stop()
-            raise UserError(f"{self._places.database_name} cannot be opened: {error}") from error
+            kind = NotNow if may_pass(error) else UserError
+            raise kind(f"{self._places.database_name} cannot be opened: {error}") from error
         return storage_of(metadata, blobs)
 
     @property

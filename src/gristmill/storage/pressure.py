@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gristmill.storage.errors import StorageError
+from gristmill.storage.errors import DiskFull, NoCredentials, StorageError, Unreachable
 
 T = TypeVar("T")
 
@@ -29,6 +29,13 @@ class UnderPressure(StorageError):
 
 def is_pressure(number: int | None) -> bool:
     return number in _NUMBERS
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what kept a server from its start may be over at the next one, with nothing set otherwise."""
+    if isinstance(error, OSError):
+        return is_pressure(error.errno) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, (Unreachable, DiskFull, UnderPressure)) and not isinstance(error, NoCredentials)
 
 
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:

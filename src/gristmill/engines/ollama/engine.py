@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gristmill.engines.errors import EngineError, unavailable, unknown_model
+from gristmill.engines.errors import EngineError, ErrorKind, unavailable, unknown_model
 from gristmill.engines.http import Unreachable
 from gristmill.engines.ollama import embedding, facts
 from gristmill.engines.ollama.answers import PartCollector, whole_deltas
@@ -46,7 +46,7 @@ from gristmill.engines.protocol import Capabilities, Completion, EmbeddingReques
 from gristmill.http_values import shown
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import MODEL_RELOADS
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 __all__ = ["OllamaEngine", "OllamaOptions"]
 
@@ -101,12 +101,12 @@ class OllamaEngine:
         try:
             self._running = await self._started(client)
         except Unreachable as error:
-            raise UserError(
+            raise NotNow(
                 f"No Ollama answers at {self._shown}: start it with `ollama serve`; if it runs on another machine, "
                 f"start it there with OLLAMA_HOST=0.0.0.0 and let its port through the firewall. ({error.message})"
             ) from None
         except EngineError as error:
-            raise UserError(f"Ollama at {self._shown} cannot be used: {error.message}") from None
+            raise NotNow(f"Ollama at {self._shown} cannot be used: {error.message}") from None
         finally:
             if self._running is None:
                 await client.close()
@@ -215,7 +215,7 @@ class OllamaEngine:
                 return await residency.load()
         except TimeoutError:
             running = (await client.ask("/api/ps", RunningModels)).models
-            raise UserError(
+            raise NotNow(
                 f"Ollama at {self._shown} has not loaded '{self._model}' within {timeout:g} seconds{held(running)}. "
                 "If it only needs longer, raise the option load_timeout."
             ) from None
@@ -276,7 +276,8 @@ async def _version(client: OllamaClient) -> str:
     except Unreachable:
         raise
     except EngineError as error:
-        raise UserError(
+        kind = UserError if error.kind is ErrorKind.INVALID_REQUEST else NotNow
+        raise kind(
             f"What answers at {client.url} is not Ollama: check --url, or use another engine. ({error.message})"
         ) from None
 

@@ -32,7 +32,7 @@ from gristmill.engines.protocol import (
     Request,
 )
 from gristmill.telemetry.log import get_logger
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 __all__ = ["OpenAICompatibleEngine", "OpenAICompatibleOptions"]
 
@@ -169,7 +169,7 @@ class OpenAICompatibleEngine:
             else:
                 found.append(result)
         if not found:
-            raise UserError(
+            raise NotNow(
                 f"No server answers at {', '.join(away)}: start it, or correct --url; from another machine it must "
                 "listen on 0.0.0.0 and its port must be let through the firewall."
             )

@@ -24,7 +24,7 @@ from gristmill.engines.openai_compatible.translation import (
 )
 from gristmill.engines.openai_compatible.wire import ModelCard, ModelCards, Props
 from gristmill.engines.protocol import Completion, Request
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest
 from gristmill.wire.paths import CHAT, COMPLETIONS
@@ -96,7 +96,7 @@ def _choose(cards: list[ModelCard], model: str | None, url: str) -> ModelCard:
                 return card
         raise UserError(f"The server at {url} has no model '{model}'. {has}")
     if not cards:
-        raise UserError(f"The server at {url} serves no model yet: load one there first.")
+        raise NotNow(f"The server at {url} serves no model yet: load one there first.")
     if len(cards) > 1 and kind_of(cards[0].owned_by) is ServerKind.OTHER:
         # LM Studio lists all that is on the disk, embedding models too, and loads what is asked for.
         raise UserError(f"Say which model the server at {url} should use, with --model. {has}")

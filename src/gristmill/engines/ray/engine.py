@@ -46,7 +46,7 @@ from gristmill.engines.ray.options import Bounds, RayOptions, ReplicaSettings
 from gristmill.engines.ray.pool import Pool
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ENGINE_RESTARTS
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow
 
 log = get_logger(__name__)
 
@@ -180,7 +180,7 @@ class RayEngine:
             had = bool(self._pool.members)
             self._pool.lost(why if had else self._pool.down)
             if self._started is not None and not self._started.done() and not had:
-                self._started.set_exception(UserError(self._said or f"Ray's client process ended at its start: {how}."))
+                self._started.set_exception(NotNow(self._said or f"Ray's client process ended at its start: {how}."))
                 return
             ENGINE_RESTARTS.inc()
             await asyncio.sleep(pause)
@@ -221,7 +221,7 @@ class RayEngine:
             self._hopeless.add(trouble.replica)
         too_few = "" in self._hopeless or self._bounds.most - len(self._hopeless) < self._bounds.least
         if too_few and self._started is not None and not self._started.done():
-            self._started.set_exception(UserError(trouble.sentence))
+            self._started.set_exception(NotNow(trouble.sentence))
 
 
 class PassingRayEngine(RayEngine):

@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from gristmill.storage.blobs.store_trouble import StoreAnswer, Trouble, trouble
-from gristmill.storage.errors import BlobLost, StorageError, Unreachable
+from gristmill.storage.errors import BlobLost, NoCredentials, StorageError, Unreachable
 
 _VALID = timedelta(minutes=5)
 _SECONDS = 10.0
@@ -62,7 +62,7 @@ class Diagnosis:
             found = Trouble.PERMISSION
         if found is None and answer is None:
             names = CREDENTIALS[self._scheme]
-            return Unreachable(f"No credentials for the object store can be had: set {names}.")
+            return NoCredentials(f"No credentials for the object store can be had: set {names}.")
         if found is None:
             return Unexplained(f"The object store did not do what it was asked: {first_line(error)}")
         return self._told(found, answer)

@@ -19,7 +19,8 @@ from gristmill.storage.blobs.obstore_blobs import CHUNK_BYTES, ObstoreBlobs, sho
 from gristmill.storage.blobs.unfinished_uploads import UnfinishedUploads
 from gristmill.storage.disk_room import DiskRoom
 from gristmill.storage.errors import BlobLost, StorageError
-from gristmill.user_error import UserError
+from gristmill.storage.pressure import may_pass
+from gristmill.user_error import NotNow, UserError
 
 SCHEMES = ("s3", "gs", "az")
 #: A store takes at most 10,000 parts of a blob: 80 GB.
@@ -74,7 +75,8 @@ class ObjectBlobStore(ObstoreBlobs):
             _ = [found async for found in self.entries("try")]
             await self.discard(name)
         except StorageError as error:
-            raise UserError(f"The blob store {self._location} cannot be used: {error}") from error
+            kind = NotNow if may_pass(error) else UserError
+            raise kind(f"The blob store {self._location} cannot be used: {error}") from error
 
     async def room(self) -> DiskRoom | None:
         return None

@@ -66,9 +66,9 @@ class PostgresqlDatabase:
 
     def __init__(self, url: str) -> None:
         """Raises UserError for what is no URL."""
-        address = PostgresqlAddress(url)
-        self._engine = create_postgresql_engine(address, _READERS + 1)
-        self._liveness = Liveness(address)
+        self._address = PostgresqlAddress(url)
+        self._engine = create_postgresql_engine(self._address, _READERS + 1)
+        self._liveness = Liveness(self._address)
         # In one thread: what is asked for later is done later.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
@@ -80,14 +80,14 @@ class PostgresqlDatabase:
             require_usable(connection)
             upgrade(connection)
 
-        await self._run(self._writer, lambda: self._transaction(work, _MIGRATE, _LOCK))
+        await self._run(self._writer, lambda: self._first_transaction(work, _MIGRATE, _LOCK))
 
     async def version(self) -> SchemaVersion:
         def work(connection: Connection) -> SchemaVersion:
             require_usable(connection)
             return version_of(connection)
 
-        return await self._run(self._readers, lambda: self._transaction(work, _READ))
+        return await self._run(self._readers, lambda: self._first_transaction(work, _READ))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._run(self._readers, lambda: self._liveness.patiently(lambda: self._transaction(work, _READ)))
@@ -197,6 +197,16 @@ class PostgresqlDatabase:
     def _schema(self, connection: Connection, batch_seq: int) -> str:
         # Of the schema that our tables are in, so that two Gristmills in one database do not meet.
         return f"{connection.dialect.default_schema_name}_batch_{batch_seq}"
+
+    def _first_transaction(self, work: Callable[[Connection], T], begin: str, first: Any = None) -> T:
+        """Raises ConnectionLost only where the same may succeed another time."""
+        try:
+            return self._transaction(work, begin, first)
+        except ConnectionLost as lost:
+            cause = lost.__cause__
+            if self._address.refuses(cause.orig if isinstance(cause, DBAPIError) else cause):
+                raise StorageError(str(lost)) from lost
+            raise
 
     def _transaction(
         self, work: Callable[[Connection], T], begin: str, first: Any = None, of_batch: int | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn, Ping
 
 from gristmill.user_error import UserError
 
@@ -40,6 +41,14 @@ class PostgresqlAddress:
             )
         self._url = url
         self._options: dict[str, Any] = {name: value for name, value in _CONNECTION.items() if name not in given}
+
+    def refuses(self, error: BaseException | None) -> bool:
+        """Whether no connection came about because the server does not take this one, while it takes others: a name,
+        a password or a database is wrong. ``error`` is psycopg's, which has no code for it."""
+        passing = isinstance(error, psycopg.errors.ConnectionTimeout) or "too many" in str(error)
+        if passing or not isinstance(error, psycopg.OperationalError):
+            return False
+        return PGconn.ping(make_conninfo(self._url, **self._options).encode()) == Ping.OK
 
     def connect(self, **changed: Any) -> psycopg.Connection:
         """A transaction is begun by whoever wants one, and no statement gets a name. Raises what psycopg raises."""

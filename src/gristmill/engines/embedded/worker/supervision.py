@@ -11,7 +11,7 @@ from gristmill.engines.embedded.worker.process import WorkerDied, WorkerProcess
 from gristmill.engines.errors import unavailable
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ENGINE_RESTARTS
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow
 
 log = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class WorkerSupervisor:
         try:
             worker, ready = await self._start_worker()
         except WorkerDied as error:
-            raise UserError(f"The embedded engine's process ended while it was loading the model: {error}.") from None
+            raise NotNow(f"The embedded engine's process ended while it was loading the model: {error}.") from None
         self._run(worker, ready)
         self._keeping = asyncio.create_task(self._keep(worker))
 

@@ -15,7 +15,7 @@ test: .venv/dev lint
 # Real llama.cpp and vLLM servers, built once into the user's cache; then `make test` runs these tests too.
 test-engines: .venv/dev
 	@scripts/build-test-engines.sh $(BIN)
-	$(BIN)/python -m pytest -m real_engine tests/engines/openai_compatible
+	$(BIN)/python -m pytest -m real_engine tests/engines/openai_compatible tests/engines/vllm tests/engines/ray
 
 # The clients that people use, each in an environment of its own under .clients/; writes docs/reference/clients.md.
 # CLIENT=dspy tries one.

@@ -87,12 +87,23 @@ PYTHON
     touch "$mark"
 }
 
+# A Ray cluster whose nodes have vLLM, and what Gristmill needs; Gristmill itself the tests bring along.
+vllm_on_ray() {
+    mark=$cache/vllm/complete-ray-2.60.0
+    [ -e "$mark" ] && return 0
+    echo "Installing Ray beside vLLM into $cache/vllm ..."
+    "$python" -c 'import sys, tomllib; print(*tomllib.load(open(sys.argv[1], "rb"))["project"]["dependencies"], sep="\n")' \
+        "$(dirname "$0")/../pyproject.toml" > "$cache/vllm/gristmill-requirements.txt"
+    nice -n 19 "$cache/vllm/bin/pip" install --quiet -r "$cache/vllm/gristmill-requirements.txt" ray==2.60.0
+    touch "$mark"
+}
+
 "$bin/gristmill" models pull smollm2-135m-instruct > /dev/null
 "$bin/gristmill" models pull gemma3-270m --anyway > /dev/null
 for part in ${*:-llama-cpp vllm}; do
     case $part in
     llama-cpp) llama_cpp ;;
-    vllm) vllm ;;
+    vllm) vllm && vllm_on_ray ;;
     *) echo "$0 builds llama-cpp and vllm, not $part." >&2 && exit 2 ;;
     esac
 done

@@ -22,7 +22,7 @@ PATIENCE = Patience(silence=3.0, starting=60.0, abandoned=600.0)
 def engine_of(address: str, replicas: str = "2", **options: Any) -> RayEngine:
     given = {"replicas": replicas, "replica_engine": "simulated", "ray_address": address}
     pool, rest = RayOptions.split({**given, **{key: str(value) for key, value in options.items()}})
-    replica = ReplicaSettings("simulated", None, None, rest, pool.cpus, pool.replica_gpus)
+    replica = ReplicaSettings("simulated", None, None, rest, pool.cpus, pool.gpus)
     return RayEngine(pool, replica, SimulatedEngine(SimulatedOptions.parse(rest)), PATIENCE)
 
 

@@ -14,13 +14,19 @@ _KEEP_ALIVE = 1.0
 class Connections:
     """``proven`` once the server has shown on one of them that it is there; ``failure`` says why it has not.
 
-    Make it inside a running event loop. ``enter`` and ``leave`` for each request; ``close`` it, or ``lose`` it.
+    ``socket``: the path of the Unix socket that the server listens at, instead of an address. Make it inside a running
+    event loop. ``enter`` and ``leave`` for each request; ``close`` it, or ``lose`` it.
     """
 
-    def __init__(self, headers: dict[str, str], proven: bool = False) -> None:
+    def __init__(self, headers: dict[str, str], proven: bool = False, socket: str | None = None) -> None:
+        connector: aiohttp.BaseConnector
+        if socket is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+        else:
+            connector = aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=_KEEP_ALIVE)
         # The dispatcher limits what is in flight and for how long; closing the connection cancels on the server.
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
             headers={"Content-Type": "application/json", **headers},
         )

@@ -44,21 +44,29 @@ class HttpClient:
     """Connections to one server. Make it inside a running event loop; ``close`` it.
 
     ``kind`` names what the server is ("Ollama") in messages. ``alive_path`` is what a server that can work answers with
-    a status below 500.
+    a status below 500. ``socket``: the path of the Unix socket that the server listens at, ``url`` then a name.
 
     A process that dies closes its sockets one after another, the one it listens at among them. What is sent in between
     is still taken by the kernel, and breaks as if it had killed the server. So once a connection has broken, none that
     is older is used any more, and before the next request is sent the server must answer on a new one.
     """
 
-    def __init__(self, kind: str, url: str, headers: dict[str, str] | None = None, alive_path: str = "/") -> None:
+    def __init__(
+        self,
+        kind: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        alive_path: str = "/",
+        socket: str | None = None,
+    ) -> None:
         self._kind = kind
         self._url = url
         #: The address for messages.
         self.url = shown(url)
         self.alive_path = alive_path
         self._headers = headers or {}
-        self._connections = Connections(self._headers, proven=True)
+        self._socket = socket
+        self._connections = Connections(self._headers, proven=True, socket=socket)
         self._lost: list[Connections] = []
         self._closed = False
 
@@ -168,7 +176,7 @@ class HttpClient:
 
     async def _lose(self, connections: Connections) -> None:
         if connections is self._connections and not self._closed:
-            self._connections = Connections(self._headers)
+            self._connections = Connections(self._headers, socket=self._socket)
             self._lost = [each for each in self._lost if not each.closed] + [connections]
             await connections.lose()
 

@@ -65,6 +65,12 @@ def _openai_compatible(settings: EngineSettings) -> Engine:
     return OpenAICompatibleEngine(options, url=settings.url, model=settings.model)
 
 
+def _vllm(settings: EngineSettings) -> Engine:
+    from gristmill.engines.vllm.engine import VllmEngine, VllmOptions
+
+    return VllmEngine(VllmOptions.parse(settings.options), model=settings.model)
+
+
 def _ray(settings: EngineSettings) -> Engine:
     from gristmill.engines.protocol import passes_through
     from gristmill.engines.ray.engine import PassingRayEngine, RayEngine
@@ -75,8 +81,10 @@ def _ray(settings: EngineSettings) -> Engine:
     like = create_engine(
         EngineSettings(pool.replica_engine, settings.model, settings.url, options, settings.row_tokens)
     )
+    # Only Ollama's engine depends on it, and replicas of other settings are others, which load the model again.
+    row_tokens = settings.row_tokens if pool.replica_engine == "ollama" else 0
     replica = ReplicaSettings(
-        pool.replica_engine, settings.model, settings.url, options, pool.cpus, pool.replica_gpus, settings.row_tokens
+        pool.replica_engine, settings.model, settings.url, options, pool.cpus, pool.gpus, row_tokens
     )
     return (PassingRayEngine if passes_through(like) else RayEngine)(pool, replica, like)
 
@@ -88,6 +96,7 @@ _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
     "openvino": _openvino,
     "ray": _ray,
     "simulated": _simulated,
+    "vllm": _vllm,
 }
 
 ENGINES = (AUTOMATIC, *_FACTORIES)

@@ -12,7 +12,6 @@ from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS, Step
 from gristmill.engines.embedded.worker.frames import KeepPrefixes, Load, Ready
 from gristmill.engines.embedded.worker.heartbeat import Heartbeat
 from gristmill.engines.embedded.worker.process import WorkerProcess
-from gristmill.engines.embedded.worker.supervision import WorkerSupervisor
 from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.protocol import (
@@ -25,6 +24,7 @@ from gristmill.engines.protocol import (
     OnDelta,
     Request,
 )
+from gristmill.engines.supervision import ProcessSupervisor
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import FORCED_TOKENS
 from gristmill.user_error import UserError
@@ -54,7 +54,9 @@ class EmbeddedEngine(ABC):
         self._options = options
         self._source = source
         self._heartbeat = heartbeat or Heartbeat()
-        self._supervisor = WorkerSupervisor(self._start_worker, self._note_ready, self._note_death)
+        self._supervisor = ProcessSupervisor(
+            "The embedded engine", self._start_worker, self._note_ready, self._note_death
+        )
         self._fingerprint: str | None = None
         #: Of its last start.
         self._limits = DEFAULT_LIMITS

@@ -10,6 +10,7 @@ from typing import TypeVar
 import aiohttp
 
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.health import ServerHealth, after_failure, after_push_back, usable
 from gristmill.engines.http import HttpClient, lines
 from gristmill.engines.openai_compatible.answers import ChunkCollector
 from gristmill.engines.openai_compatible.body_fields import BodyField, with_fields
@@ -21,7 +22,6 @@ from gristmill.engines.openai_compatible.forwarding import (
     events,
     read_answer,
 )
-from gristmill.engines.openai_compatible.health import ServerHealth, after_failure, after_push_back, usable
 from gristmill.engines.openai_compatible.probe import MODELS_PATH, ServerFacts, probe
 from gristmill.engines.openai_compatible.translation import ServerKind, body, forwarded_body, path_of
 from gristmill.engines.protocol import Completion, ForwardedAnswer, ForwardRequest, OnDelta, OnEvent, Request
@@ -39,11 +39,13 @@ _QUICK = 10.0
 class PoolServer:
     """Make it inside a running event loop; ``close`` it. ``facts`` are None until it was first reached.
 
-    ``body_fields`` are set in every request.
+    ``body_fields`` are set in every request. ``socket``: as for ``HttpClient``.
     """
 
-    def __init__(self, url: str, headers: dict[str, str], body_fields: Sequence[BodyField] = ()) -> None:
-        self._http = HttpClient("the server", url, headers, MODELS_PATH)
+    def __init__(
+        self, url: str, headers: dict[str, str], body_fields: Sequence[BodyField] = (), socket: str | None = None
+    ) -> None:
+        self._http = HttpClient("the server", url, headers, MODELS_PATH, socket)
         self._body_fields = body_fields
         #: The address for messages.
         self.url = self._http.url

@@ -50,11 +50,19 @@ _REACH_AGAIN = 30.0
 
 
 class OpenAICompatibleEngine:
-    """Servers of the same model, or models. Rows of one that goes away are answered by the others."""
+    """Servers of the same model, or models. Rows of one that goes away are answered by the others. ``socket``: as for
+    ``HttpClient``."""
 
     name = "openai_compatible"
 
-    def __init__(self, options: OpenAICompatibleOptions, url: str | None = None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        options: OpenAICompatibleOptions,
+        url: str | None = None,
+        model: str | None = None,
+        socket: str | None = None,
+    ) -> None:
+        self._socket = socket
         self._options = options
         self._urls = base_urls(url)
         self._model = model
@@ -72,7 +80,7 @@ class OpenAICompatibleEngine:
         Raises UserError saying what to do.
         """
         headers = self._options.headers()
-        self._endpoints = [PoolServer(url, headers, self._options.body_fields) for url in self._urls]
+        self._endpoints = [PoolServer(url, headers, self._options.body_fields, self._socket) for url in self._urls]
         reach = (each.reach(self._model, self._options.start_timeout) for each in self._endpoints)
         try:
             results = await asyncio.gather(*reach, return_exceptions=True)

@@ -94,7 +94,7 @@ class RayEngine:
 
     @property
     def down_reason(self) -> str | None:
-        return None if self._pool.members else self._pool.down
+        return self._pool.down_reason
 
     @property
     def waiting_for(self) -> str | None:

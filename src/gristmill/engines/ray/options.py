@@ -9,6 +9,7 @@ import msgspec
 
 from gristmill import __version__
 from gristmill.engines.options import parse_options
+from gristmill.engines.vllm.options import VllmOptions
 from gristmill.user_error import UserError
 
 #: Engines that compute elsewhere, or not at all: their actors need no CPU of the cluster for themselves.
@@ -45,9 +46,10 @@ class RayOptions(msgspec.Struct, frozen=True):
     replica_engine: str = ""
     #: host:port of the cluster's head, or "auto" for the cluster that this machine belongs to; a local one without it.
     ray_address: str = ""
-    #: What Ray reserves for a replica. CPUs: one where the engine computes in the actor, otherwise none.
+    #: What Ray reserves for a replica. CPUs: one where the engine computes in the actor, otherwise none. GPUs: those
+    #: that vLLM computes on, otherwise none.
     replica_cpus: float | None = None
-    replica_gpus: float = 0.0
+    replica_gpus: float | None = None
     #: Leave the replicas running for the next run or server.
     keep_replicas: bool = False
     #: Seconds until the cluster must have had a place for as many replicas as are needed to start.
@@ -67,7 +69,14 @@ class RayOptions(msgspec.Struct, frozen=True):
                 f"'{parsed.ray_address}' is the address of Ray's client server: give the head's own, HOST:6379, on a "
                 "machine that has joined the cluster (ray start --address HOST:6379 --num-cpus 0)."
             )
-        return parsed, {key: value for key, value in options.items() if key not in own}
+        rest = {key: value for key, value in options.items() if key not in own}
+        if parsed.replica_engine == "vllm" and parsed.replica_gpus is None:
+            parsed = msgspec.structs.replace(parsed, replica_gpus=VllmOptions.parse(rest).gpus)
+        return parsed, rest
+
+    @property
+    def gpus(self) -> float:
+        return self.replica_gpus or 0.0
 
     @property
     def cpus(self) -> float:

@@ -12,15 +12,20 @@ from typing import Any
 import msgspec
 
 from gristmill.engines.embedded.worker.frames import Cancel, Decoded
-from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
+from gristmill.engines.health import ServerHealth, after_failure
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
 from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToReplica
 from gristmill.engines.ray.placement import Homes, Load, Loads, choose
+from gristmill.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 #: Requests that go to one replica within so many seconds go together, or so many of them.
 _GATHER_SECONDS = 0.002
 _MOST_IN_GROUP = 64
+_HUNG = "The machine has hung for a while."
 
 
 class _Request:
@@ -34,8 +39,12 @@ class _Request:
         self.prefix = prefix
         self.interactive = interactive
         self.listen = listen
+        #: Whether that has been told anything.
+        self.heard = False
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.replica: Member | None = None
+        #: When it was given to that.
+        self.since = 0.0
 
 
 class Member:
@@ -49,10 +58,17 @@ class Member:
         #: Not sent yet; ``since`` is when the first of them came.
         self.group: list[tuple[int, bytes]] = []
         self.since = 0.0
+        #: Of the engine in it, which may be away while the replica is there.
+        self.health = ServerHealth()
 
     @property
     def slots(self) -> int:
-        return self.facts.capabilities.slots
+        """After a rest it gets one request, until that is answered."""
+        return self.facts.capabilities.slots if self.health.trips == 0 else 1
+
+    @property
+    def rests(self) -> bool:
+        return time.monotonic() < self.health.rest_until
 
 
 class Pool:
@@ -70,8 +86,12 @@ class Pool:
         #: Those that found all replicas full; interactive ones first.
         self._queue: deque[_Request] = deque()
         self.members: dict[str, Member] = {}
-        #: Why there is no replica, while there is none.
+        #: Why no replica can be asked, while none can.
         self.down = "The ray engine has not started."
+
+    @property
+    def down_reason(self) -> str | None:
+        return self.down if all(member.rests for member in self.members.values()) else None
 
     async def ask(
         self,
@@ -88,11 +108,8 @@ class Pool:
         except (ValueError, OverflowError, RecursionError) as error:
             sentence = f"The request cannot be handed to a replica: {error}."
             raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
-        if not self.members:
-            raise unavailable(self.down)
         request = _Request(number, message, prefix, interactive, listen)
-        if not self._place(request):
-            (self._queue.appendleft if interactive else self._queue.append)(request)
+        self._place_or_queue(request)
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -106,7 +123,7 @@ class Pool:
     def _note_hang(self) -> None:
         """What waits for a place was let in before it: whoever asked has to see whether it is still his to ask."""
         if time.monotonic() - self._beat > self._stale:
-            self._fail_queued("The machine has hung for a while.")
+            self._fail_queued(_HUNG)
 
     def joined(self, frame: Joined) -> None:
         self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts)
@@ -142,6 +159,9 @@ class Pool:
                 return
             answer = messages.answer_of(message)
         except EngineError as error:
+            if error.kind is ErrorKind.UNAVAILABLE:
+                self._take_away(member, request, error)
+                return
             if error.crashed is not None:
                 error.crashed = f"{error.crashed} of {member.name}"
             outcome: Exception = error
@@ -159,16 +179,67 @@ class Pool:
         if not future.done():
             future.set_exception(outcome)
 
-    def _end(self, member: Member, request: _Request) -> None:
+    def _take_away(self, member: Member, request: _Request, error: EngineError) -> None:
+        """Its engine is away: it rests, and the others answer what it had. But not what its engine may be away for."""
+        before, member.health = member.health, after_failure(member.health, True, time.monotonic())
+        if member.health.rest_until != before.rest_until:
+            self._loads.drop(member.name)
+            self._wake(member)
+            if before.trips == 0:
+                log.warning("a replica's engine is away", replica=member.name, content=error.message)
+        self._end(member, request, answered=False)
+        if request.future.done():
+            return
+        self.down = error.message
+        if error.crashed is not None:
+            error.crashed = f"{error.crashed} of {member.name}"
+            if self.down_reason is None:
+                # Others answer, so that nobody else is to wait for it.
+                error = crashed(error.crashed, error.message)
+        if error.crashed is not None or request.heard:
+            request.future.set_exception(error)
+        else:
+            self._place_again(request)
+        if self.down_reason is not None:
+            self._fail_queued(self.down)
+
+    def _wake(self, member: Member) -> None:
+        """When it has rested; a timer may be early."""
+        if member.rests:
+            pause = member.health.rest_until - time.monotonic()
+            asyncio.get_running_loop().call_later(pause, self._wake, member)
+        elif self.members.get(member.name) is member:
+            self._note_load(member)
+            self._place_queued()
+
+    def _end(self, member: Member, request: _Request, answered: bool = True) -> None:
         del member.in_flight[request.number]
+        if answered and member.health.failures:
+            member.health = ServerHealth()
         self._note_load(member)
 
     def _note_load(self, member: Member) -> None:
-        self._loads.set(member.name, Load(len(member.in_flight), member.slots))
+        if not member.rests:
+            self._loads.set(member.name, Load(len(member.in_flight), member.slots))
 
     def _tell(self, request: _Request, message: FromReplica) -> None:
         if request.listen is not None and not request.future.done():
+            request.heard = True
             request.listen(message.event if isinstance(message, Event) else message.delta)  # type: ignore[union-attr]
+
+    def _place_or_queue(self, request: _Request) -> None:
+        if (reason := self.down_reason) is not None:
+            request.future.set_exception(unavailable(reason))
+        elif not self._place(request):
+            (self._queue.appendleft if request.interactive else self._queue.append)(request)
+
+    def _place_again(self, request: _Request) -> None:
+        """What no replica has begun with; after a hang whoever asked has to see whether it is still his to ask."""
+        request.replica = None
+        if time.monotonic() - request.since > self._stale:
+            request.future.set_exception(unavailable(_HUNG))
+        else:
+            self._place_or_queue(request)
 
     def _place(self, request: _Request) -> bool:
         """Send it to a replica; False where all are full."""
@@ -177,7 +248,7 @@ class Pool:
             return False
         self._homes.add(request.prefix, chosen)
         member = self.members[chosen]
-        request.replica = member
+        request.replica, request.since = member, time.monotonic()
         member.in_flight[request.number] = request
         self._note_load(member)
         self._write(member, request.number, request.message, request.interactive)
@@ -204,12 +275,9 @@ class Pool:
 
     def _cancel(self, request: _Request) -> None:
         member = request.replica
-        if member is None:
-            if request in self._queue:
-                self._queue.remove(request)
-            return
-        if request.number in member.in_flight:
-            self._end(member, request)
+        # One that waits is passed over when it comes to the front.
+        if member is not None and request.number in member.in_flight:
+            self._end(member, request, answered=False)
             number, message = messages.encode(Cancel(request.number))
             self._write(member, number, message, at_once=False)
             self._place_queued()
@@ -218,13 +286,19 @@ class Pool:
         self.members.pop(member.name, None)
         self._loads.drop(member.name)
         self._homes.forget(member.name)
+        # It has not begun with these.
+        unsent = {number for number, _ in member.group}
         member.group.clear()
-        for request in member.in_flight.values():
-            if not request.future.done():
-                request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
-        member.in_flight.clear()
+        lost, member.in_flight = member.in_flight, {}
         self.down = why
-        if not self.members:
+        for request in lost.values():
+            if request.future.done():
+                continue
+            if request.number in unsent:
+                self._place_again(request)
+            else:
+                request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
+        if self.down_reason is not None:
             self._fail_queued(why)
 
     def _fail_queued(self, why: str) -> None:

@@ -14,9 +14,10 @@ from gristmill.engines.embedded.model_runner import EmbeddedOptions
 from gristmill.engines.embedded.support import llama_cpp_obstacle, read_model_facts
 from gristmill.engines.embedded.worker.frames import Ready
 from gristmill.engines.embedded.worker.heartbeat import Heartbeat
-from gristmill.engines.embedded.worker.process import WorkerDied, WorkerProcess
+from gristmill.engines.embedded.worker.process import WorkerProcess
 from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
+from gristmill.engines.supervision import ProcessDied
 from gristmill.models.checked_file import sha256_of
 from gristmill.models.fingerprint import model_fingerprint
 from gristmill.models.locate import LocalModel, locate
@@ -83,7 +84,7 @@ class LlamaCppEngine(EmbeddedEngine):
         before = self._options
         try:
             return await super()._start_worker()
-        except WorkerDied as error:
+        except ProcessDied as error:
             self._note_death(str(error))
             if before.max_rows or self._options is before:
                 raise

@@ -40,6 +40,7 @@ from gristmill.engines.protocol import (
     OnDelta,
     Request,
 )
+from gristmill.engines.supervision import ProcessDied
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import PREFIX_TOKENS_READ
 from gristmill.user_error import UserError
@@ -50,10 +51,6 @@ log = get_logger(__name__)
 _KEPT_OUTPUT = 4096
 #: How long to read on after the worker has died.
 _LAST_WORDS_SECONDS = 2.0
-
-
-class WorkerDied(Exception):
-    """The message says how."""
 
 
 class WorkerProcess:
@@ -80,7 +77,7 @@ class WorkerProcess:
         cls, load: Load, heartbeat: Heartbeat, keeping: Awaitable[KeepPrefixes | None]
     ) -> tuple[WorkerProcess, Ready]:
         """Returns when the model is loaded and the worker told what ``keeping`` says of prefixes on disk. Raises
-        UserError when it cannot be loaded, WorkerDied when the worker ends before it has said why."""
+        UserError when it cannot be loaded, ProcessDied when the worker ends before it has said why."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gristmill.engines.embedded.worker.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -228,7 +225,7 @@ class WorkerProcess:
         printed = self._printed.decode("utf-8", "replace")
         how = self._killed_because or describe_death(code, printed, killed)
         if not self._ready.done():
-            self._ready.set_exception(WorkerDied(how))
+            self._ready.set_exception(ProcessDied(how))
         # Nobody may be waiting for it any more, which is no fault.
         if not self._ready.cancelled():
             self._ready.exception()

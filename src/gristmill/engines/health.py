@@ -1,4 +1,4 @@
-"""Whether an endpoint may be asked: the circuit breaker, a pure decision from what happened so far. Times in seconds.
+"""Whether one of several servers or replicas may be asked: the circuit breaker, a pure decision. Times in seconds.
 
 Closed: asked. Open: left alone for a while that doubles with every failed trial. Half open: after that while, one
 request at a time, until one succeeds.

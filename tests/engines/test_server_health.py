@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gristmill.engines.openai_compatible.health import ServerHealth, after_failure, after_push_back, usable
+from gristmill.engines.health import ServerHealth, after_failure, after_push_back, usable
 
 
 def test_a_broken_connection_opens_the_circuit_at_once_and_a_failed_answer_only_after_five():

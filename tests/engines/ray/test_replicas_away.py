@@ -1,0 +1,134 @@
+"""A replica whose engine is away is left alone for a while, and the others answer what it had. No cluster is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gristmill.engines.embedded.worker.frames import Cancel, Done
+from gristmill.engines.errors import EngineError, ErrorKind, unavailable
+from gristmill.engines.protocol import Capabilities, Choice, Completion
+from gristmill.engines.ray import messages
+from gristmill.engines.ray.frames import Answers, Joined, Left, Send
+from gristmill.engines.ray.messages import NotAnswered, ReplicaFacts
+from gristmill.engines.ray.pool import Pool
+from gristmill.wire.chat import ChatCompletionRequest, Message
+
+FACTS = ReplicaFacts("1", "node", ("m",), Capabilities(slots=4, parameters=frozenset()))
+ROW = ChatCompletionRequest(model="m", messages=[Message("user", "row")])
+ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
+
+
+class Replicas:
+    """What is sent to them, and what they answer: ``away`` maps a replica to why its engine cannot."""
+
+    def __init__(self, *names: str) -> None:
+        self.pool = Pool(self._take, stale=10.0)
+        self.asked: list[tuple[str, int]] = []
+        self.away: dict[str, EngineError] = {}
+        self.holds = False
+        for name in names:
+            self.pool.joined(Joined(name, f"session of {name}", FACTS))
+
+    def _take(self, frame: Send) -> None:
+        for number, data in messages.decode_group(frame.group):
+            if isinstance(messages.decode_to_replica(data), Cancel):
+                continue
+            self.asked.append((frame.replica, number))
+            if not self.holds:
+                error = self.away.get(frame.replica)
+                self.answer(frame.replica, Done(number, ANSWER) if error is None else NotAnswered.of(number, error))
+
+    def answer(self, replica: str, message: Any) -> None:
+        group = messages.encode_group([messages.encode(message)])
+        answers = Answers(replica, f"session of {replica}", group)
+        asyncio.get_running_loop().call_soon(self.pool.answered, answers)
+
+    async def ask(self) -> Completion:
+        answer: Completion = await self.pool.ask(lambda number: messages.question(number, ROW, False, False))
+        return answer
+
+
+@contextmanager
+def kind(wanted: ErrorKind) -> Iterator[pytest.ExceptionInfo[EngineError]]:
+    with pytest.raises(EngineError) as raised:
+        yield raised
+    assert raised.value.kind is wanted
+
+
+async def test_rows_of_a_replica_whose_engine_is_away_are_answered_by_the_others() -> None:
+    replicas = Replicas("a", "b")
+    replicas.away["a"] = unavailable("vLLM is being started again.")
+    answers = await asyncio.gather(*(replicas.ask() for _ in range(40)))
+    assert answers == [ANSWER] * 40
+    # It was asked what was on its way already, and left alone after that.
+    assert Counter(name for name, _ in replicas.asked)["a"] <= FACTS.capabilities.slots
+    assert replicas.pool.down_reason is None
+
+
+async def test_where_all_are_away_the_pool_is() -> None:
+    replicas = Replicas("a", "b")
+    replicas.away = {name: unavailable("Nobody is there.") for name in "ab"}
+    with kind(ErrorKind.UNAVAILABLE):
+        await replicas.ask()
+    assert replicas.pool.down_reason == "Nobody is there."
+    asked = len(replicas.asked)
+    with kind(ErrorKind.UNAVAILABLE):
+        await replicas.ask()
+    assert len(replicas.asked) == asked
+
+
+async def test_one_that_has_rested_is_asked_one_row_until_it_has_answered_that() -> None:
+    replicas = Replicas("a")
+    replicas.away["a"] = unavailable("Not yet.")
+    with kind(ErrorKind.UNAVAILABLE):
+        await replicas.ask()
+    replicas.away.clear()
+    replicas.holds = True
+    while replicas.pool.down_reason is not None:
+        await asyncio.sleep(0.01)
+    before = len(replicas.asked)
+    asking = [asyncio.create_task(replicas.ask()) for _ in range(9)]
+    while len(replicas.asked) == before:
+        await asyncio.sleep(0.01)
+    assert len(replicas.asked) == before + 1
+    replicas.holds = False
+    replicas.answer(replicas.asked[-1][0], Done(replicas.asked[-1][1], ANSWER))
+    assert await asyncio.gather(*asking) == [ANSWER] * 9
+
+
+async def test_a_row_that_its_engine_may_be_away_for_goes_to_no_other() -> None:
+    replicas = Replicas("a", "b")
+    replicas.away = {name: unavailable("It died.", crashed="the server") for name in "ab"}
+    with kind(ErrorKind.INTERRUPTED) as raised:
+        await replicas.ask()
+    assert len(replicas.asked) == 1
+    assert raised.value.crashed == f"the server of {replicas.asked[0][0]}"
+
+
+async def test_a_row_that_was_not_sent_yet_is_not_lost_with_its_replica() -> None:
+    replicas = Replicas("a")
+    asking = [asyncio.create_task(replicas.ask()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not replicas.asked
+    replicas.pool.joined(Joined("b", "session of b", FACTS))
+    replicas.pool.left(Left("a", "session of a", "It was killed."))
+    assert await asyncio.gather(*asking) == [ANSWER] * 3
+    assert {name for name, _ in replicas.asked} == {"b"}
+
+
+async def test_rows_that_wait_for_a_place_may_be_cancelled_by_the_thousand() -> None:
+    replicas = Replicas("a")
+    replicas.holds = True
+    asking = [asyncio.create_task(replicas.ask()) for _ in range(20_000)]
+    await asyncio.sleep(0.05)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    replicas.holds = False
+    assert await replicas.ask() == ANSWER

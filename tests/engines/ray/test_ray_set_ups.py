@@ -49,7 +49,7 @@ async def test_a_replica_engine_that_cannot_start_says_why(cluster):
 
 
 async def test_fewer_replicas_than_wanted_are_enough_where_so_few_were_asked_for(cluster):
-    async with started(cluster.address, "1:4", replica_cpus=1, placement_wait=2) as engine:
+    async with started(cluster.address, "1:4", replica_cpus=1, placement_wait=30) as engine:
         assert await engine.complete(row(1))
 
 

@@ -46,6 +46,16 @@ def test_a_pandas_frame_keeps_its_index():
     assert best["score"].is_monotonic_decreasing
 
 
+def test_right_scores_of_some_rows_say_how_often_the_judge_is_right():
+    frame = FRAME.with_columns(points=pl.when(pl.int_range(800) % 3 == 0).then(pl.col("worth") * 10))
+    options = OPTIONS._replace(truth="points", columns=["worth"])
+    best = gristmill.rank(frame, **ASKED, top=100, proxy="near", assume="thinning", options=options)
+    truth = best.certificate["truth"]
+    assert truth["known"] == 267 and truth["right"] > 0.7 * truth["listed"] > 0
+    assert truth["low"] < truth["right"] / truth["listed"] < truth["high"]
+    assert any("267 of 800 rows have a right score in 'points'" in each for each in best.sentences)
+
+
 def test_rows_with_the_lowest_scores_are_those_below_a_cut():
     best = gristmill.rank(FRAME, **ASKED, cut="score < 4", recall=0.8, proxy="near", options=OPTIONS)
     assert best.certified and (best.frame["score"] < 4).all() and best.frame["score"].is_sorted()
@@ -99,6 +109,7 @@ def test_it_goes_on_where_it_was_and_another_wish_is_refused(tmp_path: Path):
         ({"top": 50, "proxy": "nobody"}, "neither auto, features nor a column"),
         ({"top": 50, "proxy": "words"}, "not a number"),
         ({"top": 50, "proxy": "empty"}, "no number in any row"),
+        ({"top": 50, "options": OPTIONS._replace(truth="empty")}, "no right score in any row"),
         ({"top": 50, "proxy": JUDGE}, "the judge itself"),
         ({"cut": "the best"}, "cannot be read: write it like 'score >= 8'"),
         ({"cut": "score >= 8.0.0"}, "cannot be read"),

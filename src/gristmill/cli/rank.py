@@ -127,7 +127,7 @@ def rank(
     wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
     questionnaire = Questionnaire(frame, scoring.read_text(rubric, "rubric"), parse_scale(scale), options, judge)
     guessing = choose_proxy(proxy, frame, questionnaire, judge, proxy_backend)
-    ranking = Ranking(frame, questionnaire, judge, guessing, wish, show.console.print)
+    ranking = Ranking(frame, questionnaire, judge, guessing, wish, truth, show.console.print)
     about = ranking.about(Path(table).name)
     kept = output is not None and not stdio.is_dash(output)
     suffix = scoring.suffix_of(piped.source)

@@ -67,7 +67,7 @@ def rank(
     else:
         guessing = ModelProxy.beside(judge, questionnaire, backend_on(proxy))
     wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
-    ranking = Ranking(table, questionnaire, judge, guessing, wish)
+    ranking = Ranking(table, questionnaire, judge, guessing, wish, options.truth)
     if resume is not None:
         ranked = ranking.run(Path(resume))
     else:

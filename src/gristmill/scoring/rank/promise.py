@@ -23,11 +23,13 @@ class Promise(NamedTuple):
 
 
 class Parties(NamedTuple):
-    """``judge`` and ``proxy`` in words; ``cut`` as it was given, None for the best K."""
+    """``judge`` and ``proxy`` in words; ``cut`` as it was given, None for the best K; ``truth``: the column of
+    right scores."""
 
     judge: str
     proxy: str
     cut: str | None
+    truth: str | None = None
 
 
 class About(NamedTuple):
@@ -129,8 +131,14 @@ def _assumed(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
     )
     if end.basis is Basis.THINNING:
         assert goal.assume is not None
+        chosen = f"This holds if what was chosen with --assume thinning does: {goal.assume.value}."
+        if not facts.audited:
+            return [
+                chosen,
+                "The pilot's rows, drawn at random, do not contradict it; without it they prove nothing.",
+            ]
         return [
-            f"This holds if what was chosen with --assume thinning does: {goal.assume.value}.",
+            chosen,
             f"It was looked whether that is contradicted: {drawn} were judged, and {hits}. Without the assumption, "
             f"that alone proves that at least {_share(facts.assumption_free_recall)} are in the list.",
         ]

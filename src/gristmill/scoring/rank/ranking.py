@@ -32,6 +32,8 @@ from gristmill.scoring.rank.judging import Judging
 from gristmill.scoring.rank.promise import About, Parties
 from gristmill.scoring.rank.proxies import Pilot, Proxy
 from gristmill.scoring.rank.side import Side, parse_cut
+from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
+from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
@@ -75,6 +77,7 @@ class Ranked(NamedTuple):
     correlation: float | None
     judge_batches: Sequence[Batch]
     proxy_batches: Sequence[Batch]
+    truth: TruthCheck | None
 
 
 class PilotDone(NamedTuple):
@@ -104,9 +107,11 @@ class Ranking:
         judge: ScoreBackend,
         proxy: Proxy,
         wish: RankWish,
+        truth: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``tell`` is told in a sentence what comes next. Raises UserError for what cannot work."""
+        """``truth``: the column of right scores. ``tell`` is told in a sentence what comes next. Raises UserError for
+        what cannot work."""
         self._table = table
         self._questionnaire = questionnaire
         self._judge = judge
@@ -119,6 +124,10 @@ class Ranking:
         self._sign = self._side.sign if self._side is not None else 1
         self.goal = goal_of(wish, table.height, self._side)
         check_columns(table, self._name)
+        self._truth = truth
+        self._truths = truth_values(table, truth) if truth is not None else None
+        if self._truths is not None and all(each is None for each in self._truths):
+            raise UserError(f"The column '{truth}' for --truth has no right score in any row: leave it out.")
 
     def run(self, folder: Path) -> Ranked:
         """``folder`` keeps what has been done. Raises UserError, and Interrupted where a signal ended it before."""
@@ -140,7 +149,7 @@ class Ranking:
     def about(self, table: str) -> About:
         """For what is told of it; ``table`` by its name."""
         wanted = self._side.text if self._side is not None else None
-        parties = Parties(f"{self._judge.model} ({self._judge.place})", self._proxy.told, wanted)
+        parties = Parties(f"{self._judge.model} ({self._judge.place})", self._proxy.told, wanted, self._truth)
         return About(table, self._questionnaire.settings.instrument, self.goal, parties, self._identity, time.time())
 
     def pilot(self, folder: Path) -> PilotDone:
@@ -221,7 +230,10 @@ class Ranking:
         if pilot is not None and guesses is not None:
             correlation = rank_correlation(guesses[pilot.rows], pilot.scores)
         proxy_batches = stored.batches if stored is not None else []
-        return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches)
+        truth = None
+        if self._truths is not None:
+            truth = check_against_truth(self._truths, rows, self.goal.top, self.goal.cut, self._sign)
+        return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches, truth)
 
     def _check_identity(self, folder: Path) -> None:
         """What is stored there was asked by the same questions of the same rows. A larger budget may go on."""

@@ -21,10 +21,19 @@ _LISTED = 500
 def sentences(about: About, ranked: Ranked) -> list[str]:
     """For a terminal, the headline first."""
     made = promise(about.goal, ranked.end, about.parties)
-    told = [f"{made.headline}.", *made.promised, *made.assumed, *made.not_promised]
+    told = [f"{made.headline}.", *made.promised, *made.assumed, *made.not_promised, *truth_sentences(about, ranked)]
     told.append(judged_sentence(about.goal, ranked.end.facts))
     saved = saved_sentence(about.goal, ranked.end.facts, spent_on(ranked.judge_batches), spent_on(ranked.proxy_batches))
     return [*told, saved] if saved else told
+
+
+def truth_sentences(about: About, ranked: Ranked) -> list[str]:
+    """None where there are no right scores."""
+    goal, parties = about.goal, about.parties
+    if ranked.truth is None or parties.truth is None:
+        return []
+    wanted = f"the best {goal.top:,}" if goal.top is not None else f"those with {parties.cut}"
+    return ranked.truth.sentences(parties.truth, wanted, goal.rows, len(ranked.rows))
 
 
 def certificate_facts(about: About, ranked: Ranked) -> dict[str, Any]:
@@ -71,6 +80,7 @@ def certificate_facts(about: About, ranked: Ranked) -> dict[str, Any]:
         "judge": parties.judge,
         "proxy": parties.proxy,
         "proxy_rank_correlation": ranked.correlation,
+        "truth": None if ranked.truth is None else ranked.truth._asdict() | {"column": parties.truth},
         "asked": about.identity,
         "gristmill": gristmill.__version__,
         "cost": {
@@ -114,6 +124,7 @@ def rank_page(
         made_at=told_date(about.made_at),
         promise=promise(goal, ranked.end, about.parties),
         certified=isinstance(ranked.end, Certificate),
+        truth=truth_sentences(about, ranked),
         rows=goal.rows,
         returned=len(ranked.rows),
         judged=total,

@@ -51,10 +51,11 @@ def measured(goal: Goal, score: np.ndarray, best: np.ndarray, accepted: np.ndarr
         returned = np.concatenate([best, accepted])
         right, there = int((score[returned] >= goal.cut).sum()), int((score >= goal.cut).sum())
         return right / there if there else 1.0, right / len(returned) if len(returned) else 1.0
-    assert goal.top is not None
-    last = np.partition(score, len(score) - goal.top)[len(score) - goal.top]
-    above, ties = int((score > last).sum()), int((score[best] == last).sum())
-    return (int((score[best] > last).sum()) + min(ties, goal.top - above)) / goal.top, 1.0
+    scored = np.sort(score[~np.isnan(score)])[::-1][: goal.top]
+    if len(scored) == 0:
+        return 1.0, 1.0
+    above, ties = int((score > scored[-1]).sum()), int((score[best] == scored[-1]).sum())
+    return (int((score[best] > scored[-1]).sum()) + min(ties, len(scored) - above)) / len(scored), 1.0
 
 
 def summary(goal: Goal, replays: Iterable[Replay]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a ranking promises holds whatever the proxy; 1,000 replays of every case: benchmarks/rank."""
+"""What a ranking promises holds whatever the proxy; 1,000 replays of every case: benchmarks/rank_replays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 np = pytest.importorskip("numpy", reason="pip install 'gristmill[score]' to run this")
 pytest.importorskip("scipy", reason="pip install 'gristmill[score]' to run this")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "rank"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "rank_replays"))
 from replays import Table, replay  # noqa: E402
 
 from gristmill.scoring.rank.course import decide, forecast, least_rows, pilot_rows  # noqa: E402

@@ -1,7 +1,7 @@
 """``gristmill rank`` with real models: SmolLM2 135M as the proxy of Gemma 3 270M, checked against the judge's scores of
 all rows.
 
-python benchmarks/rank [--rows 2000] [--top 100] [--recall 0.9]
+python benchmarks/rank/real.py [--rows 2000] [--top 100] [--recall 0.9]
 
 Both models must have been pulled. Gemma 3 270M is a base model: a copy of its file gets a plain chat template.
 """

@@ -3,9 +3,9 @@
     python benchmarks/same_bits [--rows 1000] [--orders 20] [--engine openvino] [--model smollm2-135m-instruct]
     python benchmarks/same_bits --cost REVISION [--rows 256] [--runs 7]
 
-The same rows, of 5 to 120 words behind one rubric, are scored again and again: in other orders, with few and many rows
-at a time, in small and large steps, beside answers that are being written and requests that somebody waits for, in so
-little KV memory that rows are preempted, with the rubric from the disk and computed anew, and on a worker that is
+The same rows, of 5 to ``--words`` words behind one rubric, are scored again and again: in other orders, with few and
+many rows at a time, in small and large steps, beside answers that are being written and requests that somebody waits
+for, in so little KV memory that rows are preempted, with the rubric from the disk and computed anew, and on a worker that is
 killed (SIGKILL) halfway. Each is compared with the first, number by number: the receipt counts the rows of which any
 differs, and tells by how much.
 
@@ -50,10 +50,10 @@ TREE = Path(__file__).resolve().parents[2]
 Scores = dict[int, tuple[float, ...]]
 
 
-def prompt(row: int, rubric: str, model: str) -> str:
+def prompt(row: int, rubric: str, model: str, most_words: int) -> str:
     chosen = random.Random(5000 + row)
     words = workload.candidate(row).split()
-    text = " ".join(chosen.choice(words) for _ in range(chosen.randint(5, 120)))
+    text = " ".join(chosen.choice(words) for _ in range(chosen.randint(5, most_words)))
     return workload.prompt_of(model)(row, rubric).replace(workload.candidate(row), f"Candidate: {text}")
 
 
@@ -69,12 +69,16 @@ class Case(NamedTuple):
 
 
 class Bench:
-    def __init__(self, engine: str, model: str, rows: int, threads: str) -> None:
-        self.engine, self.model = engine, model
-        self.rubric = workload.rubric()
-        self.prompts = [prompt(row, self.rubric, model) for row in range(rows)]
+    def __init__(self, options: argparse.Namespace, rows: range, threads: str) -> None:
+        self.engine, self.model, self.words = options.engine, options.model, options.words
+        # The rubric's first lines: each takes 25 tokens or so.
+        self.rubric = "\n".join(workload.rubric().splitlines()[: options.rubric_lines])
+        self.prompts = [self.prompt(row) for row in rows]
         self.threads = threads
         self.reference: Scores = {}
+
+    def prompt(self, row: int) -> str:
+        return prompt(row, self.rubric, self.model, self.words)
 
     @contextlib.asynccontextmanager
     async def started(self, options: dict[str, str]) -> AsyncIterator[Engine]:
@@ -134,7 +138,7 @@ class Bench:
         numbers = iter(range(10**9))
 
         async def write(interactive: bool, tokens: int) -> None:
-            text = prompt(10**6 + next(numbers), self.rubric, self.model)
+            text = self.prompt(10**6 + next(numbers))
             body = {"model": self.model, "prompt": text, "max_tokens": tokens, "temperature": 0.7, "seed": 1}
             await engine.complete(msgspec.convert(body, CompletionRequest), interactive=interactive)
 
@@ -173,7 +177,7 @@ def cases_of(engine: str, orders: int, small_kv: str, threads: int) -> list[Case
 
 async def compare(options: argparse.Namespace) -> None:
     threads = options.threads or len(os.sched_getaffinity(0))
-    bench = Bench(options.engine, options.model, options.rows, str(threads))
+    bench = Bench(options, range(options.rows), str(threads))
     base = dict(each.split("=", 1) for each in options.option)
     with tempfile.TemporaryDirectory() as cache:
         # Prefixes of its own; models and kernels are the user's.
@@ -183,12 +187,13 @@ async def compare(options: argparse.Namespace) -> None:
             computing = engine.capabilities.computing
         found = []
         for case in cases_of(options.engine, options.orders, options.small_kv, threads):
-            if not options.only or options.only in case.name:
+            if any(text in case.name for text in options.only.split(",")):
                 found.append(await bench.run(case._replace(options=base | case.options)))
     content = {
         "engine": options.engine, "model": options.model, "options": base, "rows": options.rows, "threads": threads,
         "computes_on": computing.on if computing else None,
-        "numbers_a_row": len(LABELS), "cases": found,
+        "rubric_lines": options.rubric_lines, "words_a_row": [5, options.words], "numbers_a_row": len(LABELS),
+        "cases": found,
     }  # fmt: skip
     if options.receipt:
         packages = ("openvino",) if options.engine == "openvino" else ("xllamacpp",)
@@ -206,12 +211,12 @@ def link_cache(folder: Path) -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Score rows by number, as the lines of standard input say: first, end."""
-    bench = Bench(options.engine, options.model, 0, str(options.threads or len(os.sched_getaffinity(0))))
+    bench = Bench(options, range(0), str(options.threads or len(os.sched_getaffinity(0))))
     async with bench.started(dict(each.split("=", 1) for each in options.option)) as engine:
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             first, end = map(int, line.split())
-            bench.prompts = [prompt(row, bench.rubric, options.model) for row in range(first, end)]
+            bench.prompts = [bench.prompt(row) for row in range(first, end)]
             began = time.perf_counter()
             await bench.score(engine, list(range(end - first)))
             print((end - first) / (time.perf_counter() - began), flush=True)
@@ -274,10 +279,12 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--orders", type=int, default=3)
+    parser.add_argument("--words", type=int, default=120, help="of a row at most")
+    parser.add_argument("--rubric-lines", type=int, default=67)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--option", "-O", action="append", default=[], help="of the engine, for all cases")
     parser.add_argument("--small-kv", default="0.12", help="GiB of KV cache in which rows are preempted")
-    parser.add_argument("--only", default="", help="cases whose name has this text")
+    parser.add_argument("--only", default="", help="cases whose name has one of these texts")
     parser.add_argument("--cost", metavar="REVISION", help="rows a second beside this revision, in turns")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--receipt", default="", help="write benchmarks/receipts/NAME.json")

@@ -63,7 +63,9 @@ def test_a_table_in_the_same_table_with_scores_out(folder):
     assert set(scored["score_method"]) == {"labels"}
     assert scored["score_error"].null_count() == 50
     assert "50 of 50 scores" in done.stderr
-    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".md") == ["out.parquet", "table.csv"]
+    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".md") == [
+        "out.parquet", "out.parquet.receipt.json", "table.csv"
+    ]  # fmt: skip
 
 
 def test_scores_as_json_with_reasons(folder):

@@ -24,6 +24,7 @@ from gristmill.cli import (
     run,
     score,
     serve,
+    verify_score,
     webhooks,
 )
 from gristmill.cli.config import load_defaults
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(run.run)
-app.command()(score.score)
+app.command(cls=verify_score.ScoreCommand)(score.score)
 app.command()(rank.rank)
 app.command()(ask.ask)
 app.command()(doctor.doctor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.cli import config, scoring, show, show_score, stdio
+from gristmill.cli import config, scoring, show, show_score, stdio, verify_score
 from gristmill.cli.targets import check_targets
 from gristmill.engines.registry import EngineSettings
 from gristmill.scratch import scratch_folder
@@ -45,6 +45,13 @@ def score(
     escalate_engine: Annotated[str | None, typer.Option(help="Its engine, where that is another.")] = None,
     escalate_url: Annotated[str | None, typer.Option(help="Its engine's address, where that is another.")] = None,
     report: scoring.Report = None,
+    receipt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="All that the scores came from; OUTPUT.receipt.json.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="RECEIPT", help="Score rows of its table again, and compare: exit 0, 1, 2.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many, with --verify.")] = 100,
     prompt_price: scoring.PromptPrice = 0,
     output_price: scoring.OutputPrice = 0,
     currency: config.Currency = "USD",
@@ -72,11 +79,15 @@ def score(
     from gristmill.scoring.conductor import Scoring
     from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.questionnaire import ScoreOptions
+    from gristmill.scoring.receipt import write_receipt
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table
 
     log.configure(config.check_log_level(log_level))
     stdio.check_json(as_json, output)
+    if verify is not None:
+        given = config.engine_settings(engine, model, url, engine_option)
+        verify_score.verify_score(verify, table, rows, given, server, wait, as_json)
     row_file = Path(row) if row is not None and "{" not in row else None
     options = ScoreOptions(
         id_column=id_column,
@@ -123,7 +134,8 @@ def score(
     target = context.with_resource(stdio.resting_place(output, scoring.suffix_of(piped.source)))
     check_target(target, frame)
     read = [rubric, row_file, *(file for tables in (piped.source, examples) if tables for file in table_files(tables))]
-    check_targets({"output": target, "report": report}, read)
+    receipt = verify_score.receipt_path(target, receipt, stdio.is_dash(output))
+    check_targets({"output": target, "report": report, "receipt": receipt}, read)
     folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
     if piped.digest is not None:
         identity["table"] = piped.digest
@@ -135,6 +147,9 @@ def score(
             with scoring.stops(resumable=not stdio.is_dash(output)):
                 scored = conductor.run(folder.path)
             write_table(scored.table, target, keep_formulas)
+            if receipt is not None:
+                seen = verify_score.receipt_files(receipt, table, str(output))
+                write_receipt(conductor.receipt(folder.path, scored, seen), receipt)
             if report is not None:
                 page = conductor.page(Path(table).name, scored, Prices(prompt_price, output_price, currency))
                 show.write_page(report, page)

@@ -147,11 +147,16 @@ class Embeddings(msgspec.Struct, frozen=True):
 class Computing(msgspec.Struct, frozen=True):
     """``on``: what computes, as the end of a sentence ("NVIDIA RTX 4080 through CUDA"). ``advice``: what a person could
     do to have it computed faster here; None where there is nothing to say. ``precision``: in which numbers, where that
-    is chosen when the model is loaded; answers of another are not the same."""
+    is chosen when the model is loaded; answers of another are not the same. ``build``: the library, the kernels and
+    what of the processor chooses among them; answers of another may differ in their last bits. ``chat_template``: the
+    SHA-256 of its text."""
 
     on: str
     advice: str | None = None
     precision: str = "f32"
+    build: str | None = None
+    threads: int | None = None
+    chat_template: str | None = None
 
 
 class Capabilities(msgspec.Struct, frozen=True):

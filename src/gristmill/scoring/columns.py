@@ -17,7 +17,7 @@ def with_scores(table: pl.DataFrame, outcomes: Sequence[Sequence[Outcome]], name
     added: dict[str, pl.Series] = {}
     for place, name in enumerate(names):
         column = [of_row[place] for of_row in outcomes]
-        for field, kind in _COLUMNS.items():
+        for field, kind in OF_A_SCORE.items():
             full = name if field == "score" else f"{name}_{field}"
             series = pl.Series(full, [getattr(outcome, field) for outcome in column], dtype=kind)
             if field in ("score", "error") or series.null_count() < len(series):
@@ -28,7 +28,7 @@ def with_scores(table: pl.DataFrame, outcomes: Sequence[Sequence[Outcome]], name
 def check_names(table: pl.DataFrame, names: Sequence[str]) -> None:
     """Raises UserError where a column of the scores is there already."""
     for name in names:
-        for field in _COLUMNS:
+        for field in OF_A_SCORE:
             full = name if field == "score" else f"{name}_{field}"
             if full in table.columns:
                 raise UserError(
@@ -36,7 +36,7 @@ def check_names(table: pl.DataFrame, names: Sequence[str]) -> None:
                 )
 
 
-_COLUMNS = {
+OF_A_SCORE = {
     "score": pl.Float64, "label": pl.String, "entropy": pl.Float64, "off_scale": pl.Float64, "method": pl.String,
     "reason": pl.String, "model": pl.String, "before": pl.Float64, "error": pl.String,
 }  # fmt: skip

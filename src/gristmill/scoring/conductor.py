@@ -19,12 +19,14 @@ from gristmill.planning.token_bill import Prices
 from gristmill.scoring.audit import Difference, audit, spread_rows
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.columns import with_scores
+from gristmill.scoring.computation import computations_in
 from gristmill.scoring.condition import Condition
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Passes, PassSettings
 from gristmill.scoring.prompt import GENERATE
 from gristmill.scoring.questionnaire import Prompt, Questionnaire, ScoreOptions, labels_method
 from gristmill.scoring.questions import Question
+from gristmill.scoring.receipt import NO_FILES, Escalated, ReceiptFiles, ScoreReceipt, score_receipt
 from gristmill.scoring.report import About, ScoreReport, score_page, score_reports
 from gristmill.scoring.scale import Scale
 from gristmill.scoring.table import truth_values
@@ -105,6 +107,15 @@ class Scoring:
         """The report, as HTML."""
         about = About(title, self._settings.instrument, self._backend.model, self._backend.place, time.time())
         return score_page(about, scored.reports, scored.batches, prices)
+
+    def receipt(self, folder: Path, scored: ScoredTable, files: ReceiptFiles = NO_FILES) -> ScoreReceipt:
+        """Of a run in ``folder``, before that goes."""
+        better = folder / "escalated"
+        asked_twice = None
+        if self._escalation is not None:
+            asked_twice = Escalated(self._escalation.condition, computations_in(better))
+        computed = computations_in(folder, without=better)
+        return score_receipt(self._questionnaire, computed, asked_twice, scored.table, files)
 
     @property
     def _settings(self) -> PassSettings:

@@ -20,6 +20,7 @@ from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
+from gristmill.scoring.computation import computation_here, note_computation
 from gristmill.scoring.held_engine import HeldEngine
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.storage.open import StorageSettings
@@ -93,7 +94,7 @@ class LocalBackend:
             settings = self._host._replace(storage=storage, engine=engine._replace(row_tokens=row_tokens))
             with self.session() as held:
                 with self._make_view() as view:
-                    batch = held.loop.run(self._until_ended(held, local, settings, view))
+                    batch = held.loop.run(self._until_ended(held, folder, local, settings, view))
                 view.ended(batch)
         if batch.status == "failed":
             errors = batch.errors.data if batch.errors else []
@@ -101,8 +102,12 @@ class LocalBackend:
         files = [local.path_of(file) for file in (batch.output_file_id, batch.error_file_id) if file is not None]
         return PassFiles(batch, files)
 
-    async def _until_ended(self, held: HeldEngine, local: LocalRun, settings: HostSettings, view: BatchView) -> Batch:
+    async def _until_ended(
+        self, held: HeldEngine, folder: Path, local: LocalRun, settings: HostSettings, view: BatchView
+    ) -> Batch:
         engine = await held.started(settings.engine, view.waiting, settings.start_wait)
+        computed = await computation_here(engine, self._host.engine, self.model, self.place, self._reuse_answers)
+        note_computation(folder, computed)
         batch = await local.run(settings, view.update, view.waiting, self._stop_on, engine)
         if not is_terminal(batch.status):
             raise Interrupted(local.state)

@@ -21,7 +21,7 @@ from gristmill.wire.batch import Batch
 log = get_logger(__name__)
 
 #: An answer that may differ from the one that was not valid.
-_RETRY = {"temperature": 0.5, "seed": 1}
+RETRY = {"temperature": 0.5, "seed": 1}
 #: Answers after which it is told whether a model keeps to the scale, where there are more than so many to come.
 _FIRST, _MANY = 50, 200
 
@@ -81,7 +81,7 @@ class Passes:
                 found[question] = msgspec.structs.replace(outcome, entropy=before.entropy, off_scale=before.off_scale)
         invalid = sorted(each for each, outcome in found.items() if outcome.invalid)
         if invalid:
-            found.update(self._pass("3-again", invalid, GENERATE, _RETRY))
+            found.update(self._pass("3-again", invalid, GENERATE, RETRY))
         return found.items()
 
     def _pass(

@@ -87,10 +87,14 @@ class Questionnaire:
         if options.id_column is not None:
             check_ids(table, options.id_column)
         check_names(table, self.names)
-        self._template = self._row_template()
+        self.template = self._row_template()
         self.settings = PassSettings(self._instrument(rubric, scale), method, options.most_off_scale)
         self._block: tuple[int, list[dict[str, Any]]] = (-1, [])
         self._last = (-1, "")
+
+    @property
+    def id_column(self) -> str | None:
+        return self._options.id_column
 
     @property
     def ids(self) -> Sequence[object]:
@@ -115,7 +119,7 @@ class Questionnaire:
             begin = row - row % _BLOCK
             if begin != self._block[0]:
                 self._block = (begin, self._table.slice(begin, _BLOCK).rows(named=True))
-            self._last = (row, self._template.render(self._block[1][row - begin]))
+            self._last = (row, self.template.render(self._block[1][row - begin]))
         return self._last[1]
 
     def prompts(self, rows: int) -> Iterator[Prompt]:
@@ -156,7 +160,7 @@ class Questionnaire:
             raise UserError("The rubric is empty.")
         examples = []
         if options.examples is not None:
-            examples = read_examples(options.examples, self._template, self.names, options.criteria, scale)
+            examples = read_examples(options.examples, self.template, self.names, options.criteria, scale)
         return Instrument(rubric, scale, tuple(options.criteria), examples, options.reason)
 
 

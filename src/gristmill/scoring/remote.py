@@ -16,6 +16,7 @@ from gristmill.client import Client
 from gristmill.http_values import shown
 from gristmill.printable import printable
 from gristmill.scoring.backend import MakeView, NoView, PassFiles
+from gristmill.scoring.computation import computation_there, note_computation
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch, CreateBatchRequest
@@ -89,6 +90,8 @@ class RemoteBackend:
         else:
             batch = self._find_or_create(folder, input_file, endpoint, shared)
             write_whole(note, msgspec.json.encode(_Note(batch.id, identity)))
+        server = shown(self._client.server)
+        note_computation(folder, computation_there(server, self.model, self.place, self._reuse_answers))
         with self._make_view() as view:
             batch = self._client.wait(batch, view.update, view.no_answer)
         view.ended(batch)

@@ -23,7 +23,8 @@ class RowTemplate:
         """``source`` None: a line for each column in ``shown`` that has a value. Raises UserError for what is no
         template, or names a column that is not in ``columns``."""
         self._columns = list(columns)
-        self._shown = list(shown)
+        self.source = source
+        self.shown = list(shown)
         self._template = self._read(source) if source is not None else None
 
     def _read(self, source: str) -> jinja2.Template:
@@ -41,7 +42,7 @@ class RowTemplate:
         """Raises UserError for a column asked for as ``row["..."]`` that does not exist."""
         values = {name: "" if value is None or value != value else value for name, value in row.items()}
         if self._template is None:
-            return "\n".join(f"{name}: {values[name]}" for name in self._shown if values.get(name, "") != "")
+            return "\n".join(f"{name}: {values[name]}" for name in self.shown if values.get(name, "") != "")
         try:
             # A column may be named like ours; then it is meant.
             return self._template.render({_ROW: values} | values).strip()

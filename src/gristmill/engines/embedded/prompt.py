@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -243,6 +244,12 @@ def _template_of(encoder: TextEncoder, defaults: ModelDefaults) -> ChatTemplate 
     if not encoder.chat_template:
         return None
     return ChatTemplate(encoder.chat_template, encoder.bos_token, encoder.eos_token)
+
+
+def template_digest(encoder: TextEncoder, defaults: ModelDefaults) -> str | None:
+    """SHA-256 of the text of the template that prompts are written by; None where there is none."""
+    source = encoder.chat_template if defaults.template is None else defaults.template
+    return hashlib.sha256(source.encode()).hexdigest() if source else None
 
 
 def _not_empty(tokens: list[int], param: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         computing=f"{', '.join(each.description for each in list_devices(library))} {processor_digest()}",
         pictures_non_causal=eyes is not None and eyes.non_causal,
     )
+    told = msgspec.structs.replace(told, build=runner.build, threads=chosen.threads or len(os.sched_getaffinity(0)))
     return LoadedModel(
         runner,
         vocabulary,

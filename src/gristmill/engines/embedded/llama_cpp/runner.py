@@ -79,7 +79,8 @@ class LlamaRunner:
         self._state = KvState(library, context, self._sequences)
         # Of layers with a window llama.cpp saves no more than that of a sequence, though it has all.
         self.slice_tokens = min(_SLICE_TOKENS, window or _SLICE_TOKENS)
-        self.kv_format = f"llama.cpp {library.version} on {computing}" if partial else None
+        self.build = f"llama.cpp {library.version} on {computing}"
+        self.kv_format = self.build if partial else None
         self._arguments = Arguments(self._most_tokens)
         self._flag = AbortFlag()
         library.llama_set_abort_callback(context, self._flag.function, self._flag.data)

@@ -59,10 +59,11 @@ class AttentionShape(ctypes.Structure):
 
 class Kernel(NamedTuple):
     """``library`` has the functions of the source. ``notice`` tells of something a person may want to know, or is
-    empty."""
+    empty. ``build``: changes with whatever the compiled code depends on."""
 
     library: ctypes.CDLL
     notice: str
+    build: str
 
 
 def load_kernel(source: Path = ATTENTION) -> Kernel:
@@ -72,17 +73,18 @@ def load_kernel(source: Path = ATTENTION) -> Kernel:
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     command = [*compiler, *_FLAGS, native]
     kernels = cache_folder() / "kernels"
+    build = _fingerprint(command, source)
     try:
         make_private(kernels)
         # Code is loaded only from where nobody else can have put it.
         if writable_by_others(kernels):
-            return _compile_for_once(command, source, kernels)
-        return _from_cache(command, source, kernels / f"{source.stem}-{_fingerprint(command, source)}")
+            return _compile_for_once(command, source, kernels, build)
+        return _from_cache(command, source, kernels / f"{source.stem}-{build}", build)
     except OSError as error:
         raise KernelMissingError(f"the compiled {source.stem} kernel cannot be used: {error}") from error
 
 
-def _from_cache(command: list[str], source: Path, kept: Path) -> Kernel:
+def _from_cache(command: list[str], source: Path, kept: Path, build: str) -> Kernel:
     notice, library = "", _library(source)
     if not _intact(kept / library):
         if kept.exists():
@@ -100,16 +102,16 @@ def _from_cache(command: list[str], source: Path, kept: Path) -> Kernel:
                 # Another process was faster; what it made is the same.
                 if not _intact(kept / library):
                     raise
-    return Kernel(ctypes.CDLL(str(kept / library)), notice)
+    return Kernel(ctypes.CDLL(str(kept / library)), notice, build)
 
 
-def _compile_for_once(command: list[str], source: Path, kernels: Path) -> Kernel:
+def _compile_for_once(command: list[str], source: Path, kernels: Path, build: str) -> Kernel:
     with tempfile.TemporaryDirectory(prefix="gristmill-kernel-") as temporary:
         _compile(command, source, Path(temporary) / "made")
         library = ctypes.CDLL(str(Path(temporary) / "made" / _library(source)))
     kernel = f"the {source.stem} kernel"
     reason = f"The folder {kernels} is not this user's alone, so that {kernel} was compiled for this run only."
-    return Kernel(library, f"{reason} Name a folder of your own in GRISTMILL_CACHE.")
+    return Kernel(library, f"{reason} Name a folder of your own in GRISTMILL_CACHE.", build)
 
 
 def _library(source: Path) -> str:
@@ -159,7 +161,3 @@ def _fingerprint(command: list[str], source: Path) -> str:
     for part in (" ".join(command).encode(), version, processor_digest().encode()):
         digest.update(part)
     return digest.hexdigest()[:16]
-
-
-def source_digest(source: Path = ATTENTION) -> str:
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]

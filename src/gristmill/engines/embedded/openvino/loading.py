@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         # It could be, when that was measured: a compiler may have gone since.
         precision, because = "f32", f"{precision} cannot be used: {error}"
         paged = load(precision)
-    computing = Computing(f"the CPU, in {precision}" + (f" ({because})" if because else ""), precision=precision)
+    on = f"the CPU, in {precision}" + (f" ({because})" if because else "")
+    threads = chosen.threads or len(os.sched_getaffinity(0))
+    computing = Computing(on, precision=precision, build=paged.kv_format, threads=threads)
     ends = frozenset(facts.eos_token_ids) | vocabulary.ends
     context, notices = _context(facts, chosen)
     return LoadedModel(paged, vocabulary, ends, context, paged.notices + notices, model.defaults, computing)

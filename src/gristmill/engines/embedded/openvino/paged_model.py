@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.engines.embedded.kv.paged_memory import Copy, PagedMemory
-from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError, source_digest
+from gristmill.engines.embedded.openvino.attention_kernel import KernelMissingError
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, KvCache, OpenVinoKvCache
 from gristmill.engines.embedded.openvino.rotary_factors import settle_factors
 from gristmill.engines.embedded.openvino.shared_attention import SharedAttention, read_head_shape, set_windows
-from gristmill.engines.embedded.openvino.split_linear import LINEAR, SplitLinears
+from gristmill.engines.embedded.openvino.split_linear import SplitLinears
 from gristmill.engines.embedded.prefix_files.prefix_file import Slice
 from gristmill.engines.embedded.processor import processor_digest
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
@@ -101,7 +101,7 @@ class PagedModel:
         computed_in: str = precision
         if precision == "bf16x3":
             linears = SplitLinears.connect(model, threads)
-            computed_in += f" by linear.c {source_digest(LINEAR)}"
+            computed_in += f" by linear.c {linears.build}"
             self.notices += [linears.notice] if linears.notice else []
             weakref.finalize(self, linears.close).atexit = False
         self._names = {name for port in model.inputs for name in port.get_names()}

@@ -19,7 +19,6 @@ from gristmill.engines.embedded.openvino.attention_kernel import (
     Kernel,
     KernelMissingError,
     load_kernel,
-    source_digest,
 )
 from gristmill.engines.embedded.openvino.attention_plan import AttentionPlan, plan_attention
 from gristmill.engines.embedded.openvino.kv_cache import BlockSpan, check_size, count_blocks, populate
@@ -188,7 +187,7 @@ class SharedAttention:
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "attention", lambda: os.sched_setaffinity(0, usable))
         layers = len(windows)
         block_floats = shape.kv_heads * shape.dim * BLOCK_SIZE
-        self.layout = f"attention.c {source_digest()}, {layers}x{shape.kv_heads}x{shape.dim} float32"
+        self.layout = f"attention.c {kernel.build}, {layers}x{shape.kv_heads}x{shape.dim} float32"
         self.blocks = count_blocks(kv_bytes, layers * 2 * block_floats * 4)
         self._keys = np.zeros((layers, self.blocks, block_floats), np.float32)
         self._values = np.zeros((layers, self.blocks, block_floats), np.float32)

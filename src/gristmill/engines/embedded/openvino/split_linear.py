@@ -50,7 +50,7 @@ class SplitLinears:
     def __init__(self, kernel: Kernel, threads: int) -> None:
         """``threads`` compute at once, the caller's among them."""
         self._library = kernel.library
-        self.notice = kernel.notice
+        self.notice, self.build = kernel.notice, kernel.build
         self._threads = threads
         # As for attention: OpenVINO pins the thread that calls ``run``.
         usable = os.sched_getaffinity(0)

@@ -157,6 +157,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     from gristmill.engines.embedded.grammar import Grammars
     from gristmill.engines.embedded.model_runner import EmbeddedOptions, LoadModel
     from gristmill.engines.embedded.preparation import Preparation, RequestReader, special_stops
+    from gristmill.engines.embedded.prompt import template_digest
     from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
     from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS
     from gristmill.engines.embedded.scheduling.step_times import settle_limits
@@ -187,7 +188,10 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
         context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
         read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults, model.eyes).read
         sees = model.eyes is not None
-        pipe.write(Ready(context_length, model.notices, rows, tokens, source, sees=sees, computing=model.computing))
+        computing = model.computing and msgspec.structs.replace(
+            model.computing, chat_template=template_digest(vocabulary, defaults)
+        )
+        pipe.write(Ready(context_length, model.notices, rows, tokens, source, sees=sees, computing=computing))
 
     def deliver(prepared: Prepared) -> None:
         pipe.inbox.put(prepared)

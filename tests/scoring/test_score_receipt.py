@@ -1,0 +1,124 @@
+"""A scored table's receipt, and scoring rows of it again: on the simulated engine, as a user does it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+
+from gristmill.scoring.computation import Computation
+from gristmill.scoring.outcome import Outcome
+from gristmill.scoring.verify import Apart, Verdict, Verification, same, setup_differences
+
+RUBRIC = "Score the miller. Braces {% raw %}{{ like these }}{% endraw %} are meant.\n"
+
+
+def gristmill(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gristmill", "score", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"HOME": str(folder)}, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scored")
+    (folder / "rubric.md").write_text(RUBRIC)
+    rows = [f"{i:03},{'=' if i % 2 else ''}Miller {i}" for i in range(60)]
+    (folder / "table.csv").write_text("\n".join(["id,name", *rows]) + "\n")
+    (folder / "examples.csv").write_text("id,name,craft,honesty\nx,Master,10,9\n")
+    asked = ("--rubric", "rubric.md", "--id", "id", "--scale", "0..10", "--criteria", "craft,honesty")
+    done = gristmill(
+        folder, "table.csv", *asked, "--examples", "examples.csv", "--engine", "simulated", "-o", "out.csv"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(scored, tmp_path) -> Path:
+    """Moved elsewhere, with its receipt, and without what went into it."""
+    for name in ("table.csv", "out.csv", "out.csv.receipt.json"):
+        (tmp_path / name).write_bytes((scored / name).read_bytes())
+    return tmp_path
+
+
+def test_a_receipt_says_what_the_scores_came_from(scored):
+    receipt = json.loads((scored / "out.csv.receipt.json").read_text())
+    (computed,) = receipt["computed"]
+    assert computed["engine"] == computed["model"] == "simulated"
+    assert receipt["asked"]["method"] == "labels" and receipt["asked"]["names"] == ["craft", "honesty"]
+    assert "Braces {{ like these }} are meant." in receipt["asked"]["rubric"]
+    assert receipt["table"] | {"sha256": None} == {"file": "table.csv", "rows": 60, "sha256": None}
+    table = pl.read_csv(scored / "out.csv")
+    numbers = b"".join(table[name].to_numpy().astype("<f8").tobytes() for name in ("craft", "honesty"))
+    assert receipt["scores"]["sha256"] == hashlib.sha256(numbers).hexdigest()
+
+
+def test_rows_scored_again_are_identical(folder):
+    done = gristmill(folder, "--verify", "out.csv.receipt.json", "--rows", "25")
+    assert done.returncode == 0, done.stderr
+    assert "50 scores of 25 random rows, computed again: identical to the bit." in done.stderr
+    assert "differs" not in done.stderr
+
+
+def test_a_score_that_was_changed_is_found_and_told(folder):
+    table = pl.read_csv(folder / "out.csv", infer_schema=False)
+    changed = table.with_columns(craft=pl.when(pl.col("id") == "007").then(pl.lit("9.875")).otherwise(pl.col("craft")))
+    changed.write_csv(folder / "out.csv")
+    done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "60", "--json")
+    assert done.returncode == 2
+    found = json.loads(done.stdout)
+    assert found["verdict"] == "different"
+    assert [(each["id"], each["name"], each["then"]) for each in found["apart"]] == [("007", "craft", 9.875)]
+    assert found["differences"] == ["The scores in the scored table are not those that it was written with."]
+
+
+def test_another_table_is_told_in_words_and_one_of_another_size_refused(folder):
+    (folder / "other.csv").write_text((folder / "table.csv").read_text().replace("Miller 7\n", "Miller 8\n"))
+    done = gristmill(folder, "--verify", "out.csv.receipt.json", "other.csv", "--rows", "60")
+    assert done.returncode == 2
+    assert "2 of 120 scores of 60 random rows" in done.stderr
+    assert "The table is another one" in done.stderr
+    (folder / "other.csv").write_text("id,name\n1,Miller\n")
+    done = gristmill(folder, "--verify", "out.csv.receipt.json", "other.csv")
+    assert done.returncode == 2 and "The receipt is of 60 rows, the table has 1" in done.stderr
+
+
+def test_what_is_no_receipt_is_one_sentence(folder):
+    for name, message in (("nothing.json", "cannot be read"), ("table.csv", "is not a receipt of 'gristmill score'")):
+        done = gristmill(folder, "--verify", name)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_a_receipt_the_rubric_must_be_named(folder):
+    done = gristmill(folder, "table.csv", "--engine", "simulated", "-o", "new.csv")
+    assert done.returncode == 2 and "--rubric" in done.stderr
+
+
+def test_what_differs_in_the_set_up_is_said_in_words():
+    then = Computation("openvino", "here", "small", threads=2, fingerprint="one", packages={"openvino": "2026.4"})
+    assert setup_differences([then], [then]) == []
+    now = msgspec.structs.replace(then, threads=8, fingerprint="other", packages={"openvino": "2026.5"})
+    assert setup_differences([then], [now]) == [
+        "The model's files, its defaults, or an option that changes answers are not those of then.",
+        "Another number of threads: 2 then, 8 now.",
+        "openvino: 2026.4 then, 2026.5 now.",
+    ]
+
+
+def test_near_and_different_are_told_apart_and_any_bit_counts():
+    then = Outcome("labels", score=4.0, label="4", entropy=1.5, off_scale=0.25)
+    assert same(then, then)
+    assert not same(then, msgspec.structs.replace(then, entropy=1.5000000000000002))
+    assert same(msgspec.structs.replace(then, score=9.0, before=4.0), then)
+    for now, verdict in ((4.01, Verdict.NEAR), (4.2, Verdict.DIFFERENT), (None, Verdict.DIFFERENT)):
+        assert Verification(1, 1, [Apart(0, "x", "score", 4.0, now)], 0.05, []).verdict is verdict
+    assert Verification(1, 1, [], 0.05, []).verdict is Verdict.IDENTICAL

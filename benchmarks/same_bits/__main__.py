@@ -5,9 +5,9 @@
 
 The same rows, of 5 to ``--words`` words behind one rubric, are scored again and again: in other orders, with few and
 many rows at a time, in small and large steps, beside answers that are being written and requests that somebody waits
-for, in so little KV memory that rows are preempted, with the rubric from the disk and computed anew, and on a worker that is
-killed (SIGKILL) halfway. Each is compared with the first, number by number: the receipt counts the rows of which any
-differs, and tells by how much.
+for, in so little KV memory that rows are preempted, with the rubric from the disk and computed anew, and on a worker
+that is killed (SIGKILL) halfway. Each is compared with the first, number by number: the receipt counts the rows of
+which any differs, and tells by how much.
 
 ``--cost`` scores new rows by this tree and by REVISION in turns, in processes that stay, and writes the ratios of rows
 a second; it wants a machine on which nothing else runs.

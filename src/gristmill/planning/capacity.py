@@ -32,16 +32,16 @@ class Figures(NamedTuple):
     #: Of how long groups take at a replica: standard deviation over mean.
     spread: float = 0.1
     group_rows: int = 32
-    #: Of a server process for each row, to send it and to handle its answer.
-    server_row: float = 1 / 8_900
+    #: Of a server process for each row: its way through the pipeline on PostgreSQL, and what replicas on Ray add to it.
+    server_row: float = 1 / 10_680 + 0.52 / 10_373
     #: From a server to a replica, or back.
     latency: float = 0.002
     #: Of the database for a transaction and for each row of it.
     store_group: float = 0.002
     store_row: float = 1 / 50_000
     #: Of one server, for a batch's rows before and after they run.
-    read_rate: float = 19_000.0
-    write_rate: float = 250_000.0
+    read_rate: float = 18_500.0
+    write_rate: float = 160_000.0
     #: Bytes of a row and of its answer, and those that a server's network carries in a second.
     row_bytes: int = 10_000
     answer_bytes: int = 600

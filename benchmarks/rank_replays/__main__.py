@@ -1,7 +1,7 @@
 """What `gristmill rank` promises, replayed over scores that are known: how often it is broken, and what it costs.
 
-python benchmarks/rank_replays            1,000 replays of every case, about half an hour on one core
-python benchmarks/rank_replays --only tied        of the cases that have this in their name
+python benchmarks/rank_replays                1,000 replays of every case, half an hour of one core
+python benchmarks/rank_replays --only tied    of the cases that have this in their name
 
 Each replay draws anew, with a seed of its own; of made tables the scores are drawn anew, too.
 """
@@ -42,36 +42,39 @@ class Case(NamedTuple):
 
 def cases(folder: Path) -> Iterator[Case]:
     top, thinning = {"top": 100}, {"top": 100, "assume": Assumption.THINNING}
+    both = {"recall": 0.9, "precision": 0.9}
     yield Case("normal, rank correlation 0.8, 170,000 rows", normal(_BIG, 0.8), thinning)
+    found = f"{_HIDDEN} of the best hidden at the proxy's bottom"
+    yield Case(found, hidden(_ROWS, _HIDDEN), top)
+    yield Case(found, hidden(_ROWS, _HIDDEN), thinning)
+    reviews = tables.sentences(folder)
+    yield Case("sentences of reviews, those labelled positive", lambda seed: reviews, both | {"cut": 1.0})
+    concreteness = tables.words(folder, "concreteness_ratings", "Brysbaert")
+    yield Case("words, concreteness", lambda seed: concreteness, top)
     yield Case("normal, rank correlation 0.8, 170,000 rows", normal(_BIG, 0.8), top)
-    made = {
-        "normal, rank correlation 0.95": normal(_ROWS, 0.95),
-        "normal, rank correlation 0.5": normal(_ROWS, 0.5),
+    for name, of in {
         "random proxy": normal(_ROWS, 0),
         "proxy turned round, rank correlation -0.8": normal(_ROWS, -0.8),
-        f"{_HIDDEN} of the best hidden at the proxy's bottom": hidden(_ROWS, _HIDDEN),
+        "normal, rank correlation 0.95": normal(_ROWS, 0.95),
+        "normal, rank correlation 0.5": normal(_ROWS, 0.5),
         "heavy tails": heavy_tailed(_ROWS),
         "tied whole numbers": tied(_ROWS),
-    }
-    for name, of in made.items():
+    }.items():
         yield Case(name, of, top)
         yield Case(name, of, thinning)
-    yield Case("normal, rank correlation 0.95, top 1,000", normal(_ROWS, 0.95), {"top": 1_000})
-    yield Case("normal, rank correlation 0.95, top 10", normal(_ROWS, 0.95), thinning | {"top": 10})
-    both = {"recall": 0.9, "precision": 0.9}
     for share in (0.2, 0.02):
         for likeness in (0.95, 0.8):
             name = f"normal, rank correlation {likeness}, {share:.0%} above the cut"
-            yield Case(name, normal(_ROWS, likeness), {"recall": 0.9}, share)
             yield Case(name, normal(_ROWS, likeness), both, share)
+            yield Case(name, normal(_ROWS, likeness), {"recall": 0.9}, share)
     yield Case("random proxy, 20% above the cut", normal(_ROWS, 0), both, 0.2)
-    reviews = tables.sentences(folder)
-    yield Case("sentences of reviews, those labelled positive", lambda seed: reviews, both | {"cut": 1.0})
-    for file, column in (("concreteness_ratings", "Brysbaert"), ("sensorimotor_norms", "Haptic")):
-        norms = tables.words(folder, file, column)
-        yield Case(f"words, {column}", lambda seed, norms=norms: norms, top)
-        yield Case(f"words, {column}", lambda seed, norms=norms: norms, thinning)
-        yield Case(f"words, {column}, 20% above the cut", lambda seed, norms=norms: norms, both, 0.2)
+    yield Case("normal, rank correlation 0.95, top 1,000", normal(_ROWS, 0.95), {"top": 1_000})
+    yield Case("normal, rank correlation 0.95, top 10", normal(_ROWS, 0.95), thinning | {"top": 10})
+    haptic = tables.words(folder, "sensorimotor_norms", "Haptic")
+    yield Case("words, concreteness", lambda seed: concreteness, thinning)
+    yield Case("words, concreteness, 20% above the cut", lambda seed: concreteness, both, 0.2)
+    yield Case("words, felt by touch", lambda seed: haptic, top)
+    yield Case("words, felt by touch, 20% above the cut", lambda seed: haptic, both, 0.2)
 
 
 def measure(case: Case, count: int) -> dict[str, Any]:

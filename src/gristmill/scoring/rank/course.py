@@ -7,6 +7,7 @@ that is promised depends on the proxy, the pilot or the sizes chosen here, only 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +111,13 @@ class _Course:
         return self._within(Judge(How.PILOT, rows, self._goal.rows), self.least())
 
     def next(self) -> Judge | Certificate | NotCertified:
-        if self._goal.assume is Assumption.THINNING and self._cost_by_thinning() <= self._split().rows:
+        if self._goal.assume is Assumption.THINNING and self._cost_by_thinning() <= self._split.rows:
             return self._by_thinning()
         return self._by_audit()
 
     def cost(self) -> int:
         """Rows judged in all, as far as can be told."""
-        more = self._split().rows
+        more = self._split.rows
         if self._goal.assume is Assumption.THINNING:
             more = min(more, self._cost_by_thinning())
         return min(self._goal.rows, self.standing.spent + more)
@@ -145,7 +146,7 @@ class _Course:
             return self.certificate(Basis.AUDIT)
         if standing.spent + needed + wrong > _ALL * goal.rows:
             return self._all(goal.rows)
-        split = self._split()
+        split = self._split
         if split.accept < self._accept and len(rows := standing.unjudged(split.accept, self._accept)):
             return self._in_order(rows)
         depth = standing.depth(self._accept)
@@ -162,7 +163,7 @@ class _Course:
         if standing.has_enough and self._needed() == self._needed_of_accepted() == 0:
             return self.certificate(Basis.AUDIT)
         depth = standing.depth(self._accept)
-        target = self._thin_depth()
+        target = self._thin_depth
         if depth < target and not standing.by_kind[How.PROXY]:
             return self._in_order(standing.unjudged(self._accept, target))
         below = goal.rows - depth
@@ -182,7 +183,7 @@ class _Course:
     def _cost_by_thinning(self) -> int:
         """Rows that would be judged from here."""
         standing = self.standing
-        depth = max(self._thin_depth(), standing.depth(self._accept))
+        depth = max(self._thin_depth, standing.depth(self._accept))
         wanted = self._audit_wanted(depth) - int(standing.drawn[depth:].sum())
         return len(standing.unjudged(self._accept, depth)) + max(0, wanted) + self._needed_of_accepted()
 
@@ -208,6 +209,7 @@ class _Course:
         goal, found = self._goal, max(len(self.standing.best), 1)
         return min(depth, math.ceil((goal.rows - depth) * least_share(found - 1, goal.confidence)))
 
+    @cached_property
     def _chances(self) -> NDArray[np.float64]:
         standing, goal = self.standing, self._goal
         judged, found = standing.judged, standing.found
@@ -216,9 +218,10 @@ class _Course:
             judged = found = np.zeros(goal.rows, bool)
         return chances(goal.rows, self._share, self._correlation, judged, found)
 
+    @cached_property
     def _split(self) -> Split:
         goal, standing = self._goal, self.standing
-        expected = Expectation.of(standing.judged, len(standing.best), self._chances())
+        expected = Expectation.of(standing.judged, len(standing.best), self._chances)
         accept = np.unique(np.linspace(0, self._accept, 6).astype(np.int64))
         won = log_wealth(standing.audit, self._may_miss)
         return cheapest(goal, expected, accept, places(standing.depth(self._accept), goal.rows), won)
@@ -232,10 +235,11 @@ class _Course:
         everywhere = places(0, goal.rows)
         return cheapest(goal, expected, everywhere, everywhere, 0.0).accept
 
+    @cached_property
     def _thin_depth(self) -> int:
         """Where the end is expected to hold few enough."""
         rows = self._goal.rows
-        behind = np.concatenate([np.zeros(1), np.cumsum(self._chances())])
+        behind = np.concatenate([np.zeros(1), np.cumsum(self._chances)])
         depth = np.arange(rows + 1)
         lower = behind[depth] - behind[depth // 2**self._tail.halvings]
         # The chances fall along the order: past the place with most at its end there are ever fewer.

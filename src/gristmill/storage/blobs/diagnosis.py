@@ -4,6 +4,7 @@ store is asked once more, by a request whose answer can be read."""
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -106,11 +107,22 @@ class Diagnosis:
                 status = answer.status if answer is not None else 500
                 return Unreachable(f"The object store fails with status {status}{code}.")
 
-    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+    def _unreachable(self, error: httpx.TransportError) -> StorageError:
         endpoint = os.environ.get("AWS_ENDPOINT_URL") if self._scheme == "s3" else None
         hint = f" at {urlsplit(endpoint).netloc.rpartition('@')[2]}" if endpoint else ""
         reason = str(error) or type(error).__name__
+        if _is_of_tls(error):
+            return StorageError(
+                f"The object store{hint} does not speak TLS, or shows a certificate that is not trusted ({reason}): "
+                "check whether its address begins with http:// or https://, and SSL_CERT_FILE."
+            )
         return Unreachable(f"The object store{hint} cannot be reached ({reason}).")
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def error_code(answer: httpx.Response) -> str:

@@ -184,17 +184,14 @@ def main() -> None:
     if given.what == "choice":
         print(receipt.write("calibration-choice", {"found": choice()}, PACKAGES))
         return
-    told = []
+    sources = {"sentences": f"npm {SENTENCES}", "words": f"PyPI {WORDS}"}
     for name in given.tables.split(","):
         for wanted in (False, True) if name == "biased" else (False,):
             replays = Replays(TABLES[name](), wanted)
             for seed in range(given.replays):
                 replays.replay(seed)
-            told.append(replays.told())
-            print(told[-1], flush=True)
-    sources = {"sentences": f"npm {SENTENCES}", "words": f"PyPI {WORDS}"}
-    name = "calibration" if given.tables == ",".join(TABLES) else f"calibration-{given.tables.replace(',', '-')}"
-    print(receipt.write(name, {"confidence": CONFIDENCE, "sources": sources, "tables": told}, PACKAGES))
+            content = {"confidence": CONFIDENCE, "source": sources.get(name, "drawn"), **replays.told()}
+            print(receipt.write(f"calibration-{name}{'-wanted' * wanted}", content, PACKAGES), flush=True)
 
 
 if __name__ == "__main__":

@@ -99,11 +99,11 @@ def words() -> Table:
 
 
 TABLES = {
-    "correlated": correlated,
     "biased": biased,
     "few": few,
     "sentences": sentences,
     "words": words,
+    "correlated": correlated,
 }
 
 

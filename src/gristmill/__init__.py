@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gristmill.client import Client as Client
     from gristmill.engines.registry import EngineSettings as EngineSettings
+    from gristmill.scoring.calibrated_table import TruthUse as TruthUse
+    from gristmill.scoring.calibration import Aims as Aims
+    from gristmill.scoring.calibration import calibrate as calibrate
     from gristmill.scoring.frames import Better as Better
     from gristmill.scoring.frames import ScoreServer as ScoreServer
     from gristmill.scoring.frames import audit as audit
@@ -24,15 +27,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Aims": "scoring.calibration",
     "Best": "scoring.rank.frames",
     "Better": "scoring.frames",
     "Client": "client",
     "EngineSettings": "engines.registry",
     "ScoreOptions": "scoring.questionnaire",
+    "TruthUse": "scoring.calibrated_table",
     "ScoreServer": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",
     "rank": "scoring.rank.frames",
+    "calibrate": "scoring.calibration",
     "score": "scoring.frames",
 }
 __all__ = [*_MODULES, "__version__"]

@@ -15,6 +15,7 @@ from gristmill.cli import (
     ask,
     batches,
     bench,
+    calibrate,
     completion,
     doctor,
     files,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(run.run)
 app.command(cls=verify_score.ScoreCommand)(score.score)
+app.command()(calibrate.calibrate)
 app.command()(rank.rank)
 app.command()(ask.ask)
 app.command()(doctor.doctor)

@@ -35,8 +35,13 @@ def score(
     reason: Annotated[bool, typer.Option("--reason", help="Ask for a short reason, too (generate).")] = False,
     name: scoring.ScoreName = "score",
     truth: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Right scores, to compare with; they are not sent.")
+        str | None, typer.Option(metavar="COLUMN", help="Right scores, of some rows or all; they are not sent.")
     ] = None,
+    confidence: scoring.Confidence = 0.9,
+    cut: scoring.Cut = None,
+    truth_cut: scoring.TruthCut = None,
+    by: scoring.By = None,
+    truth_wanted: scoring.TruthWanted = None,
     most_off_scale: scoring.MostOffScale = 0.5,
     escalate: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A better model, asked for the scores that --when is about.")
@@ -76,6 +81,8 @@ def score(
     """Score every row of TABLE by a rubric; run again to resume. Exit code 1: some rows have no score."""
     from gristmill.batches.job_folder import Ending, JobFolder
     from gristmill.planning.token_bill import Prices
+    from gristmill.scoring.calibrated_table import TruthUse
+    from gristmill.scoring.calibration import Aims
     from gristmill.scoring.conductor import Scoring
     from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.questionnaire import ScoreOptions
@@ -99,6 +106,7 @@ def score(
         name=name,
         truth=truth,
         most_off_scale=most_off_scale,
+        truth_use=TruthUse(Aims(confidence, cut, truth_cut), by, truth_wanted or 0),
     )
     # Where nothing is computed here, no engine is chosen.
     settled = config.settled if server is None and show_rows is None else config.unsettled
@@ -135,18 +143,23 @@ def score(
     check_target(target, frame)
     read = [rubric, row_file, *(file for tables in (piped.source, examples) if tables for file in table_files(tables))]
     receipt = verify_score.receipt_path(target, receipt, stdio.is_dash(output))
-    check_targets({"output": target, "report": report, "receipt": receipt}, read)
+    if truth_wanted is not None and stdio.is_dash(output):
+        raise UserError("Name a file for the scores, with -o: the rows of --truth-wanted are written beside it.")
+    wanted = scoring.wanted_file(output) if truth_wanted is not None else None
+    check_targets({"output": target, "report": report, "receipt": receipt, "rows to fill in": wanted}, read)
     folder, identity = JobFolder(target), config.arguments(context, Path(table), rubric)
     if piped.digest is not None:
         identity["table"] = piped.digest
     with folder.held():
         ending = folder.ending(identity)
         if ending is None:
-            folder.check_output(overwrite)
+            folder.check_output(overwrite, *([wanted] if wanted is not None else []))
             folder.begin(identity)
             with scoring.stops(resumable=not stdio.is_dash(output)):
                 scored = conductor.run(folder.path)
             write_table(scored.table, target, keep_formulas)
+            if wanted is not None and scored.wanted is not None:
+                write_table(scored.wanted, wanted, keep_formulas)
             if receipt is not None:
                 seen = verify_score.receipt_files(receipt, table, str(output))
                 write_receipt(conductor.receipt(folder.path, scored, seen), receipt)
@@ -156,7 +169,11 @@ def score(
             named = "standard output" if stdio.is_dash(output) else str(output)
             failed, lines = show_score.score_lines(scored.reports, named)
             told = show_score.score_facts(scored.reports, str(output), str(report) if report is not None else None)
-            ending = Ending(identity, [*lines, *show_score.agreement_lines(scored.reports)], failed, told)
+            told["truth_wanted"] = str(wanted) if wanted is not None else None
+            lines += show_score.agreement_lines(scored.reports)
+            if wanted is not None and scored.wanted is not None:
+                lines.append(scoring.wanted_line(scored.wanted.height, wanted, truth or ""))
+            ending = Ending(identity, lines, failed, told)
             folder.end(ending)
         else:
             show.console.print("This was finished before; nothing is asked again.")

@@ -14,6 +14,7 @@ import typer
 from gristmill.cli import config, show
 from gristmill.cli.progress_view import ProgressView
 from gristmill.engines.registry import EngineSettings
+from gristmill.printable import printable
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
@@ -48,6 +49,18 @@ KeepFormulas = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Where the scores go: .csv, .tsv, .jsonl, .parquet; - for stdout."),
+]
+Confidence = Annotated[float, typer.Option(help="Of intervals that right scores give, from 0.5 to 0.999.")]
+Cut = Annotated[
+    float | None, typer.Option(help="Rows from this score on are selected: how many are right, and how many missed.")
+]
+TruthCut = Annotated[
+    float | None,
+    typer.Option(help="From which right score on a row is one to select; the same as --cut, or 1 of 0, 1."),
+]
+By = Annotated[str | None, typer.Option(metavar="COLUMN", help="Groups about which the same is told.")]
+TruthWanted = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Write N rows whose right scores would help most, to fill in.")
 ]
 PromptPrice = Annotated[float, typer.Option(min=0, help="A hosted API's price of a million prompt tokens.")]
 OutputPrice = Annotated[float, typer.Option(min=0, help="... and of a million output tokens.")]
@@ -114,6 +127,18 @@ def backend_of(server: str | None, host: HostSettings, reuse_answers: bool) -> S
     from gristmill.scoring.remote import RemoteBackend
 
     return RemoteBackend(Client(server), host.engine.model, reuse_answers, PassView)
+
+
+def wanted_file(output: Path) -> Path:
+    """Where the rows go whose right score is wanted."""
+    return output.with_name(f"{output.stem}-truth-wanted.csv")
+
+
+def wanted_line(rows: int, path: Path, truth: str) -> str:
+    return (
+        f"{rows:,} rows to find the right score of: fill in the column {printable(truth)} of {path}, and run gristmill "
+        "calibrate with --truths."
+    )
 
 
 def suffix_of(source: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from gristmill.cli import show
+from gristmill.cli import show, show_calibration
 from gristmill.printable import printable
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def score_facts(reports: Sequence[ScoreReport], output: str, page: str | None) -
                     "rows": report.agreement.rows,
                     "measures": [measure._asdict() for measure in report.agreement.measures],
                 },
+                "calibration": show_calibration.calibration_facts(report.calibration),
             }
             for report in reports
         ],
@@ -89,4 +90,6 @@ def agreement_lines(reports: Sequence[ScoreReport]) -> list[str]:
             if measure.value is not None:
                 interval = f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
             lines.append(f"  {measure.name}: {interval}")
+        if report.calibration is not None:
+            lines += show_calibration.calibration_lines(report.name, report.calibration)
     return lines

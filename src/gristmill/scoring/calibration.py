@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Truths that a statement rests on, at the least.
 LEAST_TRUTHS = 20
+#: Of them on each side of the cut of the score, for recall.
+_LEAST_EACH = 10
 #: Groups that are told apart at most.
 MOST_GROUPS = 100
 MEAN, SHARE, PRECISION, RECALL = "mean", "share", "precision", "recall"
@@ -93,8 +95,9 @@ def calibrate(
     """
     numpy = require("numpy", "score")
     check_aims(aims)
-    known = numpy.array([score is not None for score in scores], bool)
-    score = numpy.array([each for each in scores if each is not None], float)
+    score = numpy.array([math.nan if each is None else each for each in scores], float)
+    known = ~numpy.isnan(score)
+    score = score[known]
     truth = numpy.array([math.nan if each is None else each for each in truths], float)[known]
     labelled = ~numpy.isnan(truth)
     values = truth[labelled]
@@ -204,9 +207,14 @@ def _statement(
 
 def _recall(group: str | None, rows: Labelled, selected: NDArray[Any], among: NDArray[Any], aims: Aims) -> Statement:
     height = int(among.sum())
-    truths = int(rows.truths[among[rows.sample.labelled]].sum())
-    if truths < LEAST_TRUTHS and int(among[rows.sample.labelled].sum()) < height:
-        return Statement(RECALL, group, height, truths, None, _needed(rows.sample, truths, height, among))
+    inside, chosen = among[rows.sample.labelled], selected[rows.sample.labelled]
+    truths = int(rows.truths[inside].sum())
+    if int(inside.sum()) < height:
+        # Where one of the two sides has hardly been looked at, its part in the variance cannot be seen.
+        sides = [int((inside & chosen).sum()), int((inside & ~chosen).sum())]
+        if truths < LEAST_TRUTHS or min(sides) < _LEAST_EACH:
+            scarce = min(truths, 2 * min(sides))
+            return Statement(RECALL, group, height, truths, None, _needed(rows.sample, scarce, height, among))
     if not truths:
         return Statement(RECALL, group, height, truths, None, None)
     found = prediction_powered.recall(rows, selected, among, aims.confidence)

@@ -25,10 +25,10 @@ def with_scores(table: pl.DataFrame, outcomes: Sequence[Sequence[Outcome]], name
     return table.with_columns(*added.values())
 
 
-def check_names(table: pl.DataFrame, names: Sequence[str]) -> None:
-    """Raises UserError where a column of the scores is there already."""
+def check_names(table: pl.DataFrame, names: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Raises UserError where a column of the scores, or with one of the ``more`` fields, is there already."""
     for name in names:
-        for field in OF_A_SCORE:
+        for field in (*OF_A_SCORE, *more):
             full = name if field == "score" else f"{name}_{field}"
             if full in table.columns:
                 raise UserError(

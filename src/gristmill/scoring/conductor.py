@@ -18,6 +18,7 @@ from gristmill.extras import require
 from gristmill.planning.token_bill import Prices
 from gristmill.scoring.audit import Difference, audit, spread_rows
 from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.calibrated_table import calibrated_table
 from gristmill.scoring.columns import with_scores
 from gristmill.scoring.computation import computations_in
 from gristmill.scoring.condition import Condition
@@ -42,12 +43,14 @@ class Escalation(NamedTuple):
 
 class ScoredTable(NamedTuple):
     """``table`` with the scores as further columns; ``outcomes`` by row and score; ``batches`` as they ended, in the
-    order in which they ran; a report for each score."""
+    order in which they ran; a report for each score. ``wanted``: rows whose right score is to be
+    found, where any are."""
 
     table: pl.DataFrame
     outcomes: list[list[Outcome]]
     batches: list[Batch]
     reports: list[ScoreReport]
+    wanted: pl.DataFrame | None = None
 
 
 class Scoring:
@@ -101,7 +104,8 @@ class Scoring:
             batches = batches + self._escalate(self._escalation.backend, folder, found)
         scale = settings.instrument.scale
         reports = score_reports(self._questionnaire.ids, found, self.names, scale, self._truths, text_of)
-        return ScoredTable(with_scores(self._table, found, self.names), found, batches, reports)
+        scored = ScoredTable(with_scores(self._table, found, self.names), found, batches, reports)
+        return scored if self._truths is None else self._with_truths(scored, self._truths)
 
     def page(self, title: str, scored: ScoredTable, prices: Prices) -> str:
         """The report, as HTML."""
@@ -120,6 +124,18 @@ class Scoring:
     @property
     def _settings(self) -> PassSettings:
         return self._questionnaire.settings
+
+    def _with_truths(self, scored: ScoredTable, truths: list[float | None]) -> ScoredTable:
+        options, values = self._options, self._settings.instrument.scale.values
+        assert options.truth is not None
+        table, wanted, reports = scored.table, None, []
+        for report in scored.reports:
+            found = calibrated_table(
+                table, report.name, truths, options.truth, options.truth_use, (values[0], values[-1])
+            )
+            table, wanted = found.table, found.wanted
+            reports.append(report._replace(calibration=found.calibration))
+        return scored._replace(table=table, reports=reports, wanted=wanted)
 
     def _escalate(self, backend: ScoreBackend, folder: Path, found: list[list[Outcome]]) -> list[Batch]:
         condition = self._condition
@@ -142,6 +158,9 @@ class Scoring:
             return None
         # What will be compared in the end must not fail only then.
         require("scipy.stats", "score")
+        if self._options.truth not in self._table.columns and self._options.truth_use.wanted:
+            # The first ones are still to be found.
+            return [None] * self._table.height
         return truth_values(self._table, self._options.truth)
 
     def _check_escalation(self, escalation: Escalation | None) -> Condition | None:

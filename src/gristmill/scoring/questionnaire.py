@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.calibrated_table import CALIBRATED_FIELDS, TruthUse, check_truth_use
 from gristmill.scoring.columns import check_names
 from gristmill.scoring.examples import read_examples
 from gristmill.scoring.outcome import Outcome
@@ -42,7 +43,7 @@ class ScoreOptions(NamedTuple):
     ``criteria``: names, a score each; without them there is one, ``name``. ``method``: labels or generate; None for
     labels where the engine can. ``reason``: ask for a short one, too (generate). ``truth``: the column of right scores.
     A row that ``labels`` leaves more than ``most_off_scale`` of the probability off the scale is asked again, to
-    ``generate``."""
+    ``generate``. ``truth_use``: what the right scores are used for, beyond being compared with."""
 
     id_column: str | None = None
     row: str | None = None
@@ -54,6 +55,7 @@ class ScoreOptions(NamedTuple):
     name: str = "score"
     truth: str | None = None
     most_off_scale: float = 0.5
+    truth_use: TruthUse = TruthUse()
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +88,10 @@ class Questionnaire:
             raise UserError("The method labels gives no reasons: use the method generate for them.")
         if options.id_column is not None:
             check_ids(table, options.id_column)
-        check_names(table, self.names)
+        check_names(table, self.names, CALIBRATED_FIELDS if options.truth is not None else ())
+        check_truth_use(table, options.truth, options.truth_use)
+        if options.truth_use.wanted and len(self.names) > 1:
+            raise UserError("Rows whose right score is wanted are chosen by one score: leave out --criteria.")
         self.template = self._row_template()
         self.settings = PassSettings(self._instrument(rubric, scale), method, options.most_off_scale)
         self._block: tuple[int, list[dict[str, Any]]] = (-1, [])

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from gristmill.html_page import render, short, told_date
 from gristmill.planning.token_bill import Prices
+from gristmill.scoring.calibration import Calibration
+from gristmill.scoring.calibration_view import calibration_view
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.prompt import Instrument
 from gristmill.scoring.scale import Scale
@@ -50,7 +52,8 @@ class About(NamedTuple):
 
 
 class ScoreReport(NamedTuple):
-    """``outcomes`` are of one score, one a row, beside the rows' ``ids``; ``text_of`` gives what was sent of a row."""
+    """``outcomes`` are of one score, one a row, beside the rows' ``ids``; ``text_of`` gives what was sent of a
+    row."""
 
     name: str
     scale: Scale
@@ -58,6 +61,7 @@ class ScoreReport(NamedTuple):
     outcomes: Sequence[Outcome]
     agreement: Agreement | None
     text_of: Callable[[int], str]
+    calibration: Calibration | None = None
 
 
 def score_reports(
@@ -128,6 +132,7 @@ def _view(report: ScoreReport) -> dict[str, object]:
         "reasons": any(outcome.reason for outcome in outcomes),
         "methods": [(_METHODS[method], count) for method, count in sorted(methods.items())],
         "agreement": report.agreement,
+        "calibrated": calibration_view(report.calibration) if report.calibration is not None else None,
         "calibration": _calibration_drawing(report.agreement, report.scale) if report.agreement else None,
     }
 

@@ -40,8 +40,11 @@ def choose_wanted(
     """``more`` rows, at random within strata of the score, more of them where truths are hardest to predict: those
     whose truths narrow the intervals most. ``strata`` are those that truths were drawn by before, if any were."""
     numpy = require("numpy", "score")
-    known = numpy.array([score is not None for score in scores], bool)
-    score = numpy.array([each for each in scores if each is not None], float)
+    score = numpy.array([math.nan if each is None else each for each in scores], float)
+    known = ~numpy.isnan(score)
+    if not known.any():
+        return Wanted([], [None] * len(known), [None] * len(known))
+    score = score[known]
     truth = numpy.array([math.nan if each is None else each for each in truths], float)[known]
     labelled = ~numpy.isnan(truth)
     if strata is None:

@@ -71,7 +71,23 @@ def report_page(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-PAGES = {"plan": plan_page, "bench": bench_page, "report": report_page}
+def rank_page(folder: Path) -> str:
+    pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' runs this")
+    ids = [HOSTILE, *(f"candidate-{i:03}" for i in range(399))]
+    worth = [i / 400 for i in range(400)]
+    texts = [f"Candidate {i}: {HOSTILE}" for i in range(400)]
+    pl.DataFrame({"id": ids, "text": texts, "worth": worth, "right": worth}).write_csv(folder / "table.csv")
+    (folder / "rubric.txt").write_text("Score the miller. " + HOSTILE)
+    gristmill(
+        "rank", folder / "table.csv", "--rubric", folder / "rubric.txt", "--id", "id", "--scale", "0..10",
+        "--top", "20", "--recall", "0.6", "--assume", "thinning", "--proxy", "worth", "--truth", "right",
+        "-o", folder / "out.csv", "--report", folder / "rank.html", "--engine", "simulated",
+        "-O", "scored_by=worth:", "--prompt-price", "15",
+    )  # fmt: skip
+    return (folder / "rank.html").read_text()
+
+
+PAGES = {"plan": plan_page, "bench": bench_page, "report": report_page, "rank": rank_page}
 
 
 class _Tags(HTMLParser):
@@ -106,6 +122,10 @@ SAYS = {
     "report": [
         "Score the miller.", "a whole number from 0 to 10", "simulated engine", "text: Candidate ", "Highest", "Lowest",
         "USD 0.", "rank correlation (Spearman)", "as the model wrote it",
+    ],
+    "rank": [
+        "The best 20 of table.csv", "What is promised", "What it rests on", "What is not promised", "Against the truth",
+        "--assume thinning", "at least 12 are in this list", "the column &#39;worth&#39;", "USD 0.",
     ],
 }  # fmt: skip
 

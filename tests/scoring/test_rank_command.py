@@ -166,16 +166,6 @@ def test_without_an_output_the_best_are_shown_and_nothing_is_kept(folder):
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == ["rubric.md", "table.csv"]
 
 
-def test_the_page_says_what_is_promised_assumed_and_not_promised(folder):
-    done = rank(
-        folder, "--top", "50", "--proxy", "near", "--assume", "thinning", "-o", "best.csv", "--report", "page.html"
-    )
-    assert done.returncode == 0, done.stderr
-    page = (folder / "page.html").read_text()
-    for text in ("What is promised", "What it rests on", "What is not promised", "--assume thinning", "The best 50 of"):
-        assert text in page
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

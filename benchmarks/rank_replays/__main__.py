@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import packaged_texts
 import receipt
 import tables
 from replays import Table, replay, summary
@@ -40,16 +40,16 @@ class Case(NamedTuple):
     share: float | None = None
 
 
-def cases(folder: Path) -> Iterator[Case]:
+def cases() -> Iterator[Case]:
     top, thinning = {"top": 100}, {"top": 100, "assume": Assumption.THINNING}
     both = {"recall": 0.9, "precision": 0.9}
     yield Case("normal, rank correlation 0.8, 170,000 rows", normal(_BIG, 0.8), thinning)
     found = f"{_HIDDEN} of the best hidden at the proxy's bottom"
     yield Case(found, hidden(_ROWS, _HIDDEN), top)
     yield Case(found, hidden(_ROWS, _HIDDEN), thinning)
-    reviews = tables.sentences(folder)
+    reviews = tables.sentences()
     yield Case("sentences of reviews, those labelled positive", lambda seed: reviews, both | {"cut": 1.0})
-    concreteness = tables.words(folder, "concreteness_ratings", "Brysbaert")
+    concreteness = tables.words("concreteness_ratings", "Brysbaert")
     yield Case("words, concreteness", lambda seed: concreteness, top)
     yield Case("normal, rank correlation 0.8, 170,000 rows", normal(_BIG, 0.8), top)
     for name, of in {
@@ -70,7 +70,7 @@ def cases(folder: Path) -> Iterator[Case]:
     yield Case("random proxy, 20% above the cut", normal(_ROWS, 0), both, 0.2)
     yield Case("normal, rank correlation 0.95, top 1,000", normal(_ROWS, 0.95), {"top": 1_000})
     yield Case("normal, rank correlation 0.95, top 10", normal(_ROWS, 0.95), thinning | {"top": 10})
-    haptic = tables.words(folder, "sensorimotor_norms", "Haptic")
+    haptic = tables.words("sensorimotor_norms", "Haptic")
     yield Case("words, concreteness", lambda seed: concreteness, thinning)
     yield Case("words, concreteness, 20% above the cut", lambda seed: concreteness, both, 0.2)
     yield Case("words, felt by touch", lambda seed: haptic, top)
@@ -94,15 +94,14 @@ def main() -> None:
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     measured: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases(Path(folder)):
-            if options.only not in case.name:
-                continue
-            measured.append(measure(case, options.replays))
-            print(measured[-1], flush=True)
-            if not options.only:
-                content = {"data": tables.LICENCES, "cases": measured}
-                receipt.write("rank-replays", content, ("numpy", "scipy", "scikit-learn"))
+    for case in cases():
+        if options.only not in case.name:
+            continue
+        measured.append(measure(case, options.replays))
+        print(measured[-1], flush=True)
+        if not options.only:
+            content = {"data": packaged_texts.LICENCES, "cases": measured}
+            receipt.write("rank-replays", content, ("numpy", "scipy", "scikit-learn"))
 
 
 if __name__ == "__main__":

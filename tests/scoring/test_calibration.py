@@ -118,6 +118,13 @@ def test_binary_truths_get_probabilities_and_intervals_of_what_can_be():
     assert {*zip(found.low, found.high, strict=True)} <= {(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)}
 
 
+def test_where_all_known_truths_are_zero_that_is_no_certainty():
+    scores, _ = table(binary=True)
+    found = calibrate(scores.tolist(), [0.0 if row < 50 else None for row in range(ROWS)])
+    estimate = said(found)[MEAN, None].estimate
+    assert estimate.value == estimate.low == 0 and 0.03 < estimate.high < 0.1
+
+
 def test_intervals_end_at_the_bounds_only_where_there_are_some():
     scores, truths = table()
     given = some(truths, 80, 1)

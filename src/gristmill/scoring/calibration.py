@@ -188,7 +188,7 @@ def _statements(
     if groups is not None:
         named += [(str(name), groups == name) for name in sorted(set(groups))]
     for name, among in named:
-        yield _statement(MEAN, name, plain, among, among, aims)
+        yield _statement(MEAN, name, plain, among, among, aims, binary)
         if above is not None and selected is not None:
             yield _statement(SHARE, name, above, among, among, aims)
             yield _statement(PRECISION, name, above, among & selected, among, aims)
@@ -196,9 +196,16 @@ def _statements(
 
 
 def _statement(
-    what: str, group: str | None, rows: Labelled, among: NDArray[Any], of: NDArray[Any], aims: Aims
+    what: str,
+    group: str | None,
+    rows: Labelled,
+    among: NDArray[Any],
+    of: NDArray[Any],
+    aims: Aims,
+    binary: bool = False,
 ) -> Statement:
-    estimate = prediction_powered.mean if what == MEAN else prediction_powered.share
+    """The mean of truths that are ``binary`` is a share."""
+    estimate = prediction_powered.mean if what == MEAN and not binary else prediction_powered.share
     height, truths = int(among.sum()), int(among[rows.sample.labelled].sum())
     if truths < min(LEAST_TRUTHS, height) or not height:
         return Statement(what, group, height, truths, None, _needed(rows.sample, truths, height, of))

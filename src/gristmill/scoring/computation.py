@@ -14,8 +14,10 @@ import gristmill
 from gristmill.batches.job_folder import write_whole
 from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.processor import processor_digest, processor_name
+from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import Engine
 from gristmill.engines.registry import EngineSettings
+from gristmill.user_error import UserError
 
 _NOTE = "computed.json"
 #: Packages whose version may decide bits, by engine.
@@ -55,7 +57,11 @@ async def computation_here(
     """Of an engine that has started."""
     computing = engine.capabilities.computing
     embedded = isinstance(engine, EmbeddedEngine)
-    fingerprint = await engine.fingerprint()
+    try:
+        fingerprint = await engine.fingerprint()
+    except (EngineError, UserError, OSError):
+        # That it cannot be told just now keeps no row from being scored.
+        fingerprint = None
     threads = computing.threads if computing is not None else None
     return Computation(
         engine.name,

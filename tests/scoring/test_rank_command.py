@@ -82,6 +82,16 @@ def test_the_best_rows_with_their_ranks_and_how_they_were_found(folder):
     assert not (folder / ".best.csv.gristmill").exists()
 
 
+def test_a_certificate_says_what_judged_what_was_asked_and_of_which_table(folder):
+    done = rank(folder, "--top", "60", "--recall", "0.9", "--proxy", "near", "-o", "best.csv", "--assume", "thinning")
+    assert done.returncode == 0, done.stderr
+    receipt = certificate(folder)["receipt"]
+    (judge,) = receipt["judge"]
+    assert judge["engine"] == "simulated" and judge["options"] == {"scored_by": "worth:"}
+    assert receipt["proxy"] == [] and receipt["asked"]["rubric"] == "Score the miller."
+    assert (receipt["table"]["file"], receipt["table"]["rows"]) == ("table.csv", 2_000)
+
+
 def test_without_an_assumption_the_promise_is_chances_alone(folder):
     done = rank(folder, "--top", "200", "--recall", "0.8", "--proxy", "near", "-o", "best.csv", "--json")
     assert done.returncode == 0, done.stderr

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from gristmill.cli import config, scoring, show, show_rank, stdio
 from gristmill.cli.targets import check_targets
+from gristmill.cli.verify_score import receipt_files
 from gristmill.engines.registry import EngineSettings
 from gristmill.extras import require
 from gristmill.telemetry import log
@@ -97,6 +99,7 @@ def rank(
     from gristmill.scoring.rank.plan import rank_plan
     from gristmill.scoring.rank.ranking import Ranking, RankWish
     from gristmill.scoring.rank.report import certificate_facts, rank_page, sentences
+    from gristmill.scoring.receipt import rank_receipt
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table
     from gristmill.wire.json import encode
@@ -150,7 +153,9 @@ def rank(
                     return
                 ranked = ranking.run(folder.path)
             write_table(ranked.table, target, keep_formulas)
-            facts = certificate_facts(about, ranked)
+            seen = receipt_files(certificate, table, str(target))
+            receipt = rank_receipt(questionnaire, folder.path, frame.height, seen.table if kept else None)
+            facts = certificate_facts(about, ranked) | {"receipt": msgspec.to_builtins(receipt)}
             write_whole(certificate, encode(facts))
             if report is not None:
                 prices = Prices(prompt_price, output_price, currency)

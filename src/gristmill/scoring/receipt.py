@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from gristmill.batches.job_folder import write_whole
-from gristmill.scoring.computation import Computation
+from gristmill.scoring.computation import Computation, computations_in
 from gristmill.scoring.passes import RETRY
 from gristmill.scoring.prompt import Example, shared_body
 from gristmill.scoring.questionnaire import Questionnaire
@@ -111,6 +111,23 @@ def score_receipt(
         Rows(files.table, scored.height, texts_digest(questionnaire, scored.height)),
         Scores(files.scores, without, scores_digest(scored, names)),
     )
+
+
+class RankReceipt(msgspec.Struct, frozen=True):
+    """For a ranking's certificate: what judged, what guessed, what was asked, and of which table. No time: the same
+    ranking has the same certificate."""
+
+    judge: list[Computation]
+    proxy: list[Computation]
+    asked: Asked
+    table: Rows
+
+
+def rank_receipt(questionnaire: Questionnaire, folder: Path, rows: int, file: str | None) -> RankReceipt:
+    """Of a ranking kept in ``folder``, before that goes. ``file``: the table, as seen from the certificate's folder."""
+    judge, proxy = (computations_in(folder / name) for name in ("judge", "proxy"))
+    table = Rows(file, rows, texts_digest(questionnaire, rows))
+    return RankReceipt(judge, proxy, asked_of(questionnaire), table)
 
 
 def asked_of(questionnaire: Questionnaire) -> Asked:

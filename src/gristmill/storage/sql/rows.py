@@ -26,12 +26,19 @@ from gristmill.storage.sql.schema import batches, results, rows, run_order
 
 _joined = rows.outerjoin(results, and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line))
 
+#: Behind the row "after": PostgreSQL, which may go through both tables side by side, is told so of each, or it would go
+#: through all results before.
+_joined_after = rows.outerjoin(
+    results,
+    and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line, results.c.line > bindparam("after")),
+)
+
 _row_columns = (rows.c.line, rows.c.custom_id, rows.c.offset, rows.c.length)
 _to_run = (results.c.line.is_(None), rows.c.original.is_(None))
 
 _PENDING = (
     select(rows.c.line.label("place"), *_row_columns)
-    .select_from(_joined)
+    .select_from(_joined_after)
     .where(rows.c.batch == bindparam("batch"), rows.c.line > bindparam("after"), *_to_run)
     .order_by(rows.c.line)
     .limit(bindparam("limit"))
@@ -66,7 +73,7 @@ _SUCCEEDED = (
 
 _NOT_SUCCEEDED = (
     select(rows.c.line, rows.c.custom_id, results.c.payload)
-    .select_from(_joined)
+    .select_from(_joined_after)
     .where(
         rows.c.batch == bindparam("batch"),
         rows.c.line > bindparam("after"),

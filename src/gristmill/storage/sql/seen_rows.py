@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select
 
 from gristmill.storage.row_records import (
     ResultPlace,
@@ -15,7 +15,6 @@ from gristmill.storage.row_records import (
 from gristmill.storage.sql.any_text import begins
 from gristmill.storage.sql.schema import result_places, results, rows
 
-_same_row = and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line)
 _columns = (
     rows.c.line, rows.c.custom_id, rows.c.offset, rows.c.length, results.c.succeeded, results.c.payload,
 )  # fmt: skip
@@ -26,10 +25,14 @@ def select_seen(
 ) -> list[SeenRow]:
     has_result = wanted.outcome in ("succeeded", "failed")
     # The table that leads has the condition that leaves most out: failed results have an index of their own.
-    leading = results if has_result else rows
-    conditions: list[ColumnElement[bool]] = [
-        leading.c.batch == batch_seq, leading.c.line > after_line, leading.c.line <= upto_line,
-    ]  # fmt: skip
+    leading, other = (results, rows) if has_result else (rows, results)
+
+    def is_between(table: Table) -> ColumnElement[bool]:
+        return and_(table.c.line > after_line, table.c.line <= upto_line)
+
+    # Said of each table: PostgreSQL may go through both side by side.
+    same_row = and_(results.c.batch == rows.c.batch, results.c.line == rows.c.line, is_between(other))
+    conditions: list[ColumnElement[bool]] = [leading.c.batch == batch_seq, is_between(leading)]
     if wanted.outcome == "succeeded":
         conditions.append(results.c.succeeded)
     elif wanted.outcome == "failed":
@@ -40,7 +43,7 @@ def select_seen(
         conditions.append(
             begins(rows.c.custom_id, wanted.custom_id) if wanted.prefix else rows.c.custom_id == wanted.custom_id
         )
-    joined = results.join(rows, _same_row) if has_result else rows.outerjoin(results, _same_row)
+    joined = results.join(rows, same_row) if has_result else rows.outerjoin(results, same_row)
     query = select(*_columns).select_from(joined).where(*conditions).order_by(leading.c.line).limit(limit)
     return [
         SeenRow(Row(line, custom_id, offset, length), succeeded, payload)

@@ -54,6 +54,23 @@ def test_a_batch_runs_on_postgresql_and_its_rows_are_dropped_whole(postgres: Pos
     subprocess.run([*check, "--database", url, "--blobs", blobs], check=True, timeout=120, capture_output=True)
 
 
+def test_a_server_that_joins_others_but_keeps_files_elsewhere_is_told(postgres: PostgresServer, tmp_path: Path) -> None:
+    url, blobs = postgres.new_database(), str(tmp_path / "blobs")
+    elsewhere = serve(tmp_path / "other", url, "--blobs", str(tmp_path / "elsewhere"))
+    with ServerProcess(tmp_path / "data", "--database", url, "--blobs", blobs) as server:
+        body = jsonl([chat_line("row-0")])
+        server.client().files.create(file=("in.jsonl", body), purpose="batch")
+        said = told(*elsewhere)
+        assert "None of the files" in said and "--blobs" in said
+        with ServerProcess(tmp_path / "other", "--database", url, "--blobs", blobs) as other:
+            assert len(other.client().files.list().data) == 1
+            assert other.stop() == 0
+        assert server.stop() == 0
+    # Who is alone may have lost what it had.
+    with ServerProcess(tmp_path / "other", "--database", url, "--blobs", str(tmp_path / "elsewhere")) as alone:
+        assert len(alone.client().files.list().data) == 1
+
+
 def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer, tmp_path: Path) -> None:
     postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     postgres.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")

@@ -19,6 +19,7 @@ from gristmill.storage.new_blobs import AnnouncedBlobs
 from gristmill.storage.pressure import may_pass
 from gristmill.storage.private import private_file, tighten
 from gristmill.storage.protocol import MetadataStore, Storage
+from gristmill.storage.shared_blobs import require_shared
 from gristmill.storage.sql.migration import SchemaVersion
 from gristmill.storage.sql.store import POSTGRESQL, SqlMetadataStore
 from gristmill.user_error import NotNow, UserError
@@ -211,6 +212,10 @@ class OpenStorage:
                 # This process is alone here: whoever was here, or held a lease, is dead.
                 await metadata.servers.leave_all()
                 await metadata.batches.release_all()
+            await require_shared(metadata, blobs)
+        except UserError:
+            await metadata.stop()
+            raise
         except Exception as error:
             await metadata.stop()
             kind = NotNow if may_pass(error) else UserError

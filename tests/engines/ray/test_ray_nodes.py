@@ -32,6 +32,24 @@ async def test_a_node_that_is_killed_costs_no_row_and_one_that_joins_takes_its_p
             await all_joined(engine, 4)
 
 
+async def test_a_head_that_is_started_anew_is_connected_to_though_replicas_of_the_one_before_go_on():
+    with ray_cluster(nodes=3) as cluster:
+        async with started(cluster.address, "4", latency=0.05, slots=4, replica_cpus=1) as engine:
+            await all_joined(engine, 4)
+            assert engine._driver is not None
+            before = engine._driver.pid
+
+            async def disturb() -> None:
+                await asyncio.sleep(0.5)
+                cluster.kill_head()
+                cluster.restart_head()
+                cluster.add_node()
+
+            assert only_once(await answered_once(engine, 1000, disturb), 1000)
+            await all_joined(engine, 4)
+            assert engine._driver.pid != before
+
+
 def gcs_of(engine: RayEngine) -> list[psutil.Process]:
     assert engine._driver is not None
     driver = psutil.Process(engine._driver.pid)

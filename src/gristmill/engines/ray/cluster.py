@@ -124,6 +124,20 @@ def replicas() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def is_another() -> bool:
+    """Whether the head that is there now does not know this process: it is that of another cluster than was connected
+    to, though it may be at the same address."""
+    ray = require("ray", "ray")
+    try:
+        # Ray remembers actors by name, and would not ask the head for one.
+        ray.util.list_named_actors(all_namespaces=True)
+    except ray.exceptions.AuthenticationError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
 def needs(wanted: Connect) -> str:
     """What one replica takes of the cluster, in words."""
     replica = wanted.replica

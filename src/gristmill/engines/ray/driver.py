@@ -90,7 +90,8 @@ class _Driver:
         threading.Thread(target=self._read, args=(source, loop, over), daemon=True).start()
         await self._end_others()
         keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
-        keeping += [asyncio.create_task(self._end_when_cut_off()), asyncio.create_task(self._beat())]
+        others = (self._end_when_cut_off(), self._end_when_replaced(), self._beat())
+        keeping += [asyncio.create_task(each) for each in others]
         await over.wait()
         for task in keeping:
             task.cancel()
@@ -107,10 +108,23 @@ class _Driver:
         cannot connect any more: the next one can."""
         while True:
             await asyncio.sleep(1.0)
-            since = [keeper.unreachable_since for keeper in self._keepers.values()]
-            if all(each is not None and time.monotonic() - each > _RECONNECT_SECONDS for each in since):
+            if all(self._unreachable()):
                 sys.stderr.write("No replica can be reached: the cluster is connected to anew.\n")
                 os._exit(1)
+
+    async def _end_when_replaced(self) -> NoReturn:
+        """Replicas of the cluster before may go on for long, in processes that nobody ends, while those that are lost
+        come to be nowhere. Beside ``_end_when_cut_off``, as Ray waits for a head that is away for a minute."""
+        while True:
+            await asyncio.sleep(1.0)
+            if any(self._unreachable()) and await asyncio.to_thread(cluster.is_another):
+                sys.stderr.write("The head is that of another cluster, which is connected to anew.\n")
+                os._exit(1)
+
+    def _unreachable(self) -> list[bool]:
+        """Of each replica, whether it has been for long."""
+        since = [keeper.unreachable_since for keeper in self._keepers.values()]
+        return [each is not None and time.monotonic() - each > _RECONNECT_SECONDS for each in since]
 
     def _read(self, source: BinaryIO, loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
         """Until our process has no more to say, or has ended: then nobody is left to use the replicas, either."""

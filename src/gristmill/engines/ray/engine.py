@@ -200,7 +200,7 @@ class RayEngine:
                 if self._started is not None and not self._started.done() and enough:
                     self._started.set_result(None)
             case Left():
-                log.warning("a replica was lost", replica=frame.replica, content=frame.why)
+                log.warning("a replica was lost", replica=frame.replica, reason=frame.why)
                 self._pool.left(frame)
             case Waiting():
                 self._waiting_for = frame.what
@@ -213,7 +213,7 @@ class RayEngine:
 
     def _note_trouble(self, trouble: Trouble) -> None:
         if self._started is not None and self._started.done():
-            log.warning("a replica is not there", replica=trouble.replica, content=trouble.sentence)
+            log.warning("a replica is not there", replica=trouble.replica, reason=trouble.sentence)
         if not self._pool.members:
             self._pool.down = trouble.sentence
         self._said = trouble.sentence

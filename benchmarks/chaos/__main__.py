@@ -43,13 +43,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             outcomes.append(play(seed, options.rows, _made(folder or Path(scratch)), tell))
         print(f"  {outcomes[-1].faults() or 'as it must be'}", flush=True)
-    content = {
-        "rows": options.rows,
-        "faults": sum(bool(each.faults()) for each in outcomes),
-        "runs": [msgspec.to_builtins(each) for each in outcomes],
-    }
-    path = receipt.write("chaos", content, ("ray", "psycopg", "obstore"))
-    print(f"{len(outcomes)} runs, {content['faults']} with faults; receipt: {path.name}")
+        # After each, as many take long.
+        content = {
+            "rows": options.rows,
+            "faults": sum(bool(each.faults()) for each in outcomes),
+            "runs": [msgspec.to_builtins(each) for each in outcomes],
+        }
+        path = receipt.write("chaos", content, ("ray", "psycopg", "obstore"))
+        print(f"{len(outcomes)} runs, {content['faults']} with faults; receipt: {path.name}", flush=True)
 
 
 def _made(folder: Path) -> Path:

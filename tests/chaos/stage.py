@@ -119,7 +119,11 @@ class Stage:
         self._nodes = [node for node in self._nodes if self._cluster.alive(node)]
         nodes_missing = sum(each not in self.servers for each in self._missing)
         while len(self._nodes) + nodes_missing < len(self._cluster.others):
-            self._nodes.append(self._cluster.add_node())
+            try:
+                self._nodes.append(self._cluster.add_node())
+            except Exception:
+                # Ray gives up a start that takes too long; the next call tries again.
+                break
         for server in self.servers:
             if server not in self._missing and not server.alive():
                 self.started_again += 1

@@ -91,6 +91,7 @@ def test_a_run_killed_between_its_last_steps_ends_as_it_would_have(
 SCORE_STEPS = [
     ("gristmill.scoring.table", "write_table", -1),
     ("gristmill.scoring.table", "write_table", 1),
+    ("gristmill.scoring.receipt", "write_receipt", 1),
     ("gristmill.batches.job_folder", "JobFolder.end", 1),
     ("gristmill.batches.job_folder", "JobFolder._remove_ended", -1),
 ]
@@ -107,6 +108,8 @@ def test_scores_killed_between_their_last_steps_end_as_they_would_have(
     assert done.returncode == 1, done.stderr
     assert "2 of 3 scores: out.csv" in done.stderr and "2: no score: A simulated failure" in done.stderr
     assert len((folder / "out.csv").read_bytes().splitlines()) == 4
+    (computed,) = json.loads((folder / "out.csv.receipt.json").read_bytes())["computed"]
+    assert computed["engine"] == "simulated"
     assert (folder / "journal").read_bytes() == asked
     assert not [path.name for path in folder.iterdir() if "gristmill" in path.name]
     assert "exists already" in again(folder, SCORE).stderr

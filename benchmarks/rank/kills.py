@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import receipt
 
 ROWS = 1_500
+#: Of the judge, in these rankings, at least.
+_GROUPS = 4
 
 
 class Kept:
@@ -55,9 +57,12 @@ class Kept:
         journal = self._folder / "journal"
         return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
+    def groups(self) -> int:
+        """That the judge has been asked, or is."""
+        return len(list((self._folder / ".best.csv.gristmill" / "judge").glob("*")))
+
     def step(self) -> str:
-        folder = self._folder / ".best.csv.gristmill"
-        steps = sum(each.is_dir() for each in (folder / "judge").glob("*")) if folder.exists() else 0
+        folder, steps = self._folder / ".best.csv.gristmill", self.groups()
         if not steps:
             return "proxy, of all rows" if (folder / "proxy").exists() else "before the first row"
         return "pilot" if steps == 1 else f"step {steps} of the course"
@@ -76,11 +81,13 @@ def main() -> None:
             output, certificate, rows = Kept(Path(one), seed).finished()
             disturbed = Kept(Path(other), seed)
             kills = 0
-            for share in sorted(draw.random() for _ in range(options.kills)):
+            for place in range(options.kills):
+                # A third before the judge's first group, the others in its groups, one after another.
+                group = max(place * 3 // 2 - options.kills // 2, 0) * _GROUPS // options.kills
                 run = disturbed.start()
-                while disturbed.asked() < share * rows and run.poll() is None:
+                while disturbed.groups() < group and run.poll() is None:
                     time.sleep(0.002)
-                time.sleep(draw.uniform(0, 0.1))
+                time.sleep(draw.uniform(0, 1.0 if group else 4.0))
                 if run.poll() is None:
                     hit[disturbed.step()] += 1
                     run.send_signal(signal.SIGKILL)

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +37,21 @@ TEMPLATE = (
 )
 
 
-def run(name: str, folder: Path, *arguments: str) -> tuple[str, float]:
-    """What it said, and how many seconds it took."""
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What it said."""
     command = [sys.executable, "-m", "gristmill", name, "table.csv", "--rubric", "rubric.txt", "--id", "id"]
     command += ["--scale", "0..10", "--engine", "openvino", "--method", "labels", "--most-off-scale", "1"]
     command += ["--examples", str(EXAMPLES / "examples.csv"), "--truth", "points", "--reuse-answers", *arguments]
-    began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT | {"HOME": str(folder)})
     print(done.stderr, flush=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout, time.perf_counter() - began
+    return done.stdout
 
 
 def ranked(folder: Path, judge: str, options: argparse.Namespace, *assume: str) -> dict[str, Any]:
     name = f"best{len(assume)}"
     wish = ("--top", str(options.top), "--recall", str(options.recall), "--seed", "1", *assume)
-    out, seconds = run(
+    out = run(
         "rank", folder, "--judge", judge, "--proxy", options.proxy, *wish, "-o", f"{name}.parquet", "--json",
         "--report", f"{name}.html",
     )  # fmt: skip
@@ -64,7 +62,7 @@ def ranked(folder: Path, judge: str, options: argparse.Namespace, *assume: str) 
         "certified", "basis", "recall", "confidence", "judged", "judged_by_step", "audited", "audit_hits", "may_miss",
         "assumption_free_recall", "proxy_rank_correlation", "promised", "assumed",
     )  # fmt: skip
-    return {name: told[name] for name in kept} | {"seconds": round(seconds), "file": name}
+    return {name: told[name] for name in kept} | {"file": name}
 
 
 def main() -> None:
@@ -90,18 +88,14 @@ def main() -> None:
         )  # fmt: skip
         assert given.returncode == 0, given.stderr
         runs = [ranked(folder, str(judge), options, "--assume", "thinning"), ranked(folder, str(judge), options)]
-        _, seconds = run("score", folder, "--model", str(judge), "-o", "all.parquet")
+        run("score", folder, "--model", str(judge), "-o", "all.parquet")
         scored = pl.read_parquet(folder / "all.parquet").sort("score", descending=True, maintain_order=True)
         right = set(scored["id"][: options.top])
         for each in runs:
             best = pl.read_parquet(folder / f"{each.pop('file')}.parquet")
             each["of_the_judges_best"] = len(right & set(best["id"]))
-            judged = dict(zip(scored["id"], scored["score"], strict=True))
-            each["scores_as_in_the_whole_table"] = all(
-                judged[row] == score for row, score in zip(best["id"], best["score"], strict=True)
-            )
-    content = {"rows": options.rows, "top": options.top, "judge": "gemma3-270m", "proxy": options.proxy,
-               "seconds_to_score_the_rest": round(seconds), "runs": runs}  # fmt: skip
+    models = {"judge": "gemma3-270m", "proxy": options.proxy}
+    content = {"rows": options.rows, "top": options.top} | models | {"runs": runs}
     print(receipt.write("rank-real", content, ("polars", "scikit-learn", "openvino")).name)
 
 

@@ -87,7 +87,9 @@ def main() -> None:
                 run = disturbed.start()
                 while disturbed.groups() < group and run.poll() is None:
                     time.sleep(0.002)
-                time.sleep(draw.uniform(0, 1.0 if group else 4.0))
+                before, more = disturbed.asked(), draw.randrange(0, 150)
+                while disturbed.asked() < before + more and disturbed.groups() <= group and run.poll() is None:
+                    time.sleep(0.002)
                 if run.poll() is None:
                     hit[disturbed.step()] += 1
                     run.send_signal(signal.SIGKILL)

@@ -48,6 +48,11 @@ def asked(folder: Path) -> int:
         return 0
 
 
+def groups(folder: Path) -> int:
+    """That the judge has been asked, or is."""
+    return len(list((folder / ".best.csv.gristmill" / "judge").glob("*")))
+
+
 def came_of_it(folder: Path) -> tuple[bytes, dict]:
     """The output, and the certificate but for what it took."""
     certificate = json.loads((folder / "best.csv.certificate.json").read_text())
@@ -70,13 +75,17 @@ def undisturbed(folder: Path) -> tuple[bytes, dict, int]:
 def test_killed_at_any_moment_it_comes_to_the_same_certificate_and_output(folder):
     output, certificate, rows = undisturbed(folder)
     draw = random.Random(8)
-    # In the small model's rows, the pilot, what the proxy puts first, the audit.
-    for share in (draw.uniform(0.05, 0.5), draw.uniform(0.55, 0.62), draw.uniform(0.65, 0.75), draw.uniform(0.8, 0.98)):
+    # In the small model's rows, and in three groups of the judge's: the pilot, what the proxy puts first, the audit.
+    for group in range(4):
         run = start(folder)
-        while asked(folder) < share * rows and run.poll() is None:
-            time.sleep(0.005)
+        while groups(folder) < group and run.poll() is None:
+            time.sleep(0.002)
+        before, more = asked(folder), draw.randrange(1, 60)
+        while asked(folder) < before + more and groups(folder) <= group and run.poll() is None:
+            time.sleep(0.002)
         run.send_signal(signal.SIGKILL)
         run.communicate()
+        assert groups(folder) >= group
         assert run.returncode == -signal.SIGKILL and not (folder / "best.csv").exists()
     run = start(folder)
     _, errors = run.communicate()

@@ -77,7 +77,7 @@ def test_the_best_rows_with_their_ranks_and_how_they_were_found(folder):
     assert set(best["score_found"]) <= {"pilot", "proxy", "audit"}
     assert best["score_proxy"].cast(pl.Float64).equals(best["near"].cast(pl.Float64))
     told = certificate(folder)
-    assert told["certified"] and told["basis"] == "thinning" and told["judged"] < 1_000
+    assert told["certified"] and told["basis"] == "thinning" and told["judged"] < 1_500
     assert len(set(best["id"]) & set(best_of_all(folder, 60))) >= 54
     assert not (folder / ".best.csv.gristmill").exists()
 

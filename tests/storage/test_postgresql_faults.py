@@ -392,6 +392,25 @@ async def test_a_database_server_that_hangs_is_waited_for_so_long_and_no_longer_
         await assert_lived_once(store, ["batch_1", "batch_3"])
 
 
+async def test_who_takes_long_is_waited_for_by_a_server_that_takes_no_new_connection_meanwhile(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _HASTY.items():
+        monkeypatch.setattr(postgresql_liveness, name, value)
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    async with opened(url) as store:
+
+        def slow(connection: Connection) -> bool:
+            postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            return bool(connection.exec_driver_sql("SELECT pg_sleep(2) IS NOT NULL").scalar())
+
+        try:
+            assert await store._database.read(slow)
+        finally:
+            postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
 def test_while_the_database_hangs_a_server_says_so_and_its_batch_goes_on_by_itself(
     hanging: PostgresServer, tmp_path: Path
 ) -> None:

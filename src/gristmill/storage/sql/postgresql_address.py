@@ -45,10 +45,13 @@ class PostgresqlAddress:
     def refuses(self, error: BaseException | None) -> bool:
         """Whether no connection came about because the server does not take this one, while it takes others: a name,
         a password or a database is wrong. ``error`` is psycopg's, which has no code for it."""
-        passing = isinstance(error, psycopg.errors.ConnectionTimeout) or "too many" in str(error)
-        if passing or not isinstance(error, psycopg.OperationalError):
+        return "too many" not in str(error) and self.is_refused(error)
+
+    def is_refused(self, error: BaseException | None, **changed: Any) -> bool:
+        """Whether no connection came about because the server said no, for whatever reason: so it is there."""
+        if isinstance(error, psycopg.errors.ConnectionTimeout) or not isinstance(error, psycopg.OperationalError):
             return False
-        return PGconn.ping(make_conninfo(self._url, **self._options).encode()) == Ping.OK
+        return PGconn.ping(make_conninfo(self._url, **(self._options | changed)).encode()) == Ping.OK
 
     def connect(self, **changed: Any) -> psycopg.Connection:
         """A transaction is begun by whoever wants one, and no statement gets a name. Raises what psycopg raises."""

@@ -163,23 +163,32 @@ class Liveness:
         """The very server that somebody waits for, where there are several."""
         try:
             info = silent.info
-            server = {"host": info.host, "hostaddr": info.hostaddr, "port": info.port}
+            told = {"host": info.host, "hostaddr": info.hostaddr, "port": info.port}
         except psycopg.Error:
             # It has just been closed: nobody waits for it.
             return True
-        return self._answers(**{name: value for name, value in server.items() if value})
-
-    def _answers(self, **server: object) -> bool:
+        server = {name: value for name, value in told.items() if value}
         try:
-            with contextlib.closing(self._address.connect(connect_timeout=_ANSWER, **server)) as connection:
-                # Also of a pooler that is there, while the server behind it is not.
-                connection.pgconn.send_query(b"SELECT 1")
-                connection.pgconn.flush()
-                poll = select.poll()
-                poll.register(connection.fileno(), select.POLLIN)
-                return bool(poll.poll(_ANSWER * 1000))
+            return self._asked(**server)
+        except psycopg.Error as error:
+            # A server that has no connection left, or takes this user no more, does not hang.
+            return self._address.is_refused(error, **server)
+
+    def _answers(self) -> bool:
+        try:
+            return self._asked()
         except psycopg.Error:
             return False
+
+    def _asked(self, **server: object) -> bool:
+        """Whether it says anything in time. Raises what psycopg raises where there is no connection."""
+        with contextlib.closing(self._address.connect(connect_timeout=_ANSWER, **server)) as connection:
+            # Also of a pooler that is there, while the server behind it is not.
+            connection.pgconn.send_query(b"SELECT 1")
+            connection.pgconn.flush()
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLIN)
+            return bool(poll.poll(_ANSWER * 1000))
 
 
 def _break(driver: psycopg.Connection) -> None:

@@ -13,7 +13,8 @@ import msgspec
 import polars as pl
 import pytest
 
-from gristmill.scoring.computation import Computation
+from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.scoring.computation import Computation, computation_here, computation_there
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.verify import Apart, Verdict, Verification, same, setup_differences
 
@@ -112,6 +113,15 @@ def test_what_differs_in_the_set_up_is_said_in_words():
         "Another number of threads: 2 then, 8 now.",
         "openvino: 2026.4 then, 2026.5 now.",
     ]
+
+
+async def test_a_password_in_an_address_stands_in_no_receipt():
+    two = "http://me:secret@one:8000,https://me:secret@two/v1"
+    engine = create_engine(EngineSettings("simulated"))
+    here = await computation_here(engine, EngineSettings("openai_compatible", url=two), "m", "here", False)
+    there = computation_there("http://me:secret@one:8000/v1", "m", "there", False)
+    assert here.url == "http://one:8000,https://two/v1" and there.url == "http://one:8000/v1"
+    assert b"secret" not in msgspec.json.encode([here, there])
 
 
 def test_near_and_different_are_told_apart_and_any_bit_counts():

@@ -17,6 +17,7 @@ from gristmill.engines.embedded.processor import processor_digest, processor_nam
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import Engine
 from gristmill.engines.registry import EngineSettings
+from gristmill.http_values import shown
 from gristmill.user_error import UserError
 
 _NOTE = "computed.json"
@@ -68,7 +69,7 @@ async def computation_here(
         place,
         model,
         settings.model,
-        settings.url,
+        _without_names(settings.url),
         dict(settings.options),
         fingerprint,
         computing.chat_template if computing is not None else None,
@@ -86,9 +87,14 @@ async def computation_here(
 def computation_there(server: str, model: str, place: str, reused_answers: bool) -> Computation:
     """Of a server that we ask."""
     return Computation(
-        None, place, model, model, server, packages=_versions(None), reused_answers=reused_answers,
+        None, place, model, model, _without_names(server), packages=_versions(None), reused_answers=reused_answers,
         unknown=_unknown(None),
     )  # fmt: skip
+
+
+def _without_names(urls: str | None) -> str | None:
+    """A receipt goes wherever its table does: it keeps no password. Several are separated by commas."""
+    return None if urls is None else ",".join(map(shown, urls.split(",")))
 
 
 def note_computation(folder: Path, computation: Computation) -> None:

@@ -34,11 +34,19 @@ def test_where_it_listens_is_ours_to_say(name: str) -> None:
         VllmOptions.parse({name: "1"})
 
 
+@pytest.mark.parametrize("name", ["hf_token", "hf-token"])
+def test_a_token_goes_into_no_command_line(name: str) -> None:
+    with pytest.raises(UserError, match="HF_TOKEN") as refused:
+        VllmOptions.parse({name: "hf_secret"})
+    assert "hf_secret" not in str(refused.value)
+
+
 def test_a_replica_reserves_the_gpus_that_its_vllm_computes_on() -> None:
     def gpus(**options: str) -> float:
         return RayOptions.split({"replica_engine": "vllm", **options})[0].gpus
 
     assert gpus() == 1 and gpus(tensor_parallel_size="4", pipeline_parallel_size="2") == 8
+    assert gpus(tensor_parallel_size="2", data_parallel_size="2") == 4
     assert gpus(tensor_parallel_size="4", replica_gpus="0.5") == 0.5
     assert RayOptions.split({"replica_engine": "llama_cpp"})[0].gpus == 0
     with pytest.raises(UserError, match="must be a number of GPUs"):

@@ -42,6 +42,9 @@ class VllmOptions(_OwnOptions, frozen=True):
         }
         if ours := sorted(arguments.keys() & _OURS):
             raise UserError(f"vLLM's option '{ours[0]}' is not yours to set here: leave it out.")
+        if "hf_token" in arguments:
+            # Command lines, and receipts of what was computed, are read by others.
+            raise UserError("vLLM's option 'hf_token' would not stay secret: set HF_TOKEN in its environment instead.")
         parsed = parse_options(_OwnOptions, own, "vllm")
         return VllmOptions(parsed.parallel, parsed.start_timeout, fields, arguments)
 
@@ -49,7 +52,7 @@ class VllmOptions(_OwnOptions, frozen=True):
     def gpus(self) -> float:
         """That vLLM computes on, unless it is built for CPUs. Raises UserError."""
         number = 1
-        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
             value = self.arguments.get(name, "1")
             if not value.isdecimal() or not int(value):
                 raise UserError(f"vLLM's option '{name}' must be a number of GPUs, not '{value}'.")

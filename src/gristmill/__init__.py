@@ -1,7 +1,7 @@
 """Gristmill: huge batches of LLM requests that share most of their prompt, on machines you own.
 
-From Python: ``gristmill.score``, ``gristmill.rank`` and ``gristmill.audit`` for the rows of a frame,
-``gristmill.agreement`` of scores with right ones, ``gristmill.Client`` for batches on a server.
+From Python: ``gristmill.score``, ``gristmill.rank``, ``gristmill.audit`` and ``gristmill.compare`` for the rows of a
+frame, ``gristmill.agreement`` of scores with right ones, ``gristmill.Client`` for batches on a server.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gristmill.scoring.frames import Better as Better
     from gristmill.scoring.frames import ScoreServer as ScoreServer
     from gristmill.scoring.frames import audit as audit
+    from gristmill.scoring.frames import compare as compare
     from gristmill.scoring.frames import score as score
     from gristmill.scoring.questionnaire import ScoreOptions as ScoreOptions
     from gristmill.scoring.rank.frames import Best as Best
@@ -39,6 +40,7 @@ _MODULES = {
     "audit": "scoring.frames",
     "rank": "scoring.rank.frames",
     "calibrate": "scoring.calibration",
+    "compare": "scoring.frames",
     "score": "scoring.frames",
 }
 __all__ = [*_MODULES, "__version__"]

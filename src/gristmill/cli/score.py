@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.cli import config, scoring, show, show_score, stdio, verify_score
+from gristmill.cli import compare_score, config, scoring, show, show_score, stdio, verify_score
 from gristmill.cli.targets import check_targets
 from gristmill.engines.registry import EngineSettings
 from gristmill.scratch import scratch_folder
@@ -56,7 +56,13 @@ def score(
     verify: Annotated[
         Path | None, typer.Option(metavar="RECEIPT", help="Score rows of its table again, and compare: exit 0, 1, 2.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="How many, with --verify.")] = 100,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Score --rows by two models or options, such as m,precision=f32: what changes?"
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many, with --verify and --compare.")] = 100,
     prompt_price: scoring.PromptPrice = 0,
     output_price: scoring.OutputPrice = 0,
     currency: config.Currency = "USD",
@@ -83,6 +89,7 @@ def score(
     from gristmill.planning.token_bill import Prices
     from gristmill.scoring.calibrated_table import TruthUse
     from gristmill.scoring.calibration import Aims
+    from gristmill.scoring.compare import CompareWish, Comparing
     from gristmill.scoring.conductor import Scoring
     from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.questionnaire import ScoreOptions
@@ -92,8 +99,8 @@ def score(
 
     log.configure(config.check_log_level(log_level))
     stdio.check_json(as_json, output)
+    given = config.engine_settings(engine, model, url, engine_option)
     if verify is not None:
-        given = config.engine_settings(engine, model, url, engine_option)
         verify_score.verify_score(verify, table, rows, given, server, wait, as_json)
     row_file = Path(row) if row is not None and "{" not in row else None
     options = ScoreOptions(
@@ -108,9 +115,29 @@ def score(
         most_off_scale=most_off_scale,
         truth_use=TruthUse(Aims(confidence, cut, truth_cut), by, truth_wanted or 0),
     )
+    if compare is not None:
+        unused: dict[str, object] = {
+            "--output": output,
+            "--receipt": receipt,
+            "--audit": audit,
+            "--show": show_rows,
+            "--by": by,
+        }
+        unused |= {"--escalate": escalate, "--truth-cut": truth_cut, "--truth-wanted": truth_wanted}
+        compare_score.check_alone(unused)
+        host = scoring.host_settings(given, concurrency, request_timeout, wait)
+        backends = compare_score.compare_backends(compare, given, host, server, reuse_answers)
+        source = context.with_resource(stdio.readable_table(table)).source
+        check_targets({"report": report}, [rubric, row_file, *table_files(source)])
+        asked = read_table(source), scoring.read_text(rubric, "rubric"), parse_scale(scale)
+        comparing = Comparing(
+            *asked, options._replace(truth_use=TruthUse()), backends, CompareWish(rows, cut, confidence)
+        )
+        compare_score.run_and_tell(comparing, Path(table).name, report, as_json)
+        return
     # Where nothing is computed here, no engine is chosen.
     settled = config.settled if server is None and show_rows is None else config.unsettled
-    chosen = settled(config.engine_settings(engine, model, url, engine_option))
+    chosen = settled(given)
     host = scoring.host_settings(chosen, concurrency, request_timeout, wait)
     if escalate is None and escalate_engine is not None:
         raise UserError("Say which model to escalate to, with --escalate.")

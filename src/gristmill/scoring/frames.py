@@ -14,6 +14,7 @@ from gristmill.engines.registry import EngineSettings, with_engine
 from gristmill.models.cache import cache_folder
 from gristmill.scoring.audit import Difference
 from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.compare import CompareWish, Comparing, Comparison
 from gristmill.scoring.conductor import Escalation, Scoring
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.questionnaire import ScoreOptions
@@ -21,6 +22,7 @@ from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
 from gristmill.scratch import scratch_folder
 from gristmill.storage.open import StorageSettings
+from gristmill.user_error import UserError
 
 Frame = TypeVar("Frame")
 
@@ -80,6 +82,30 @@ def audit(
         return scoring.audit(rows, folder)
 
 
+def compare(
+    frame: Any,
+    rubric: str,
+    scale: range | str,
+    a: EngineSettings | ScoreServer,
+    b: EngineSettings | ScoreServer,
+    rows: int = 100,
+    *,
+    options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
+    cut: float | None = None,
+    confidence: float = 0.9,
+) -> Comparison:
+    """What asking ``b`` instead of ``a`` does to scores: ``rows`` random rows of the frame, always the same ones, are
+    scored by one and then by the other. Rows with a score of ``cut`` or more are selected; ``confidence`` of the
+    intervals. Needs the extra ``score``. Raises ``UserError``."""
+    if a == b:
+        raise UserError(f"Both models to compare are the same: {a.model or 'the only one'}.")
+    wish = CompareWish(rows, cut, confidence)
+    backends = backend_on(a), backend_on(b)
+    comparing = Comparing(polars_of(frame), rubric, scale_of(scale), _polars_in(options), backends, wish)
+    with scratch_folder(scoring_scratch()) as folder:
+        return comparing.run(folder)
+
+
 def scoring_scratch() -> Path:
     """Where scorings that nobody resumes keep their work: not among the system's temporary files, which may be in
     memory, or be tidied away while they run."""
@@ -94,10 +120,12 @@ def _scoring(
     on: EngineSettings | ScoreServer,
     better: Better | None,
 ) -> Scoring:
-    if options.examples is not None:
-        options = options._replace(examples=polars_of(options.examples))
     escalation = Escalation(better.when, backend_on(better.on)) if better is not None else None
-    return Scoring(table, rubric, scale_of(scale), options, backend_on(on), escalation)
+    return Scoring(table, rubric, scale_of(scale), _polars_in(options), backend_on(on), escalation)
+
+
+def _polars_in(options: ScoreOptions) -> ScoreOptions:
+    return options if options.examples is None else options._replace(examples=polars_of(options.examples))
 
 
 def backend_on(on: EngineSettings | ScoreServer) -> ScoreBackend:

@@ -79,7 +79,31 @@ def test_a_score_that_was_changed_is_found_and_told(folder):
     found = json.loads(done.stdout)
     assert found["verdict"] == "different"
     assert [(each["id"], each["name"], each["then"]) for each in found["apart"]] == [("007", "craft", 9.875)]
-    assert found["differences"] == ["The scores in the scored table are not those that it was written with."]
+    assert found["changed"] == ["The scores in the scored table are not those that it was written with."]
+
+
+def test_a_change_in_a_row_that_is_not_drawn_is_no_identity(folder):
+    """Nor is a score that was replaced, with what it was beside it as if a better model had been asked."""
+    table = pl.read_csv(folder / "out.csv", infer_schema=False)
+    table.with_columns(craft=pl.lit("9.875"), craft_before=pl.col("craft")).write_csv(folder / "out.csv")
+    done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "2")
+    assert done.returncode == 2 and "craft 9.875 then" in done.stderr
+    table.with_columns(craft=pl.when(pl.col("id") == "007").then(pl.lit("9.875")).otherwise("craft")).write_csv(
+        folder / "out.csv"
+    )
+    for _ in range(2):
+        done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "1")
+        assert done.returncode == 2 and "are not those that it was written with" in done.stderr
+
+
+@pytest.mark.parametrize("field", ["values", "names", "labels"])
+def test_a_receipt_that_contradicts_itself_is_refused(folder, field):
+    """A crash would end with 1, which says near."""
+    receipt = json.loads((folder / "out.csv.receipt.json").read_text())
+    receipt["asked"][field] = receipt["asked"][field][1:]
+    (folder / "out.csv.receipt.json").write_text(json.dumps(receipt))
+    done = gristmill(folder, "--verify", "out.csv.receipt.json")
+    assert done.returncode == 2 and "do not belong together" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_another_table_is_told_in_words_and_one_of_another_size_refused(folder):
@@ -130,5 +154,6 @@ def test_near_and_different_are_told_apart_and_any_bit_counts():
     assert not same(then, msgspec.structs.replace(then, entropy=1.5000000000000002))
     assert same(msgspec.structs.replace(then, score=9.0, before=4.0), then)
     for now, verdict in ((4.01, Verdict.NEAR), (4.2, Verdict.DIFFERENT), (None, Verdict.DIFFERENT)):
-        assert Verification(1, 1, [Apart(0, "x", "score", 4.0, now)], 0.05, []).verdict is verdict
-    assert Verification(1, 1, [], 0.05, []).verdict is Verdict.IDENTICAL
+        assert Verification(1, 1, [Apart(0, "x", "score", 4.0, now)], 0.05, [], []).verdict is verdict
+    assert Verification(1, 1, [], 0.05, [], []).verdict is Verdict.IDENTICAL
+    assert Verification(1, 1, [], 0.05, [], ["The table is another one."]).verdict is Verdict.DIFFERENT

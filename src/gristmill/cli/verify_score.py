@@ -98,23 +98,24 @@ def _where(receipt: ScoreReceipt, given: EngineSettings, server: str | None) -> 
 
 
 def _lines(found: Verification) -> list[str]:
-    from gristmill.scoring.verify import Verdict
-
     scores = f"{found.compared:,} scores of {found.rows:,} random rows, computed again"
-    if found.verdict is Verdict.IDENTICAL:
+    if not found.apart:
         lines = [f"{scores}: identical to the bit."]
     else:
         count = f"{len(found.apart):,} of {scores}, are not the same"
-        near = f"none is further off than {found.near:g}" if found.verdict is Verdict.NEAR else "some by far"
+        near = f"none is further off than {found.near:g}" if found.apart[0].distance <= found.near else "some by far"
         lines = [f"{count}: {near}."]
     for each in found.apart[:_SHOWN]:
         then, now = ("none" if score is None else f"{score:.6g}" for score in (each.then, each.now))
         lines.append(f"  {printable(each.id)}: {printable(each.name)} {then} then, {now} now")
     if len(found.apart) > _SHOWN:
         lines.append(f"  and {len(found.apart) - _SHOWN:,} more, none of them further apart")
+    if found.changed:
+        lines.append("What was changed since the table was scored:")
+        lines += [f"  {printable(each)}" for each in found.changed]
     if found.differences:
         lines.append("What differs from when the table was scored:")
         lines += [f"  {printable(each)}" for each in found.differences]
-    elif found.verdict is not Verdict.IDENTICAL:
+    elif found.apart:
         lines.append("Nothing of the set-up that is known differs.")
     return lines

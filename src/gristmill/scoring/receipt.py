@@ -183,4 +183,15 @@ def read_receipt(path: Path) -> ScoreReceipt:
         raise UserError(f"{path} is not a receipt of 'gristmill score': {error}.") from None
     if receipt.version != VERSION:
         raise UserError(f"The receipt {path} is of version {receipt.version}; this Gristmill reads version {VERSION}.")
+    if not _is_sound(receipt.asked):
+        raise UserError(
+            f"The receipt {path} was changed: its scale or the names of its scores do not belong together. Take the "
+            "one that was written with the scores."
+        )
     return receipt
+
+
+def _is_sound(asked: Asked) -> bool:
+    labels, values, names = asked.labels, asked.values, asked.names
+    scale = len(labels) == len(values) == len(set(labels)) and all(labels) and len(set(values)) > 1
+    return scale and len(names) == len(set(names)) == max(1, len(asked.criteria))

@@ -66,16 +66,21 @@ class Apart(NamedTuple):
 
 class Verification(NamedTuple):
     """``compared`` scores of ``rows`` rows; those that are ``apart``, furthest first; how far they may be to be
-    ``near``; sentences on how the set-up differs from the receipt's."""
+    ``near``; sentences on how the set-up differs from the receipt's, and on which of the two tables was ``changed``
+    since, in any row."""
 
     rows: int
     compared: int
     apart: list[Apart]
     near: float
     differences: list[str]
+    changed: list[str]
 
     @property
     def verdict(self) -> Verdict:
+        if self.changed:
+            # The rows that were drawn say nothing of one that was changed.
+            return Verdict.DIFFERENT
         if not self.apart:
             return Verdict.IDENTICAL
         return Verdict.NEAR if self.apart[0].distance <= self.near else Verdict.DIFFERENT
@@ -108,13 +113,16 @@ def verify(
     apart = [
         Apart(row, ids[row], name, then.score, found.score)
         for criterion, name in enumerate(asked.names)
-        for row, then in _outcomes_then(scored, name, chosen)
+        for row, then in _outcomes_then(scored, name, chosen, receipt.escalated is not None)
         if (found := now.get((row, criterion))) is not None and not same(then, found)
     ]
     apart.sort(key=lambda each: -each.distance)
-    differences = _differences(receipt, questionnaire, table, scored, computations_in(folder))
+    differences = setup_differences(receipt.computed, computations_in(folder))
+    if asked_of(questionnaire).prompt_sha256 != asked.prompt_sha256:
+        differences.append("The prompt is another: this Gristmill words it differently, or asks in another way.")
     near = NEAR * (max(asked.values) - min(asked.values))
-    return Verification(len(chosen), len(now), apart, near, differences)
+    changed = _changed(receipt, questionnaire, table, scored)
+    return Verification(len(chosen), len(now), apart, near, differences, changed)
 
 
 def same(then: Outcome, now: Outcome) -> bool:
@@ -171,8 +179,11 @@ def _questionnaire(receipt: ScoreReceipt, table: pl.DataFrame, backend: ScoreBac
     return questionnaire
 
 
-def _outcomes_then(scored: pl.DataFrame, name: str, rows: Sequence[int]) -> list[tuple[int, Outcome]]:
+def _outcomes_then(scored: pl.DataFrame, name: str, rows: Sequence[int], escalated: bool) -> list[tuple[int, Outcome]]:
     columns = {"score": name} | {field: f"{name}_{field}" for field in OF_A_SCORE if field != "score"}
+    if not escalated:
+        # Where no better model was asked, a score stands for itself.
+        del columns["before"]
     kept = {field: scored[full].cast(OF_A_SCORE[field]) for field, full in columns.items() if full in scored.columns}
     found = []
     for row in rows:
@@ -183,19 +194,12 @@ def _outcomes_then(scored: pl.DataFrame, name: str, rows: Sequence[int]) -> list
     return found
 
 
-def _differences(
-    receipt: ScoreReceipt,
-    questionnaire: Questionnaire,
-    table: pl.DataFrame,
-    scored: pl.DataFrame,
-    now: Sequence[Computation],
+def _changed(
+    receipt: ScoreReceipt, questionnaire: Questionnaire, table: pl.DataFrame, scored: pl.DataFrame
 ) -> list[str]:
-    told = setup_differences(receipt.computed, now)
+    told = []
     if texts_digest(questionnaire, table.height) != receipt.table.sha256:
         told.append("The table is another one: what is sent of its rows is not what was sent.")
     if scores_digest(scored, receipt.asked.names) != receipt.scores.sha256:
         told.append("The scores in the scored table are not those that it was written with.")
-    asked = asked_of(questionnaire)
-    if asked.prompt_sha256 != receipt.asked.prompt_sha256:
-        told.append("The prompt is another: this Gristmill words it differently, or asks the engine in another way.")
     return told

@@ -49,8 +49,10 @@ class Replicas:
         answers = Answers(replica, f"session of {replica}", group)
         asyncio.get_running_loop().call_soon(self.pool.answered, answers)
 
-    async def ask(self) -> Completion:
-        answer: Completion = await self.pool.ask(lambda number: messages.question(number, ROW, False, False))
+    async def ask(self, interactive: bool = False) -> Completion:
+        answer: Completion = await self.pool.ask(
+            lambda number: messages.question(number, ROW, False, interactive), interactive=interactive
+        )
         return answer
 
 
@@ -69,6 +71,40 @@ async def test_rows_of_a_replica_whose_engine_is_away_are_answered_by_the_others
     # It was asked what was on its way already, and left alone after that.
     assert Counter(name for name, _ in replicas.asked)["a"] <= FACTS.capabilities.slots
     assert replicas.pool.down_reason is None
+
+
+async def test_a_row_that_its_replica_had_for_long_before_it_was_away_is_answered_by_another() -> None:
+    replicas = Replicas("a")
+    replicas.holds = True
+    asking = asyncio.create_task(replicas.ask())
+    while not replicas.asked:
+        await asyncio.sleep(0.01)
+    (request,) = replicas.pool.members["a"].in_flight.values()
+    request.since -= 60
+    replicas.holds = False
+    replicas.pool.joined(Joined("b", "session of b", FACTS))
+    replicas.answer("a", NotAnswered.of(request.number, unavailable("No connection within 30 seconds.")))
+    assert await asking == ANSWER
+    assert [name for name, _ in replicas.asked] == ["a", "b"]
+
+
+async def test_whoever_waits_for_an_answer_gets_the_next_place_before_batches_and_in_turn() -> None:
+    replicas = Replicas("a")
+    replicas.holds = True
+    slots = FACTS.capabilities.slots
+    asking = [asyncio.create_task(replicas.ask(interactive=number >= slots + 2)) for number in range(slots + 5)]
+    while len(replicas.asked) < slots:
+        await asyncio.sleep(0.01)
+    for at in range(5):
+        replicas.answer("a", Done(replicas.asked[at][1], ANSWER))
+        while len(replicas.asked) < slots + at + 1:
+            await asyncio.sleep(0.01)
+    numbers = [number for _, number in replicas.asked]
+    first = numbers[0]
+    assert [number - first - slots for number in numbers[slots:]] == [2, 3, 4, 0, 1]
+    for _, number in replicas.asked[5:]:
+        replicas.answer("a", Done(number, ANSWER))
+    assert await asyncio.gather(*asking) == [ANSWER] * (slots + 5)
 
 
 async def test_where_all_are_away_the_pool_is() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,9 @@ from gristmill.engines.health import ServerHealth, after_failure
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
 from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToReplica
+from gristmill.engines.ray.place_queue import PlaceQueue
 from gristmill.engines.ray.placement import Homes, Load, Loads, choose
+from gristmill.engines.ray.pool_request import PoolRequest
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -28,25 +29,6 @@ _MOST_IN_GROUP = 64
 _HUNG = "The machine has hung for a while."
 
 
-class _Request:
-    """On its way; ``listen`` is told what the engine says as it says it."""
-
-    def __init__(
-        self, number: int, message: bytes, prefix: int | None, interactive: bool, listen: Callable[[Any], None] | None
-    ) -> None:
-        self.number = number
-        self.message = message
-        self.prefix = prefix
-        self.interactive = interactive
-        self.listen = listen
-        #: Whether that has been told anything.
-        self.heard = False
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.replica: Member | None = None
-        #: When it was given to that.
-        self.since = 0.0
-
-
 class Member:
     """A replica that is there, in one session."""
 
@@ -54,7 +36,7 @@ class Member:
         self.name = name
         self.session = session
         self.facts = facts
-        self.in_flight: dict[int, _Request] = {}
+        self.in_flight: dict[int, PoolRequest] = {}
         #: Not sent yet; ``since`` is when the first of them came.
         self.group: list[tuple[int, bytes]] = []
         self.since = 0.0
@@ -80,11 +62,13 @@ class Pool:
         self._send = send
         self._stale = stale
         self._beat = time.monotonic()
+        #: When it was last found to have hung.
+        self._hung_at = 0.0
         self._ids = itertools.count(1)
         self._homes = Homes()
         self._loads = Loads()
-        #: Those that found all replicas full; interactive ones first.
-        self._queue: deque[_Request] = deque()
+        #: Those that found all replicas full.
+        self._queue = PlaceQueue()
         self.members: dict[str, Member] = {}
         #: Why no replica can be asked, while none can.
         self.down = "The ray engine has not started."
@@ -108,7 +92,7 @@ class Pool:
         except (ValueError, OverflowError, RecursionError) as error:
             sentence = f"The request cannot be handed to a replica: {error}."
             raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
-        request = _Request(number, message, prefix, interactive, listen)
+        request = PoolRequest(number, message, prefix, interactive, listen)
         self._place_or_queue(request)
         try:
             return await request.future
@@ -122,8 +106,10 @@ class Pool:
 
     def _note_hang(self) -> None:
         """What waits for a place was let in before it: whoever asked has to see whether it is still his to ask."""
-        if time.monotonic() - self._beat > self._stale:
-            self._fail_queued(_HUNG)
+        now = time.monotonic()
+        if now - self._beat > self._stale:
+            self._hung_at = now
+            self._queue.fail(_HUNG)
 
     def joined(self, frame: Joined) -> None:
         self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts)
@@ -139,7 +125,7 @@ class Pool:
         """The driver has ended, and with it every session."""
         for member in list(self.members.values()):
             self._lose(member, why)
-        self._fail_queued(why)
+        self._queue.fail(why)
 
     def answered(self, frame: Answers) -> None:
         member = self.members.get(frame.replica)
@@ -150,7 +136,7 @@ class Pool:
                 self._take(member, request, data)
         self._place_queued()
 
-    def _take(self, member: Member, request: _Request, data: bytes) -> None:
+    def _take(self, member: Member, request: PoolRequest, data: bytes) -> None:
         future = request.future
         try:
             message = messages.decode_from_replica(data)
@@ -179,7 +165,7 @@ class Pool:
         if not future.done():
             future.set_exception(outcome)
 
-    def _take_away(self, member: Member, request: _Request, error: EngineError) -> None:
+    def _take_away(self, member: Member, request: PoolRequest, error: EngineError) -> None:
         """Its engine is away: it rests, and the others answer what it had. But not what its engine may be away for."""
         before, member.health = member.health, after_failure(member.health, True, time.monotonic())
         if member.health.rest_until != before.rest_until:
@@ -201,7 +187,7 @@ class Pool:
         else:
             self._place_again(request)
         if self.down_reason is not None:
-            self._fail_queued(self.down)
+            self._queue.fail(self.down)
 
     def _wake(self, member: Member) -> None:
         """When it has rested; a timer may be early."""
@@ -212,7 +198,7 @@ class Pool:
             self._note_load(member)
             self._place_queued()
 
-    def _end(self, member: Member, request: _Request, answered: bool = True) -> None:
+    def _end(self, member: Member, request: PoolRequest, answered: bool = True) -> None:
         del member.in_flight[request.number]
         if answered and member.health.failures:
             member.health = ServerHealth()
@@ -222,26 +208,27 @@ class Pool:
         if not member.rests:
             self._loads.set(member.name, Load(len(member.in_flight), member.slots))
 
-    def _tell(self, request: _Request, message: FromReplica) -> None:
+    def _tell(self, request: PoolRequest, message: FromReplica) -> None:
         if request.listen is not None and not request.future.done():
             request.heard = True
             request.listen(message.event if isinstance(message, Event) else message.delta)  # type: ignore[union-attr]
 
-    def _place_or_queue(self, request: _Request) -> None:
+    def _place_or_queue(self, request: PoolRequest) -> None:
         if (reason := self.down_reason) is not None:
             request.future.set_exception(unavailable(reason))
         elif not self._place(request):
-            (self._queue.appendleft if request.interactive else self._queue.append)(request)
+            self._queue.add(request)
 
-    def _place_again(self, request: _Request) -> None:
+    def _place_again(self, request: PoolRequest) -> None:
         """What no replica has begun with; after a hang whoever asked has to see whether it is still his to ask."""
         request.replica = None
-        if time.monotonic() - request.since > self._stale:
+        self._note_hang()
+        if request.since <= self._hung_at:
             request.future.set_exception(unavailable(_HUNG))
         else:
             self._place_or_queue(request)
 
-    def _place(self, request: _Request) -> bool:
+    def _place(self, request: PoolRequest) -> bool:
         """Send it to a replica; False where all are full."""
         chosen = choose(self._loads, self._homes.of(request.prefix))
         if chosen is None:
@@ -256,8 +243,7 @@ class Pool:
 
     def _place_queued(self) -> None:
         self._note_hang()
-        while self._queue and (self._queue[0].future.done() or self._place(self._queue[0])):
-            self._queue.popleft()
+        self._queue.place(self._place)
 
     def _write(self, member: Member, number: int, message: bytes, at_once: bool) -> None:
         if not member.group:
@@ -273,10 +259,11 @@ class Pool:
         if group:
             self._send(Send(member.name, member.session, messages.encode_group(group), member.since))
 
-    def _cancel(self, request: _Request) -> None:
+    def _cancel(self, request: PoolRequest) -> None:
         member = request.replica
-        # One that waits is passed over when it comes to the front.
-        if member is not None and request.number in member.in_flight:
+        if member is None:
+            self._queue.forget(request)
+        elif request.number in member.in_flight:
             self._end(member, request, answered=False)
             number, message = messages.encode(Cancel(request.number))
             self._write(member, number, message, at_once=False)
@@ -299,10 +286,4 @@ class Pool:
             else:
                 request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
         if self.down_reason is not None:
-            self._fail_queued(why)
-
-    def _fail_queued(self, why: str) -> None:
-        for request in self._queue:
-            if not request.future.done():
-                request.future.set_exception(unavailable(why))
-        self._queue.clear()
+            self._queue.fail(why)

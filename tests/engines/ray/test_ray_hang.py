@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.ray import driver_process
 from gristmill.engines.ray.engine import RayEngine
 from ray_cluster import RayCluster, ray_cluster
-from ray_pool import PATIENCE, all_joined, answered_once, row, started
+from ray_pool import PATIENCE, all_joined, answered_once, engine_of, row, started
 
 #: Longer than what is on its way is still begun, shorter than anybody is ended for.
 HANGS = PATIENCE.stale + 0.6
@@ -61,6 +62,20 @@ async def test_what_waits_for_a_place_when_this_process_hangs_is_given_back(
         assert await kind_of_failure(second) is ErrorKind.UNAVAILABLE
         assert asked(journal) == ["1."]
         await is_asked_again(engine, 2)
+
+
+async def test_a_client_process_that_hangs_holds_up_no_stop(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_process, "_LEAVE_SECONDS", 0.5)
+    engine = engine_of(cluster.address, "1")
+    await engine.start()
+    assert engine._driver is not None
+    pid = engine._driver.pid
+    os.kill(pid, signal.SIGSTOP)
+    await engine.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 async def test_what_is_about_to_be_sent_when_this_process_hangs_is_not(cluster: RayCluster, tmp_path: Path) -> None:

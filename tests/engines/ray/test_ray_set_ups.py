@@ -35,6 +35,11 @@ async def test_an_address_where_no_cluster_is():
     assert "write it like 10.0.0.1:6379" in await sentence("nonsense")
 
 
+async def test_a_machine_that_cannot_start_a_process_more(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    assert "cannot be started: No such file or directory" in await sentence("127.0.0.1:1")
+
+
 async def test_a_cluster_without_the_wanted_gpus_says_what_it_has_and_what_was_asked(cluster):
     said = await sentence(cluster.address, replica_gpus=2, placement_wait=2)
     assert "no place for a replica with 0 CPUs and 2 GPUs for 2 seconds: it has 2 CPUs (2 free) and 0 GPUs" in said

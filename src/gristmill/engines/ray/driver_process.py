@@ -66,11 +66,15 @@ class DriverProcess:
         return describe_death(code, self._printed.decode("utf-8", "replace"), False)
 
     async def stop(self) -> None:
-        """Let it end the replicas, and wait for it."""
+        """Let it end the replicas, and wait for it. One that hangs is killed."""
         self.send(Leave())
         try:
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self.wait()
+        except TimeoutError:
+            log.warning("Ray's driver hangs, and is killed")
+            self.kill()
+            await self.wait()
         finally:
             self.kill()
 

@@ -172,8 +172,12 @@ class RayEngine:
         pause = _FIRST_PAUSE
         while True:
             self._quiet_beats = None
-            self._driver = driver = await DriverProcess.start(self._connect, self._take)
-            how = await driver.wait()
+            try:
+                self._driver = driver = await DriverProcess.start(self._connect, self._take)
+                how = await driver.wait()
+            except OSError as error:
+                # Such as a machine that has no room for a process more.
+                how = f"it cannot be started: {error.strerror}"
             pause = _FIRST_PAUSE if self._pool.members else min(2 * pause, _LONGEST_PAUSE)
             why = f"Ray's client process has ended ({how.partition('; it printed')[0]}), and is started again."
             log.error("Ray's driver ended", because=how.partition("; it printed")[0], content=how)

@@ -22,12 +22,15 @@ import openai
 import pytest
 from metadata_contract import batch, claimed, file, rows
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
 
 from gristmill.storage.errors import OutcomeUnknown, Unreachable
 from gristmill.storage.protocol import MetadataStore
 from gristmill.storage.records import UsedKey
 from gristmill.storage.row_records import Result, ResultPlace
 from gristmill.storage.sql import postgresql_liveness
+from gristmill.storage.sql.postgresql_address import PostgresqlAddress
+from gristmill.storage.sql.postgresql_connection import create_postgresql_engine
 from gristmill.storage.sql.store import SqlMetadataStore
 from postgres_server import PASSWORD, PostgresServer, programs
 from requests_jsonl import CHAT, chat_file
@@ -409,6 +412,45 @@ async def test_who_takes_long_is_waited_for_by_a_server_that_takes_no_new_connec
             assert await store._database.read(slow)
         finally:
             postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+async def test_of_several_servers_only_the_one_that_hangs_is_given_up(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _HASTY.items():
+        monkeypatch.setattr(postgresql_liveness, name, value)
+    folder = programs()
+    assert folder is not None
+    other = PostgresServer(folder)
+    hosts = f"127.0.0.1:{other.port},127.0.0.1:{postgres.port}"
+    address = PostgresqlAddress(f"postgresql://tests:{PASSWORD}@{hosts}/postgres?connect_timeout=2")
+    liveness = postgresql_liveness.Liveness(address)
+
+    def ask(server: PostgresServer, seconds: float) -> bool:
+        engine = create_postgresql_engine(PostgresqlAddress(server.url("postgres")), 1)
+        try:
+            with engine.connect() as connection, liveness.watched(connection):
+                return bool(connection.exec_driver_sql(f"SELECT pg_sleep({seconds}) IS NOT NULL").scalar())
+        finally:
+            engine.dispose()
+
+    def asks(server: PostgresServer) -> bool:
+        sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        return server.execute(sleeping) != []
+
+    try:
+        hung = asyncio.create_task(asyncio.to_thread(ask, other, 900))
+        while not await asyncio.to_thread(asks, other):
+            await asyncio.sleep(0.05)
+        other.suspend()
+        slow = asyncio.create_task(asyncio.to_thread(ask, postgres, 4))
+        with pytest.raises(DBAPIError):
+            await hung
+        assert await slow
+    finally:
+        liveness.close()
+        other.resume()
+        other.remove()
 
 
 def test_while_the_database_hangs_a_server_says_so_and_its_batch_goes_on_by_itself(

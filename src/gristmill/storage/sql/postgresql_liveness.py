@@ -48,6 +48,12 @@ class _Wait(NamedTuple):
     since: float
 
 
+class _Server(NamedTuple):
+    host: str
+    hostaddr: str
+    port: int
+
+
 class Liveness:
     """Of the server at ``address``. A thread looks after those who wait for it, and after a server that is away."""
 
@@ -126,8 +132,10 @@ class Liveness:
     def _look(self) -> None:
         silent = self._silent()
         if silent:
-            if not self._answers_beside(silent[0].driver):
-                self._give_up()
+            # The very servers that somebody waits for, where there are several.
+            servers = {_server_of(each.driver) for each in silent}
+            if hung := {each for each in servers if each is not None and not self._answers_beside(each)}:
+                self._give_up(hung)
         elif self._away is not None and self._answers():
             self._answered()
         if self._away is not None and not self._away_is_logged and time.monotonic() > self._away[0] + _SILENCE:
@@ -139,8 +147,8 @@ class Liveness:
         with self._lock:
             return [each for each in self._waiting.values() if each.since <= before]
 
-    def _give_up(self) -> None:
-        silent = self._silent()
+    def _give_up(self, hung: set[_Server]) -> None:
+        silent = [each for each in self._silent() if _server_of(each.driver) in hung]
         if not silent:
             return
         with self._lock:
@@ -159,20 +167,13 @@ class Liveness:
         if told:
             log.info("the database server answers again")
 
-    def _answers_beside(self, silent: psycopg.Connection) -> bool:
-        """The very server that somebody waits for, where there are several."""
+    def _answers_beside(self, server: _Server) -> bool:
+        where = {name: value for name, value in server._asdict().items() if value}
         try:
-            info = silent.info
-            told = {"host": info.host, "hostaddr": info.hostaddr, "port": info.port}
-        except psycopg.Error:
-            # It has just been closed: nobody waits for it.
-            return True
-        server = {name: value for name, value in told.items() if value}
-        try:
-            return self._asked(**server)
+            return self._asked(**where)
         except psycopg.Error as error:
             # A server that has no connection left, or takes this user no more, does not hang.
-            return self._address.is_refused(error, **server)
+            return self._address.is_refused(error, **where)
 
     def _answers(self) -> bool:
         try:
@@ -189,6 +190,14 @@ class Liveness:
             poll = select.poll()
             poll.register(connection.fileno(), select.POLLIN)
             return bool(poll.poll(_ANSWER * 1000))
+
+
+def _server_of(driver: psycopg.Connection) -> _Server | None:
+    """None where the connection has just been closed: nobody waits for it."""
+    try:
+        return _Server(driver.info.host, driver.info.hostaddr, driver.info.port)
+    except psycopg.Error:
+        return None
 
 
 def _break(driver: psycopg.Connection) -> None:

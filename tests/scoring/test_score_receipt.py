@@ -96,6 +96,24 @@ def test_a_change_in_a_row_that_is_not_drawn_is_no_identity(folder):
         assert done.returncode == 2 and "are not those that it was written with" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("computed", "said"),
+    [
+        ({"engine": "openai_compatible", "url": "http://198.51.100.7:8000/v1"}, "add --url http://198.51.100.7:8000"),
+        ({"engine": "ollama", "url": "http://127.0.0.1:11434,http://198.51.100.7:11434"}, "another machine"),
+        ({"engine": None, "url": "http://198.51.100.7:4080/v1"}, "add --server http://198.51.100.7:4080"),
+        ({"engine": "simulated", "options": {"journal": "noted"}}, "add -O journal=noted"),
+    ],
+)
+def test_a_receipt_sends_no_row_elsewhere_and_sets_no_option_of_another_program(folder, computed, said):
+    receipt = json.loads((folder / "out.csv.receipt.json").read_text())
+    receipt["computed"][0] |= computed
+    (folder / "out.csv.receipt.json").write_text(json.dumps(receipt))
+    done = gristmill(folder, "--verify", "out.csv.receipt.json")
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert not (folder / "noted").exists()
+
+
 @pytest.mark.parametrize("field", ["values", "names", "labels"])
 def test_a_receipt_that_contradicts_itself_is_refused(folder, field):
     """A crash would end with 1, which says near."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperCommand
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 #: Of ``score``, which a receipt says.
 _IN_RECEIPT = ("table", "rubric", "id_column", "scale")
 _SHOWN = 10
+#: Engines whose options say no more than how they compute.
+_COMPUTE_HERE = ("openvino", "llama_cpp")
 
 
 class ScoreCommand(TyperCommand):
@@ -89,12 +94,48 @@ def _where(receipt: ScoreReceipt, given: EngineSettings, server: str | None) -> 
         raise UserError("The receipt does not say what computed its scores: name an engine, with --engine and --model.")
     before = receipt.computed[-1]
     if before.engine is None:
+        if server is None:
+            _check_address(before.url, "--server")
         return EngineSettings(AUTOMATIC, given.model or before.model), server or before.url
     engine = before.engine if given.engine == AUTOMATIC else given.engine
     same = engine == before.engine
     options = (before.options if same else {}) | given.options
     url = given.url or (before.url if same else None)
+    if server is None:
+        if given.url is None:
+            _check_address(url, "--url")
+        _check_options(engine, options, given.options)
     return EngineSettings(engine, given.model or before.source, url, options), server
+
+
+def _check_address(urls: str | None, option: str) -> None:
+    """A receipt may be anybody's, and names the table, too: no row leaves this machine because a receipt says so."""
+    hosts = [urlsplit(url.strip()).hostname or "" for url in (urls or "").split(",") if url.strip()]
+    if all(_is_here(host) for host in hosts):
+        return
+    raise UserError(
+        f"The scores came from {printable(urls)}, which is another machine: add {option} {printable(urls)} if rows of "
+        "the table may be sent there."
+    )
+
+
+def _check_options(engine: str, options: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """Options of other programs may name files, clusters, and code to load: nobody but the user says so."""
+    if engine in _COMPUTE_HERE:
+        return
+    if unsaid := {key: value for key, value in options.items() if key not in given}:
+        said = " ".join(f"-O {key}={value}" for key, value in unsaid.items())
+        raise UserError(
+            f"The scores were computed with options of the engine {engine} that a receipt alone does not set: add "
+            f"{printable(said)} if you would choose them yourself."
+        )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _lines(found: Verification) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -155,7 +156,15 @@ def test_truths_of_the_best_alone_are_noticed_and_strata_put_it_right():
     assert held >= 28  # 36, and four standard deviations
 
 
-@pytest.mark.parametrize(("aims", "message"), [(Aims(1.0), "0.5 to 0.999"), (Aims(0.9, truth_cut=3.0), "--cut")])
+@pytest.mark.parametrize(
+    ("aims", "message"),
+    [
+        (Aims(1.0), "0.5 to 0.999"),
+        (Aims(0.9, truth_cut=3.0), "--cut"),
+        (Aims(0.9, math.nan), "A cut is a number"),
+        (Aims(0.9, 5.0, math.inf), "A cut is a number"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(aims, message):
     with pytest.raises(UserError, match=message):
         calibrate([1.0], [1.0], aims=aims)

@@ -134,6 +134,8 @@ def check_aims(aims: Aims) -> None:
     """Raises UserError."""
     if not 0.5 <= aims.confidence <= 0.999:
         raise UserError(f"A confidence of {aims.confidence:g} is not from 0.5 to 0.999: 0.9 is usual.")
+    if any(cut is not None and not math.isfinite(cut) for cut in (aims.cut, aims.truth_cut)):
+        raise UserError("A cut is a number, such as --cut 7: no score is above what is none, or infinite.")
     if aims.truth_cut is not None and aims.cut is None:
         raise UserError("Say from which score on rows are selected, too: --cut.")
 

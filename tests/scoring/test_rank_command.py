@@ -182,6 +182,7 @@ def test_without_an_output_the_best_are_shown_and_nothing_is_kept(folder):
         ((), "--top 100"),
         (("--top", "2000"), "use gristmill score"),
         (("--top", "50", "--proxy", "simulated"), "the judge itself"),
+        (("--top", "50", "--proxy", "near", "--proxy-url", "http://127.0.0.1:9"), "the proxy is the column 'near'"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_before_anything_runs(folder, arguments, message):

@@ -14,6 +14,7 @@ from gristmill.cli.verify_score import receipt_files
 from gristmill.engines.registry import EngineSettings
 from gristmill.extras import require
 from gristmill.telemetry import log
+from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: tables and templates would slow every other command's start.
@@ -97,6 +98,7 @@ def rank(
     from gristmill.scoring.questionnaire import Questionnaire, ScoreOptions
     from gristmill.scoring.rank.choice import choose_proxy
     from gristmill.scoring.rank.plan import rank_plan
+    from gristmill.scoring.rank.proxies import ModelProxy
     from gristmill.scoring.rank.ranking import Ranking, RankWish
     from gristmill.scoring.rank.report import certificate_facts, rank_page, sentences
     from gristmill.scoring.receipt import rank_receipt
@@ -130,6 +132,11 @@ def rank(
     wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
     questionnaire = Questionnaire(frame, scoring.read_text(rubric, "rubric"), parse_scale(scale), options, judge)
     guessing = choose_proxy(proxy, frame, questionnaire, judge, proxy_backend)
+    if (proxy_engine or proxy_url) and not isinstance(guessing, ModelProxy):
+        raise UserError(
+            f"--proxy-engine and --proxy-url are about a small model, but the proxy is {guessing.told}: name the model "
+            "with --proxy, or leave them out."
+        )
     ranking = Ranking(frame, questionnaire, judge, guessing, wish, truth, show.console.print)
     about = ranking.about(Path(table).name)
     kept = output is not None and not stdio.is_dash(output)

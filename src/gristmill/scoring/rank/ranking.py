@@ -31,7 +31,7 @@ from gristmill.scoring.rank.goal import Assumption, Goal
 from gristmill.scoring.rank.judging import Judging
 from gristmill.scoring.rank.promise import About, Parties
 from gristmill.scoring.rank.proxies import Pilot, Proxy
-from gristmill.scoring.rank.side import Side, parse_cut
+from gristmill.scoring.rank.side import Side, check_cut, parse_cut
 from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
 from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
@@ -123,6 +123,8 @@ class Ranking:
         self._side = parse_cut(wish.cut, self._name) if wish.cut is not None else None
         self._sign = self._side.sign if self._side is not None else 1
         self.goal = goal_of(wish, table.height, self._side)
+        if self._side is not None:
+            check_cut(self._side, questionnaire.settings.instrument.scale.values)
         check_columns(table, self._name)
         self._truth = truth
         self._truths = truth_values(table, truth) if truth is not None else None

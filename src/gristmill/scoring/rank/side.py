@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gristmill.user_error import UserError
@@ -33,3 +34,14 @@ def parse_cut(text: str, name: str) -> Side:
     sign = 1 if found[2].startswith(">") else -1
     cut = sign * value
     return Side(text.strip(), sign, cut if found[2].endswith("=") else math.nextafter(cut, math.inf))
+
+
+def check_cut(side: Side, scale: Sequence[float]) -> None:
+    """Raises UserError where the ``scale`` says beforehand on which side of the cut every score is."""
+    ends = sorted(value * side.sign for value in scale)
+    if ends[0] < side.cut <= ends[-1]:
+        return
+    every = "every row" if side.cut <= ends[0] else "no row"
+    raise UserError(
+        f"The cut '{side.text}' takes {every}: scores are from {min(scale):g} to {max(scale):g}. Choose one between."
+    )

@@ -67,6 +67,15 @@ def test_rows_that_cannot_be_judged_are_counted_and_in_no_list():
     best = gristmill.rank(frame, **ASKED, top=700, proxy="near", options=options)
     assert best.certificate["failed"] == 100 and best.frame.height == 700
     assert best.frame["words"].unique().to_list() == ["flour"]
+    fewer = gristmill.rank(frame, **ASKED, top=750, proxy="near", options=options)
+    assert fewer.frame.height == 700 and fewer.certificate["failed"] == 100
+    assert any("no more than the 700 rows of this list got a score, of 750" in each for each in fewer.sentences)
+
+
+def test_a_list_that_nothing_vouches_for_says_so():
+    best = gristmill.rank(FRAME, **ASKED, top=40, recall=0.8, proxy="near", budget=300, options=OPTIONS)
+    assert not best.certified
+    assert any("Nothing shows yet how many of the 40 rows that the judge ranks highest" in it for it in best.sentences)
 
 
 def test_a_judge_that_scores_nothing_is_told_after_the_pilot():
@@ -114,6 +123,9 @@ def test_it_goes_on_where_it_was_and_another_wish_is_refused(tmp_path: Path):
         ({"cut": "the best"}, "cannot be read: write it like 'score >= 8'"),
         ({"cut": "score >= 8.0.0"}, "cannot be read"),
         ({"cut": "worth >= 8"}, "is about 'worth'"),
+        ({"cut": "score >= 99"}, "takes no row: scores are from 0 to 10"),
+        ({"cut": "score < 0"}, "takes no row"),
+        ({"cut": "score <= 10"}, "takes every row"),
         ({"top": 50, "options": OPTIONS._replace(criteria=["craft", "honesty"])}, "one score"),
         ({"top": 50, "options": OPTIONS._replace(name="taken")}, "a column 'taken_rank' already"),
     ],

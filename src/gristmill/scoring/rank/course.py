@@ -281,7 +281,7 @@ class _Course:
         if goal.or_all or goal.budget is None or goal.rows <= goal.budget:
             return Judge(How.ALL, self.standing.unjudged())
         cost = total if not self._evidence.groups else max(total, self.cost())
-        why = f"At most {goal.budget} rows may be judged, and at least {total} would have to be."
+        why = f"At most {goal.budget:,} rows may be judged, and at least {total:,} would have to be."
         return NotCertified(why, cost, least_rows(goal), self._facts())
 
     def _facts(self) -> Facts:

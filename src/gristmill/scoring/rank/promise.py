@@ -55,7 +55,7 @@ def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties) -> Pr
     if isinstance(end, NotCertified):
         return Promise("Not certified", _not_certified(goal, end, parties), [], not_promised)
     if end.basis is Basis.EVERYTHING:
-        said = f"Every row was judged, so that nothing is estimated: these are {_looked_for(goal, parties)}."
+        said = f"Every row was judged, so that nothing is estimated: {_all_found(goal, end.facts, parties)}."
         return Promise("Every row was judged", [said], [], not_promised)
     assumed = _assumed(goal, end, parties)
     return Promise(
@@ -98,13 +98,24 @@ _KINDS = {
 }
 
 
+def _all_found(goal: Goal, facts: Facts, parties: Parties) -> str:
+    found = len(facts.best)
+    if goal.top is not None and found < goal.top:
+        return f"no more than the {found:,} rows of this list got a score, of {goal.top:,} that were wanted"
+    if not found:
+        return f"of no row does the judge say {parties.cut}"
+    return f"this list holds {_looked_for(goal, parties)}"
+
+
 def _certified(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
     sure = f"This is wrong in at most {_share(1 - end.confidence)} of such rankings."
     if goal.top is not None:
-        least = goal.top - end.facts.may_miss
+        least, asked = goal.top - end.facts.may_miss, f"if it were asked about all {goal.rows:,}"
         return [
-            f"Of the {goal.top:,} rows that the judge would rank highest if it were asked about all {goal.rows:,}, at "
-            f"least {least:,} are in this list. {sure}",
+            f"Of the {goal.top:,} rows that the judge would rank highest {asked}, at least {least:,} are in this list. "
+            f"{sure}"
+            if goal.top > 1
+            else f"It is the row that the judge would rank highest {asked}. {sure}",
             "All rows of the list have been judged, so that their order is the judge's own.",
         ]
     said = [
@@ -131,7 +142,11 @@ def _assumed(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
     )
     if end.basis is Basis.THINNING:
         assert goal.assume is not None
-        chosen = f"This holds if what was chosen with --assume thinning does: {goal.assume.value}."
+        chosen = (
+            f"This holds if what was chosen with --assume thinning does: {goal.assume.value}. The confidence is that "
+            "of counts that scatter about what is expected as chance has it (Poisson), at one look; that several looks "
+            "keep to it has been measured, not proven."
+        )
         if not facts.audited:
             return [
                 chosen,
@@ -154,16 +169,21 @@ def _not_certified(goal: Goal, end: NotCertified, parties: Parties) -> list[str]
         if end.least and goal.assume is None
         else ""
     )
+    shown = end.facts.assumption_free_recall
+    has = (
+        f"With {_share(goal.confidence)} confidence it has at least {_share(shown)} of {_looked_for(goal, parties)}."
+        if shown
+        else f"Nothing shows yet how many of {_looked_for(goal, parties)} it has."
+    )
     return [
         f"{end.why} About {end.would_cost:,} judged rows would do, as far as can be told.{least}",
-        f"The list holds the best of the rows that were judged. With {_share(goal.confidence)} confidence it has at "
-        f"least {_share(end.facts.assumption_free_recall)} of {_looked_for(goal, parties)}.",
+        f"The list holds the best of the rows that were judged. {has}",
     ]
 
 
 def _looked_for(goal: Goal, parties: Parties) -> str:
     if goal.top is not None:
-        return f"the {goal.top:,} rows that the judge ranks highest"
+        return f"the {goal.top:,} rows that the judge ranks highest" if goal.top > 1 else "the row it ranks highest"
     return f"the rows of which the judge says {parties.cut}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import openai
+import psycopg
 import pytest
 from metadata_contract import batch, claimed, file, rows
 from sqlalchemy import Connection, Engine, event
@@ -242,6 +243,22 @@ async def test_a_server_that_hangs_within_a_transaction_holds_up_the_others_for_
         # What it was about to store it stores now.
         await hanging
         await assert_lived_once(one, ["batch_1"])
+
+
+async def test_a_table_that_somebody_holds_is_not_counted_and_holds_up_no_batch(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    async with opened(url) as store:
+        await store.batches.add(batch("batch_1", total=4))
+        lease = await claimed(store, "me")
+        await store.rows.add(lease, rows(4))
+        schema = f"public_batch_{lease.batch_seq}"
+        with psycopg.connect(url) as somebody:
+            somebody.execute(f"LOCK TABLE {schema}.results IN SHARE UPDATE EXCLUSIVE MODE")
+            await store.rows.update_statistics(lease)
+        counted = f"SELECT relname, reltuples FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
+        counts = dict(postgres.execute(counted, url.rpartition("/")[2]))  # type: ignore[arg-type]
+        assert (counts["rows"], counts["results"]) == (4, -1)
+        await store.rows.commit(lease, [Result(4, True, b"four")])
 
 
 async def test_all_of_it_works_behind_pgbouncer_in_transaction_mode(postgres: PostgresServer, tmp_path: Path) -> None:

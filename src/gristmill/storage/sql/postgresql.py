@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import InvalidSchemaName, UndefinedTable
+from psycopg.errors import InvalidSchemaName, LockNotAvailable, QueryCanceled, UndefinedTable
 from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
@@ -141,12 +141,20 @@ class PostgresqlDatabase:
 
     async def update_statistics(self, batch_seq: int, check: Callable[[Connection], None]) -> None:
         """Of tables that it has not counted, PostgreSQL sorts all that is left for each page that is read; it would
-        count them by itself within a minute, in which many are read."""
+        count them by itself within a minute, in which many are read. A table that somebody holds, or that cannot be
+        read in a few seconds, is left to it: leases are renewed by the thread that waits here."""
 
         def work(connection: Connection) -> None:
             check(connection)
+            connection.exec_driver_sql(_QUICKLY)
             for table in batch_metadata.tables.values():
-                connection.exec_driver_sql(f"ANALYZE {_quoted(self._schema(connection, batch_seq))}.{table.name}")
+                try:
+                    with connection.begin_nested():
+                        name = f"{_quoted(self._schema(connection, batch_seq))}.{table.name}"
+                        connection.exec_driver_sql(f"ANALYZE {name}")
+                except DBAPIError as error:
+                    if not isinstance(error.orig, _TAKES_LONG):
+                        raise
 
         await self.write_rows(batch_seq, work)
 
@@ -262,6 +270,9 @@ class PostgresqlDatabase:
         )
 
 
+#: What only makes later statements faster may take no longer.
+_QUICKLY = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '4s'"
+_TAKES_LONG = (LockNotAvailable, QueryCanceled)
 _NO_TABLES = (UndefinedTable, InvalidSchemaName)
 #: By the name of a column's type: that of PostgreSQL.
 _COPIED = {"BigInteger": "int8", "AnyText": "text", "Boolean": "bool", "LargeBinary": "bytea"}

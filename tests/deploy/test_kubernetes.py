@@ -122,6 +122,18 @@ def test_services_find_their_pods_and_pods_their_secrets_and_settings(kustomizat
                 assert secret["name"] in secrets and secret["key"] in told
 
 
+def test_whatever_asks_for_no_key_is_reached_by_the_job_alone() -> None:
+    """SeaweedFS's filer gives every file to whoever asks."""
+    there = list(resources(KUBERNETES / "base" / "kustomization.yaml"))
+    (policy,) = (each["spec"] for each in there if each["kind"] == "NetworkPolicy")
+    (store,) = (each for each in there if label(each) == "StatefulSet-object-storage")
+    (job,) = (each for each in there if label(each) == "Job-bucket")
+    assert policy["podSelector"]["matchLabels"].items() <= store["spec"]["template"]["metadata"]["labels"].items()
+    for_all, for_one = policy["ingress"]
+    assert for_all == {"ports": [{"port": 8333}]}
+    assert for_one == {"from": [{"podSelector": {"matchLabels": job["spec"]["template"]["metadata"]["labels"]}}]}
+
+
 def test_every_file_is_of_a_kustomization() -> None:
     for folder in KUBERNETES.iterdir():
         written = (folder / "kustomization.yaml").read_text()

@@ -168,7 +168,7 @@ class Liveness:
             log.info("the database server answers again")
 
     def _answers_beside(self, server: _Server) -> bool:
-        where = {name: value for name, value in server._asdict().items() if value}
+        where = {name: value for name, value in server._asdict().items() if value} | {"connect_timeout": _ANSWER}
         try:
             return self._asked(**where)
         except psycopg.Error as error:
@@ -177,13 +177,13 @@ class Liveness:
 
     def _answers(self) -> bool:
         try:
-            return self._asked()
+            return self._asked(connect_timeout=_ANSWER)
         except psycopg.Error:
             return False
 
-    def _asked(self, **server: object) -> bool:
+    def _asked(self, **changed: object) -> bool:
         """Whether it says anything in time. Raises what psycopg raises where there is no connection."""
-        with contextlib.closing(self._address.connect(connect_timeout=_ANSWER, **server)) as connection:
+        with contextlib.closing(self._address.connect(**changed)) as connection:
             # Also of a pooler that is there, while the server behind it is not.
             connection.pgconn.send_query(b"SELECT 1")
             connection.pgconn.flush()

@@ -13,7 +13,7 @@ from gristmill.engines.http import HttpClient
 from gristmill.engines.ray.options import RayOptions
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.engines.vllm.engine import VllmEngine, VllmOptions
-from gristmill.engines.vllm.server import how_it_died
+from gristmill.engines.vllm.server import environment_of, how_it_died
 from gristmill.user_error import UserError
 
 
@@ -32,6 +32,11 @@ def test_options_that_are_not_ours_are_vllms() -> None:
 def test_where_it_listens_is_ours_to_say(name: str) -> None:
     with pytest.raises(UserError, match="not yours to set"):
         VllmOptions.parse({name: "1"})
+
+
+def test_the_key_of_another_vllm_is_not_asked_of_us() -> None:
+    told = environment_of({"VLLM_API_KEY": "of another", "HF_TOKEN": "hf", "VLLM_NO_USAGE_STATS": "0"})
+    assert told == {"HF_TOKEN": "hf", "VLLM_NO_USAGE_STATS": "0", "DO_NOT_TRACK": "1"}
 
 
 @pytest.mark.parametrize("name", ["hf_token", "hf-token"])

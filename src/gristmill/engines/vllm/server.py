@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from gristmill.engines.embedded.worker.worker_exit import describe_death
@@ -63,7 +64,7 @@ class VllmServer:
             sys.executable, "-m", "gristmill.engines.vllm.launch", str(socket.parent), *arguments, "--uds", str(socket),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             # A group of its own: its workers go with it.
-            start_new_session=True, env={**_NO_REPORTS, **os.environ},
+            start_new_session=True, env=environment_of(os.environ),
         )  # fmt: skip
         server = cls(process, HttpClient("vLLM", URL, socket=str(socket)))
         try:
@@ -147,6 +148,11 @@ class VllmServer:
         while data := await stdout.read(65536):
             self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
             log.debug("vLLM printed", bytes=len(data), content=data.decode("utf-8", "replace").rstrip())
+
+
+def environment_of(ours: Mapping[str, str]) -> dict[str, str]:
+    """The key of a vLLM for others would be asked of us, who alone can open the socket."""
+    return _NO_REPORTS | {name: value for name, value in ours.items() if name != "VLLM_API_KEY"}
 
 
 def how_it_died(code: int, printed: str) -> str:

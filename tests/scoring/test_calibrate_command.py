@@ -52,6 +52,8 @@ def test_wanted_truths_are_filled_in_and_come_back_without_asking_anything_again
     assert {"score_calibrated", "score_low", "score_high", "score_stratum", "score_inclusion"} <= {*scored.columns}
     wanted = pl.read_csv(folder / "scores-truth-wanted.csv", infer_schema=False)
     assert wanted.height == 60 and wanted["points"].null_count() == 60
+    # No score is seen by whoever finds the right one.
+    assert set(wanted.columns) == set(pl.read_csv(folder / "table.csv").columns) | {"points"}
     assert scored.filter(pl.col("id").is_in(wanted["id"].implode()))["points"].null_count() == 60
     # After what is wanted, each stratum's share with a truth is what the column says.
     known = pl.col("points").is_not_null() | pl.col("id").is_in(wanted["id"].implode())

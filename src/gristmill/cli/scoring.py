@@ -135,6 +135,8 @@ def wanted_file(output: Path) -> Path:
 
 
 def wanted_line(rows: int, path: Path, truth: str) -> str:
+    if not rows:
+        return f"Every row with a score has a right score already: {path} has none to fill in."
     return (
         f"{rows:,} rows to find the right score of: fill in the column {printable(truth)} of {path}, and run gristmill "
         "calibrate with --truths."

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from gristmill.scoring.calibration import MOST_GROUPS, Aims, Calibration, calibrate, check_aims
+from gristmill.scoring.columns import OF_A_SCORE
 from gristmill.scoring.table import number_values
 from gristmill.scoring.wanted import choose_wanted
 from gristmill.user_error import UserError
@@ -27,7 +28,7 @@ class TruthUse(NamedTuple):
 
 class CalibratedTable(NamedTuple):
     """``table`` with NAME_calibrated, NAME_low and NAME_high, where there are truths enough. With ``wanted`` rows:
-    NAME_stratum and NAME_inclusion, too, and those rows with an empty truth, to be filled in."""
+    NAME_stratum and NAME_inclusion, too, and those rows with an empty truth and no score, to be filled in."""
 
     table: pl.DataFrame
     calibration: Calibration
@@ -84,8 +85,9 @@ def calibrated_table(
         pl.Series(stratum, wanted.stratum, pl.Int64), pl.Series(inclusion, wanted.inclusion, pl.Float64)
     )
     empty = table[wanted.rows].with_columns(pl.lit(None, pl.String).alias(truth))
-    order = [each for each in table.columns if each != truth]
-    return CalibratedTable(table, found, empty.select(*order, truth))
+    # Whoever sees a score is drawn towards it.
+    hidden = {truth, name, *(f"{name}_{field}" for field in (*OF_A_SCORE, *CALIBRATED_FIELDS))}
+    return CalibratedTable(table, found, empty.select(*(each for each in table.columns if each not in hidden), truth))
 
 
 def _bounds(truths: Sequence[float | None], range_of_scale: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -87,7 +87,23 @@ def rank_page(folder: Path) -> str:
     return (folder / "rank.html").read_text()
 
 
-PAGES = {"plan": plan_page, "bench": bench_page, "report": report_page, "rank": rank_page}
+def comparison_page(folder: Path) -> str:
+    pytest.importorskip("scipy", reason="pip install 'gristmill[score]' runs this")
+    ids = [HOSTILE, *(f"candidate-{i:03}" for i in range(39))]
+    worth = [i / 40 for i in range(40)]
+    pl.DataFrame({"id": ids, "first": worth, "second": worth[::-1]}).write_csv(folder / "table.csv")
+    (folder / "rubric.txt").write_text("Score the miller. " + HOSTILE)
+    gristmill(
+        "score", folder / "table.csv", "--rubric", folder / "rubric.txt", "--id", "id", "--scale", "0..10",
+        "--compare", f"{HOSTILE},scored_by=first:", "small,scored_by=second:", "--cut", "5",
+        "--report", folder / "compared.html", "--engine", "simulated",
+    )  # fmt: skip
+    return (folder / "compared.html").read_text()
+
+
+PAGES = {
+    "plan": plan_page, "bench": bench_page, "report": report_page, "rank": rank_page, "comparison": comparison_page
+}  # fmt: skip
 
 
 class _Tags(HTMLParser):
@@ -117,6 +133,7 @@ def test_nothing_becomes_markup_and_nothing_comes_from_elsewhere(tmp_path: Path,
 
 
 SAYS = {
+    "comparison": ["scored_by=second:", "rank correlation", "same side of 5", "Changed most", "What it took"],
     "plan": ["120 rows", "EUR 0.", "EUR 15 a million prompt tokens", "the simulated engine", "90 % interval"],
     "bench": ["simulated", "failed", "Not measured", "at least 256 rows", "cores"],
     "report": [

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import gristmill
-from gristmill.cli.compare_score import parse_side
+from gristmill.cli.compare_score import check_alone, parse_side
 from gristmill.engines.registry import EngineSettings
 from gristmill.user_error import UserError
 from server_process import ServerProcess
@@ -81,14 +81,8 @@ def test_the_same_comparison_is_the_same_again_and_as_json(folder: Path):
         (("--compare", A, B, "--rows", "9"), "A comparison takes 10 rows at least: --rows is 9."),
         (("--compare", A, B, "--cut", "11"), "A cut of 11 tells no rows of the scale apart"),
         (("--compare", A, B, "-o", "out.csv"), "leave out --output"),
-        (("--compare", A, B, "--escalate", "big"), "leave out --escalate"),
         (("--compare", A, B, "--report", "table.csv"), "would be written over what is read"),
-        (("--compare", A, "simulated:small"), "name the engine behind the model: small,engine=simulated"),
-        (("--compare", A, "small,fast"), "is not MODEL or MODEL,KEY=VALUE"),
-        (("--compare", A, ""), "is not MODEL or MODEL,KEY=VALUE"),
-        (("--compare", A, "small,slots=2,slots=3"), "says something twice"),
         (("--compare", A, "small,colour=red"), "colour"),
-        (("--compare", A, "small,engine=quick"), "There is no engine 'quick'"),
         (("--compare", A, B + ",fail_on=craft"), "There is nothing to compare"),
     ],
 )
@@ -111,8 +105,27 @@ def test_a_side_says_what_differs_from_the_command():
     assert parse_side("url=http://host:2", given, None) == given._replace(url="http://host:2")
     # The weights that Ollama has pulled, on an engine here.
     assert parse_side("ollama:gemma3:4b", EngineSettings("auto"), None).model == "ollama:gemma3:4b"
-    with pytest.raises(UserError, match="by their names alone"):
-        parse_side("small,precision=f32", given, "http://server")
+
+
+@pytest.mark.parametrize(
+    ("side", "server", "message"),
+    [
+        ("small,precision=f32", "http://server", "A server's models are compared by their names alone"),
+        ("simulated:small", None, "name the engine behind the model: small,engine=simulated"),
+        ("small,fast", None, "is not MODEL or MODEL,KEY=VALUE"),
+        ("", None, "is not MODEL or MODEL,KEY=VALUE"),
+        ("small,slots=2,slots=3", None, "says something twice"),
+    ],
+)
+def test_a_side_that_cannot_be_meant_is_one_sentence(side: str, server: str | None, message: str):
+    with pytest.raises(UserError, match=message):
+        parse_side(side, EngineSettings("auto"), server)
+
+
+def test_what_a_comparison_would_not_do_is_named():
+    check_alone({"--output": None, "--when": ""})
+    with pytest.raises(UserError, match="leave out --output, --escalate"):
+        check_alone({"--output": "out.csv", "--audit": None, "--escalate": "big"})
 
 
 def test_models_are_compared_from_python_on_a_server_too(tmp_path: Path):

@@ -78,7 +78,7 @@ def run_and_tell(comparing: Comparing, title: str, report: Path | None, as_json:
     from gristmill.scoring.comparison_words import sides
     from gristmill.scoring.frames import scoring_scratch
 
-    with scoring.stops(resumable=False), scratch_folder(scoring_scratch()) as work:
+    with scoring.stops(False, scoring.BEGIN_ANEW), scratch_folder(scoring_scratch()) as work:
         found = comparing.run(work)
     if report is not None:
         show.write_page(report, comparison_page(title, told_date(time.time()), found))

@@ -123,7 +123,7 @@ def score(
             "--show": show_rows,
             "--by": by,
         }
-        unused |= {"--escalate": escalate, "--truth-cut": truth_cut, "--truth-wanted": truth_wanted}
+        unused |= {"--escalate": escalate, "--when": when, "--truth-cut": truth_cut, "--truth-wanted": truth_wanted}
         compare_score.check_alone(unused)
         host = scoring.host_settings(given, concurrency, request_timeout, wait)
         backends = compare_score.compare_backends(compare, given, host, server, reuse_answers)
@@ -157,7 +157,7 @@ def score(
         show_score.print_prompts(conductor.prompts(show_rows))
         return
     if audit is not None:
-        with scoring.stops(resumable=False), scratch_folder(scoring_scratch()) as work:
+        with scoring.stops(False, scoring.BEGIN_ANEW), scratch_folder(scoring_scratch()) as work:
             found = conductor.audit(audit, work)
         if as_json:
             show.print_json([each._asdict() for each in found])

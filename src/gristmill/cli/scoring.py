@@ -68,6 +68,10 @@ Overwrite = Annotated[bool, typer.Option(help="Replace an OUTPUT that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")]
 
 
+#: For what asks about a few rows only.
+BEGIN_ANEW = "the same command begins anew"
+
+
 class PassView(ProgressView):
     """A batch of several: what came of it is said when it has ended."""
 
@@ -76,8 +80,8 @@ class PassView(ProgressView):
 
 
 @contextmanager
-def stops(resumable: bool) -> Iterator[None]:
-    """A signal ends the command, with a word on how to go on."""
+def stops(resumable: bool, advice: str = "name a file with -o to be able to resume") -> Iterator[None]:
+    """A signal ends the command, with a word on how to go on: ``advice`` where nothing is kept for that."""
     from gristmill.scoring.backend import Interrupted
 
     # What exists now stays: to walk through it at every full collection would stop the event loop for a tenth of a
@@ -89,7 +93,7 @@ def stops(resumable: bool) -> Iterator[None]:
         if resumable:
             show.console.print(f"Stopped. What is done is kept in {stop.folder}; the same command goes on from there.")
         else:
-            show.console.print("Stopped. Nothing is kept to go on from: name a file with -o to be able to resume.")
+            show.console.print(f"Stopped. Nothing is kept to go on from: {advice}.")
         raise typer.Exit(130) from None
 
 

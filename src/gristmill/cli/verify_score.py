@@ -57,7 +57,7 @@ def verify_score(
     engine, server = _where(receipt, given, server)
     host = scoring.host_settings(config.settled(engine) if server is None else engine, None, 600.0, wait)
     backend = scoring.backend_of(server, host, reuse_answers=False)
-    with scoring.stops(resumable=False), scratch_folder(scoring_scratch()) as work:
+    with scoring.stops(False, scoring.BEGIN_ANEW), scratch_folder(scoring_scratch()) as work:
         found = verify(receipt, read_table(source), read_table(scored), backend, rows, work)
     if as_json:
         facts = found._asdict() | {"apart": [each._asdict() for each in found.apart]}

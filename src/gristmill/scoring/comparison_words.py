@@ -39,6 +39,8 @@ def rows_told(score: ScoreComparison) -> str:
     for count, whose in ((score.only_a, "by A only"), (score.only_b, "by B only"), (score.neither, "by neither")):
         if count:
             told.append(f"{count:,} {whose}")
+    if all(each.a == each.b for each in score.changes):
+        told[0] += ", the same to the bit in each"
     return ", ".join(told) + "."
 
 

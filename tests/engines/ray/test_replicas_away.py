@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gristmill.engines.embedded.worker.frames import Cancel, Done
-from gristmill.engines.errors import EngineError, ErrorKind, unavailable
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.protocol import Capabilities, Choice, Completion
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
@@ -135,6 +135,28 @@ async def test_one_that_has_rested_is_asked_one_row_until_it_has_answered_that()
     assert len(replicas.asked) == before + 1
     replicas.holds = False
     replicas.answer(replicas.asked[-1][0], Done(replicas.asked[-1][1], ANSWER))
+    assert await asyncio.gather(*asking) == [ANSWER] * 9
+
+
+async def test_one_that_breaks_off_its_first_row_after_a_rest_is_asked_one_more_only() -> None:
+    replicas = Replicas("a")
+    replicas.away["a"] = unavailable("Not yet.")
+    with kind(ErrorKind.UNAVAILABLE):
+        await replicas.ask()
+    replicas.away["a"] = interrupted("It has died again.")
+    while replicas.pool.down_reason is not None:
+        await asyncio.sleep(0.01)
+    with kind(ErrorKind.INTERRUPTED):
+        await replicas.ask()
+    replicas.away.clear()
+    replicas.holds = True
+    before = len(replicas.asked)
+    asking = [asyncio.create_task(replicas.ask()) for _ in range(9)]
+    while len(replicas.asked) == before:
+        await asyncio.sleep(0.01)
+    assert len(replicas.asked) == before + 1
+    replicas.holds = False
+    replicas.answer("a", Done(replicas.asked[-1][1], ANSWER))
     assert await asyncio.gather(*asking) == [ANSWER] * 9
 
 

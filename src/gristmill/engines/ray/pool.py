@@ -161,7 +161,9 @@ class Pool:
             if not future.done():
                 future.set_result(answer)
             return
-        self._end(member, request)
+        # To refuse a request, an engine must be there; one that breaks off each proves nothing.
+        refused = isinstance(outcome, EngineError) and outcome.kind is ErrorKind.INVALID_REQUEST
+        self._end(member, request, answered=refused)
         if not future.done():
             future.set_exception(outcome)
 

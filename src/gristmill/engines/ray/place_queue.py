@@ -16,6 +16,9 @@ class PlaceQueue:
         self._interactive: deque[PoolRequest] = deque()
         self._others: deque[PoolRequest] = deque()
 
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._others)
+
     def add(self, request: PoolRequest) -> None:
         (self._interactive if request.interactive else self._others).append(request)
 

@@ -84,6 +84,28 @@ def test_a_judge_that_scores_nothing_is_told_after_the_pilot():
         gristmill.rank(FRAME, **ASKED | {"on": deaf}, top=40, proxy="near", options=OPTIONS)
 
 
+def test_a_judge_or_proxy_that_scored_nothing_is_asked_again_once_it_is_mended(tmp_path: Path):
+    frame, wish = FRAME[:300], {"top": 40, "recall": 0.6, "assume": "thinning", "options": OPTIONS, "resume": tmp_path}
+    broken = JUDGE._replace(options=JUDGE.options | {"fail_on": "worth", "failure_kind": "invalid_request"})
+    small = JUDGE._replace(model="small")
+    with pytest.raises(UserError, match="small gave no row a score"):
+        gristmill.rank(frame, **ASKED, **wish, proxy=broken._replace(model="small"))
+    (tmp_path / "judge").rename(tmp_path / "of the judge")
+    with pytest.raises(UserError, match="none of the first 256 rows a score"):
+        gristmill.rank(frame, **ASKED | {"on": broken}, **wish, proxy=small)
+    assert gristmill.rank(frame, **ASKED, **wish, proxy=small).certified
+
+
+@pytest.mark.parametrize("damaged", ["ranking.json", "guesses.json", "judge/000-*/judged.json"])
+def test_what_was_damaged_is_named(tmp_path: Path, damaged):
+    wish = {"top": 40, "recall": 0.6, "proxy": "near", "assume": "thinning", "options": OPTIONS, "resume": tmp_path}
+    gristmill.rank(FRAME, **ASKED, **wish)
+    (path,) = tmp_path.glob(damaged)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"{path.name} was damaged: delete the folder"):
+        gristmill.rank(FRAME, **ASKED, **wish)
+
+
 def test_it_goes_on_where_it_was_and_another_wish_is_refused(tmp_path: Path):
     wish = {"top": 40, "recall": 0.8, "proxy": "near", "assume": "thinning", "options": OPTIONS}
     noting = {"on": JUDGE._replace(options=JUDGE.options | {"journal": str(tmp_path / "journal")})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Passes
 from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.rank.stored import read_stored
 from gristmill.wire.batch import Batch
 
 _ENDED = "judged.json"
@@ -36,7 +38,8 @@ class Judging:
         self.outcomes: dict[int, Outcome] = {}
         self._groups = 0
         for ended in sorted(folder.glob(f"*/{_ENDED}")):
-            self._add(msgspec.json.decode(ended.read_bytes(), type=_Group))
+            if (group := read_stored(ended, _Group)) is not None:
+                self._add(group)
 
     def outcomes_of(self, rows: Sequence[int], check_scale: bool = False) -> list[Outcome]:
         """In the order of ``rows``. ``check_scale``: end in one sentence where most answers are off the scale. Raises
@@ -60,6 +63,10 @@ class Judging:
             write_whole(folder / _ENDED, msgspec.json.encode(group))
             self._add(group)
         return [self.outcomes[row] for row in rows]
+
+    def forget(self) -> None:
+        """All is asked again next time: where every answer failed, something was wrong that can be mended."""
+        shutil.rmtree(self._folder)
 
     def _add(self, group: _Group) -> None:
         self.batches.extend(group.batches)

@@ -121,6 +121,7 @@ class ModelProxy:
                 found[row] = outcome.score
         if numpy.isnan(found).all():
             error = next(iter(self._judging.outcomes.values())).error
+            self._judging.forget()
             raise UserError(f"{self._backend.model} gave no row a score, so that it cannot be the proxy: {error}")
         return found
 

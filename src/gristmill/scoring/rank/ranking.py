@@ -32,6 +32,7 @@ from gristmill.scoring.rank.judging import Judging
 from gristmill.scoring.rank.promise import About, Parties
 from gristmill.scoring.rank.proxies import Pilot, Proxy
 from gristmill.scoring.rank.side import Side, check_cut, parse_cut
+from gristmill.scoring.rank.stored import read_stored
 from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
 from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
@@ -180,6 +181,7 @@ class Ranking:
         outcomes = judging.outcomes_of(step.rows.tolist(), check_scale=step.how is How.PILOT)
         scores = numpy.array([math.nan if each.score is None else each.score for each in outcomes])
         if number == 0 and numpy.isnan(scores).all():
+            judging.forget()
             raise UserError(
                 f"{self._judge.model} gave none of the first {len(outcomes):,} rows a score, so that nothing more was "
                 f"asked: {outcomes[0].error}"
@@ -201,10 +203,7 @@ class Ranking:
         return numpy.array([math.nan if value is None else value for value in stored.values]) * self._sign
 
     def _stored(self, folder: Path) -> _Guesses | None:
-        try:
-            return msgspec.json.decode((folder / _GUESSES).read_bytes(), type=_Guesses)
-        except FileNotFoundError:
-            return None
+        return read_stored(folder / _GUESSES, _Guesses)
 
     def _ranked(
         self,
@@ -241,9 +240,8 @@ class Ranking:
         """What is stored there was asked by the same questions of the same rows. A larger budget may go on."""
         path = folder / _IDENTITY
         identity = self._identity
-        try:
-            begun = msgspec.json.decode(path.read_bytes())
-        except FileNotFoundError:
+        begun: dict[str, Any] | None = read_stored(path, dict)
+        if begun is None:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, msgspec.json.encode(identity))
             return

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # Imported where it is used: tables and templates would slow every other command's start.
     from gristmill.scoring.backend import ScoreBackend
     from gristmill.scoring.rank.plan import RankPlan
-    from gristmill.scoring.rank.ranking import RankWish
+    from gristmill.scoring.rank.wish import RankWish
 
 _CERTIFICATE = ".certificate.json"
 
@@ -99,8 +99,9 @@ def rank(
     from gristmill.scoring.rank.choice import choose_proxy
     from gristmill.scoring.rank.plan import rank_plan
     from gristmill.scoring.rank.proxies import ModelProxy
-    from gristmill.scoring.rank.ranking import Ranking, RankWish
+    from gristmill.scoring.rank.ranking import Ranking
     from gristmill.scoring.rank.report import certificate_facts, rank_page, sentences
+    from gristmill.scoring.rank.wish import RankWish
     from gristmill.scoring.receipt import rank_receipt
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table

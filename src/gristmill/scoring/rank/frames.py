@@ -54,8 +54,9 @@ def rank(
     require("sklearn", "score")
     from gristmill.scoring.rank.choice import choose_proxy
     from gristmill.scoring.rank.proxies import ModelProxy
-    from gristmill.scoring.rank.ranking import Ranking, RankWish
+    from gristmill.scoring.rank.ranking import Ranking
     from gristmill.scoring.rank.report import certificate_facts, sentences
+    from gristmill.scoring.rank.wish import RankWish
 
     table = polars_of(frame)
     if options.examples is not None:

@@ -11,6 +11,3 @@ class UserError(Exception):
 class NotNow(UserError):
     """What was asked for may be right, and what it needs is not there now: it is worth another try, as it is. What a
     person has to mend here, such as a setting or a key that is wrong, is none."""
-
-    #: EX_TEMPFAIL of sysexits.h.
-    exit_code = 75

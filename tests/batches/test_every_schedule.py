@@ -35,7 +35,7 @@ from gristmill.storage.sql import sqlite
 from gristmill.storage.sql.store import SqlMetadataStore
 from seeded_loop import live
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "2000"))
 FIRST = int(os.environ.get("SCHEDULE_SEED", "0"))
 #: Schedules a test: a failure names its seed, the others go on.
 GROUP = 100

@@ -11,7 +11,7 @@ import typer
 
 from gristmill.cli import config, webhook_options
 from gristmill.telemetry import log
-from gristmill.user_error import UserError
+from gristmill.user_error import NotNow, UserError
 
 
 def serve(
@@ -132,7 +132,12 @@ def serve(
             log.announce(_OPEN_TO_ALL.format(address=host))
         log.announce(f"Gristmill is ready: {started.base_url}")
 
-    serve_api(settings, ready=announce)
+    try:
+        serve_api(settings, ready=announce)
+    except NotNow as error:
+        # For a service manager, which starts it again; a person who ran another command looks for themselves.
+        error.exit_code = _ANOTHER_START
+        raise
 
 
 def _show_first_key(key: str) -> None:
@@ -156,6 +161,9 @@ def _seconds(given: str | None) -> int | None:
         )
     return seconds
 
+
+#: EX_TEMPFAIL of sysexits.h.
+_ANOTHER_START = 75
 
 _FIRST_KEY = """\
 This server asks for a key. The first one is yours, an admin's; it is shown this once:

@@ -203,7 +203,7 @@ def main() -> None:
             stored = {"SQLite": commits(f"sqlite:///{folder}/commits.db", arguments.runs)}
         if arguments.database is not None:
             stored["PostgreSQL"] = commits(arguments.database, arguments.runs)
-        print(json.dumps({name: {**each, "runs_ms": ...} for name, each in stored.items()}, default=str), flush=True)
+        print(json.dumps(stored), flush=True)
         content = {
             "commits": stored,
             "payload_bytes": _PAYLOAD,

@@ -47,7 +47,7 @@ def test_no_part_does_more_than_it_can_and_the_fullest_one_sets_the_pace(
 
 
 def test_a_full_server_is_told_and_a_second_one_helps_until_the_database_is_full() -> None:
-    figures = Figures(replica_rate=500.0)
+    figures = Figures(replica_rate=500.0, store_group=0.002, store_row=1 / 50_000)
     one, two, many = (simulate(figures, 200, servers) for servers in (1, 2, 20))
     assert one.limit == "servers" and one.rate == pytest.approx(1 / figures.server_row, rel=0.05)
     assert two.rate == pytest.approx(2 * one.rate, rel=0.05)

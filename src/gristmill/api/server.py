@@ -191,9 +191,15 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        kind = UserError if isinstance(error, socket.gaierror) or error.errno == errno.EACCES else NotNow
-        raise kind(_why_not(error, address, port)) from None
+        raise _kind_of(error)(_why_not(error, address, port)) from None
     return listener
+
+
+def _kind_of(error: OSError) -> type[UserError]:
+    """A name that is looked up before the network is up may be known later; one that nobody knows is a wrong one."""
+    if isinstance(error, socket.gaierror):
+        return NotNow if error.errno == socket.EAI_AGAIN else UserError
+    return UserError if error.errno == errno.EACCES else NotNow
 
 
 def _why_not(error: OSError, address: str, port: int) -> str:

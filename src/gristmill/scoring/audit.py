@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import polars as pl
 
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.passes import Passes, PassSettings
 from gristmill.scoring.prompt import GENERATE, Wording
 from gristmill.scoring.questions import Question
+from gristmill.scoring.spearman import spearman
 
 #: Rows that are measured each alone, in a batch of their own.
 _ALONE = 3
@@ -83,7 +82,9 @@ def difference(name: str, first: dict[Question, Outcome], other: dict[Question, 
     if not both:
         return Difference(name, 0, missing, None, None, None)
     gaps = [abs(one - two) for one, two in both]
-    return Difference(name, len(both), missing, math.fsum(gaps) / len(gaps), max(gaps), _rank_correlation(both))
+    return Difference(
+        name, len(both), missing, math.fsum(gaps) / len(gaps), max(gaps), spearman(*zip(*both, strict=True))
+    )
 
 
 def spread_rows(rows: int, count: int) -> list[int]:
@@ -94,9 +95,3 @@ def spread_rows(rows: int, count: int) -> list[int]:
 
 def _worded(settings: PassSettings, wording: Wording) -> PassSettings:
     return settings._replace(instrument=settings.instrument._replace(wording=wording))
-
-
-def _rank_correlation(pairs: Iterable[tuple[float, float]]) -> float | None:
-    frame = pl.DataFrame(pairs, schema=["one", "two"], orient="row")
-    found: float | None = frame.select(pl.corr("one", "two", method="spearman")).item()
-    return None if found is None or math.isnan(found) else found

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr, ndtri
-from scipy.stats import rankdata
+
+from gristmill.scoring.spearman import spearman
 
 Numbers = NDArray[np.float64]
 
@@ -21,15 +22,15 @@ _ROUNDS = 25
 
 
 def correlation(proxy: Numbers, score: Numbers) -> float:
-    """Of the normal copula with the pilot's rank correlation (Pearson 1907: r = 2 sin(pi rho / 6)), from 0 to 0.999; 0
-    where nothing is known. Rows without one of the two are left out."""
+    """Of the normal copula with the pilot's rank correlation; rows without one of the two are left out."""
     known = np.isfinite(proxy) & np.isfinite(score)
-    proxy, score = rankdata(proxy[known]), rankdata(score[known])
-    if len(score) < _LEAST_PAIRS or np.ptp(score) == 0 or np.ptp(proxy) == 0:
-        return 0.0
-    one, other = proxy - proxy.mean(), score - score.mean()
-    rho = float(one @ other) / math.sqrt(float(one @ one) * float(other @ other))
-    return min(max(2 * math.sin(math.pi / 6 * rho), 0.0), 0.999)
+    return of_copula(spearman(proxy[known], score[known]) if known.sum() >= _LEAST_PAIRS else None)
+
+
+def of_copula(rank_correlation: float | None) -> float:
+    """The correlation of the normal copula that has this one of its ranks (Pearson 1907: r = 2 sin(pi rho / 6)), from 0
+    to 0.999; 0 where nothing is known."""
+    return min(max(2 * math.sin(math.pi / 6 * (rank_correlation or 0.0)), 0.0), 0.999)
 
 
 def chances(

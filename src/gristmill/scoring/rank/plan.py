@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from gristmill.scoring.rank.evidence import How
 from gristmill.scoring.rank.goal import Assumption, Goal
-from gristmill.scoring.rank.ranking import PilotDone, rank_correlation
+from gristmill.scoring.rank.ranking import PilotDone
 from gristmill.scoring.rank.rehearsal import rehearse
+from gristmill.scoring.spearman import spearman
 from gristmill.scoring.spent import Spent, spent_on
 
 
@@ -44,7 +45,7 @@ _NAMES = {
 
 def rank_plan(pilot: PilotDone) -> RankPlan:
     goal, judge, proxy = pilot.goal, spent_on(pilot.judge_batches), spent_on(pilot.proxy_batches)
-    correlation = rank_correlation(pilot.guesses, pilot.scores)
+    correlation = spearman(pilot.guesses, pilot.scores)
     above = int((pilot.scores >= goal.cut).sum()) if goal.cut is not None else 0
     share = (above + 0.5) / (len(pilot.scores) + 1)
     expected = rehearse(goal, correlation, share)

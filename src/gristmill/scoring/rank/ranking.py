@@ -35,6 +35,7 @@ from gristmill.scoring.rank.side import check_cut, parse_cut
 from gristmill.scoring.rank.stored import read_stored
 from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
 from gristmill.scoring.rank.wish import RankWish, goal_of
+from gristmill.scoring.spearman import spearman
 from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
@@ -215,7 +216,7 @@ class Ranking:
         pilot = next((group for group in groups if group.how is How.PILOT), None)
         correlation = None
         if pilot is not None and guesses is not None:
-            correlation = rank_correlation(guesses[pilot.rows], pilot.scores)
+            correlation = spearman(guesses[pilot.rows], pilot.scores)
         proxy_batches = stored.batches if stored is not None else []
         truth = None
         if self._truths is not None:
@@ -265,13 +266,6 @@ def check_columns(table: pl.DataFrame, name: str) -> None:
             raise UserError(
                 f"The table has a column '{column}' already: choose another name for the scores, with --name."
             )
-
-
-def rank_correlation(one: Any, other: Any) -> float | None:
-    """Spearman's, of what has a value in both; None where no two differ."""
-    frame = pl.DataFrame({"one": one, "other": other}).filter(pl.all_horizontal(pl.all().is_not_nan()))
-    found: float | None = frame.select(pl.corr("one", "other", method="spearman")).item()
-    return None if found is None or math.isnan(found) else found
 
 
 def _assumed(goal: Goal) -> str | None:

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 from gristmill.scoring.rank.course import decide
 from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged
 from gristmill.scoring.rank.goal import Goal
+from gristmill.scoring.rank.outlook import of_copula
 
 #: The course is gone through so often, and the mean is told.
 _TIMES = 3
@@ -24,7 +25,7 @@ def rehearse(goal: Goal, rank_correlation: float | None, share: float) -> Mappin
 
     Guess and score are taken to be joined by a normal copula (Pearson 1907: r = 2 sin(pi rho / 6)).
     """
-    likeness = min(max(2 * math.sin(math.pi / 6 * (rank_correlation or 0.0)), 0.0), 0.999)
+    likeness = of_copula(rank_correlation)
     if goal.cut is not None:
         goal = goal._replace(cut=float(ndtri(1 - share)))
     totals = dict.fromkeys(How, 0)

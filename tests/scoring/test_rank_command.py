@@ -190,3 +190,9 @@ def test_what_cannot_work_is_one_sentence_before_anything_runs(folder, arguments
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == ["rubric.md", "table.csv"]
+
+
+def test_who_asks_for_what_takes_every_row_is_told_before_they_are_judged(folder):
+    done = rank(folder, "--top", "5", "--proxy", "near", "-o", "best.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Every one of the 2,000 rows is judged") and certificate(folder)["judged"] == 2_000

@@ -18,12 +18,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "embedded"))
 import receipt
 import workload
+from cost import cost
 
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import Engine, LabelRequest
@@ -45,7 +43,6 @@ from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.wire.completions import CompletionRequest
 
 LABELS = [str(number) for number in range(11)]
-TREE = Path(__file__).resolve().parents[2]
 
 Scores = dict[int, tuple[float, ...]]
 
@@ -220,57 +217,6 @@ async def serve(options: argparse.Namespace) -> None:
             began = time.perf_counter()
             await bench.score(engine, list(range(end - first)))
             print((end - first) / (time.perf_counter() - began), flush=True)
-
-
-def cost(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder) / "tree"
-        git = ["git", "-C", str(TREE), "worktree"]
-        subprocess.run([*git, "add", "-q", "--detach", str(other), options.cost], check=True)
-        try:
-            processes = {name: _serving(tree) for name, tree in (("this", TREE), (options.cost, other))}
-            rates: dict[str, list[float]] = {name: [] for name in processes}
-            for run in range(options.runs + 1):
-                # Now one goes first, now the other.
-                for name in list(processes)[:: 1 if run % 2 else -1]:
-                    rate = _ask(processes[name], 10_000 * (run + 1), options.rows)
-                    # The first is for warming up.
-                    if run:
-                        rates[name].append(round(rate, 3))
-                print({name: each[-1:] for name, each in rates.items()}, flush=True)
-            for process in processes.values():
-                assert process.stdin
-                process.stdin.close()
-                process.wait()
-        finally:
-            subprocess.run([*git, "remove", "--force", str(other)], check=False)
-    ratios = [mine / theirs for mine, theirs in zip(*rates.values(), strict=True)]
-    content = {
-        "engine": options.engine, "model": options.model, "rows": options.rows, "rows_per_second": rates,
-        "ratios": [round(each, 3) for each in ratios], "median_ratio": round(statistics.median(ratios), 3),
-    }  # fmt: skip
-    print(json.dumps(content, indent=1))
-    if options.receipt:
-        print(receipt.write(options.receipt, content, ("openvino",)))
-
-
-def _serving(tree: Path) -> subprocess.Popen[str]:
-    # This file asks both trees: what differs is what they import.
-    environment = os.environ | {"PYTHONPATH": str(tree / "src")}
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", *sys.argv[1:]],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdout
-    while (line := process.stdout.readline()) != "ready\n":
-        assert line, "the engine's process has died"
-    return process
-
-
-def _ask(process: subprocess.Popen[str], first: int, rows: int) -> float:
-    assert process.stdin and process.stdout
-    print(first, first + rows, file=process.stdin, flush=True)
-    return float(process.stdout.readline())
 
 
 def main() -> None:

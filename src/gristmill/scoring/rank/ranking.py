@@ -284,7 +284,7 @@ _TOLD: Mapping[How, str] = {
 def _told(step: Judge, number: int) -> str:
     if number == 0 and step.how is How.ALL:
         return (
-            f"Every one of the {len(step.rows):,} rows is judged: with so few rows, or so few that may be missed, nothing "
-            "less can promise this. A lower --recall or a larger --top may need fewer."
+            f"Every one of the {len(step.rows):,} rows is judged: with so few rows, or so few that may be missed, "
+            "nothing less can promise this. A lower --recall or a larger --top may need fewer."
         )
     return f"Step {number + 1}: {len(step.rows):,} rows are judged, {_TOLD[step.how]}."

@@ -18,6 +18,7 @@ import msgspec
 
 from gristmill.batches.host import BatchHost
 from gristmill.batches.scoped_host import ScopedHost
+from gristmill.scoring.computation import Computation, computation_of_server
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import WORK, JobStore
 from gristmill.scoring.jobs.messages import (
@@ -183,7 +184,9 @@ class ScoringJobs:
 
     async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:
         try:
-            batch_id = await begin_pass(mine, asked, f"{job.table[:200]}: {Path(asked.folder).name}")
+            assert job.form is not None
+            title = f"{job.table[:200]}: {Path(asked.folder).name}"
+            batch_id = await begin_pass(mine, asked, title, await self._computation(mine, job.form.model))
             if batch_id not in job.batches:
                 job.batches = [*job.batches, batch_id]
                 self.store.save(job)
@@ -195,6 +198,11 @@ class ScoringJobs:
             return await end_pass(mine, asked, batch)
         except UserError as error:
             return Refused(str(error))
+
+    async def _computation(self, mine: ScopedHost, model: str) -> Computation:
+        dispatcher, several = mine.dispatcher, mine.storage.metadata.shared
+        own_name = dispatcher.models.get(model, model)
+        return await computation_of_server(dispatcher.engine, mine.settings.engine, own_name, several)
 
     def _end(self, job: ScoreJob, status: JobStatus, error: str | None = None) -> None:
         # As a copy: what could not be written down has not ended.

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import msgspec
@@ -25,7 +25,7 @@ from gristmill.planning.token_bill import Prices
 from gristmill.scoring.backend import PassFiles
 from gristmill.scoring.conductor import Scoring
 from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
-from gristmill.scoring.jobs.job_store import REPORT, RESULT, WORK
+from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WORK, result_name
 from gristmill.scoring.jobs.messages import (
     Finished,
     FromWorker,
@@ -39,6 +39,7 @@ from gristmill.scoring.jobs.messages import (
 )
 from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
 from gristmill.scoring.questionnaire import ScoreOptions
+from gristmill.scoring.receipt import ReceiptFiles, write_receipt
 from gristmill.scoring.report import ScoreReport, histogram_of
 from gristmill.scoring.scale import parse_scale
 from gristmill.scoring.table import check_target, read_table, write_table
@@ -121,6 +122,8 @@ def score(task: Score, pipes: Pipes) -> Finished:
         scoring = Scoring(table, form.rubric, parse_scale(form.scale), options, backend)
     scored = scoring.run(folder / WORK)
     write_table(scored.table, folder / RESULT)
+    seen = ReceiptFiles(PurePath(task.table).name, result_name(task.table))
+    write_receipt(scoring.receipt(folder / WORK, scored, seen), folder / RECEIPT)
     page = scoring.page(task.table, scored, Prices(0, 0, "USD"))
     partial = folder / f"{REPORT}.part"
     partial.write_text(page, encoding="utf-8")

@@ -147,8 +147,11 @@ class Replica:
             if abandoned and not self._starting.locked() and not self._sessions:
                 import ray
 
-                await self.end()
-                ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+                try:
+                    await self.end()
+                finally:
+                    # An engine that does not stop must not keep its GPU.
+                    ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
 def _engine_of(settings: ReplicaSettings) -> Engine:

@@ -151,8 +151,8 @@ class Ranking:
             raise UserError(f"Nothing can be certified: {step.why}")
         if isinstance(step, Certificate) or step.how is not How.PILOT:
             raise UserError(
-                f"There is no less than all {self.goal.rows:,} rows that would do, so that every row is judged: use "
-                "gristmill score."
+                f"There is no less than all {self.goal.rows:,} rows that would do, so that every row is judged: score "
+                "the table instead (gristmill score)."
             )
         rows = step.rows.tolist()
         self._proxy.prepare(folder / "proxy", rows, every=False)
@@ -285,6 +285,6 @@ def _told(step: Judge, number: int) -> str:
     if number == 0 and step.how is How.ALL:
         return (
             f"Every one of the {len(step.rows):,} rows is judged: with so few rows, or so few that may be missed, "
-            "nothing less can promise this. A lower --recall or a larger --top may need fewer."
+            "nothing less can promise this. A lower recall, or more of the best, may need fewer."
         )
     return f"Step {number + 1}: {len(step.rows):,} rows are judged, {_TOLD[step.how]}."

@@ -27,7 +27,8 @@ from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused, Score
-from gristmill.scoring.jobs.worker import Pipes, inspect, work
+from gristmill.scoring.jobs.server_backend import Pipes
+from gristmill.scoring.jobs.worker import inspect, work
 from gristmill.storage.open import StorageSettings
 from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
 from gristmill.telemetry import log

@@ -14,30 +14,23 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
 
-import msgspec
 import polars as pl
 
 from gristmill.planning.token_bill import Prices
-from gristmill.scoring.backend import PassFiles
 from gristmill.scoring.conductor import Scoring
 from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WORK, result_name
 from gristmill.scoring.jobs.messages import (
     Finished,
-    FromWorker,
     Inspect,
     Inspected,
     Refused,
-    RunPass,
     Score,
     Task,
-    ToWorker,
 )
-from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
+from gristmill.scoring.jobs.server_backend import Pipes, ServerBackend
 from gristmill.scoring.questionnaire import ScoreOptions
 from gristmill.scoring.receipt import ReceiptFiles, write_receipt
 from gristmill.scoring.report import ScoreReport, histogram_of
@@ -50,47 +43,6 @@ _MOST_COLUMNS = 1_000
 _LISTED_ERRORS = 20
 #: Of computing, to fill a rubric in and look the table's names over.
 _RUBRIC_SECONDS = 30.0
-
-
-class Pipes:
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._incoming, self._outgoing = incoming, outgoing
-
-    def say(self, message: FromWorker) -> None:
-        self._outgoing.write(msgspec.json.encode(message) + b"\n")
-        self._outgoing.flush()
-
-    def hear(self, kind: Any) -> Any:
-        line = self._incoming.readline()
-        if not line:
-            # The server is gone; the one that comes after it starts another process.
-            os._exit(1)
-        return msgspec.json.decode(line, type=kind)
-
-
-class ServerBackend:
-    """The server that started this process. A pass that was begun is not begun again: the server knows its batch."""
-
-    begins_answers = False
-    place = "on this server"
-
-    def __init__(self, pipes: Pipes, model: str, labels: bool) -> None:
-        self._pipes = pipes
-        self.model = model
-        self.labels_method: Method = LABELS if labels else TOP_LOGPROBS
-
-    def session(self) -> AbstractContextManager[None]:
-        # The server's engine is up anyway.
-        return contextlib.nullcontext()
-
-    def run(
-        self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
-    ) -> PassFiles:
-        self._pipes.say(RunPass(str(folder), str(input_file), endpoint, shared, identity))
-        answer: ToWorker = self._pipes.hear(ToWorker)
-        if isinstance(answer, Refused):
-            raise UserError(answer.message)
-        return PassFiles(answer.batch, [Path(each) for each in answer.files])
 
 
 def inspect(task: Inspect) -> Inspected:

@@ -29,7 +29,7 @@ OPTIONS = gristmill.ScoreOptions(id_column="id")
 
 def test_the_best_rows_of_a_frame_and_what_is_promised():
     best = gristmill.rank(FRAME, **ASKED, top=40, recall=0.8, proxy="near", assume="thinning", options=OPTIONS)
-    scored = gristmill.score(FRAME, **ASKED, options=OPTIONS).sort("score", descending=True)
+    scored = gristmill.score(FRAME, **ASKED, options=OPTIONS).frame.sort("score", descending=True)
     assert best.certified and best.certificate["judged"] < 800
     assert best.frame.height == 40 and best.frame["score_rank"].to_list() == list(range(1, 41))
     assert len(set(best.frame["id"]) & set(scored["id"][:40])) >= 32

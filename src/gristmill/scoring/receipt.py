@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,6 +91,12 @@ class ReceiptFiles(NamedTuple):
 
 
 NO_FILES = ReceiptFiles(None, None)
+
+
+def files_beside(receipt: Path, table: str | Path | None, scores: str | Path | None) -> ReceiptFiles:
+    """As seen from the receipt's folder, so that they can be moved together; ``-`` is none."""
+    seen = [os.path.relpath(each, receipt.parent) if each not in (None, "-") else None for each in (table, scores)]
+    return ReceiptFiles(*seen)
 
 
 def score_receipt(

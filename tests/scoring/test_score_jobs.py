@@ -145,7 +145,7 @@ async def test_what_a_worker_prints_as_it_dies_is_logged_only_where_content_is(
 @pytest.mark.parametrize("rubric", [_LOOPS * 6 + "{% endfor %}" * 6, "{{ 9 ** (9 ** 9) }}"], ids=["loops", "power"])
 async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rubric: str):
     """Or two of them would hold up the scorings of everybody."""
-    hasty = "from gristmill.scoring.jobs import worker; worker._RUBRIC_SECONDS = 0.5; worker._main()"
+    hasty = "from gristmill.scoring.jobs import rubric_time, worker; rubric_time._SECONDS = 0.5; worker._main()"
     monkeypatch.setattr(keeper, "_WORKER", ("-c", hasty))
     (tmp_path / "a.csv").write_text("text\nfine\n")
     async with keeper._worker() as worker:

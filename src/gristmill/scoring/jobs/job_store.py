@@ -20,6 +20,8 @@ from gristmill.user_error import UserError
 MAX_TABLE_BYTES = 1024**3
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 RESULT, REPORT, RECEIPT, WORK = "scores.csv", "report.html", "receipt.json", "work"
+#: Of a ranking.
+BEST, CERTIFICATE = "best.csv", "certificate.json"
 #: Seconds after which a table that nobody scored goes.
 _DRAFT_LIFETIME = 86_400
 _NOTE = "job.json"
@@ -89,7 +91,7 @@ class JobStore:
 
     def _read(self, folder: Path) -> ScoreJob | None:
         try:
-            job = msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
+            job = _read_note((folder / _NOTE).read_bytes())
         except (OSError, msgspec.DecodeError):
             return None
         # It may come from a backup, and that from anywhere.
@@ -103,6 +105,16 @@ def result_name(table: str) -> str:
 
 def receipt_name(table: str) -> str:
     return f"{result_name(table)}.receipt.json"
+
+
+def _read_note(data: bytes) -> ScoreJob:
+    """Raises DecodeError."""
+    note = msgspec.json.decode(data)
+    form = note.get("form") if isinstance(note, dict) else None
+    if isinstance(form, dict):
+        # Earlier versions could only score.
+        form.setdefault("type", "score")
+    return msgspec.convert(note, ScoreJob)
 
 
 def _size(path: Path) -> int:

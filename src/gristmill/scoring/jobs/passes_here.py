@@ -82,6 +82,9 @@ async def end_pass(mine: ScopedHost, asked: RunPass, batch: Batch) -> PassEnded:
     folder = Path(asked.folder)
     if batch.status != "completed":
         errors = batch.errors.data if batch.errors else []
+        # Who goes on asks again.
+        (folder / _NOTE).unlink(missing_ok=True)
+        (folder / _NAME).unlink(missing_ok=True)
         said = "; ".join(each.message for each in errors[:3])
         raise UserError(f"The batch {batch.id} is {batch.status}. {said}".strip())
     files = []

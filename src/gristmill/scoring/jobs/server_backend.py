@@ -50,7 +50,7 @@ class ServerBackend:
     def run(
         self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
     ) -> PassFiles:
-        self._pipes.say(RunPass(str(folder), str(input_file), endpoint, shared, identity))
+        self._pipes.say(RunPass(str(folder), self.model, str(input_file), endpoint, shared, identity))
         answer: ToWorker = self._pipes.hear(ToWorker)
         if isinstance(answer, Refused):
             raise UserError(answer.message)

@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import statistics
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import polars as pl
 
+from gristmill.batches.job_folder import write_whole
 from gristmill.planning.token_bill import Prices
 from gristmill.scoring.conductor import Scoring
-from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
+from gristmill.scoring.jobs.job import RankForm, ScoreForm, ScoreSummary, TableFacts
 from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WORK, result_name
 from gristmill.scoring.jobs.messages import (
+    End,
     Finished,
     Inspect,
     Inspected,
@@ -30,8 +31,10 @@ from gristmill.scoring.jobs.messages import (
     Score,
     Task,
 )
+from gristmill.scoring.jobs.options import options_of
+from gristmill.scoring.jobs.rank_work import RankWork
+from gristmill.scoring.jobs.rubric_time import rubric_time
 from gristmill.scoring.jobs.server_backend import Pipes, ServerBackend
-from gristmill.scoring.questionnaire import ScoreOptions
 from gristmill.scoring.receipt import ReceiptFiles, write_receipt
 from gristmill.scoring.report import ScoreReport, histogram_of
 from gristmill.scoring.scale import parse_scale
@@ -41,8 +44,6 @@ from gristmill.user_error import UserError
 _SAMPLE_ROWS, _SAMPLE_CHARS = 5, 200
 _MOST_COLUMNS = 1_000
 _LISTED_ERRORS = 20
-#: Of computing, to fill a rubric in and look the table's names over.
-_RUBRIC_SECONDS = 30.0
 
 
 def inspect(task: Inspect) -> Inspected:
@@ -57,41 +58,20 @@ def inspect(task: Inspect) -> Inspected:
     return Inspected(TableFacts(table.columns, table.height, sample))
 
 
-def score(task: Score, pipes: Pipes) -> Finished:
+def score(task: Score, form: ScoreForm, pipes: Pipes) -> Finished:
     """Raises UserError."""
-    folder, form = Path(task.folder), task.form
+    folder = Path(task.folder)
     table = read_table(str(folder / task.file))
-    options = ScoreOptions(
-        id_column=form.id_column,
-        columns=form.columns or None,
-        criteria=form.criteria,
-        method=form.method,
-        reason=form.reason,
-        name=form.name,
-    )
     backend = ServerBackend(pipes, form.model, task.labels)
-    with _ended_after(_RUBRIC_SECONDS):
-        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options, backend)
+    with rubric_time():
+        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options_of(form), backend)
     scored = scoring.run(folder / WORK)
     write_table(scored.table, folder / RESULT)
     seen = ReceiptFiles(PurePath(task.table).name, result_name(task.table))
     write_receipt(scoring.receipt(folder / WORK, scored, seen), folder / RECEIPT)
     page = scoring.page(task.table, scored, Prices(0, 0, "USD"))
-    partial = folder / f"{REPORT}.part"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(folder / REPORT)
+    write_whole(folder / REPORT, page.encode())
     return Finished([_summary(report) for report in scored.reports])
-
-
-@contextlib.contextmanager
-def _ended_after(seconds: float) -> Iterator[None]:
-    """The system ends this process by SIGVTALRM if it computes for longer: a template may hold one step without end,
-    which no exception could leave."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _summary(report: ScoreReport) -> ScoreSummary:
@@ -113,7 +93,7 @@ def _summary(report: ScoreReport) -> ScoreSummary:
 def work(pipes: Pipes) -> None:
     task: Task = pipes.hear(Task)
     try:
-        pipes.say(inspect(task) if isinstance(task, Inspect) else score(task, pipes))
+        pipes.say(_done(task, pipes))
     except UserError as error:
         pipes.say(Refused(_in_its_owners_words(str(error), task)))
     except MemoryError:
@@ -121,6 +101,17 @@ def work(pipes: Pipes) -> None:
     except pl.exceptions.PanicException:
         # A defect of the reader that a damaged file has found.
         pipes.say(Refused("The table is damaged: it cannot be read."))
+
+
+def _done(task: Task, pipes: Pipes) -> Inspected | End:
+    match task:
+        case Inspect():
+            return inspect(task)
+        case Score(form=RankForm() as form):
+            return RankWork(task, form, pipes).run()
+        case Score(form=ScoreForm() as form):
+            return score(task, form, pipes)
+    raise AssertionError("there is no other")
 
 
 def _in_its_owners_words(message: str, task: Task) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from gristmill.scoring.rank.goal import Assumption, Goal, pilot_rows
 from gristmill.scoring.rank.side import Side
 from gristmill.user_error import UserError
 
 
-class RankWish(NamedTuple):
+class RankWish(msgspec.Struct, frozen=True):
     """What is wanted: the ``top`` rows, or those for which ``cut`` holds ("score >= 8"). See ``Goal`` for the rest.
     ``assume``: thinning, or None."""
 

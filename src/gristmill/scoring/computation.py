@@ -12,11 +12,10 @@ import msgspec
 
 import gristmill
 from gristmill.batches.job_folder import write_whole
-from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.processor import processor_digest, processor_name
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import Engine
-from gristmill.engines.registry import EngineSettings
+from gristmill.engines.registry import EMBEDDED, EngineSettings
 from gristmill.http_values import shown
 from gristmill.user_error import UserError
 
@@ -59,7 +58,7 @@ async def computation_here(
 ) -> Computation:
     """Of an engine that has started."""
     computing = engine.capabilities.computing
-    embedded = isinstance(engine, EmbeddedEngine)
+    embedded = engine.name in EMBEDDED
     try:
         fingerprint = await engine.fingerprint()
     except (EngineError, UserError, OSError):

@@ -17,13 +17,14 @@ import gristmill
 import gristmill.api.app
 import gristmill.scoring.jobs.worker
 import polars
+from gristmill.user_error import UserError
 
 table = polars.DataFrame({"name": ["Ada", "Ben"]})
 scored = gristmill.score(table, "Score the miller.", range(11), on=gristmill.EngineSettings("simulated"))
 assert scored.frame["score"].null_count() == 0
 try:
     gristmill.rank(table, "Score the miller.", range(11), top=1, on=gristmill.EngineSettings("simulated"))
-except gristmill.UserError as error:
+except UserError as error:
     assert "pip install 'gristmill[score]'" in str(error), error
     print("told")
 """

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -31,8 +28,9 @@ from gristmill.storage.records import UsedKey
 from gristmill.storage.row_records import Result, ResultPlace
 from gristmill.storage.sql import postgresql_liveness
 from gristmill.storage.sql.postgresql_address import PostgresqlAddress
-from gristmill.storage.sql.postgresql_connection import create_postgresql_engine
+from gristmill.storage.sql.postgresql_connection import create_postgresql_engine, driver_of
 from gristmill.storage.sql.store import SqlMetadataStore
+from pgbouncer import PgBouncer
 from postgres_server import PASSWORD, PostgresServer, programs
 from requests_jsonl import CHAT, chat_file
 from server_process import ServerProcess
@@ -261,31 +259,10 @@ async def test_a_table_that_somebody_holds_is_not_counted_and_holds_up_no_batch(
         await store.rows.commit(lease, [Result(4, True, b"four")])
 
 
-async def test_all_of_it_works_behind_pgbouncer_in_transaction_mode(postgres: PostgresServer, tmp_path: Path) -> None:
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("pgbouncer is not installed: scripts/install-test-tools.sh")
+async def test_all_of_it_works_behind_pgbouncer_in_transaction_mode(postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "listen_addr": "127.0.0.1", "listen_port": port, "auth_type": "any", "pool_mode": "transaction",
-        "default_pool_size": 2, "unix_socket_dir": "", "logfile": "",
-    }  # fmt: skip
-    target = f"host=127.0.0.1 port={postgres.port} user=tests password={PASSWORD}"
-    lines = ["[databases]", f"* = {target}", "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
-    config = postgres.folder / f"pgbouncer-{port}.ini"
-    config.write_text("\n".join(lines))
-    with (tmp_path / "log").open("wb") as log:
-        bouncer = subprocess.Popen([program, config], stdout=log, stderr=log, **postgres.as_user())  # type: ignore[call-overload]
-    behind = f"postgresql://tests@127.0.0.1:{port}/{url.rpartition('/')[2]}?connect_timeout=5"
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            await asyncio.sleep(0.1)
-        async with opened(behind) as one, opened(behind) as other:
+    with PgBouncer(postgres) as bouncer:
+        async with opened(bouncer.url(url)) as one, opened(bouncer.url(url)) as other:
             # Two servers, more connections than the pool has.
             names = [f"batch_{number}" for number in range(6)]
             for name in names[:2]:
@@ -296,9 +273,6 @@ async def test_all_of_it_works_behind_pgbouncer_in_transaction_mode(postgres: Po
             for name in names[2:]:
                 await live(other, name)
             await assert_lived_once(one, names)
-    finally:
-        bouncer.terminate()
-        bouncer.wait(timeout=60)
 
 
 def test_a_batch_goes_on_after_the_database_server_was_killed_and_restarted(
@@ -446,7 +420,7 @@ async def test_of_several_servers_only_the_one_that_hangs_is_given_up(
     def ask(server: PostgresServer, seconds: float) -> bool:
         engine = create_postgresql_engine(PostgresqlAddress(server.url("postgres")), 1)
         try:
-            with engine.connect() as connection, liveness.watched(connection):
+            with engine.connect() as connection, liveness.watched(driver_of(connection)):
                 return bool(connection.exec_driver_sql(f"SELECT pg_sleep({seconds}) IS NOT NULL").scalar())
         finally:
             engine.dispose()

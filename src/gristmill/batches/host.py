@@ -116,6 +116,7 @@ class BatchHost:
             await self._stop_engine()
             await self._opened.stop()
             raise
+        self.storage.metadata.listen(self.supervisor.hear)
         self._tasks = [
             supervised("supervisor", self.supervisor.run),
             supervised("webhooks", self.notifier.run),

@@ -59,6 +59,7 @@ class Runner:
         self.stop = Stop()
         #: When the rows had their last result, or began to be run without one, in Unix time, at their last attempt.
         self.quiet_since = quiet_since
+        self._is_to_look = asyncio.Event()
         #: Whether somebody else has the lease now.
         self.taken_over = False
 
@@ -84,6 +85,10 @@ class Runner:
         finally:
             watching.cancel()
             self.stop.close()
+
+    def look(self) -> None:
+        """Somebody else may have changed the batch."""
+        self._is_to_look.set()
 
     def heed(self, stored: BatchRecord) -> None:
         """What somebody else has changed of the batch: it was cancelled, paused, or given another priority."""
@@ -271,6 +276,7 @@ class Runner:
         """Look again and again at what nobody may have told: the wall clock, which a window follows and which may jump,
         and what is stored, which whoever cancels or pauses changes first."""
         while True:
+            self._is_to_look.clear()
             self._weigh()
             if time.time() >= self.batch.expires_at:
                 self.stop.request(Why.EXPIRED, 0)
@@ -279,7 +285,9 @@ class Runner:
                 batch = await self._storage.metadata.batches.get(self.batch.id)
                 if batch is not None:
                     self.heed(batch)
-            await asyncio.sleep(_WATCH_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await self._is_to_look.wait()
 
     def _weigh(self) -> None:
         eta = self.progress().eta_seconds

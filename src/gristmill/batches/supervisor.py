@@ -113,6 +113,14 @@ class Supervisor:
             self._active[stored.id].runner.heed(stored)
         self.wake()
 
+    def hear(self, batch_id: str | None) -> None:
+        """On another server perhaps, something was done to this batch, or to any: look at once, as is done again and
+        again anyway."""
+        for active in self._active.values():
+            if batch_id is None or active.runner.batch.id == batch_id:
+                active.runner.look()
+        self.wake()
+
     def progress(self, batch: BatchRecord) -> BatchProgress | None:
         """How an unfinished batch is doing; None where nothing is known beyond what is stored."""
         reason = PAUSED if lifecycle.rests(batch, time.time()) else self._waiting_for.get(batch.id)

@@ -18,7 +18,7 @@ own. Idempotency keys are each scope's own. ``tests/storage/metadata_contract.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gristmill.storage.access_protocol import AccessKeys, AuditLog, LoginSessions
@@ -262,6 +262,12 @@ class MetadataStore(Protocol):
 
     def seen_by(self, scope: Scope) -> MetadataStore:
         """The same store in another scope."""
+        ...
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """From now until ``stop``, call ``heard`` in the event loop with the id of a batch that was added, changed by
+        somebody who does not work on it, or given back, on any server; with None where that may have been missed. It
+        is a hint only, of what is found by looking, too: any of them may never come."""
         ...
 
     async def start(self) -> None: ...

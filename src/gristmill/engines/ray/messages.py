@@ -9,7 +9,18 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.answer_frames import Decoded, Done, Embedded, Scored
+from gristmill.engines.embedded.worker.frames import (
+    Cancel,
+    Decoded,
+    Done,
+    Embedded,
+    Scored,
+    Submit,
+    SubmitEmbedding,
+    SubmitScore,
+    submission,
+    submitted,
+)
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import (
     Capabilities,
@@ -22,7 +33,6 @@ from gristmill.engines.protocol import (
     LabelScores,
     Request,
 )
-from gristmill.engines.request_frames import Cancel, Submit, SubmitEmbedding, SubmitScore, submission, submitted
 
 AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
 AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings

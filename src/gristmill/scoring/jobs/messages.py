@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.scoring.jobs.job import RankForm, ScoreForm, ScoreSummary, TableFacts
-from gristmill.scoring.jobs.rank_summary import PlanSummary, RankSummary, Step
+from gristmill.scoring.jobs.job import ScoreForm, ScoreSummary, TableFacts
 from gristmill.wire.batch import Batch
 
 
@@ -18,14 +17,13 @@ class Inspect(msgspec.Struct, tag="inspect"):
 
 
 class Score(msgspec.Struct, tag="score"):
-    """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``, or for its best rows;
-    answered with ``Finished``, or with ``Planned`` or ``Ranked``. ``labels``: whether the engine gives the
-    probabilities of labels."""
+    """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``; answered with
+    ``Finished``. ``labels``: whether the engine gives the probabilities of labels."""
 
     folder: str
     file: str
     table: str
-    form: ScoreForm | RankForm
+    form: ScoreForm
     labels: bool
 
 
@@ -37,7 +35,6 @@ class RunPass(msgspec.Struct, tag="pass"):
     """Asks the server for a batch; answered with ``PassEnded``, or ``Refused``. See ``ScoreBackend.run``."""
 
     folder: str
-    model: str
     input_file: str
     endpoint: str
     shared: dict[str, Any]
@@ -55,24 +52,6 @@ class Finished(msgspec.Struct, tag="finished"):
     summaries: list[ScoreSummary]
 
 
-class Began(msgspec.Struct, tag="began"):
-    """A step of a ranking; it is not answered. A ranking that goes on tells those before, too."""
-
-    step: Step
-
-
-class Planned(msgspec.Struct, tag="planned"):
-    """The pilot is judged, and what the rest would cost is known."""
-
-    plan: PlanSummary
-
-
-class Ranked(msgspec.Struct, tag="ranked"):
-    """The list, the certificate and the report are in the job's folder."""
-
-    summary: RankSummary
-
-
 class Refused(msgspec.Struct, tag="refused"):
     """It cannot be done, and a person is told why."""
 
@@ -80,6 +59,5 @@ class Refused(msgspec.Struct, tag="refused"):
 
 
 Task = Inspect | Score
-End = Finished | Planned | Ranked
-FromWorker = Inspected | RunPass | Began | End | Refused
+FromWorker = Inspected | RunPass | Finished | Refused
 ToWorker = PassEnded | Refused

@@ -84,6 +84,7 @@ class SqlBatches:
                 insert_file(connection, file, scope)
             inserted = connection.execute(statement).inserted_primary_key
             assert inserted is not None
+            self._database.tell(connection, batch.id)
             return int(inserted[0])
 
         seq = await self._database.write(work)
@@ -158,6 +159,9 @@ class SqlBatches:
                 insert_file(connection, file, self._scope)
             if values.get("status") in TERMINAL_STATUSES:
                 announce_end(connection, batch_id, values)
+            if lease is None:
+                # Whoever works on it is to know; it knows itself what it has changed.
+                self._database.tell(connection, batch_id)
             return True
 
         return await self._database.write(work, even_if_full=True)
@@ -226,8 +230,14 @@ class SqlBatches:
         )
 
     async def release(self, lease: Lease, pause: float = 0, report: RunnerReport | None = None) -> None:
-        statement = claims.give_back(lease, pause, report)
-        await self._database.write(lambda connection: connection.execute(statement), even_if_full=True)
+        statement = claims.give_back(lease, pause, report).returning(batches.c.id, batches.c.status)
+
+        def work(connection: Connection) -> None:
+            given_back = connection.execute(statement).one_or_none()
+            if given_back is not None and given_back.status not in TERMINAL_STATUSES and pause == 0:
+                self._database.tell(connection, given_back.id)
+
+        await self._database.write(work, even_if_full=True)
 
     async def release_all(self) -> None:
         await self._database.write(lambda connection: connection.execute(claims.VOID_ALL), even_if_full=True)

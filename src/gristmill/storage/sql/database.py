@@ -66,6 +66,15 @@ class Database(Protocol):
         """Which batches have something in their tables, whether they are known or not."""
         ...
 
+    def tell(self, connection: Connection, batch_id: str) -> None:
+        """With the transaction of a ``write``, to all who ``listen``: something of this batch is to be looked at."""
+        ...
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """From now until it is closed, call ``heard`` in the event loop with the ids that other servers ``tell``, and
+        this one; with None where some may have been missed. It is a hint only: it may miss any of them."""
+        ...
+
     async def close(self) -> None:
         """Let what was asked for finish, then close."""
         ...

@@ -1,7 +1,7 @@
 """PostgreSQL behind asyncio: one thread writes, a few read, the event loop never waits for a network.
 
 Nothing here lasts longer than a transaction: no session locks or settings, no named statements. So it works behind
-pgbouncer in transaction mode, too.
+pgbouncer in transaction mode, too; but for one connection that listens, where that can be.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from gristmill.storage.errors import OutcomeUnknown, StorageError
 from gristmill.storage.sql.any_text import AnyText
 from gristmill.storage.sql.migration import SchemaVersion, upgrade, version_of
 from gristmill.storage.sql.postgresql_address import PostgresqlAddress
-from gristmill.storage.sql.postgresql_connection import create_postgresql_engine, require_usable
+from gristmill.storage.sql.postgresql_connection import create_postgresql_engine, driver_of, require_usable
 from gristmill.storage.sql.postgresql_errors import STANDBY, ConnectionLost, Passing, clear_error
+from gristmill.storage.sql.postgresql_listener import Listener, tell
 from gristmill.storage.sql.postgresql_liveness import Liveness
 from gristmill.storage.sql.schema import OF_BATCH, batch_metadata
 
@@ -69,6 +70,7 @@ class PostgresqlDatabase:
         self._address = PostgresqlAddress(url)
         self._engine = create_postgresql_engine(self._address, _READERS + 1)
         self._liveness = Liveness(self._address)
+        self._listener: Listener | None = None
         # In one thread: what is asked for later is done later.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
@@ -170,8 +172,7 @@ class PostgresqlDatabase:
             sql.Identifier(*([schema] if schema else []), table.name), sql.SQL(", ").join(map(sql.Identifier, names))
         )
         types = [_COPIED[type(column.type).__name__] for column in columns]
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
+        driver = driver_of(connection)
         try:
             with driver.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types(types)
@@ -193,7 +194,15 @@ class PostgresqlDatabase:
         """By their schemas."""
         return set(connection.scalars(_WITH_TABLES))
 
+    def tell(self, connection: Connection, batch_id: str) -> None:
+        tell(connection, batch_id)
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        self._listener = Listener(self._address, self._liveness, lambda work: self._transaction(work, _WRITE), heard)
+
     async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         for pool in (self._writer, self._readers):
             await asyncio.to_thread(pool.shutdown)
         await asyncio.to_thread(self._liveness.close)
@@ -225,7 +234,7 @@ class PostgresqlDatabase:
         self._liveness.require()
         away_since: float | None = time.monotonic()
         try:
-            with self._engine.connect() as plain, self._liveness.watched(plain):
+            with self._engine.connect() as plain, self._liveness.watched(driver_of(plain)):
                 away_since = None
                 schema = None if of_batch is None else self._schema(plain, of_batch)
                 connection = plain.execution_options(begin=begin, schema_translate_map={OF_BATCH: schema})
@@ -255,7 +264,11 @@ class PostgresqlDatabase:
         while time.monotonic() < min(deadline, self._liveness.patience_ends()):
             asked_at = time.monotonic()
             try:
-                with self._engine.connect() as connection, self._liveness.watched(connection), connection.begin():
+                with (
+                    self._engine.connect() as connection,
+                    self._liveness.watched(driver_of(connection)),
+                    connection.begin(),
+                ):
                     status = connection.scalar(_OUTCOME, {"number": number})
                 if status != "in progress":
                     return bool(status == "committed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from gristmill.storage.errors import StorageError
@@ -32,6 +33,12 @@ def create_postgresql_engine(address: PostgresqlAddress, connections: int) -> En
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
     return engine
+
+
+def driver_of(connection: Connection) -> psycopg.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 def require_usable(connection: Connection) -> None:

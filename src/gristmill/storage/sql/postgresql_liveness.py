@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import psycopg
-from sqlalchemy import Connection
 
 from gristmill.storage.errors import StorageError
 from gristmill.storage.sql.postgresql_address import PostgresqlAddress
@@ -68,10 +67,8 @@ class Liveness:
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def watched(self, connection: Connection) -> Iterator[None]:
-        """Within it, ``connection`` is broken when the server answers nobody any more."""
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
+    def watched(self, driver: psycopg.Connection) -> Iterator[None]:
+        """Within it, the connection is broken when the server answers nobody any more."""
         with self._lock:
             self._waiting[id(driver)] = _Wait(driver, time.monotonic())
             if self._thread is None:
@@ -156,7 +153,7 @@ class Liveness:
             for each in silent:
                 # One that has been answered meanwhile may be anybody's by now.
                 if self._waiting.get(id(each.driver)) == each:
-                    _break(each.driver)
+                    break_off(each.driver)
 
     def _answered(self) -> None:
         if self._away is None:
@@ -200,7 +197,7 @@ def _server_of(driver: psycopg.Connection) -> _Server | None:
         return None
 
 
-def _break(driver: psycopg.Connection) -> None:
+def break_off(driver: psycopg.Connection) -> None:
     """Whoever waits for it in another thread finds that it has ended."""
     with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as same:
         # Else the number may have been another's when it was copied.

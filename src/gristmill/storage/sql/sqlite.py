@@ -105,6 +105,12 @@ class SqliteDatabase:
                 after = seq
         return found
 
+    def tell(self, connection: Connection, batch_id: str) -> None:
+        """Whoever could be told is in this process."""
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        """Nobody tells anything."""
+
     async def close(self) -> None:
         """Let what was submitted finish, then close; the last connection folds the write-ahead log back in."""
         for pool in (self._writer, self._readers):

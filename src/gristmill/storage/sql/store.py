@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gristmill.extras import require
 from gristmill.storage.scope import EVERYTHING, Scope
 from gristmill.storage.sql.access_keys import SqlAccessKeys
@@ -63,6 +65,9 @@ class SqlMetadataStore:
 
     def seen_by(self, scope: Scope) -> SqlMetadataStore:
         return SqlMetadataStore(self._database, self.upkeep, scope)
+
+    def listen(self, heard: Callable[[str | None], None]) -> None:
+        self._database.listen(heard)
 
     async def start(self) -> None:
         await self._database.migrate()

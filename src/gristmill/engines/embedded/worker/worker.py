@@ -23,6 +23,8 @@ import msgspec
 
 from gristmill.engines.embedded.worker import frames
 from gristmill.engines.embedded.worker.frames import (
+    AnySubmit,
+    Cancel,
     Failed,
     FromWorker,
     KeepPrefixes,
@@ -31,9 +33,11 @@ from gristmill.engines.embedded.worker.frames import (
     Ping,
     Pong,
     Ready,
+    Submit,
+    SubmitEmbedding,
+    SubmitScore,
     failed_by,
 )
-from gristmill.engines.request_frames import AnySubmit, Cancel, Submit, SubmitEmbedding, SubmitScore
 from gristmill.extras import require
 from gristmill.user_error import UserError
 

@@ -79,11 +79,11 @@ def run(program: str, *arguments: str, home: Path) -> None:
 SCORE = """
 table = polars.DataFrame({"name": ["Ada", "Ben"], "years": [3, 20]})
 options = dict(rubric="Score the miller.", scale=range(11), on=gristmill.EngineSettings(sys.argv[1]))
-scored = gristmill.score(table, **options)
+scored = gristmill.score(table, **options).frame
 assert scored["score"].null_count() == 0
 
 async def notebook():
-    return gristmill.score(table, **options)
+    return gristmill.score(table, **options).frame
 
 assert asyncio.run(notebook()).equals(scored)
 """

@@ -46,8 +46,8 @@ from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.sampler import log_softmax
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort
 from gristmill.engines.embedded.scheduling.step_plan import Chunk
-from gristmill.engines.embedded.worker.frames import SubmitScore
 from gristmill.engines.protocol import LabelRequest
+from gristmill.engines.request_frames import SubmitScore
 from gristmill.models.locate import locate
 
 LABELS = [str(number) for number in range(11)]

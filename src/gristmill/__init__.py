@@ -1,7 +1,8 @@
 """Gristmill: huge batches of LLM requests that share most of their prompt, on machines you own.
 
-From Python: ``gristmill.score``, ``gristmill.rank``, ``gristmill.audit`` and ``gristmill.compare`` for the rows of a
-frame, ``gristmill.agreement`` of scores with right ones, ``gristmill.Client`` for batches on a server.
+From Python: ``gristmill.score``, ``gristmill.rank``, ``gristmill.audit``, ``gristmill.compare`` and
+``gristmill.verify`` for the rows of a frame, ``gristmill.agreement`` and ``gristmill.calibrate`` of scores with right
+ones, ``gristmill.Client`` for batches on a server.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from gristmill.scoring.calibration import Aims as Aims
     from gristmill.scoring.calibration import calibrate as calibrate
     from gristmill.scoring.frames import Better as Better
+    from gristmill.scoring.frames import Scored as Scored
     from gristmill.scoring.frames import ScoreServer as ScoreServer
     from gristmill.scoring.frames import audit as audit
     from gristmill.scoring.frames import compare as compare
     from gristmill.scoring.frames import score as score
+    from gristmill.scoring.frames import verify as verify
     from gristmill.scoring.questionnaire import ScoreOptions as ScoreOptions
     from gristmill.scoring.rank.frames import Best as Best
     from gristmill.scoring.rank.frames import rank as rank
@@ -36,12 +39,14 @@ _MODULES = {
     "ScoreOptions": "scoring.questionnaire",
     "TruthUse": "scoring.calibrated_table",
     "ScoreServer": "scoring.frames",
+    "Scored": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",
     "rank": "scoring.rank.frames",
     "calibrate": "scoring.calibration",
     "compare": "scoring.frames",
     "score": "scoring.frames",
+    "verify": "scoring.frames",
 }
 __all__ = [*_MODULES, "__version__"]
 

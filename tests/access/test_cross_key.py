@@ -92,7 +92,9 @@ LISTING_PAGES = {"GET /", "GET /events", "GET /throughput", "GET /scoring"}
 #: Pages that have nothing of anybody, or make something new that is their caller's.
 FORMS = {"GET /new", "POST /new", "GET /scoring/new", "POST /scoring/new"}
 #: What their owner has not yet, either; that is told in other words.
-NOT_YET = {"GET /scoring/{job_id}/scores.csv", "GET /scoring/{job_id}/report.html"}
+NOT_YET = {
+    f"GET /scoring/{{job_id}}/{name}" for name in ("scores.csv", "report.html", "receipt.json")
+}  # fmt: skip
 
 
 def parameters(name: str) -> list[str]:

@@ -179,8 +179,8 @@ def test_without_an_output_the_best_are_shown_and_nothing_is_kept(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--top 100"),
-        (("--top", "2000"), "use gristmill score"),
+        ((), "top 100"),
+        (("--top", "2000"), "are all of them"),
         (("--top", "50", "--proxy", "simulated"), "the judge itself"),
         (("--top", "50", "--proxy", "near", "--proxy-url", "http://127.0.0.1:9"), "the proxy is the column 'near'"),
     ],

@@ -13,10 +13,10 @@ pytest.importorskip("scipy", reason="pip install 'gristmill[score]' to run this"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "rank_replays"))
 from replays import Table, replay  # noqa: E402
 
-from gristmill.scoring.rank.course import decide, forecast, least_rows, pilot_rows  # noqa: E402
+from gristmill.scoring.rank.course import decide, forecast, least_rows  # noqa: E402
 from gristmill.scoring.rank.ended import Basis, Certificate, NotCertified  # noqa: E402
 from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged  # noqa: E402
-from gristmill.scoring.rank.goal import Assumption, Goal  # noqa: E402
+from gristmill.scoring.rank.goal import Assumption, Goal, pilot_rows  # noqa: E402
 from gristmill.scoring.statistics.betting_test import Draws, draws_needed, log_wealth, most_left  # noqa: E402
 from gristmill.scoring.statistics.least_rows import least_share  # noqa: E402
 from gristmill.scoring.statistics.thinning import tail  # noqa: E402

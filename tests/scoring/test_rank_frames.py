@@ -29,7 +29,7 @@ OPTIONS = gristmill.ScoreOptions(id_column="id")
 
 def test_the_best_rows_of_a_frame_and_what_is_promised():
     best = gristmill.rank(FRAME, **ASKED, top=40, recall=0.8, proxy="near", assume="thinning", options=OPTIONS)
-    scored = gristmill.score(FRAME, **ASKED, options=OPTIONS).sort("score", descending=True)
+    scored = gristmill.score(FRAME, **ASKED, options=OPTIONS).frame.sort("score", descending=True)
     assert best.certified and best.certificate["judged"] < 800
     assert best.frame.height == 40 and best.frame["score_rank"].to_list() == list(range(1, 41))
     assert len(set(best.frame["id"]) & set(scored["id"][:40])) >= 32
@@ -126,16 +126,16 @@ def test_it_goes_on_where_it_was_and_another_wish_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({}, "--top 100"),
-        ({"top": 5, "cut": "score > 5"}, "--top 100"),
-        ({"top": 0}, "asks for no row"),
-        ({"top": 800}, "use gristmill score"),
-        ({"top": 50, "recall": 1}, "--recall 1 cannot be promised"),
-        ({"top": 50, "recall": float("nan")}, "--recall nan cannot be promised"),
-        ({"top": 50, "confidence": 1.0}, "--confidence 1 cannot be promised"),
-        ({"top": 50, "precision": 0.9}, "--precision goes with --cut"),
+        ({}, "top 100"),
+        ({"top": 5, "cut": "score > 5"}, "top 100"),
+        ({"top": 0}, "are none"),
+        ({"top": 800}, "are all of them"),
+        ({"top": 50, "recall": 1}, "A recall of 1 cannot be promised"),
+        ({"top": 50, "recall": float("nan")}, "A recall of nan cannot be promised"),
+        ({"top": 50, "confidence": 1.0}, "A confidence of 1 cannot be promised"),
+        ({"top": 50, "precision": 0.9}, "A precision goes with a cut"),
         ({"top": 50, "budget": 100}, "less than the pilot, which judges 256"),
-        ({"top": 50, "assume": "luck"}, "--assume takes thinning"),
+        ({"top": 50, "assume": "luck"}, "it is thinning, or none"),
         ({"top": 50, "seed": -1}, "negative"),
         ({"top": 50, "proxy": "nobody"}, "neither auto, features nor a column"),
         ({"top": 50, "proxy": "words"}, "not a number"),

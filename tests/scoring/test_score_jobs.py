@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import msgspec
@@ -16,13 +20,15 @@ import structlog
 
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.scoped_host import ScopedHost
-from gristmill.engines.registry import EngineSettings
+from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.scoring.computation import computation_of_server
 from gristmill.scoring.jobs import keeper
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.scoring.jobs.messages import FromWorker, Inspect, Refused, Score
-from gristmill.scoring.jobs.worker import Pipes, inspect, work
+from gristmill.scoring.jobs.server_backend import Pipes
+from gristmill.scoring.jobs.worker import inspect, work
 from gristmill.storage.open import StorageSettings
 from gristmill.storage.scope import EVERYTHING, KeyLimits, Scope
 from gristmill.telemetry import log
@@ -139,7 +145,7 @@ async def test_what_a_worker_prints_as_it_dies_is_logged_only_where_content_is(
 @pytest.mark.parametrize("rubric", [_LOOPS * 6 + "{% endfor %}" * 6, "{{ 9 ** (9 ** 9) }}"], ids=["loops", "power"])
 async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rubric: str):
     """Or two of them would hold up the scorings of everybody."""
-    hasty = "from gristmill.scoring.jobs import worker; worker._RUBRIC_SECONDS = 0.5; worker._main()"
+    hasty = "from gristmill.scoring.jobs import rubric_time, worker; rubric_time._SECONDS = 0.5; worker._main()"
     monkeypatch.setattr(keeper, "_WORKER", ("-c", hasty))
     (tmp_path / "a.csv").write_text("text\nfine\n")
     async with keeper._worker() as worker:
@@ -233,6 +239,11 @@ def test_a_scoring_goes_on_after_a_kill_and_asks_no_row_again(tmp_path: Path):
             # Two passes, the first few rows and all others, and no batch twice.
             batches = server.client().batches.list().data
             assert sum(each.request_counts.total for each in batches) == rows
+            receipt = site.get(f"{address}/receipt.json").json()
+            assert len(receipt["computed"]) == 1 and receipt["computed"][0]["options"] == {
+                "latency": "0.05",
+                "slots": "8",
+            }
             assert "sandbox" in site.get(f"{address}/report.html").headers["content-security-policy"]
 
 
@@ -255,3 +266,34 @@ def test_a_scoring_is_cancelled_with_its_batches_and_refused_with_a_reason(serve
             assert site.post(f"{other}/cancel").status_code == 303
             assert site.post(f"{other}/delete").status_code == 303
             assert site.get(other).status_code == 404
+
+
+def test_the_receipt_of_a_servers_scores_is_verified_on_the_command_line(server: ServerProcess, tmp_path: Path):
+    data = "id,text\n" + "".join(f"{number},Candidate {number}\n" for number in range(30))
+    (tmp_path / "my table.csv").write_text(data)
+    with httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site:
+        address = upload(site, "my table.csv", data.encode())
+        assert site.post(address, data=FORM | {"criteria": "craft, honesty"}).status_code == 303
+        assert f"{address}/receipt.json" in until(site, address, "Done.")
+        for name in ("scores.csv", "receipt.json"):
+            answer = site.get(f"{address}/{name}")
+            # As a browser would call it.
+            called = unquote(answer.headers["content-disposition"].partition("''")[2])
+            (tmp_path / called).write_bytes(answer.content)
+    (receipt,) = tmp_path.glob("*.receipt.json")
+    assert json.loads(receipt.read_text())["computed"][0]["place"] == "on a Gristmill server (simulated engine)"
+    command = [sys.executable, "-m", "gristmill", "score", "--verify", receipt.name, "--rows", "20"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "40 scores of 20 random rows, computed again: identical to the bit." in done.stderr
+    assert "differs" not in done.stderr
+
+
+async def test_a_servers_receipt_keeps_its_operators_addresses_and_files(tmp_path: Path):
+    engine = create_engine(EngineSettings("simulated"))
+    own = {"fail_on": "x", "journal": str(tmp_path / "journal")}
+    settings = EngineSettings("simulated", str(tmp_path / "secret"), "http://10.0.0.7:9", own)
+    told = await computation_of_server(engine, settings, "called", False)
+    assert (told.source, told.url, told.options) == ("called", None, {"fail_on": "x"})
+    shared = await computation_of_server(engine, settings._replace(model="m"), "called", True)
+    assert shared.source == "m" and "another may have computed" in (shared.unknown or "")

@@ -10,7 +10,6 @@ import typer
 
 from gristmill.cli import config, scoring, show, show_rank, stdio
 from gristmill.cli.targets import check_targets
-from gristmill.cli.verify_score import receipt_files
 from gristmill.engines.registry import EngineSettings
 from gristmill.extras import require
 from gristmill.telemetry import log
@@ -102,7 +101,7 @@ def rank(
     from gristmill.scoring.rank.ranking import Ranking
     from gristmill.scoring.rank.report import certificate_facts, rank_page, sentences
     from gristmill.scoring.rank.wish import RankWish
-    from gristmill.scoring.receipt import rank_receipt
+    from gristmill.scoring.receipt import files_beside, rank_receipt
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table
     from gristmill.wire.json import encode
@@ -161,7 +160,7 @@ def rank(
                     return
                 ranked = ranking.run(folder.path)
             write_table(ranked.table, target, keep_formulas)
-            seen = receipt_files(certificate, table, str(target))
+            seen = files_beside(certificate, table, target)
             receipt = rank_receipt(questionnaire, folder.path, frame.height, seen.table if kept else None)
             facts = certificate_facts(about, ranked) | {"receipt": msgspec.to_builtins(receipt)}
             write_whole(certificate, encode(facts))

@@ -93,7 +93,7 @@ def score(
     from gristmill.scoring.conductor import Scoring
     from gristmill.scoring.frames import scoring_scratch
     from gristmill.scoring.questionnaire import ScoreOptions
-    from gristmill.scoring.receipt import write_receipt
+    from gristmill.scoring.receipt import files_beside, write_receipt
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table
 
@@ -188,7 +188,7 @@ def score(
             if wanted is not None and scored.wanted is not None:
                 write_table(scored.wanted, wanted, keep_formulas)
             if receipt is not None:
-                seen = verify_score.receipt_files(receipt, table, str(output))
+                seen = files_beside(receipt, table, output)
                 write_receipt(conductor.receipt(folder.path, scored, seen), receipt)
             if report is not None:
                 page = conductor.page(Path(table).name, scored, Prices(prompt_price, output_price, currency))

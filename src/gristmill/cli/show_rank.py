@@ -8,6 +8,7 @@ from rich.table import Table
 
 from gristmill.cli import show
 from gristmill.printable import printable
+from gristmill.scoring.rank.plan_words import plan_sentences
 from gristmill.telemetry.progress import duration
 
 if TYPE_CHECKING:
@@ -34,26 +35,8 @@ def print_plan(plan: RankPlan, budget: int | None, assumed: bool) -> None:
     table.add_row("")
     table.add_row(plan.everything.name, *_figures(plan.everything))
     show.print_table(table)
-    for line in plan_lines(plan, budget, assumed):
+    for line in plan_sentences(plan, budget, assumed):
         show.console.print(line)
-
-
-def plan_lines(plan: RankPlan, budget: int | None, assumed: bool) -> list[str]:
-    every = plan.everything.rows
-    lines = [f"About {plan.judged:,} of {every:,} rows would be judged ({plan.judged / every:.0%})."]
-    if plan.correlation is not None:
-        lines.append(
-            f"On the pilot, the proxy's order and the judge's correlate by {plan.correlation:.2f} (1 is the same "
-            "order, 0 chance): a better proxy saves more."
-        )
-    if not assumed and plan.thinning < 0.8 * plan.judged:
-        lines.append(
-            f"With --assume thinning it would be about {plan.thinning:,}; the guide says what is taken for granted "
-            "then."
-        )
-    if budget is not None and plan.judged > budget:
-        lines.append(f"That is more than the budget of {budget:,}: probably nothing could be certified.")
-    return lines
 
 
 def plan_facts(plan: RankPlan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from gristmill.user_error import UserError
 
 if TYPE_CHECKING:
     # Imported where it is used: tables would slow every other command's start.
-    from gristmill.scoring.receipt import ReceiptFiles, ScoreReceipt
+    from gristmill.scoring.receipt import ScoreReceipt
     from gristmill.scoring.verify import Verification
 
 #: Of ``score``, which a receipt says.
@@ -73,14 +73,6 @@ def receipt_path(output: Path, chosen: Path | None, piped: bool) -> Path | None:
     if chosen is not None or piped:
         return chosen
     return output.with_name(f"{output.name}.receipt.json")
-
-
-def receipt_files(receipt: Path, table: str, output: str) -> ReceiptFiles:
-    """As seen from the receipt's folder, so that they can be moved together; ``-`` is none."""
-    from gristmill.scoring.receipt import ReceiptFiles
-
-    seen = [None if each == "-" else os.path.relpath(each, receipt.parent) for each in (table, output)]
-    return ReceiptFiles(*seen)
 
 
 def _beside(receipt: Path, file: str | None, missing: str) -> str:

@@ -100,6 +100,8 @@ _FACTORIES: dict[str, Callable[[EngineSettings], Engine]] = {
 }
 
 ENGINES = (AUTOMATIC, *_FACTORIES)
+#: Told by name: their classes need packages that a server of another engine does without.
+EMBEDDED = ("llama_cpp", "openvino")
 
 
 def with_engine(settings: EngineSettings) -> tuple[EngineSettings, str | None]:

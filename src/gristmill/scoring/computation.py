@@ -12,15 +12,16 @@ import msgspec
 
 import gristmill
 from gristmill.batches.job_folder import write_whole
-from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.embedded.processor import processor_digest, processor_name
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import Engine
-from gristmill.engines.registry import EngineSettings
+from gristmill.engines.registry import EMBEDDED, EngineSettings
 from gristmill.http_values import shown
 from gristmill.user_error import UserError
 
 _NOTE = "computed.json"
+#: Engines whose options say no more than how they compute.
+_OPTIONS_TOLD = ("openvino", "llama_cpp", "simulated")
 #: Packages whose version may decide bits, by engine.
 _PACKAGES = {"openvino": ("openvino", "openvino-tokenizers", "numpy"), "llama_cpp": ("xllamacpp", "numpy")}
 
@@ -57,7 +58,7 @@ async def computation_here(
 ) -> Computation:
     """Of an engine that has started."""
     computing = engine.capabilities.computing
-    embedded = isinstance(engine, EmbeddedEngine)
+    embedded = engine.name in EMBEDDED
     try:
         fingerprint = await engine.fingerprint()
     except (EngineError, UserError, OSError):
@@ -82,6 +83,29 @@ async def computation_here(
         reused_answers,
         None if embedded or engine.name == "simulated" else _unknown(fingerprint),
     )
+
+
+async def computation_of_server(
+    engine: Engine, settings: EngineSettings, model: str, one_of_several: bool
+) -> Computation:
+    """Of the engine of this process, a server, for those who score on it. What only its operator knows stays here:
+    addresses, files, and the options of other programs. ``one_of_several``: others may have run the batch."""
+    found = await computation_here(engine, settings, model, f"on a Gristmill server ({engine.name} engine)", False)
+    source = settings.model if settings.model is not None and not _is_file(settings.model) else model
+    own = {key: value for key, value in settings.options.items() if not _is_file(value)}
+    unknown = found.unknown
+    if one_of_several:
+        unknown = (
+            "The server is one of several that share their batches: this is the engine of the one where the table was "
+            "scored, and another may have computed some rows."
+        )
+    return msgspec.structs.replace(
+        found, source=source, url=None, options=own if engine.name in _OPTIONS_TOLD else {}, unknown=unknown
+    )
+
+
+def _is_file(value: str) -> bool:
+    return value.startswith(("/", ".", "~")) or (value != "" and Path(value).exists())
 
 
 def computation_there(server: str, model: str, place: str, reused_answers: bool) -> Computation:

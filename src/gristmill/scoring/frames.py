@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
 import polars as pl
 
 from gristmill.batches.host import HostSettings
@@ -14,12 +16,17 @@ from gristmill.engines.registry import EngineSettings, with_engine
 from gristmill.models.cache import cache_folder
 from gristmill.scoring.audit import Difference
 from gristmill.scoring.backend import ScoreBackend
+from gristmill.scoring.calibration import Calibration
 from gristmill.scoring.compare import CompareWish, Comparing, Comparison
 from gristmill.scoring.conductor import Escalation, Scoring
 from gristmill.scoring.local import LocalBackend
 from gristmill.scoring.questionnaire import ScoreOptions
+from gristmill.scoring.receipt import ScoreReceipt, files_beside, read_receipt, write_receipt
 from gristmill.scoring.remote import RemoteBackend
 from gristmill.scoring.scale import Scale, of_numbers, parse_scale
+from gristmill.scoring.truth import Agreement
+from gristmill.scoring.verify import Verification
+from gristmill.scoring.verify import verify as verify_rows
 from gristmill.scratch import scratch_folder
 from gristmill.storage.open import StorageSettings
 from gristmill.user_error import UserError
@@ -42,6 +49,34 @@ class Better(NamedTuple):
     on: EngineSettings | ScoreServer
 
 
+class Scored(NamedTuple, Generic[Frame]):
+    """``frame``: the rows with their scores, as the kind of frame that was given. With right scores (``options.truth``)
+    there are, for each score by its name, the ``agreement`` with them and the ``calibration``: what they say of all
+    rows; and the rows whose right score is ``wanted``, where some were asked for. ``receipt``: all that the scores came
+    from."""
+
+    frame: Frame
+    receipt: ScoreReceipt
+    agreement: dict[str, Agreement]
+    calibration: dict[str, Calibration]
+    wanted: Frame | None
+
+    def write_receipt(
+        self, path: str | Path, table: str | Path | None = None, scores: str | Path | None = None
+    ) -> None:
+        """For ``gristmill score --verify``, with the files where the frame came from and where you have written it."""
+        files = files_beside(Path(path), table, scores)
+        receipt = self.receipt
+        write_receipt(
+            msgspec.structs.replace(
+                receipt,
+                table=msgspec.structs.replace(receipt.table, file=files.table),
+                scores=msgspec.structs.replace(receipt.scores, file=files.scores),
+            ),
+            Path(path),
+        )
+
+
 def score(
     frame: Frame,
     rubric: str,
@@ -51,8 +86,9 @@ def score(
     on: EngineSettings | ScoreServer = EngineSettings("auto"),  # noqa: B008 - immutable
     better: Better | None = None,
     resume: str | Path | None = None,
-) -> Frame:
-    """The frame (Polars or pandas) with the scores of its rows as further columns, as ``gristmill score`` writes them.
+) -> Scored[Frame]:
+    """The frame (Polars or pandas) with the scores of its rows as further columns, as ``gristmill score`` writes them,
+    and what there is to say of them.
 
     ``rubric`` is its text; ``scale`` a range or what ``--scale`` takes; ``on`` an engine here, or a server. ``resume``
     names a folder that keeps what is done, so that the same call goes on after an interruption; without it, nothing is
@@ -60,10 +96,17 @@ def score(
     """
     table = polars_of(frame)
     scoring = _scoring(table, rubric, scale, options, on, better)
-    if resume is not None:
-        return like(frame, table, scoring.run(Path(resume)).table)
-    with scratch_folder(scoring_scratch()) as folder:
-        return like(frame, table, scoring.run(folder).table)
+    kept = contextlib.nullcontext(Path(resume)) if resume is not None else scratch_folder(scoring_scratch())
+    with kept as folder:
+        scored = scoring.run(folder)
+        receipt = scoring.receipt(folder, scored)
+    return Scored(
+        like(frame, table, scored.table),
+        receipt,
+        {each.name: each.agreement for each in scored.reports if each.agreement is not None},
+        {each.name: each.calibration for each in scored.reports if each.calibration is not None},
+        same_kind(frame, scored.wanted) if scored.wanted is not None else None,
+    )
 
 
 def audit(
@@ -104,6 +147,21 @@ def compare(
     comparing = Comparing(polars_of(frame), rubric, scale_of(scale), _polars_in(options), backends, wish)
     with scratch_folder(scoring_scratch()) as folder:
         return comparing.run(folder)
+
+
+def verify(
+    receipt: ScoreReceipt | str | Path,
+    frame: Any,
+    scored: Any,
+    on: EngineSettings | ScoreServer,
+    rows: int = 100,
+) -> Verification:
+    """Whether ``rows`` random rows of the ``frame`` get the scores again that are in ``scored``, and whether both are
+    what the receipt (or the file that has it) vouches for. ``on``: where they are scored; nothing that the receipt
+    names is used for that. Raises ``UserError``."""
+    known = receipt if isinstance(receipt, ScoreReceipt) else read_receipt(Path(receipt))
+    with scratch_folder(scoring_scratch()) as folder:
+        return verify_rows(known, polars_of(frame), polars_of(scored), backend_on(on), rows, folder)
 
 
 def scoring_scratch() -> Path:
@@ -155,11 +213,18 @@ def _values(column: Any) -> list[Any]:
     return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
 
 
+def same_kind(frame: Frame, table: pl.DataFrame) -> Frame:
+    """``table`` as the kind of frame that was given; a pandas frame with an index of its own."""
+    if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return table if isinstance(frame, pl.DataFrame) else table.lazy()  # type: ignore[return-value]
+    return type(frame)(table.to_dict(as_series=False))  # type: ignore[call-arg]
+
+
 def like(frame: Frame, table: pl.DataFrame, scored: pl.DataFrame, rows: Sequence[int] | None = None) -> Frame:
     """``scored``, which is ``table`` with more columns, as the kind of frame that was given; of it only ``rows``, in
     their order, where they are named."""
     if isinstance(frame, pl.DataFrame | pl.LazyFrame):
-        return scored if isinstance(frame, pl.DataFrame) else scored.lazy()  # type: ignore[return-value]
+        return same_kind(frame, scored)
     new = [name for name in scored.columns if name not in table.columns]
     kept: Any = frame if rows is None else frame.iloc[list(rows)]  # type: ignore[attr-defined]
     return kept.assign(**{name: scored[name].to_list() for name in new})  # type: ignore[no-any-return]

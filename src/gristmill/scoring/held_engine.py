@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from gristmill.batches.waiting import Tell, start_waits_for, while_told
-from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import Engine
-from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.engines.registry import EMBEDDED, EngineSettings, create_engine
 from gristmill.scoring.own_loop import OwnLoop
 
 
@@ -21,7 +20,7 @@ class HeldEngine:
         """One engine for settings that differ in nothing but ``row_tokens``. Raises UserError where it cannot start, or
         takes more than ``wait`` seconds; ``tell`` as for ``while_told``."""
         # The context of an embedded engine is its model's; another's may be chosen by the longest row.
-        if isinstance(self._engine, EmbeddedEngine):
+        if self._engine is not None and self._engine.name in EMBEDDED:
             return self._engine
         if self._engine is not None and settings.row_tokens <= self._row_tokens:
             return self._engine

@@ -16,9 +16,8 @@ from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.engines.choice import AUTOMATIC
-from gristmill.engines.embedded.engine import EmbeddedEngine
 from gristmill.engines.protocol import LabelScorer
-from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.engines.registry import EMBEDDED, EngineSettings, create_engine
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
 from gristmill.scoring.computation import computation_here, note_computation
 from gristmill.scoring.held_engine import HeldEngine
@@ -117,7 +116,10 @@ class LocalBackend:
 def _model_of(engine: EngineSettings) -> str:
     """What requests call the engine's model, without starting it. Raises UserError where it must be said."""
     made = create_engine(engine)
-    if isinstance(made, EmbeddedEngine):
+    if made.name in EMBEDDED:
+        from gristmill.engines.embedded.engine import EmbeddedEngine
+
+        assert isinstance(made, EmbeddedEngine)
         return made.served_name()
     if engine.engine == "simulated":
         return engine.model or "simulated"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import sys
 import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from gristmill.batches.job_folder import write_whole
@@ -92,6 +95,12 @@ class ReceiptFiles(NamedTuple):
 NO_FILES = ReceiptFiles(None, None)
 
 
+def files_beside(receipt: Path, table: str | Path | None, scores: str | Path | None) -> ReceiptFiles:
+    """As seen from the receipt's folder, so that they can be moved together; ``-`` is none."""
+    seen = [os.path.relpath(each, receipt.parent) if each not in (None, "-") else None for each in (table, scores)]
+    return ReceiptFiles(*seen)
+
+
 def score_receipt(
     questionnaire: Questionnaire,
     computed: list[Computation],
@@ -163,9 +172,12 @@ def texts_digest(questionnaire: Questionnaire, rows: int) -> str:
 def scores_digest(scored: pl.DataFrame, names: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
-        values = scored[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        values = scored[name].cast(pl.Float64).fill_nan(None)
         # One NaN, whatever its bits.
-        digest.update(np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes())
+        given = array("d", [math.nan if value is None else value for value in values])
+        if sys.byteorder == "big":
+            given.byteswap()
+        digest.update(given.tobytes())
     return digest.hexdigest()
 
 

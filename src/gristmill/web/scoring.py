@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from gristmill.access.caller import caller_of
 from gristmill.multipart_form import read_form
 from gristmill.scoring.jobs.job import JobStatus, ScoreJob
-from gristmill.scoring.jobs.job_store import MAX_TABLE_BYTES, REPORT, RESULT
+from gristmill.scoring.jobs.job_store import MAX_TABLE_BYTES, RECEIPT, REPORT, RESULT, receipt_name, result_name
 from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.storage.errors import DiskFull
 from gristmill.user_error import UserError
@@ -111,9 +111,13 @@ async def delete(request: Request, job_id: str) -> Response:
 @router.get("/{job_id}/scores.csv")
 async def table(request: Request, job_id: str) -> Response:
     job = _job(request, job_id)
-    headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
-    name = f"{Path(job.table).stem}-scores.csv"
-    return FileResponse(_result(request, job, RESULT), headers=headers, media_type="text/csv", filename=name)
+    return _download(_result(request, job, RESULT), "text/csv", result_name(job.table))
+
+
+@router.get("/{job_id}/receipt.json")
+async def receipt(request: Request, job_id: str) -> Response:
+    job = _job(request, job_id)
+    return _download(_result(request, job, RECEIPT), "application/json", receipt_name(job.table))
 
 
 @router.get("/{job_id}/report.html")
@@ -146,7 +150,12 @@ async def _page(request: Request, job: ScoreJob, problem: str | None) -> Respons
         for each in job.summaries
     ]
     running = job.status is JobStatus.RUNNING
-    return page("scoring", here="scoring", job=job, error=error, batches=batches, drawn=drawn, running=running)
+    # Scorings of an earlier version have none.
+    has_receipt = (_jobs(request).store.folder(job) / RECEIPT).is_file()
+    return page(
+        "scoring", here="scoring", job=job, error=error, batches=batches, drawn=drawn, running=running,
+        has_receipt=has_receipt,
+    )  # fmt: skip
 
 
 async def _write(path: Path, chunks: AsyncIterator[bytes], room: int) -> int:
@@ -168,6 +177,11 @@ def _check_room(size: int, room: int) -> None:
     if size > room:
         message = f"Your key has room for {room:,} bytes of tables: delete scorings that you do not need."
         raise too_large(message, param="table", code="file_too_large")
+
+
+def _download(path: Path, kind: str, name: str) -> Response:
+    headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
+    return FileResponse(path, headers=headers, media_type=kind, filename=name)
 
 
 def _result(request: Request, job: ScoreJob, name: str) -> Path:

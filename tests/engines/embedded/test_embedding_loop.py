@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.answer_frames import Embedded
 from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
 from gristmill.engines.embedded.embeddings.embedding_loop import EmbeddingLoop
-from gristmill.engines.embedded.worker.frames import Embedded, Failed, FromWorker
+from gristmill.engines.embedded.worker.frames import Failed, FromWorker
 from gristmill.engines.errors import EngineError, ErrorKind
 
 BAD = 666

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from gristmill.engines.answer_frames import Done
 from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.model_runner import Span
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
 from gristmill.engines.embedded.scheduling.out_of_room import OutOfRoom
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
-from gristmill.engines.embedded.worker.frames import Done, FromWorker, Notice, Submit, SubmitScore
+from gristmill.engines.embedded.worker.frames import FromWorker, Notice
+from gristmill.engines.request_frames import Submit, SubmitScore
 from gristmill.wire.completions import CompletionRequest
 from llama_cells import Cells
 

@@ -12,7 +12,7 @@ from gristmill.engines.embedded.grammar import Grammars
 from gristmill.engines.embedded.label_scoring import LabelScoring
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.sampler import Sampled
-from gristmill.engines.embedded.worker.frames import Submit, SubmitScore
+from gristmill.engines.request_frames import Submit, SubmitScore
 from gristmill.models.defaults import ModelDefaults, Parameters
 from gristmill.wire.chat import ChatCompletionRequest, Message
 from gristmill.wire.completions import CompletionRequest

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gristmill.engines.answer_frames import Done
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.kv.forked_memory import Forget, Fork, ForkedMemory
 from gristmill.engines.embedded.kv.paged_memory import Copy, PagedMemory
@@ -20,7 +21,7 @@ from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
-from gristmill.engines.embedded.worker.frames import Done, FromWorker, KeepPrefixes, PrefixRead
+from gristmill.engines.embedded.worker.frames import FromWorker, KeepPrefixes, PrefixRead
 
 SIZE = 4
 TOKENS = 64

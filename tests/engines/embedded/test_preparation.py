@@ -7,8 +7,9 @@ import threading
 
 from gristmill.engines.embedded.generation import GenerationRequest
 from gristmill.engines.embedded.preparation import Preparation, Prepared
-from gristmill.engines.embedded.worker.frames import Failed, Submit
+from gristmill.engines.embedded.worker.frames import Failed
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.request_frames import Submit
 
 SECONDS = 30
 

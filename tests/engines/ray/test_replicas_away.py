@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from gristmill.engines.embedded.worker.frames import Cancel, Done
+from gristmill.engines.answer_frames import Done
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.protocol import Capabilities, Choice, Completion
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
 from gristmill.engines.ray.messages import NotAnswered, ReplicaFacts
 from gristmill.engines.ray.pool import Pool
+from gristmill.engines.request_frames import Cancel
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
 FACTS = ReplicaFacts("1", "node", ("m",), Capabilities(slots=4, parameters=frozenset()))

@@ -29,9 +29,10 @@ from gristmill.engines.embedded.sampler import Sampling
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.tokenizer import TextCache
 from gristmill.engines.embedded.tools.tool_reader import CallReader
-from gristmill.engines.embedded.worker.frames import AnySubmit, Failed, Submit, SubmitEmbedding, SubmitScore, failed_by
+from gristmill.engines.embedded.worker.frames import Failed, failed_by
 from gristmill.engines.errors import context_length_exceeded, invalid_value, unsupported_endpoint
 from gristmill.engines.protocol import Request
+from gristmill.engines.request_frames import AnySubmit, Submit, SubmitEmbedding, SubmitScore
 from gristmill.engines.structured_outputs import Constraint, constraint_of
 from gristmill.engines.tools.conversation import has_calls
 from gristmill.engines.tools.offer import Offer, new_call_id, offer_of

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import gristmill
-from gristmill.engines.embedded.worker.frames import Cancel, Decoded
+from gristmill.engines.answer_frames import Decoded
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.protocol import EmbeddingRequest, Engine, LabelRequest
 from gristmill.engines.ray import messages
@@ -32,6 +32,7 @@ from gristmill.engines.ray.messages import (
 )
 from gristmill.engines.ray.options import ReplicaSettings
 from gristmill.engines.registry import EngineSettings, create_engine
+from gristmill.engines.request_frames import Cancel
 from gristmill.user_error import UserError
 
 #: How long a call that takes answers waits for the first; each that returns shows that the actor does not hang.
@@ -147,8 +148,11 @@ class Replica:
             if abandoned and not self._starting.locked() and not self._sessions:
                 import ray
 
-                await self.end()
-                ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+                try:
+                    await self.end()
+                finally:
+                    # An engine that does not stop must not keep its GPU.
+                    ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
 def _engine_of(settings: ReplicaSettings) -> Engine:

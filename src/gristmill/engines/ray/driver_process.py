@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from gristmill.engines.embedded.worker.worker_exit import describe_death
+from gristmill.engines.process_exit import describe_death
 from gristmill.engines.ray import frames
 from gristmill.engines.ray.frames import Connect, Emit, Leave, ToDriver
 from gristmill.length_prefix import next_body

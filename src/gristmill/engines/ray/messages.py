@@ -9,18 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.embedded.worker.frames import (
-    Cancel,
-    Decoded,
-    Done,
-    Embedded,
-    Scored,
-    Submit,
-    SubmitEmbedding,
-    SubmitScore,
-    submission,
-    submitted,
-)
+from gristmill.engines.answer_frames import Decoded, Done, Embedded, Scored
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import (
     Capabilities,
@@ -33,6 +22,7 @@ from gristmill.engines.protocol import (
     LabelScores,
     Request,
 )
+from gristmill.engines.request_frames import Cancel, Submit, SubmitEmbedding, SubmitScore, submission, submitted
 
 AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
 AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gristmill.engines.embedded.worker.frames import Cancel, Decoded
+from gristmill.engines.answer_frames import Decoded
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
 from gristmill.engines.health import ServerHealth, after_failure
 from gristmill.engines.ray import messages
@@ -19,6 +19,7 @@ from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToR
 from gristmill.engines.ray.place_queue import PlaceQueue
 from gristmill.engines.ray.placement import Homes, Load, Loads, choose
 from gristmill.engines.ray.pool_request import PoolRequest
+from gristmill.engines.request_frames import Cancel
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gristmill.engines.embedded.worker.worker_exit import describe_death
 from gristmill.engines.errors import EngineError
 from gristmill.engines.http import HttpClient
+from gristmill.engines.process_exit import describe_death
 from gristmill.engines.supervision import ProcessDied
 from gristmill.telemetry.log import get_logger
 

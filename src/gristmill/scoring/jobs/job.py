@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from gristmill.scoring.jobs.rank_summary import PlanSummary, RankSummary, Step
+from gristmill.scoring.rank.wish import RankWish
 from gristmill.storage.scope import Scope
 
 
@@ -13,6 +15,8 @@ class JobStatus(StrEnum):
     #: The table is there, and nothing has been asked yet.
     DRAFT = "draft"
     RUNNING = "running"
+    #: The pilot of a ranking has been judged, and somebody is to say whether it goes on.
+    PLANNED = "planned"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -26,7 +30,7 @@ class TableFacts(msgspec.Struct):
     sample: list[list[str]]
 
 
-class ScoreForm(msgspec.Struct):
+class ScoreForm(msgspec.Struct, tag="score"):
     """What is asked; see ``ScoreOptions``. ``columns`` empty: all but the id's."""
 
     rubric: str
@@ -38,6 +42,29 @@ class ScoreForm(msgspec.Struct):
     method: str | None = None
     reason: bool = False
     name: str = "score"
+
+
+class ProxyKind(StrEnum):
+    FEATURES = "features"
+    COLUMN = "column"
+    MODEL = "model"
+
+
+class ProxyChoice(msgspec.Struct, frozen=True):
+    """``name``: of the column, or of the model that the server serves."""
+
+    kind: ProxyKind = ProxyKind.FEATURES
+    name: str = ""
+
+
+class RankForm(msgspec.Struct, tag="rank"):
+    """What is asked of the rows, and which of them are wanted. ``look``: after the pilot, the plan is told, and nothing
+    more is judged before somebody has said so."""
+
+    questions: ScoreForm
+    wish: RankWish
+    proxy: ProxyChoice = ProxyChoice()
+    look: bool = True
 
 
 class ScoreSummary(msgspec.Struct):
@@ -64,8 +91,22 @@ class ScoreJob(msgspec.Struct):
     file: str
     status: JobStatus = JobStatus.DRAFT
     facts: TableFacts | None = None
-    form: ScoreForm | None = None
+    form: ScoreForm | RankForm | None = None
     batches: list[str] = []
     error: str | None = None
     ended_at: int | None = None
     summaries: list[ScoreSummary] = []
+    #: Of a ranking.
+    step: Step | None = None
+    plan: PlanSummary | None = None
+    best: RankSummary | None = None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether what has been judged is kept for more to be judged: of a ranking that waits for its owner, failed, or
+        could certify nothing."""
+        if not isinstance(self.form, RankForm):
+            return False
+        if self.status is JobStatus.COMPLETED:
+            return self.best is not None and not self.best.certified
+        return self.status in (JobStatus.PLANNED, JobStatus.FAILED) and self.step is not None

@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
@@ -19,7 +19,9 @@ from gristmill.user_error import UserError
 #: Of a table; what it takes in memory is several times that.
 MAX_TABLE_BYTES = 1024**3
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-RESULT, REPORT, WORK = "scores.csv", "report.html", "work"
+RESULT, REPORT, RECEIPT, WORK = "scores.csv", "report.html", "receipt.json", "work"
+#: Of a ranking.
+BEST, CERTIFICATE = "best.csv", "certificate.json"
 #: Seconds after which a table that nobody scored goes.
 _DRAFT_LIFETIME = 86_400
 _NOTE = "job.json"
@@ -89,11 +91,30 @@ class JobStore:
 
     def _read(self, folder: Path) -> ScoreJob | None:
         try:
-            job = msgspec.json.decode((folder / _NOTE).read_bytes(), type=ScoreJob)
+            job = _read_note((folder / _NOTE).read_bytes())
         except (OSError, msgspec.DecodeError):
             return None
         # It may come from a backup, and that from anywhere.
         return job if job.id == folder.name and job.file == Path(job.file).name else None
+
+
+def result_name(table: str) -> str:
+    """What the scores of the table are called where they are downloaded."""
+    return f"{PurePath(table).stem}-scores.csv"
+
+
+def receipt_name(table: str) -> str:
+    return f"{result_name(table)}.receipt.json"
+
+
+def _read_note(data: bytes) -> ScoreJob:
+    """Raises DecodeError."""
+    note = msgspec.json.decode(data)
+    form = note.get("form") if isinstance(note, dict) else None
+    if isinstance(form, dict):
+        # Earlier versions could only score.
+        form.setdefault("type", "score")
+    return msgspec.convert(note, ScoreJob)
 
 
 def _size(path: Path) -> int:

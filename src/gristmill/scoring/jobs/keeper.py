@@ -18,13 +18,18 @@ import msgspec
 
 from gristmill.batches.host import BatchHost
 from gristmill.batches.scoped_host import ScopedHost
-from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob, ScoreSummary, TableFacts
+from gristmill.scoring.computation import Computation, computation_of_server
+from gristmill.scoring.jobs.job import JobStatus, RankForm, ScoreForm, ScoreJob, TableFacts
 from gristmill.scoring.jobs.job_store import WORK, JobStore
 from gristmill.scoring.jobs.messages import (
+    Began,
+    End,
     Finished,
     FromWorker,
     Inspect,
     Inspected,
+    Planned,
+    Ranked,
     Refused,
     RunPass,
     Score,
@@ -32,6 +37,7 @@ from gristmill.scoring.jobs.messages import (
     ToWorker,
 )
 from gristmill.scoring.jobs.passes_here import begin_pass, end_pass, ended
+from gristmill.scoring.jobs.rank_summary import Step
 from gristmill.storage.errors import StorageError
 from gristmill.storage.open import places
 from gristmill.storage.scope import EVERYTHING
@@ -98,8 +104,16 @@ class ScoringJobs:
             raise UserError(found.message if isinstance(found, Refused) else "The table cannot be read.")
         return found.facts
 
-    def begin(self, job: ScoreJob, form: ScoreForm) -> None:
-        job.form, job.status, job.batches, job.error = form, JobStatus.RUNNING, [], None
+    def begin(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
+        """From the beginning."""
+        shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
+        job.batches, job.step, job.plan = [], None, None
+        self.go_on(job, form)
+
+    def go_on(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
+        """From where it is. A ranking's ``form`` may have another budget, and that is all."""
+        job.form, job.status, job.error, job.ended_at = form, JobStatus.RUNNING, None, None
+        job.summaries, job.best = [], None
         self.store.save(job)
         self._run(job)
 
@@ -141,7 +155,14 @@ class ScoringJobs:
     async def _outcome(self, job: ScoreJob) -> tuple[JobStatus, str | None]:
         """How it ended, and why it failed if it did. Raises what storage raises."""
         try:
-            job.summaries = await self._work(job)
+            match await self._work(job):
+                case Finished(summaries):
+                    job.summaries = summaries
+                case Planned(plan):
+                    job.plan = plan
+                    return JobStatus.PLANNED, None
+                case Ranked(summary):
+                    job.best = summary
         except UserError as error:
             return JobStatus.FAILED, str(error)
         except (StorageError, OSError):
@@ -151,17 +172,24 @@ class ScoringJobs:
             return JobStatus.FAILED, f"It failed unexpectedly: {error!r}."
         return JobStatus.COMPLETED, None
 
-    async def _work(self, job: ScoreJob) -> list[ScoreSummary]:
+    async def _work(self, job: ScoreJob) -> End:
         """Raises UserError, and what storage raises."""
         mine = ScopedHost(self._host, job.scope)
         while True:
-            async with self._places:
-                found = await self._work_while_it_moves(mine, job)
+            before = len(job.batches)
+            try:
+                async with self._places:
+                    found = await self._work_while_it_moves(mine, job)
+            except _Killed:
+                # What it has asked for since it began is not asked again, so that it may get further next time.
+                if len(job.batches) == before:
+                    raise
+                continue
             if not isinstance(found, _WaitsFor):
                 return found
             await ended(mine, found.batch_id)
 
-    async def _work_while_it_moves(self, mine: ScopedHost, job: ScoreJob) -> list[ScoreSummary] | _WaitsFor:
+    async def _work_while_it_moves(self, mine: ScopedHost, job: ScoreJob) -> End | _WaitsFor:
         assert job.form is not None
         async with _worker() as worker:
             folder = self.store.folder(job)
@@ -174,8 +202,10 @@ class ScoringJobs:
                         if isinstance(answer, _WaitsFor):
                             return answer
                         await worker.say(answer)
-                    case Finished(summaries):
-                        return summaries
+                    case Began(step):
+                        self._note_step(job, step)
+                    case Finished() | Planned() | Ranked() as end:
+                        return end
                     case Refused(message):
                         raise UserError(message)
                     case Inspected():
@@ -183,7 +213,8 @@ class ScoringJobs:
 
     async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:
         try:
-            batch_id = await begin_pass(mine, asked, f"{job.table[:200]}: {Path(asked.folder).name}")
+            title = f"{job.table[:200]}: {_pass_name(Path(asked.folder).relative_to(self.store.folder(job) / WORK))}"
+            batch_id = await begin_pass(mine, asked, title, await self._computation(mine, asked.model))
             if batch_id not in job.batches:
                 job.batches = [*job.batches, batch_id]
                 self.store.save(job)
@@ -196,11 +227,40 @@ class ScoringJobs:
         except UserError as error:
             return Refused(str(error))
 
+    def _note_step(self, job: ScoreJob, step: Step) -> None:
+        """The furthest one: one that goes on tells those before it, too."""
+        if job.step is not None and (
+            step.judged < job.step.judged or (step.judged, step.told) == (job.step.judged, job.step.told)
+        ):
+            return
+        job.step = msgspec.structs.replace(step, since=len(job.batches))
+        self.store.save(job)
+
+    async def _computation(self, mine: ScopedHost, model: str) -> Computation:
+        dispatcher, several = mine.dispatcher, mine.storage.metadata.shared
+        own_name = dispatcher.models.get(model, model)
+        return await computation_of_server(dispatcher.engine, mine.settings.engine, own_name, several)
+
     def _end(self, job: ScoreJob, status: JobStatus, error: str | None = None) -> None:
         # As a copy: what could not be written down has not ended.
-        self.store.save(msgspec.structs.replace(job, status=status, error=error, ended_at=int(time.time())))
+        ended = msgspec.structs.replace(job, status=status, error=error, ended_at=int(time.time()))
+        self.store.save(ended)
+        if ended.can_go_on:
+            return
         # What the passes asked and were answered; their batches have it.
         shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
+
+
+def _pass_name(place: Path) -> str:
+    """Of one in that folder: "1" of a scoring, "judge 4, 1" of a ranking's fourth group of rows."""
+    if len(place.parts) < 3:
+        return place.name
+    who, group, name = place.parts[-3:]
+    return f"{who} {int(group.partition('-')[0]) + 1}, {name}"
+
+
+class _Killed(UserError):
+    """The process was ended by a signal that somebody else has sent."""
 
 
 class _WaitsFor(NamedTuple):
@@ -242,7 +302,7 @@ class _Worker:
             if code == -signal.SIGVTALRM:
                 raise UserError("The rubric takes too long to fill in: it is a template, write it with fewer loops.")
             if code < 0:
-                raise UserError(
+                raise _Killed(
                     "The process that reads the table was ended by the system: most often there is too little memory "
                     "for the table. Score it in parts."
                 )

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from gristmill.scoring.jobs.job import ScoreForm, ScoreSummary, TableFacts
+from gristmill.scoring.jobs.job import RankForm, ScoreForm, ScoreSummary, TableFacts
+from gristmill.scoring.jobs.rank_summary import PlanSummary, RankSummary, Step
 from gristmill.wire.batch import Batch
 
 
@@ -17,13 +18,14 @@ class Inspect(msgspec.Struct, tag="inspect"):
 
 
 class Score(msgspec.Struct, tag="score"):
-    """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``; answered with
-    ``Finished``. ``labels``: whether the engine gives the probabilities of labels."""
+    """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``, or for its best rows;
+    answered with ``Finished``, or with ``Planned`` or ``Ranked``. ``labels``: whether the engine gives the
+    probabilities of labels."""
 
     folder: str
     file: str
     table: str
-    form: ScoreForm
+    form: ScoreForm | RankForm
     labels: bool
 
 
@@ -35,6 +37,7 @@ class RunPass(msgspec.Struct, tag="pass"):
     """Asks the server for a batch; answered with ``PassEnded``, or ``Refused``. See ``ScoreBackend.run``."""
 
     folder: str
+    model: str
     input_file: str
     endpoint: str
     shared: dict[str, Any]
@@ -52,6 +55,24 @@ class Finished(msgspec.Struct, tag="finished"):
     summaries: list[ScoreSummary]
 
 
+class Began(msgspec.Struct, tag="began"):
+    """A step of a ranking; it is not answered. A ranking that goes on tells those before, too."""
+
+    step: Step
+
+
+class Planned(msgspec.Struct, tag="planned"):
+    """The pilot is judged, and what the rest would cost is known."""
+
+    plan: PlanSummary
+
+
+class Ranked(msgspec.Struct, tag="ranked"):
+    """The list, the certificate and the report are in the job's folder."""
+
+    summary: RankSummary
+
+
 class Refused(msgspec.Struct, tag="refused"):
     """It cannot be done, and a person is told why."""
 
@@ -59,5 +80,6 @@ class Refused(msgspec.Struct, tag="refused"):
 
 
 Task = Inspect | Score
-FromWorker = Inspected | RunPass | Finished | Refused
+End = Finished | Planned | Ranked
+FromWorker = Inspected | RunPass | Began | End | Refused
 ToWorker = PassEnded | Refused

@@ -16,6 +16,7 @@ from gristmill.batches.incoming import expiry, new_file_id
 from gristmill.batches.job_folder import write_whole
 from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.scoped_host import ScopedHost
+from gristmill.scoring.computation import Computation, note_computation
 from gristmill.scoring.jobs.messages import PassEnded, RunPass
 from gristmill.storage.errors import OverLimit
 from gristmill.storage.private import private_file
@@ -36,15 +37,19 @@ class _Note(msgspec.Struct):
     identity: dict[str, Any]
 
 
-async def begin_pass(mine: ScopedHost, asked: RunPass, title: str) -> str:
-    """The id of the pass's batch, which is created where there is none yet. Raises UserError."""
+async def begin_pass(mine: ScopedHost, asked: RunPass, title: str, computation: Computation) -> str:
+    """The id of the pass's batch, which is created where there is none yet. ``computation``: what answers it, from now
+    on. Raises UserError."""
     folder = Path(asked.folder)
     note = folder / _NOTE
     if note.exists():
         begun = msgspec.json.decode(note.read_bytes(), type=_Note)
         if begun.identity != asked.identity:
             raise UserError("The table or the rubric changed since this was started: start another scoring.")
+        if not is_terminal((await _batch(mine, begun.batch_id)).status):
+            note_computation(folder, computation)
         return begun.batch_id
+    note_computation(folder, computation)
     try:
         batch_id = await _found(mine, folder) or await _created(mine, asked, title)
     except ApiError as error:
@@ -58,13 +63,18 @@ async def begin_pass(mine: ScopedHost, asked: RunPass, title: str) -> str:
 async def ended(mine: ScopedHost, batch_id: str) -> Batch:
     """The batch as it is when it has ended. Raises UserError where it is not there any more."""
     while True:
-        try:
-            batch = await mine.batches.get(batch_id)
-        except ApiError:
-            raise UserError(f"The batch {batch_id} of this scoring is not there any more.") from None
+        batch = await _batch(mine, batch_id)
         if is_terminal(batch.status):
             return batch
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _batch(mine: ScopedHost, batch_id: str) -> Batch:
+    """Raises UserError where it is not there any more."""
+    try:
+        return await mine.batches.get(batch_id)
+    except ApiError:
+        raise UserError(f"The batch {batch_id} of this scoring is not there any more.") from None
 
 
 async def end_pass(mine: ScopedHost, asked: RunPass, batch: Batch) -> PassEnded:
@@ -72,6 +82,9 @@ async def end_pass(mine: ScopedHost, asked: RunPass, batch: Batch) -> PassEnded:
     folder = Path(asked.folder)
     if batch.status != "completed":
         errors = batch.errors.data if batch.errors else []
+        # Who goes on asks again.
+        (folder / _NOTE).unlink(missing_ok=True)
+        (folder / _NAME).unlink(missing_ok=True)
         said = "; ".join(each.message for each in errors[:3])
         raise UserError(f"The batch {batch.id} is {batch.status}. {said}".strip())
     files = []

@@ -9,36 +9,33 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import statistics
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from pathlib import Path, PurePath
 
-import msgspec
 import polars as pl
 
+from gristmill.batches.job_folder import write_whole
 from gristmill.planning.token_bill import Prices
-from gristmill.scoring.backend import PassFiles
 from gristmill.scoring.conductor import Scoring
-from gristmill.scoring.jobs.job import ScoreSummary, TableFacts
-from gristmill.scoring.jobs.job_store import REPORT, RESULT, WORK
+from gristmill.scoring.jobs.job import RankForm, ScoreForm, ScoreSummary, TableFacts
+from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WORK, result_name
 from gristmill.scoring.jobs.messages import (
+    End,
     Finished,
-    FromWorker,
     Inspect,
     Inspected,
     Refused,
-    RunPass,
     Score,
     Task,
-    ToWorker,
 )
-from gristmill.scoring.prompt import LABELS, TOP_LOGPROBS, Method
-from gristmill.scoring.questionnaire import ScoreOptions
+from gristmill.scoring.jobs.options import options_of
+from gristmill.scoring.jobs.rank_work import RankWork
+from gristmill.scoring.jobs.rubric_time import rubric_time
+from gristmill.scoring.jobs.server_backend import Pipes, ServerBackend
+from gristmill.scoring.receipt import ReceiptFiles, write_receipt
 from gristmill.scoring.report import ScoreReport, histogram_of
 from gristmill.scoring.scale import parse_scale
 from gristmill.scoring.table import check_target, read_table, write_table
@@ -47,49 +44,6 @@ from gristmill.user_error import UserError
 _SAMPLE_ROWS, _SAMPLE_CHARS = 5, 200
 _MOST_COLUMNS = 1_000
 _LISTED_ERRORS = 20
-#: Of computing, to fill a rubric in and look the table's names over.
-_RUBRIC_SECONDS = 30.0
-
-
-class Pipes:
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._incoming, self._outgoing = incoming, outgoing
-
-    def say(self, message: FromWorker) -> None:
-        self._outgoing.write(msgspec.json.encode(message) + b"\n")
-        self._outgoing.flush()
-
-    def hear(self, kind: Any) -> Any:
-        line = self._incoming.readline()
-        if not line:
-            # The server is gone; the one that comes after it starts another process.
-            os._exit(1)
-        return msgspec.json.decode(line, type=kind)
-
-
-class ServerBackend:
-    """The server that started this process. A pass that was begun is not begun again: the server knows its batch."""
-
-    begins_answers = False
-    place = "on this server"
-
-    def __init__(self, pipes: Pipes, model: str, labels: bool) -> None:
-        self._pipes = pipes
-        self.model = model
-        self.labels_method: Method = LABELS if labels else TOP_LOGPROBS
-
-    def session(self) -> AbstractContextManager[None]:
-        # The server's engine is up anyway.
-        return contextlib.nullcontext()
-
-    def run(
-        self, folder: Path, input_file: Path, endpoint: str, shared: dict[str, Any], identity: dict[str, Any]
-    ) -> PassFiles:
-        self._pipes.say(RunPass(str(folder), str(input_file), endpoint, shared, identity))
-        answer: ToWorker = self._pipes.hear(ToWorker)
-        if isinstance(answer, Refused):
-            raise UserError(answer.message)
-        return PassFiles(answer.batch, [Path(each) for each in answer.files])
 
 
 def inspect(task: Inspect) -> Inspected:
@@ -104,39 +58,20 @@ def inspect(task: Inspect) -> Inspected:
     return Inspected(TableFacts(table.columns, table.height, sample))
 
 
-def score(task: Score, pipes: Pipes) -> Finished:
+def score(task: Score, form: ScoreForm, pipes: Pipes) -> Finished:
     """Raises UserError."""
-    folder, form = Path(task.folder), task.form
+    folder = Path(task.folder)
     table = read_table(str(folder / task.file))
-    options = ScoreOptions(
-        id_column=form.id_column,
-        columns=form.columns or None,
-        criteria=form.criteria,
-        method=form.method,
-        reason=form.reason,
-        name=form.name,
-    )
     backend = ServerBackend(pipes, form.model, task.labels)
-    with _ended_after(_RUBRIC_SECONDS):
-        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options, backend)
+    with rubric_time():
+        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options_of(form), backend)
     scored = scoring.run(folder / WORK)
     write_table(scored.table, folder / RESULT)
+    seen = ReceiptFiles(PurePath(task.table).name, result_name(task.table))
+    write_receipt(scoring.receipt(folder / WORK, scored, seen), folder / RECEIPT)
     page = scoring.page(task.table, scored, Prices(0, 0, "USD"))
-    partial = folder / f"{REPORT}.part"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(folder / REPORT)
+    write_whole(folder / REPORT, page.encode())
     return Finished([_summary(report) for report in scored.reports])
-
-
-@contextlib.contextmanager
-def _ended_after(seconds: float) -> Iterator[None]:
-    """The system ends this process by SIGVTALRM if it computes for longer: a template may hold one step without end,
-    which no exception could leave."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _summary(report: ScoreReport) -> ScoreSummary:
@@ -158,7 +93,7 @@ def _summary(report: ScoreReport) -> ScoreSummary:
 def work(pipes: Pipes) -> None:
     task: Task = pipes.hear(Task)
     try:
-        pipes.say(inspect(task) if isinstance(task, Inspect) else score(task, pipes))
+        pipes.say(_done(task, pipes))
     except UserError as error:
         pipes.say(Refused(_in_its_owners_words(str(error), task)))
     except MemoryError:
@@ -166,6 +101,17 @@ def work(pipes: Pipes) -> None:
     except pl.exceptions.PanicException:
         # A defect of the reader that a damaged file has found.
         pipes.say(Refused("The table is damaged: it cannot be read."))
+
+
+def _done(task: Task, pipes: Pipes) -> Inspected | End:
+    match task:
+        case Inspect():
+            return inspect(task)
+        case Score(form=RankForm() as form):
+            return RankWork(task, form, pipes).run()
+        case Score(form=ScoreForm() as form):
+            return score(task, form, pipes)
+    raise AssertionError("there is no other")
 
 
 def _in_its_owners_words(message: str, task: Task) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gristmill.scoring.rank.ended import Basis, Certificate, NotCertified
 from gristmill.scoring.rank.evidence import Evidence, How, Judge
-from gristmill.scoring.rank.goal import Assumption, Goal
+from gristmill.scoring.rank.goal import Assumption, Goal, pilot_rows
 from gristmill.scoring.rank.reckoning import LEAST_GROUP, Reckoning
 from gristmill.scoring.rank.standing import Rows
 from gristmill.scoring.statistics.betting_test import log_wealth
@@ -47,11 +47,6 @@ def forecast(goal: Goal, evidence: Evidence) -> int:
     if not evidence.groups or evidence.proxy is None:
         return course.least()
     return course.reckoning.cost()
-
-
-def pilot_rows(rows: int) -> int:
-    """How many rows the pilot judges: four times the square root, between 256 and 2,000."""
-    return min(rows, max(256, min(2_000, round(4 * math.sqrt(rows)))))
 
 
 def least_rows(goal: Goal) -> int:

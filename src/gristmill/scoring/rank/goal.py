@@ -55,6 +55,11 @@ class Goal(NamedTuple):
         return _floor((1 - (self.precision or 1)) * returned)
 
 
+def pilot_rows(rows: int) -> int:
+    """How many rows the pilot judges: four times the square root, between 256 and 2,000."""
+    return min(rows, max(256, min(2_000, round(4 * math.sqrt(rows)))))
+
+
 def _floor(value: float) -> int:
     """Of a product that is a whole number but for rounding, that number: 0.05 * 100 is 5."""
     return math.floor(value + 1e-9)

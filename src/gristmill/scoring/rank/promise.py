@@ -46,7 +46,7 @@ class About(NamedTuple):
 def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties) -> Promise:
     not_promised = [
         f"All this is about agreement with the judge, {parties.judge}. Whether the judge is right is another question, "
-        f"which only right scores of some rows can answer{' (--truth)' if parties.truth is None else ''}."
+        "which only right scores of some rows can answer."
     ]
     if end.facts.failed:
         not_promised.append(
@@ -143,9 +143,9 @@ def _assumed(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
     if end.basis is Basis.THINNING:
         assert goal.assume is not None
         chosen = (
-            f"This holds if what was chosen with --assume thinning does: {goal.assume.value}. The confidence is that "
-            "of counts that scatter about what is expected as chance has it (Poisson), at one look; that several looks "
-            "keep to it has been measured, not proven."
+            f"This holds if the assumption that was chosen (thinning) does: {goal.assume.value}. The confidence is "
+            "that of counts that scatter about what is expected as chance has it (Poisson), at one look; that several "
+            "looks keep to it has been measured, not proven."
         )
         if not facts.audited:
             return [

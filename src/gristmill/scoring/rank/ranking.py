@@ -68,6 +68,13 @@ class Ranked(NamedTuple):
     truth: TruthCheck | None
 
 
+class Progress(NamedTuple):
+    """Rows ``judged`` before the present step, and those that it ``asks`` about."""
+
+    judged: int = 0
+    asks: int = 0
+
+
 class PilotDone(NamedTuple):
     """What a plan is made of: the pilot's guesses and scores (NaN where there is none), in its order, and what the two
     took. ``goal``: scores and guesses are turned by ``sign`` for it."""
@@ -100,6 +107,7 @@ class Ranking:
     ) -> None:
         """``truth``: the column of right scores. ``tell`` is told in a sentence what comes next. Raises UserError for
         what cannot work."""
+        self.progress = Progress()
         self._table = table
         self._questionnaire = questionnaire
         self._judge = judge
@@ -151,8 +159,8 @@ class Ranking:
             raise UserError(f"Nothing can be certified: {step.why}")
         if isinstance(step, Certificate) or step.how is not How.PILOT:
             raise UserError(
-                f"There is no less than all {self.goal.rows:,} rows that would do, so that every row is judged: use "
-                "gristmill score."
+                f"There is no less than all {self.goal.rows:,} rows that would do, so that every row is judged: score "
+                "the table instead (gristmill score)."
             )
         rows = step.rows.tolist()
         self._proxy.prepare(folder / "proxy", rows, every=False)
@@ -164,6 +172,7 @@ class Ranking:
 
     def _judged(self, judging: Judging, step: Judge, number: int) -> Judged:
         numpy = require("numpy", "score")
+        self.progress = Progress(sum(self.progress), len(step.rows))
         self._tell(_told(step, number))
         outcomes = judging.outcomes_of(step.rows.tolist(), check_scale=step.how is How.PILOT)
         scores = numpy.array([math.nan if each.score is None else each.score for each in outcomes])
@@ -182,6 +191,7 @@ class Ranking:
         """Of all rows, as they were when they were first needed: what follows depends on every bit."""
         numpy = require("numpy", "score")
         if (stored := self._stored(folder)) is None:
+            self.progress = Progress(sum(self.progress))
             self._tell(f"Guessing the scores of all {self.goal.rows:,} rows: {self._proxy.told}.")
             found = self._proxy.guesses(self._pilot_of(pilot))
             values = [None if math.isnan(value) else value for value in found.tolist()]
@@ -285,6 +295,6 @@ def _told(step: Judge, number: int) -> str:
     if number == 0 and step.how is How.ALL:
         return (
             f"Every one of the {len(step.rows):,} rows is judged: with so few rows, or so few that may be missed, "
-            "nothing less can promise this. A lower --recall or a larger --top may need fewer."
+            "nothing less can promise this. A lower recall, or more of the best, may need fewer."
         )
     return f"Step {number + 1}: {len(step.rows):,} rows are judged, {_TOLD[step.how]}."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
-from gristmill.scoring.rank.course import pilot_rows
-from gristmill.scoring.rank.goal import Assumption, Goal
+from gristmill.scoring.rank.goal import Assumption, Goal, pilot_rows
 from gristmill.scoring.rank.side import Side
 from gristmill.user_error import UserError
 
 
-class RankWish(NamedTuple):
+class RankWish(msgspec.Struct, frozen=True):
     """What is wanted: the ``top`` rows, or those for which ``cut`` holds ("score >= 8"). See ``Goal`` for the rest.
     ``assume``: thinning, or None."""
 
@@ -28,30 +27,33 @@ class RankWish(NamedTuple):
 def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
     """Raises UserError for what contradicts itself, or cannot be promised."""
     if (wish.top is None) == (wish.cut is None):
-        raise UserError("Say what is wanted: the best rows, with --top 100, or those above a cut, --cut 'score >= 8'.")
+        raise UserError(
+            "Say what is wanted, one of the two: the best rows (top 100), or all above a cut (cut 'score >= 8')."
+        )
     if wish.top is not None and wish.top < 1:
-        raise UserError(f"--top {wish.top} asks for no row: ask for at least one.")
+        raise UserError(f"The best {wish.top} rows are none: ask for at least one.")
     if wish.top is not None and wish.top >= rows:
         raise UserError(
-            f"--top {wish.top:,} asks for all {rows:,} rows of the table: use gristmill score, which judges every row."
+            f"The best {wish.top:,} of {rows:,} rows are all of them: score the table instead, which judges every row "
+            "(gristmill score)."
         )
     for name, share in (("recall", wish.recall), ("confidence", wish.confidence), ("precision", wish.precision)):
         if share is not None and not 0 < share < 1:
             raise UserError(
-                f"--{name} {share:g} cannot be promised: it is a share between 0 and 1, such as 0.95. Where nothing "
-                "may be missed, every row has to be judged: use gristmill score."
+                f"A {name} of {share:g} cannot be promised: it is a share between 0 and 1, such as 0.95. Where nothing "
+                "may be missed, every row has to be judged: score the table instead (gristmill score)."
             )
     if wish.precision is not None and wish.cut is None:
-        raise UserError("--precision goes with --cut: the best rows that --top gives have all been judged.")
+        raise UserError("A precision goes with a cut: the best so many rows have all been judged.")
     if wish.assume not in (None, "thinning"):
-        raise UserError(f"There is no assumption '{wish.assume}': --assume takes thinning.")
+        raise UserError(f"There is no assumption '{wish.assume}': it is thinning, or none.")
     if wish.seed < 0:
-        raise UserError(f"--seed {wish.seed} is negative: take a number from 0 on.")
+        raise UserError(f"The seed {wish.seed} is negative: take a number from 0 on.")
     pilot = pilot_rows(rows)
     if wish.budget is not None and wish.budget < pilot:
         raise UserError(
-            f"--budget {wish.budget:,} is less than the pilot, which judges {pilot:,} of {rows:,} rows at random: "
-            "nothing could be promised. Allow for more."
+            f"A budget of {wish.budget:,} rows is less than the pilot, which judges {pilot:,} of {rows:,} rows at "
+            "random: nothing could be promised. Allow for more."
         )
     return Goal(
         rows=rows,

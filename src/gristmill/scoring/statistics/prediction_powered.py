@@ -48,11 +48,11 @@ def mean(rows: Labelled, among: NDArray[Any], confidence: float) -> Estimate:
 
 
 def share(rows: Labelled, among: NDArray[Any], confidence: float) -> Estimate:
-    """``mean`` for truths that are 0 or 1. Wilson's interval for as many rows as would give the same variance (Korn and
-    Graubard 1998): it stays within 0 and 1, and has a width where all labelled rows are alike."""
+    """``mean`` for truths that are 0 or 1. Its interval (``_as_binomial``) stays within 0 and 1, and has a width where
+    all labelled rows are alike."""
     value, variance, freedom = _mean(rows, among)
     inside = among[rows.sample.labelled]
-    return _wilson(value, variance, int(inside.sum()), _quantile(confidence, freedom), _is_whole(rows.sample, among))
+    return _as_binomial(value, variance, int(inside.sum()), confidence, freedom, _is_whole(rows.sample, among))
 
 
 def recall(rows: Labelled, selected: NDArray[Any], among: NDArray[Any], confidence: float) -> Estimate:
@@ -77,7 +77,7 @@ def recall(rows: Labelled, selected: NDArray[Any], among: NDArray[Any], confiden
     variance = sample.variance_of_total(linear, linear) / total**2
     positive = int((inside * truths).sum())
     freedom = _freedom(sample, numpy.flatnonzero(inside * truths))
-    return _wilson(ratio, variance, positive, _quantile(confidence, freedom), _is_whole(sample, among))
+    return _as_binomial(ratio, variance, positive, confidence, freedom, _is_whole(sample, among))
 
 
 def _mean(rows: Labelled, among: NDArray[Any]) -> tuple[float, float, int]:
@@ -121,17 +121,23 @@ def _is_whole(sample: Sample, among: NDArray[Any]) -> bool:
     return int(among[sample.labelled].sum()) == int(among.sum())
 
 
-def _wilson(value: float, variance: float, labelled: int, quantile: float, whole: bool) -> Estimate:
+def _as_binomial(
+    value: float, variance: float, labelled: int, confidence: float, freedom: int, whole: bool
+) -> Estimate:
+    """Clopper and Pearson's interval for as many independent rows as would give the same variance, fewer where that
+    itself is known from few (Korn and Graubard 1998)."""
     share = min(max(value, 0.0), 1.0)
     if whole:
         return Estimate(share, share, share)
+    stats = require("scipy.stats", "score")
     spread = share * (1 - share)
     size = spread / variance if spread > 0 and variance > 0 else labelled
-    z = quantile**2
-    middle = (share + z / (2 * size)) / (1 + z / size)
-    reach = quantile / (1 + z / size) * math.sqrt(spread / size + z / (4 * size**2))
-    # The ends meet 0 and 1 but for rounding.
-    return Estimate(share, max(middle - reach, 0.0), min(middle + reach, 1.0))
+    beyond = (1 - confidence) / 2
+    size *= (stats.norm.ppf(beyond) / stats.t.ppf(beyond, freedom)) ** 2
+    hits, misses = share * size, (1 - share) * size
+    low = float(stats.beta.ppf(beyond, hits, misses + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.isf(beyond, hits + 1, misses)) if misses > 0 else 1.0
+    return Estimate(share, low, high)
 
 
 def _quantile(confidence: float, freedom: int) -> float:

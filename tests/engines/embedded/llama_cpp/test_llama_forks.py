@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from gristmill.engines.answer_frames import Done, Scored
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.sampler import log_softmax
@@ -22,7 +23,8 @@ from gristmill.engines.embedded.scheduling.scheduler import Scheduler
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
 from gristmill.engines.embedded.scheduling.step_plan import StepLimits
-from gristmill.engines.embedded.worker.frames import Done, FromWorker, Scored, Submit, SubmitScore
+from gristmill.engines.embedded.worker.frames import FromWorker
+from gristmill.engines.request_frames import Submit, SubmitScore
 from gristmill.wire.completions import CompletionRequest
 
 pytest.importorskip("xllamacpp", reason="the extra 'llama-cpp' is not installed")

@@ -14,8 +14,8 @@ from crashing_llama import ROOM
 from tiny_gguf import tiny_model
 
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppEngine, LlamaCppOptions, smaller_steps
-from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY, describe_death
 from gristmill.engines.errors import EngineError
+from gristmill.engines.process_exit import OUT_OF_MEMORY, describe_death
 from gristmill.engines.protocol import Completion
 from gristmill.wire.completions import CompletionRequest
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("openvino", reason="pip install 'gristmill[embedded]' to run this")
 
+from gristmill.engines.answer_frames import Done, Scored
 from gristmill.engines.embedded.grammar import Grammars
 from gristmill.engines.embedded.model_runner import LoadedModel, Span
 from gristmill.engines.embedded.openvino.loading import load_model
@@ -22,7 +23,8 @@ from gristmill.engines.embedded.openvino.prepare import prepare
 from gristmill.engines.embedded.preparation import RequestReader
 from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
 from gristmill.engines.embedded.scheduling.step_abort import StepAbort, StepAborted
-from gristmill.engines.embedded.worker.frames import Done, FromWorker, Scored, Submit, SubmitScore
+from gristmill.engines.embedded.worker.frames import FromWorker
+from gristmill.engines.request_frames import Submit, SubmitScore
 from gristmill.models.locate import locate
 from gristmill.wire.chat import ChatCompletionRequest
 

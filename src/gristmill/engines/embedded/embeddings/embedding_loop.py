@@ -9,12 +9,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.engines.answer_frames import Embedded
 from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
 from gristmill.engines.embedded.embeddings.embedding_runner import EmbeddingRunner
 from gristmill.engines.embedded.embeddings.embedding_step import WaitingInput, next_inputs
 from gristmill.engines.embedded.preparation import Prepared
 from gristmill.engines.embedded.scheduling.step_pace import StepPace
-from gristmill.engines.embedded.worker.frames import Embedded, Failed, FromWorker, KeepPrefixes, failed_by
+from gristmill.engines.embedded.worker.frames import Failed, FromWorker, KeepPrefixes, failed_by
 
 
 class EmbeddingLoop:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gristmill.engines.embedded.embeddings.embedding import EmbeddingTask
 from gristmill.engines.embedded.embeddings.embedding_runner import LoadedEmbedder
-from gristmill.engines.embedded.worker.frames import AnySubmit, Submit, SubmitEmbedding
 from gristmill.engines.errors import input_too_long, invalid_value, unsupported_endpoint
+from gristmill.engines.request_frames import AnySubmit, Submit, SubmitEmbedding
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 #: Bytes of a text for each token of the model's context, above which it is refused without being tokenized, which takes

@@ -15,8 +15,8 @@ from gristmill.engines.embedded.support import llama_cpp_obstacle, read_model_fa
 from gristmill.engines.embedded.worker.frames import Ready
 from gristmill.engines.embedded.worker.heartbeat import Heartbeat
 from gristmill.engines.embedded.worker.process import WorkerProcess
-from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
 from gristmill.engines.options import parse_options
+from gristmill.engines.process_exit import OUT_OF_MEMORY
 from gristmill.engines.supervision import ProcessDied
 from gristmill.models.checked_file import sha256_of
 from gristmill.models.fingerprint import model_fingerprint

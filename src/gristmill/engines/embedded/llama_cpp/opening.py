@@ -13,7 +13,7 @@ from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.needs import KV_TYPES, MICROBATCH, MOST_OUTPUTS
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES
-from gristmill.engines.embedded.worker.worker_exit import OUT_OF_MEMORY
+from gristmill.engines.process_exit import OUT_OF_MEMORY
 from gristmill.user_error import UserError
 
 #: What is said of a model that does not write.

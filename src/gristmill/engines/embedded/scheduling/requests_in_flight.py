@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from gristmill.engines.answer_frames import Decoded, Done, Scored
 from gristmill.engines.embedded.generation import Generation, GenerationRequest
 from gristmill.engines.embedded.label_scoring import LabelProbe, LabelScoring
 from gristmill.engines.embedded.model_runner import Vocabulary
@@ -13,7 +14,7 @@ from gristmill.engines.embedded.sampler import GenerationState, Logits, Sampled,
 from gristmill.engines.embedded.scheduling.scheduler import Scheduler
 from gristmill.engines.embedded.scheduling.sequence import Sequence
 from gristmill.engines.embedded.scheduling.step_plan import Chunk
-from gristmill.engines.embedded.worker.frames import Decoded, Done, Failed, FromWorker, Scored, failed_by
+from gristmill.engines.embedded.worker.frames import Failed, FromWorker, failed_by
 from gristmill.engines.protocol import Completion
 
 

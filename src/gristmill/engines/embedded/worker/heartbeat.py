@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gristmill.engines.embedded.worker.frames import Pong
-from gristmill.engines.embedded.worker.worker_exit import is_stopped
+from gristmill.engines.process_exit import is_stopped
 
 
 class Heartbeat(NamedTuple):

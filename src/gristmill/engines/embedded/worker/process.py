@@ -9,13 +9,9 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
+from gristmill.engines.answer_frames import Decoded, Done, Embedded, Scored
 from gristmill.engines.embedded.worker import frames
 from gristmill.engines.embedded.worker.frames import (
-    AnySubmit,
-    Cancel,
-    Decoded,
-    Done,
-    Embedded,
     Failed,
     FromWorker,
     KeepPrefixes,
@@ -26,11 +22,10 @@ from gristmill.engines.embedded.worker.frames import (
     Pong,
     PrefixRead,
     Ready,
-    Scored,
 )
 from gristmill.engines.embedded.worker.heartbeat import Heartbeat, Pulse
-from gristmill.engines.embedded.worker.worker_exit import describe_death, out_of_memory_kills
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
+from gristmill.engines.process_exit import describe_death, out_of_memory_kills
 from gristmill.engines.protocol import (
     Completion,
     EmbeddingRequest,
@@ -40,6 +35,7 @@ from gristmill.engines.protocol import (
     OnDelta,
     Request,
 )
+from gristmill.engines.request_frames import AnySubmit, Cancel, submission
 from gristmill.engines.supervision import ProcessDied
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import PREFIX_TOKENS_READ
@@ -106,19 +102,19 @@ class WorkerProcess:
 
     async def complete(self, request: Request, on_delta: OnDelta | None, interactive: bool) -> Completion:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        frame = frames.submission(next(self._ids), request, on_delta is not None, interactive)
+        frame = submission(next(self._ids), request, on_delta is not None, interactive)
         answer: Completion = await self._ask(frame, on_delta)
         return answer
 
     async def score(self, request: LabelRequest, interactive: bool) -> LabelScores:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        frame = frames.submission(next(self._ids), request, False, interactive)
+        frame = submission(next(self._ids), request, False, interactive)
         answer: LabelScores = await self._ask(frame, None)
         return answer
 
     async def embed(self, request: EmbeddingRequest, interactive: bool) -> Embeddings:
         """Raises EngineError; interrupted when the worker dies meanwhile."""
-        frame = frames.submission(next(self._ids), request, False, interactive)
+        frame = submission(next(self._ids), request, False, interactive)
         answer: Embeddings = await self._ask(frame, None)
         return answer
 

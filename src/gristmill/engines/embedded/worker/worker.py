@@ -23,8 +23,6 @@ import msgspec
 
 from gristmill.engines.embedded.worker import frames
 from gristmill.engines.embedded.worker.frames import (
-    AnySubmit,
-    Cancel,
     Failed,
     FromWorker,
     KeepPrefixes,
@@ -33,11 +31,9 @@ from gristmill.engines.embedded.worker.frames import (
     Ping,
     Pong,
     Ready,
-    Submit,
-    SubmitEmbedding,
-    SubmitScore,
     failed_by,
 )
+from gristmill.engines.request_frames import AnySubmit, Cancel, Submit, SubmitEmbedding, SubmitScore
 from gristmill.extras import require
 from gristmill.user_error import UserError
 

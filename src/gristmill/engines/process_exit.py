@@ -1,4 +1,4 @@
-"""Why a worker process has ended, or does not answer: by exit code, what it printed, and what the system tells."""
+"""Why a child process has ended, or does not answer: by exit code, what it printed, and what the system tells."""
 
 from __future__ import annotations
 

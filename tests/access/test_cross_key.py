@@ -93,7 +93,7 @@ LISTING_PAGES = {"GET /", "GET /events", "GET /throughput", "GET /scoring"}
 FORMS = {"GET /new", "POST /new", "GET /scoring/new", "POST /scoring/new"}
 #: What their owner has not yet, either; that is told in other words.
 NOT_YET = {
-    f"GET /scoring/{{job_id}}/{name}" for name in ("scores.csv", "report.html", "receipt.json")
+    f"GET /scoring/{{job_id}}/{name}" for name in ("scores.csv", "report.html", "receipt.json", "truth-wanted.csv")
 }  # fmt: skip
 
 

@@ -89,7 +89,11 @@ def test_an_audit_and_a_comparison_from_python():
     assert gristmill.agreement(scores, scores).measures[0].value == pytest.approx(1.0)
 
 
-def test_scores_have_a_receipt_that_is_verified_from_python_and_on_the_command_line(tmp_path: Path):
+def test_scores_have_a_receipt_that_is_verified_from_python_and_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The command runs in this process, and must not configure the log for all tests that follow.
+    monkeypatch.setattr("gristmill.telemetry.log.configure", lambda level: None)
     table = TABLE.with_columns(name=pl.Series(["Ada", "Ben", "Cid"]))
     scored = gristmill.score(table, **ASKED)
     assert scored.receipt.table.rows == 3 and scored.receipt.computed[0].engine == "simulated"

@@ -17,9 +17,11 @@ import msgspec
 import polars as pl
 import pytest
 import structlog
+from typer.testing import CliRunner
 
 from gristmill.batches.host import BatchHost, HostSettings
 from gristmill.batches.scoped_host import ScopedHost
+from gristmill.cli.main import app
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.computation import computation_of_server
 from gristmill.scoring.jobs import keeper
@@ -250,22 +252,25 @@ def test_a_scoring_goes_on_after_a_kill_and_asks_no_row_again(tmp_path: Path):
 def test_a_scoring_is_cancelled_with_its_batches_and_refused_with_a_reason(server: ServerProcess):
     with httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site:
         address = upload(site, "t.csv", b"id,text\n1,a\n1,b\n")
-        assert site.post(address, data=FORM).status_code == 303
-        while "share an id" not in site.get(address).text:
-            time.sleep(0.1)
+        answer = site.post(address, data=FORM)
+        assert answer.status_code == 400 and "share an id" in answer.text
         assert site.get(f"{address}/scores.csv").status_code == 404
         assert site.post(address, data=FORM | {"id": ""}).status_code == 303
         until(site, address, "Done.")
+        other = upload(site, "t.csv", b"id,text\n1,a\n")
         for field, value, said in (
             ("rubric", " ", "Write the rubric"), ("scale", "5..1", "scale"), ("model", "gpt", "no model"),
             ("columns", "nothing", "at least one column"), ("id", "nothing", "no column"), ("method", "x", "no method"),
+            ("truth", "text", "at least one column"), ("cut", "high", "&#39;high&#39; is not a number"),
+            ("truth_wanted", "-3", "is not a number of rows"), ("truth", "points", "no column &#39;points&#39;"),
+            ("cut", "2", "Name the column of right scores, with --truth"),
+            ("confidence", "2", "A confidence of 2 is not from 0.5"),
         ):  # fmt: skip
-            other = upload(site, "t.csv", b"id,text\n1,a\n")
             answer = site.post(other, data=FORM | {field: value})
             assert answer.status_code == 400 and said in answer.text, field
-            assert site.post(f"{other}/cancel").status_code == 303
-            assert site.post(f"{other}/delete").status_code == 303
-            assert site.get(other).status_code == 404
+        assert site.post(f"{other}/cancel").status_code == 303
+        assert site.post(f"{other}/delete").status_code == 303
+        assert site.get(other).status_code == 404
 
 
 def test_the_receipt_of_a_servers_scores_is_verified_on_the_command_line(server: ServerProcess, tmp_path: Path):
@@ -297,3 +302,45 @@ async def test_a_servers_receipt_keeps_its_operators_addresses_and_files(tmp_pat
     assert (told.source, told.url, told.options) == ("called", None, {"fail_on": "x"})
     shared = await computation_of_server(engine, settings._replace(model="m"), "called", True)
     assert shared.source == "m" and "another may have computed" in (shared.unknown or "")
+
+
+def test_right_scores_of_some_rows_calibrate_a_servers_scores_as_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' runs this")
+    # The command runs in this process, and must not configure the log for all tests that follow.
+    monkeypatch.setattr("gristmill.telemetry.log.configure", lambda level: None)
+    rows = pl.DataFrame({"id": range(200), "worth": [row % 11 / 10 for row in range(200)], "office": ["a", "b"] * 100})
+    table = rows.with_columns(points=pl.when(pl.col("id") < 80).then((pl.col("worth") * 10).round()))
+    table.write_csv(tmp_path / "table.csv")
+    asked = {"truth": "points", "by": "office", "cut": "7", "confidence": "0.8", "truth_wanted": "30"}
+    # The truth's column is ticked, and is not sent.
+    seen = {"columns": ["worth", "points"], "scale": "0..10"}
+    with (
+        ServerProcess(tmp_path / "data", "-O", "scored_by=worth:") as server,
+        httpx.Client(base_url=server.base_url.removesuffix("/v1"), timeout=60) as site,
+    ):
+        address = upload(site, "table.csv", (tmp_path / "table.csv").read_bytes())
+        assert site.post(address, data=FORM | seen | asked).status_code == 303
+        page = until(site, address, "Done.")
+        scores, wanted = (site.get(f"{address}/{name}.csv").content for name in ("scores", "truth-wanted"))
+        report = site.get(f"{address}/report.html").text
+        receipt = site.get(f"{address}/receipt.json").json()
+        few = upload(site, "few.csv", b"id,worth,points\n1,0.3,3\n2,0.4,\n")
+        assert site.post(few, data=FORM | seen | {"truth": "points"}).status_code == 303
+        assert "1 of 2 rows with a score have a right one: too few for calibrated scores" in until(site, few, "Done.")
+        assert site.get(f"{few}/truth-wanted.csv").status_code == 404
+    assert receipt["asked"]["columns"] == ["worth"]
+    (tmp_path / "rubric.txt").write_text(FORM["rubric"])
+    done = CliRunner().invoke(app, [
+        "score", str(tmp_path / "table.csv"), "--rubric", str(tmp_path / "rubric.txt"), "--id", "id",
+        "--row", "worth: {{ worth }}", "--scale", "0..10", "--truth", "points", "--by", "office", "--cut", "7",
+        "--confidence", "0.8", "--truth-wanted", "30", "-o", str(tmp_path / "out.csv"),
+        "--engine", "simulated", "-O", "scored_by=worth:",
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert scores == (tmp_path / "out.csv").read_bytes()
+    assert wanted == (tmp_path / "out-truth-wanted.csv").read_bytes() and pl.read_csv(wanted).height == 30
+    for words in ("What the right scores say of all rows", "80 % interval", "the whole table, 200 rows", "b, 100 rows"):
+        assert words in page and words in report, words
+    assert "Download the 30 rows to find the right score of" in page

@@ -52,6 +52,22 @@ def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequ
     def text(name: str) -> str:
         return fields.get(name, [""])[0].strip()
 
+    no_numbers: list[str] = []
+
+    def number(name: str) -> float | None:
+        try:
+            return float(text(name)) if text(name) else None
+        except ValueError:
+            no_numbers.append(f"'{text(name)[:100]}' is not a number.")
+            return None
+
+    def whole(given: str) -> int:
+        if given.isdecimal() and len(given) < 10:
+            return int(given)
+        if given:
+            no_numbers.append(f"'{given[:100]}' is not a number of rows.")
+        return 0
+
     form = ScoreForm(
         rubric=text("rubric").replace("\r\n", "\n"),
         scale=text("scale"),
@@ -61,14 +77,20 @@ def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequ
         criteria=[each.strip() for each in text("criteria").split(",") if each.strip()],
         method=text("method") or None,
         reason=bool(text("reason")),
+        truth=text("truth") or None,
+        by=text("by") or None,
+        cut=number("cut"),
+        truth_cut=number("truth_cut"),
+        confidence=0.9 if (confidence := number("confidence")) is None else confidence,
+        truth_wanted=whole(text("truth_wanted")),
     )
-    return form, _problem(form, facts, models)
+    return form, no_numbers[0] if no_numbers else _problem(form, facts, models)
 
 
 def _problem(form: ScoreForm, facts: TableFacts, models: Sequence[str]) -> str:
     if not form.rubric:
         return "Write the rubric: what the model is to judge by."
-    if not form.columns:
+    if not [name for name in form.columns if name != form.truth]:
         return "Choose at least one column that the model is to see."
     if form.id_column is not None and form.id_column not in facts.columns:
         return f"The table has no column '{form.id_column[:100]}'."

@@ -15,7 +15,16 @@ from fastapi.responses import FileResponse, RedirectResponse
 from gristmill.access.caller import caller_of
 from gristmill.multipart_form import read_form
 from gristmill.scoring.jobs.job import JobStatus, ScoreJob
-from gristmill.scoring.jobs.job_store import MAX_TABLE_BYTES, RECEIPT, REPORT, RESULT, receipt_name, result_name
+from gristmill.scoring.jobs.job_store import (
+    MAX_TABLE_BYTES,
+    RECEIPT,
+    REPORT,
+    RESULT,
+    WANTED,
+    receipt_name,
+    result_name,
+    wanted_name,
+)
 from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.storage.errors import DiskFull
 from gristmill.user_error import UserError
@@ -90,6 +99,15 @@ async def begin(request: Request, job_id: str) -> Response:
     if job.status not in (JobStatus.DRAFT, JobStatus.FAILED) or job.facts is None:
         return _to(job)
     form, problem = form_of(fields, job.facts, list(host(request).dispatcher.models))
+    if not problem:
+        try:
+            await _jobs(request).check(job, form)
+        except UserError as error:
+            problem = str(error)
+        # Somebody may have started it meanwhile.
+        job = _job(request, job_id)
+        if job.status not in (JobStatus.DRAFT, JobStatus.FAILED):
+            return _to(job)
     if problem:
         job.form = form
         return await _page(request, job, problem)
@@ -118,6 +136,14 @@ async def table(request: Request, job_id: str) -> Response:
 async def receipt(request: Request, job_id: str) -> Response:
     job = _job(request, job_id)
     return _download(_result(request, job, RECEIPT), "application/json", receipt_name(job.table))
+
+
+@router.get("/{job_id}/truth-wanted.csv")
+async def truth_wanted(request: Request, job_id: str) -> Response:
+    job = _job(request, job_id)
+    if job.wanted is None:
+        raise not_found("This scoring has no rows to find the right score of.")
+    return _download(_result(request, job, WANTED), "text/csv", wanted_name(job.table))
 
 
 @router.get("/{job_id}/report.html")

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from gristmill.scoring.calibration_view import CalibrationView
 from gristmill.scoring.jobs.rank_summary import PlanSummary, RankSummary, Step
 from gristmill.scoring.rank.wish import RankWish
 from gristmill.storage.scope import Scope
@@ -42,6 +43,13 @@ class ScoreForm(msgspec.Struct, tag="score"):
     method: str | None = None
     reason: bool = False
     name: str = "score"
+    #: The column of right scores, which is not sent, and what they are used for; see ``TruthUse``.
+    truth: str | None = None
+    by: str | None = None
+    cut: float | None = None
+    truth_cut: float | None = None
+    confidence: float = 0.9
+    truth_wanted: int = 0
 
 
 class ProxyKind(StrEnum):
@@ -78,11 +86,14 @@ class ScoreSummary(msgspec.Struct):
     histogram: list[tuple[str, int]]
     #: Rows without a score, the first few: id and why.
     errors: list[tuple[str, str]]
+    #: What right scores say of all rows.
+    calibrated: CalibrationView | None = None
 
 
 class ScoreJob(msgspec.Struct):
     """``table`` is the file's name as its owner calls it, ``file`` what it is called in the job's folder; ``scope`` is
-    its owner's. Times are Unix seconds. ``batches``: ids, in the order in which they ran."""
+    its owner's. Times are Unix seconds. ``batches``: ids, in the order in which they ran. ``wanted``: rows to find the
+    right score of, which are in a file of their own; None where none were asked for."""
 
     id: str
     created_at: int
@@ -96,6 +107,7 @@ class ScoreJob(msgspec.Struct):
     error: str | None = None
     ended_at: int | None = None
     summaries: list[ScoreSummary] = []
+    wanted: int | None = None
     #: Of a ranking.
     step: Step | None = None
     plan: PlanSummary | None = None

@@ -19,7 +19,7 @@ from gristmill.user_error import UserError
 #: Of a table; what it takes in memory is several times that.
 MAX_TABLE_BYTES = 1024**3
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-RESULT, REPORT, RECEIPT, WORK = "scores.csv", "report.html", "receipt.json", "work"
+RESULT, REPORT, RECEIPT, WANTED, WORK = "scores.csv", "report.html", "receipt.json", "truth-wanted.csv", "work"
 #: Of a ranking.
 BEST, CERTIFICATE = "best.csv", "certificate.json"
 #: Seconds after which a table that nobody scored goes.
@@ -105,6 +105,11 @@ def result_name(table: str) -> str:
 
 def receipt_name(table: str) -> str:
     return f"{result_name(table)}.receipt.json"
+
+
+def wanted_name(table: str) -> str:
+    """As the command calls it."""
+    return f"{PurePath(result_name(table)).stem}-truth-wanted.csv"
 
 
 def _read_note(data: bytes) -> ScoreJob:

@@ -23,6 +23,8 @@ from gristmill.scoring.jobs.job import JobStatus, RankForm, ScoreForm, ScoreJob,
 from gristmill.scoring.jobs.job_store import WORK, JobStore
 from gristmill.scoring.jobs.messages import (
     Began,
+    Check,
+    Checked,
     End,
     Finished,
     FromWorker,
@@ -104,6 +106,23 @@ class ScoringJobs:
             raise UserError(found.message if isinstance(found, Refused) else "The table cannot be read.")
         return found.facts
 
+    async def check(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
+        """Raises UserError for what cannot work, where that can be told before anything is asked."""
+        async with self._inspecting, _worker() as worker:
+            await worker.say(Check(self._task(ScopedHost(self._host, job.scope), job, form)))
+            try:
+                async with asyncio.timeout(_INSPECT_SECONDS):
+                    found = await worker.hear()
+            except TimeoutError:
+                # A table that takes so long is checked when it is its turn.
+                return
+        if isinstance(found, Refused):
+            raise UserError(found.message)
+
+    def _task(self, mine: ScopedHost, job: ScoreJob, form: ScoreForm | RankForm) -> Score:
+        labels = SCORE in mine.dispatcher.endpoints
+        return Score(str(self.store.folder(job)), job.file, job.table, form, labels)
+
     def begin(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
         """From the beginning."""
         shutil.rmtree(self.store.folder(job) / WORK, ignore_errors=True)
@@ -113,7 +132,7 @@ class ScoringJobs:
     def go_on(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
         """From where it is. A ranking's ``form`` may have another budget, and that is all."""
         job.form, job.status, job.error, job.ended_at = form, JobStatus.RUNNING, None, None
-        job.summaries, job.best = [], None
+        job.summaries, job.wanted, job.best = [], None, None
         self.store.save(job)
         self._run(job)
 
@@ -156,8 +175,8 @@ class ScoringJobs:
         """How it ended, and why it failed if it did. Raises what storage raises."""
         try:
             match await self._work(job):
-                case Finished(summaries):
-                    job.summaries = summaries
+                case Finished(summaries, wanted):
+                    job.summaries, job.wanted = summaries, wanted
                 case Planned(plan):
                     job.plan = plan
                     return JobStatus.PLANNED, None
@@ -192,9 +211,7 @@ class ScoringJobs:
     async def _work_while_it_moves(self, mine: ScopedHost, job: ScoreJob) -> End | _WaitsFor:
         assert job.form is not None
         async with _worker() as worker:
-            folder = self.store.folder(job)
-            labels = SCORE in mine.dispatcher.endpoints
-            await worker.say(Score(str(folder), job.file, job.table, job.form, labels))
+            await worker.say(self._task(mine, job, job.form))
             while True:
                 match await worker.hear():
                     case RunPass() as asked:
@@ -208,7 +225,7 @@ class ScoringJobs:
                         return end
                     case Refused(message):
                         raise UserError(message)
-                    case Inspected():
+                    case Inspected() | Checked():
                         raise AssertionError("nobody asked for it")
 
     async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:

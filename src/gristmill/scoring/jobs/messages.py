@@ -29,6 +29,16 @@ class Score(msgspec.Struct, tag="score"):
     labels: bool
 
 
+class Check(msgspec.Struct, tag="check"):
+    """Asks whether it could work, as far as that can be told before anything is asked; answered with ``Checked``."""
+
+    task: Score
+
+
+class Checked(msgspec.Struct, tag="checked"):
+    pass
+
+
 class Inspected(msgspec.Struct, tag="inspected"):
     facts: TableFacts
 
@@ -50,9 +60,11 @@ class PassEnded(msgspec.Struct, tag="ended"):
 
 
 class Finished(msgspec.Struct, tag="finished"):
-    """The result and the report are in the job's folder."""
+    """The result and the report are in the job's folder, and the rows to find right scores of, where some are
+    ``wanted``."""
 
     summaries: list[ScoreSummary]
+    wanted: int | None = None
 
 
 class Began(msgspec.Struct, tag="began"):
@@ -79,7 +91,7 @@ class Refused(msgspec.Struct, tag="refused"):
     message: str
 
 
-Task = Inspect | Score
+Task = Inspect | Check | Score
 End = Finished | Planned | Ranked
-FromWorker = Inspected | RunPass | Began | End | Refused
+FromWorker = Inspected | Checked | RunPass | Began | End | Refused
 ToWorker = PassEnded | Refused

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gristmill.scoring.calibrated_table import TruthUse
+from gristmill.scoring.calibration import Aims
 from gristmill.scoring.jobs.job import ScoreForm
 from gristmill.scoring.questionnaire import ScoreOptions
 
@@ -9,9 +11,11 @@ from gristmill.scoring.questionnaire import ScoreOptions
 def options_of(form: ScoreForm) -> ScoreOptions:
     return ScoreOptions(
         id_column=form.id_column,
-        columns=form.columns or None,
+        columns=[each for each in form.columns if each != form.truth] or None,
         criteria=form.criteria,
         method=form.method,
         reason=form.reason,
         name=form.name,
+        truth=form.truth,
+        truth_use=TruthUse(Aims(form.confidence, form.cut, form.truth_cut), form.by, form.truth_wanted),
     )

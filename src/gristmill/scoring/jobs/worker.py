@@ -19,10 +19,13 @@ import polars as pl
 
 from gristmill.batches.job_folder import write_whole
 from gristmill.planning.token_bill import Prices
+from gristmill.scoring.calibration_view import calibration_view
 from gristmill.scoring.conductor import Scoring
 from gristmill.scoring.jobs.job import RankForm, ScoreForm, ScoreSummary, TableFacts
-from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WORK, result_name
+from gristmill.scoring.jobs.job_store import RECEIPT, REPORT, RESULT, WANTED, WORK, result_name
 from gristmill.scoring.jobs.messages import (
+    Check,
+    Checked,
     End,
     Finished,
     Inspect,
@@ -58,20 +61,28 @@ def inspect(task: Inspect) -> Inspected:
     return Inspected(TableFacts(table.columns, table.height, sample))
 
 
-def score(task: Score, form: ScoreForm, pipes: Pipes) -> Finished:
-    """Raises UserError."""
-    folder = Path(task.folder)
-    table = read_table(str(folder / task.file))
+def prepared(task: Score, form: ScoreForm, pipes: Pipes) -> Scoring:
+    """Checked as far as that can be done before anything is asked. Raises UserError."""
+    table = read_table(str(Path(task.folder) / task.file))
     backend = ServerBackend(pipes, form.model, task.labels)
     with rubric_time():
-        scoring = Scoring(table, form.rubric, parse_scale(form.scale), options_of(form), backend)
+        return Scoring(table, form.rubric, parse_scale(form.scale), options_of(form), backend)
+
+
+def score(task: Score, form: ScoreForm, pipes: Pipes) -> Finished:
+    """Raises UserError."""
+    folder, scoring = Path(task.folder), prepared(task, form, pipes)
     scored = scoring.run(folder / WORK)
     write_table(scored.table, folder / RESULT)
+    wanted = None
+    if scored.wanted is not None:
+        write_table(scored.wanted, folder / WANTED)
+        wanted = scored.wanted.height
     seen = ReceiptFiles(PurePath(task.table).name, result_name(task.table))
     write_receipt(scoring.receipt(folder / WORK, scored, seen), folder / RECEIPT)
     page = scoring.page(task.table, scored, Prices(0, 0, "USD"))
     write_whole(folder / REPORT, page.encode())
-    return Finished([_summary(report) for report in scored.reports])
+    return Finished([_summary(report) for report in scored.reports], wanted)
 
 
 def _summary(report: ScoreReport) -> ScoreSummary:
@@ -87,6 +98,7 @@ def _summary(report: ScoreReport) -> ScoreSummary:
         statistics.median(scores) if scores else None,
         histogram_of(scores, report.scale),
         [(name[:_SAMPLE_CHARS], error[: 5 * _SAMPLE_CHARS]) for name, error in failed[:_LISTED_ERRORS]],
+        calibration_view(report.calibration) if report.calibration is not None else None,
     )
 
 
@@ -103,10 +115,16 @@ def work(pipes: Pipes) -> None:
         pipes.say(Refused("The table is damaged: it cannot be read."))
 
 
-def _done(task: Task, pipes: Pipes) -> Inspected | End:
+def _done(task: Task, pipes: Pipes) -> Inspected | Checked | End:
     match task:
         case Inspect():
             return inspect(task)
+        case Check(Score(form=RankForm() as form) as asked):
+            RankWork(asked, form, pipes)
+            return Checked()
+        case Check(Score(form=ScoreForm() as form) as asked):
+            prepared(asked, form, pipes)
+            return Checked()
         case Score(form=RankForm() as form):
             return RankWork(task, form, pipes).run()
         case Score(form=ScoreForm() as form):
@@ -116,7 +134,8 @@ def _done(task: Task, pipes: Pipes) -> Inspected | End:
 
 def _in_its_owners_words(message: str, task: Task) -> str:
     """Without the place where the server keeps the table."""
-    path = task.path if isinstance(task, Inspect) else str(Path(task.folder) / task.file)
+    asked = task.task if isinstance(task, Check) else task
+    path = asked.path if isinstance(asked, Inspect) else str(Path(asked.folder) / asked.file)
     return message.replace(path, "The table")
 
 

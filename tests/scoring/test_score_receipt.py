@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -16,7 +18,10 @@ import pytest
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.computation import Computation, computation_here, computation_there
 from gristmill.scoring.outcome import Outcome
+from gristmill.scoring.receipt import ScoreReceipt, read_receipt
+from gristmill.scoring.receipt_trust import computer_named, table_named
 from gristmill.scoring.verify import Apart, Verdict, Verification, same, setup_differences
+from gristmill.user_error import UserError
 
 RUBRIC = "Score the miller. Braces {% raw %}{{ like these }}{% endraw %} are meant.\n"
 
@@ -75,7 +80,7 @@ def test_a_score_that_was_changed_is_found_and_told(folder):
     changed = table.with_columns(craft=pl.when(pl.col("id") == "007").then(pl.lit("9.875")).otherwise(pl.col("craft")))
     changed.write_csv(folder / "out.csv")
     done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "60", "--json")
-    assert done.returncode == 2
+    assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["verdict"] == "different"
     assert [(each["id"], each["name"], each["then"]) for each in found["apart"]] == [("007", "craft", 9.875)]
@@ -87,13 +92,13 @@ def test_a_change_in_a_row_that_is_not_drawn_is_no_identity(folder):
     table = pl.read_csv(folder / "out.csv", infer_schema=False)
     table.with_columns(craft=pl.lit("9.875"), craft_before=pl.col("craft")).write_csv(folder / "out.csv")
     done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "2")
-    assert done.returncode == 2 and "craft 9.875 then" in done.stderr
+    assert done.returncode == 1 and "craft 9.875 then" in done.stderr
     table.with_columns(craft=pl.when(pl.col("id") == "007").then(pl.lit("9.875")).otherwise("craft")).write_csv(
         folder / "out.csv"
     )
     for _ in range(2):
         done = gristmill(folder, "--verify=out.csv.receipt.json", "--rows", "1")
-        assert done.returncode == 2 and "are not those that it was written with" in done.stderr
+        assert done.returncode == 1 and "are not those that it was written with" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -103,20 +108,63 @@ def test_a_change_in_a_row_that_is_not_drawn_is_no_identity(folder):
         ({"engine": "ollama", "url": "http://127.0.0.1:11434,http://198.51.100.7:11434"}, "another machine"),
         ({"engine": None, "url": "http://198.51.100.7:4080/v1"}, "add --server http://198.51.100.7:4080"),
         ({"engine": "simulated", "options": {"journal": "noted"}}, "add -O journal=noted"),
+        ({"engine": "llama_cpp", "options": {"threads": "1", "library": "evil.so"}}, "add -O library=evil.so if"),
+        ({"engine": "openvino", "source": "evil"}, "none of those pulled here"),
+        ({"engine": "llama_cpp", "source": "/tmp/evil.gguf"}, "add --model /tmp/evil.gguf if that is a file"),
+        ({"engine": "vllm", "source": "evil/model"}, "which vllm fetches where it is not there"),
+        ({"engine": "ollama", "source": "gpt-oss:120b-cloud"}, "asks of other machines"),
     ],
 )
-def test_a_receipt_sends_no_row_elsewhere_and_sets_no_option_of_another_program(folder, computed, said):
-    receipt = json.loads((folder / "out.csv.receipt.json").read_text())
-    receipt["computed"][0] |= computed
-    (folder / "out.csv.receipt.json").write_text(json.dumps(receipt))
-    done = gristmill(folder, "--verify", "out.csv.receipt.json")
-    assert done.returncode == 2 and said in done.stderr, done.stderr
-    assert not (folder / "noted").exists()
+def test_a_receipt_alone_sends_no_row_elsewhere_and_loads_no_model_and_no_code(folder, computed, said):
+    (folder / "evil").mkdir()
+    path = folder / "out.csv.receipt.json"
+    receipt = changed(path, lambda it: it["computed"][0].update(computed))
+    with pytest.raises(UserError) as refused:
+        computer_named(receipt, EngineSettings("auto"), None)
+    assert said in str(refused.value).replace("\n", " ")
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> ScoreReceipt:
+    receipt = json.loads(path.read_text())
+    change(receipt)
+    path.write_text(json.dumps(receipt))
+    return read_receipt(path)
+
+
+def test_what_a_receipt_does_not_do_alone_a_person_may_say(folder):
+    path = folder / "out.csv.receipt.json"
+    far = {"engine": "openai_compatible", "url": "http://198.51.100.7/v1", "source": "m"}
+    receipt = changed(path, lambda it: it["computed"][0].update(far))
+    here = EngineSettings("simulated")
+    assert computer_named(receipt, here, None) == (EngineSettings("simulated", "m"), None)
+    there = EngineSettings("auto", url="http://198.51.100.7/v1")
+    assert computer_named(receipt, there, None).engine == there._replace(engine="openai_compatible", model="m")
+    # A server calls the model as requests did.
+    assert computer_named(receipt, EngineSettings("auto"), "http://box/v1") == (
+        EngineSettings("auto", "simulated"), "http://box/v1",
+    )  # fmt: skip
+
+
+def test_files_that_are_not_beside_the_receipt_are_read_only_where_somebody_names_them(folder, tmp_path_factory):
+    path, other = folder / "out.csv.receipt.json", tmp_path_factory.mktemp("other")
+    (other / "table.csv").write_bytes((folder / "table.csv").read_bytes())
+    (other / "out.csv").write_bytes((folder / "out.csv").read_bytes())
+    (folder / "link.csv").symlink_to(other / "table.csv")
+    up = os.path.relpath(other / "table.csv", folder)
+    for named in (str(other / "table.csv"), up, "x/../" + up, "link.csv", "l*.csv"):
+        receipt = changed(path, lambda it, named=named: it["table"].update(file=named))
+        with pytest.raises(UserError, match="not in the receipt's own folder: name it, behind the receipt"):
+            table_named(path, receipt, None)
+    changed(path, lambda it: it["scores"].update(file=str(other / "out.csv")))
+    done = gristmill(folder, "--verify", path.name, str(other / "table.csv"))
+    assert done.returncode == 2 and "name it, with -o, if that" in done.stderr.replace("\n", " ")
+    done = gristmill(folder, "--verify", path.name, str(other / "table.csv"), "-o", str(other / "out.csv"))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("field", ["values", "names", "labels"])
 def test_a_receipt_that_contradicts_itself_is_refused(folder, field):
-    """A crash would end with 1, which says near."""
+    """A crash would end with 1, which says that something differs."""
     receipt = json.loads((folder / "out.csv.receipt.json").read_text())
     receipt["asked"][field] = receipt["asked"][field][1:]
     (folder / "out.csv.receipt.json").write_text(json.dumps(receipt))
@@ -127,7 +175,7 @@ def test_a_receipt_that_contradicts_itself_is_refused(folder, field):
 def test_another_table_is_told_in_words_and_one_of_another_size_refused(folder):
     (folder / "other.csv").write_text((folder / "table.csv").read_text().replace("Miller 7\n", "Miller 8\n"))
     done = gristmill(folder, "--verify", "out.csv.receipt.json", "other.csv", "--rows", "60")
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "2 of 120 scores of 60 random rows" in done.stderr
     assert "The table is another one" in done.stderr
     (folder / "other.csv").write_text("id,name\n1,Miller\n")
@@ -144,6 +192,13 @@ def test_what_is_no_receipt_is_one_sentence(folder):
 def test_without_a_receipt_the_rubric_must_be_named(folder):
     done = gristmill(folder, "table.csv", "--engine", "simulated", "-o", "new.csv")
     assert done.returncode == 2 and "--rubric" in done.stderr
+
+
+def test_of_a_server_only_what_is_known_is_compared():
+    then = Computation("openvino", "here", "small", "small", threads=2, fingerprint="one", packages={"python": "3.11"})
+    now = computation_there("http://box/v1", "small", "there", False)
+    (told,) = (each for each in setup_differences([then], [now]) if not each.startswith("python"))
+    assert told == "One of the two was computed by a server that we asked: what computes there is not known."
 
 
 def test_what_differs_in_the_set_up_is_said_in_words():

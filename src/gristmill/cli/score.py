@@ -54,7 +54,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help="All that the scores came from; OUTPUT.receipt.json.")
     ] = None,
     verify: Annotated[
-        Path | None, typer.Option(metavar="RECEIPT", help="Score rows of its table again, and compare: exit 0, 1, 2.")
+        Path | None, typer.Option(metavar="RECEIPT", help="Score rows of its table again: exit 0 if identical, else 1.")
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
@@ -101,7 +101,7 @@ def score(
     stdio.check_json(as_json, output)
     given = config.engine_settings(engine, model, url, engine_option)
     if verify is not None:
-        verify_score.verify_score(verify, table, rows, given, server, wait, as_json)
+        verify_score.verify_score(verify, table, output, rows, given, server, wait, as_json)
     row_file = Path(row) if row is not None and "{" not in row else None
     options = ScoreOptions(
         id_column=id_column,

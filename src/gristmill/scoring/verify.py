@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +42,10 @@ _SAID = {
 }
 
 
-class Verdict(IntEnum):
-    """Also the command's exit code."""
-
-    IDENTICAL = 0
-    NEAR = 1
-    DIFFERENT = 2
+class Verdict(Enum):
+    IDENTICAL = "identical"
+    NEAR = "near"
+    DIFFERENT = "different"
 
 
 class Apart(NamedTuple):
@@ -142,13 +140,16 @@ def setup_differences(then: Sequence[Computation], now: Sequence[Computation]) -
     if len(then) > 1:
         told.append(f"The scores were computed by {len(then)} set-ups; the last of them is compared with this one.")
     old, new = then[-1], now[-1]
+    server = (old.engine is None) != (new.engine is None)
+    if server:
+        told.append("One of the two was computed by a server that we asked: what computes there is not known.")
     for field, sentence in _SAID.items():
         before, after = getattr(old, field), getattr(new, field)
-        if before != after:
+        if before != after and not (server and (field == "options" or None in (before, after))):
             told.append(sentence.format(then=_value(before), now=_value(after)))
     for package in sorted(old.packages.keys() | new.packages.keys()):
         before, after = old.packages.get(package), new.packages.get(package)
-        if before != after:
+        if before != after and not (server and None in (before, after)):
             told.append(f"{package}: {_value(before)} then, {_value(after)} now.")
     return told
 

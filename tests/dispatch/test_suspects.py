@@ -118,7 +118,7 @@ async def test_only_killers_are_given_up_wherever_they_stand(seed: int, leader_f
             assert POLICY.max_attempts <= engine.asked[text] < POLICY.max_attempts + killers
         else:
             assert engine.asked[text] <= 1 + killers + 1
-    assert dispatcher._slots.in_flight == 0
+    assert dispatcher.in_flight == 0
 
 
 async def test_a_suspect_is_asked_with_nothing_else_in_flight_and_the_newest_first() -> None:

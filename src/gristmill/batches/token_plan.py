@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gristmill.batches.lines import lines_of
-from gristmill.dispatch.asking import AnyRequest
 from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import (
+    AnyRequest,
     Choice,
     Completion,
     EmbeddingRequest,

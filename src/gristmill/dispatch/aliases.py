@@ -7,9 +7,8 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from gristmill.dispatch.asking import AnyRequest
 from gristmill.engines.errors import unknown_model
-from gristmill.engines.protocol import ForwardRequest
+from gristmill.engines.protocol import AnyRequest, ForwardRequest
 from gristmill.user_error import UserError
 
 R = TypeVar("R", bound=AnyRequest)

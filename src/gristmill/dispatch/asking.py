@@ -6,7 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, overload
 
 from gristmill.engines.errors import unsupported_endpoint
+from gristmill.engines.isolation import Isolates
 from gristmill.engines.protocol import (
+    AnyAnswer,
+    AnyRequest,
     Completion,
     Embedder,
     EmbeddingRequest,
@@ -24,8 +27,6 @@ from gristmill.wire.chat import ChatCompletionRequest
 from gristmill.wire.completions import CompletionRequest
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
-AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
-AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings
 #: An ``OnDelta`` or ``OnEvent``, as the kind of request has it.
 Listen = Callable[[Any], None]
 
@@ -44,10 +45,17 @@ class Ask(Protocol):
 
 
 async def ask_engine(
-    engine: Engine, request: AnyRequest, listen: Listen | None = None, *, interactive: bool = False
+    engine: Engine,
+    request: AnyRequest,
+    listen: Listen | None = None,
+    *,
+    interactive: bool = False,
+    alone: bool = False,
 ) -> AnyAnswer:
-    """Raises EngineError, also for what the engine does not answer at all."""
+    """Raises EngineError, also for what the engine does not answer at all. ``alone``: of an engine that isolates."""
     if endpoint_of(request) in engine.capabilities.endpoints:
+        if alone and isinstance(engine, Isolates):
+            return await engine.ask_alone(request)
         match request:
             case ForwardRequest() if passes_through(engine):
                 return await engine.forward(request, listen, interactive=interactive)

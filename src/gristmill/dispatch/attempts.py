@@ -26,7 +26,7 @@ class Attempts:
 
     @property
     def alone(self) -> bool:
-        """Whether the row is to be asked with nothing else in flight."""
+        """Whether the row is to be asked with nothing else in flight, or at a server that has nothing else."""
         return self._suspect is not None
 
     async def turn(self, stop: Stop) -> None:
@@ -73,7 +73,7 @@ class Attempts:
         """The error to give the row up with; where the row is to blame for crashes, saying so."""
         if self._suspect is None or not self._suspect.convicted:
             return error
-        message = f"{error.message} That happened {self.failures} times, also with no other request in flight."
+        message = f"{error.message} That happened {self.failures} times, also with no other request in flight there."
         return EngineError(error.kind, message, status=error.status, crashed=error.crashed)
 
     def leave(self) -> None:

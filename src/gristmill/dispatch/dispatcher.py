@@ -9,19 +9,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import cast, overload
 
 from gristmill.dispatch.aliases import R, by_own_name
-from gristmill.dispatch.asking import AnyAnswer, AnyRequest, Ask, Listen, ask_engine, cost
+from gristmill.dispatch.asking import Ask, Listen, ask_engine, cost
 from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.fair_share import INTERACTIVE, Flow
 from gristmill.dispatch.outage import Outage
+from gristmill.dispatch.places import Places
 from gristmill.dispatch.prefix_leader import PrefixLeaders
 from gristmill.dispatch.retry import RetryPolicy
-from gristmill.dispatch.slots import Slots
 from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
 from gristmill.engines.prompt_parts import prompt_parts, shared_prefix
 from gristmill.engines.protocol import (
+    AnyAnswer,
+    AnyRequest,
     Completion,
     EmbeddingRequest,
     Embeddings,
@@ -75,10 +77,8 @@ class Dispatcher:
         self._policy = policy or RetryPolicy()
         self._tuner = None if window or engine.capabilities.slots_known else Tuner(self.window)
         self._leaders = PrefixLeaders() if engine.capabilities.leader_first else None
-        self._slots = Slots(self._tuner.window.limit if self._tuner else self.window)
-        reserved = engine.capabilities.interactive_slots
-        self._interactive_slots = Slots(reserved) if reserved else self._slots
-        self._suspects = Suspects()
+        self._places = Places(engine, self._tuner.window.limit if self._tuner else self.window)
+        self._suspects = Suspects(isolated=self._places.isolates)
         self._answers = 0
 
     @property
@@ -99,7 +99,7 @@ class Dispatcher:
     @property
     def limit(self) -> int:
         """How many requests may be in flight now: ``window``, or what has been found to pay so far."""
-        return self._slots.limit
+        return self._places.limit
 
     @property
     def finds_limit(self) -> bool:
@@ -124,8 +124,7 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Requests that the engine has at this moment."""
-        beside = 0 if self._interactive_slots is self._slots else self._interactive_slots.in_flight
-        return self._slots.in_flight + beside
+        return self._places.in_flight
 
     @property
     def endpoints(self) -> frozenset[str]:
@@ -159,7 +158,7 @@ class Dispatcher:
         ``listen`` is told what the engine says as it says it.
         """
         request = self.resolved(request)
-        async with self._interactive_slots.place():
+        async with self._places.interactive():
             return await self._attempt(lambda: ask_engine(self.engine, request, listen, interactive=True))
 
     @overload
@@ -177,7 +176,9 @@ class Dispatcher:
         Raises Stopped if ``stop`` is requested while the row is waiting; an attempt under way is left to finish.
         """
         request = self.resolved(request)
-        return await self._persist(lambda: ask_engine(self.engine, request), stop, flow, self._prefix(request))
+        return await self._persist(
+            lambda alone: ask_engine(self.engine, request, alone=alone), stop, flow, self._prefix(request)
+        )
 
     def asker(self, stop: Stop, flow: Flow = INTERACTIVE) -> Ask:
         """``ask`` for the rows of one batch."""
@@ -185,7 +186,7 @@ class Dispatcher:
 
     def forget(self, flow: str) -> None:
         """No more requests of this flow will come."""
-        self._slots.forget(flow)
+        self._places.forget(flow)
 
     def _prefix(self, request: AnyRequest) -> int | None:
         """What the row waits for a leader of, if for anything."""
@@ -204,7 +205,8 @@ class Dispatcher:
                 self.outage.report_failure(error.message)
             elif error.kind in (ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
                 self._tune(pushed_back=True)
-            if self._leaders is not None and (error.kind is ErrorKind.UNAVAILABLE or error.crashed is not None):
+            lost = error.crashed is not None and not self._places.isolates
+            if self._leaders is not None and (error.kind is ErrorKind.UNAVAILABLE or lost):
                 self._leaders.forget()
             raise
         except TimeoutError:
@@ -234,13 +236,12 @@ class Dispatcher:
 
     def _tune(self, pushed_back: bool, tokens: float = 0.0) -> None:
         if self._tuner is not None:
-            self._tuner.note(pushed_back, self._slots.in_flight >= self._slots.limit - 1, tokens)
-            if self._tuner.window.limit != self._slots.limit:
-                self._slots.resize(self._tuner.window.limit)
+            self._tuner.note(pushed_back, self._places.full, tokens)
+            self._places.resize(self._tuner.window.limit)
 
     async def _persist(
         self,
-        ask: Callable[[], Awaitable[AnyAnswer]],
+        ask: Callable[[bool], Awaitable[AnyAnswer]],
         stop: Stop,
         flow: Flow,
         prefix: int | None,
@@ -267,7 +268,7 @@ class Dispatcher:
 
     async def _take_turn(
         self,
-        ask: Callable[[], Awaitable[AnyAnswer]],
+        ask: Callable[[bool], Awaitable[AnyAnswer]],
         stop: Stop,
         flow: Flow,
         prefix: int | None,
@@ -280,11 +281,12 @@ class Dispatcher:
             leads = await self._leaders.turn(prefix, stop)
         answer: tuple[AnyAnswer] | None = None
         try:
-            async with self._slots.place(flow, attempts.alone, stop) as place:
+            alone = attempts.alone
+            async with self._places.of_batch(flow, alone, stop) as place:
                 # Looked at only here: a lot may have happened while the row waited for its place.
                 if not self.outage.open and not stop.requested and stop.trusted:
                     attempts.begin()
-                    answer = (await self._attempt(ask),)
+                    answer = (await self._attempt(lambda: ask(alone and self._places.isolates)),)
                     place.cost = cost(answer[0])
         finally:
             if leads and self._leaders is not None and prefix is not None:

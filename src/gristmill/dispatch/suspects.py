@@ -10,6 +10,10 @@ Whoever is on trial stays so until it is answered, given up or cleared, and no o
 server may die of a request only after it has broken it off: then it dies under the next one. That can happen to a
 suspect once, after the culprit before it, but not at each of its attempts.
 
+Of an engine that isolates, a suspect is alone at a server of its own while the others go on. Then suspects of different
+crashes wait for each other only as long as each is asked, and it is the engine that gives none of them a server which
+the one before may have left to die (``engines/ray/trials.py``).
+
 Every crash in company leads to a culprit, or to answers for all of its suspects; so it ends.
 """
 
@@ -22,7 +26,7 @@ import itertools
 class Suspect:
     """A request that a crash cut off. ``leave`` when it is answered or given up, or nobody after it gets a turn."""
 
-    def __init__(self, crash: _Crash, sent: int, trial: asyncio.Lock) -> None:
+    def __init__(self, crash: _Crash, sent: int, trial: asyncio.Lock | None) -> None:
         self._crash = crash
         self._trial = trial
         self._on_trial = False
@@ -41,7 +45,7 @@ class Suspect:
             self._crash.try_next()
             await self.decided.wait()
             if not self.cleared:
-                self._on_trial = await self._trial.acquire()
+                self._on_trial = self._trial is None or await self._trial.acquire()
 
     def convict(self) -> bool:
         """The server crashed under it alone; whether that is the first time."""
@@ -51,15 +55,15 @@ class Suspect:
 
     def leave(self) -> None:
         self._crash.leave(self)
-        if self._on_trial:
-            self._on_trial = False
+        if self._on_trial and self._trial is not None:
             self._trial.release()
+        self._on_trial = False
 
 
 class _Crash:
     """One crash of one server; ``at`` is on the same clock as ``Suspect.sent``."""
 
-    def __init__(self, at: int, trial: asyncio.Lock) -> None:
+    def __init__(self, at: int, trial: asyncio.Lock | None) -> None:
         self.at = at
         self._trial = trial
         self.solved = False
@@ -97,12 +101,13 @@ def next_on_trial(suspects: set[Suspect]) -> Suspect:
 
 
 class Suspects:
-    """The crashes of an engine's servers. Times are numbers of a counter that every sending and crash moves on."""
+    """The crashes of an engine's servers. Times are numbers of a counter that every sending and crash moves on.
+    ``isolated``: whoever is on trial has a server to itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, isolated: bool = False) -> None:
         self._clock = itertools.count()
         self._last: dict[str, _Crash] = {}
-        self._trial = asyncio.Lock()
+        self._trial = None if isolated else asyncio.Lock()
 
     def sent(self) -> int:
         """When a request is sent: now."""

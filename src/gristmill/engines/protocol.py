@@ -144,6 +144,11 @@ class Embeddings(msgspec.Struct, frozen=True):
     prompt_tokens: int
 
 
+#: A request of any kind, and its answer.
+AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
+AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings
+
+
 class Computing(msgspec.Struct, frozen=True):
     """``on``: what computes, as the end of a sentence ("NVIDIA RTX 4080 through CUDA"). ``advice``: what a person could
     do to have it computed faster here; None where there is nothing to say. ``precision``: in which numbers, where that
@@ -165,7 +170,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     With ``slots_known`` false it is only an upper bound, and the dispatcher finds out how many pay. ``leader_first``:
     one prefix cache serves all slots, and the first row of a prefix should fill it before its siblings come.
     ``interactive_slots``: so many interactive requests come besides, as the engine puts them first; with 0 it makes no
-    difference between requests, and they take places among the others. ``endpoints`` are paths of the API
+    difference between requests, and they take places among the others. ``alone_slots``: so many requests at a time can
+    each have a server of their own while the others go on (``isolation.py``); with 0, one that is to be alone must be
+    the only one in flight. ``endpoints`` are paths of the API
     (``wire/paths.py``) whose requests it answers, by whichever of the protocols below, with the models that it has.
     ``pinned`` are fields that every request's body gets, whatever it says itself.
     ``content_parts`` are the types of parts that a message may have. ``computing`` is None where the engine does not
@@ -178,6 +185,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     slots_known: bool = True
     leader_first: bool = False
     interactive_slots: int = 0
+    alone_slots: int = 0
     endpoints: frozenset[str] = frozenset({CHAT, COMPLETIONS})
     pinned: dict[str, Any] = {}
     content_parts: frozenset[str] = frozenset({"text"})

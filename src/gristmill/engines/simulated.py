@@ -21,6 +21,7 @@ from gristmill.engines.errors import (
     EngineError,
     ErrorKind,
     context_length_exceeded,
+    crashed,
     input_too_long,
     too_many_dimensions,
     unknown_model,
@@ -80,6 +81,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True):
     failure_kind: ErrorKind = ErrorKind.INTERRUPTED
     #: A request whose prompt contains this text always fails with ``failure_kind``.
     fail_on: str = ""
+    #: One whose prompt contains this text crashes the server that is simulated: all that it is answering breaks off.
+    crash_on: str = ""
     #: Label scores go with the number, from 0 to 1, that stands behind the last occurrence of this text in the prompt.
     scored_by: str = ""
     #: A file that gets one line (the end of the prompt) for each answered request, to count them from outside.
@@ -100,6 +103,8 @@ class SimulatedEngine:
         self._model = model
         self._cache = _PromptCache(options.cached_prompts)
         self._journal = self._asked_journal = -1
+        #: What waits for its time to pass, where a crash may come before.
+        self._in_flight: set[asyncio.Future[None]] = set()
         self.models = (model,)
         self.capabilities = Capabilities(
             slots=options.slots,
@@ -192,6 +197,10 @@ class SimulatedEngine:
             kind = options.failure_kind
             code = "simulated_failure" if kind is ErrorKind.INVALID_REQUEST else None
             raise EngineError(kind, f"A simulated failure ({kind.value}).", code=code)
+        if options.crash_on and options.crash_on in prompt:
+            for other in self._in_flight:
+                other.cancel()
+            raise _crash()
 
     async def _pass_time(
         self, new_tokens: int, completion_tokens: int, choices: tuple[Choice, ...], on_delta: OnDelta | None
@@ -204,14 +213,27 @@ class SimulatedEngine:
             decode += completion_tokens / options.decode_speed
         if on_delta is None:
             if prefill + decode > 0:
-                await asyncio.sleep(prefill + decode)
+                await self._sleep(prefill + decode)
             return
-        await asyncio.sleep(prefill)
+        await self._sleep(prefill)
         for index, choice in enumerate(choices):
             pieces = list(deltas(index, choice))
             for delta in pieces:
-                await asyncio.sleep(decode / len(pieces) / len(choices))
+                await self._sleep(decode / len(pieces) / len(choices))
                 on_delta(delta)
+
+    async def _sleep(self, seconds: float) -> None:
+        if not self._options.crash_on:
+            await asyncio.sleep(seconds)
+            return
+        cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_flight.add(cut)
+        try:
+            await asyncio.wait((cut,), timeout=seconds)
+        finally:
+            self._in_flight.discard(cut)
+        if cut.done():
+            raise _crash()
 
 
 class _PromptCache:
@@ -245,6 +267,10 @@ class _PromptCache:
         self._shared = best
         # The last token is always computed, as it gives the first output token.
         return max(min(best, len(prompt) - TOKEN_CHARS), 0)
+
+
+def _crash() -> EngineError:
+    return crashed("the simulated server", "The simulated server crashed while it was answering.")
 
 
 def _opened(journal: str) -> int:

@@ -16,6 +16,7 @@ from gristmill.engines.protocol import ChoiceDelta, EmbeddingRequest, LabelReque
 from gristmill.engines.ray.look import look
 from gristmill.engines.simulated import SimulatedEngine, SimulatedOptions
 from gristmill.wire.chat import ChatCompletionRequest, Message
+from poison_rows import asked_of, of_poison, outcomes_of
 from ray_cluster import RayCluster, ray_cluster, stop_or_kill
 from ray_pool import all_joined, answered_once, row, started
 
@@ -151,3 +152,37 @@ async def test_a_killed_client_process_costs_no_row(cluster):
         came = await answered_once(engine, 1000, disturb)
     assert len(came) == 1000 and set(came.values()) == {1}
     assert cluster.replica_pids() == []
+
+
+async def test_rows_that_crash_their_replica_end_in_errors_and_only_one_replica_at_a_time_is_kept_for_them(
+    cluster, tmp_path
+):
+    async with started(cluster.address, "4", **of_poison(tmp_path)) as engine:
+        await all_joined(engine, 4)
+        assert engine.capabilities.alone_slots == 1
+        came = await outcomes_of(engine, 600, poisonous=frozenset({3, 77, 150, 151, 152, 290}))
+    assert came.errors == came.poisonous and came.answered == came.others
+    # Each was asked alone three times, and cut nothing off then: what was cut off was so by the times before.
+    asked = asked_of(tmp_path)
+    in_company = sum(asked[number] - 3 for number in came.poisonous)
+    assert min(asked[number] for number in came.poisonous) == 4
+    assert sum(asked[number] for number in came.others) <= len(came.others) + 7 * in_company
+    assert came.most_alone == 1
+    # The rows of the other replicas went on meanwhile.
+    assert sum(came.meanwhile) >= len(came.meanwhile) >= 3 * len(came.poisonous)
+
+
+async def test_a_row_is_alone_at_a_replica_that_two_servers_use(cluster, tmp_path):
+    options = of_poison(tmp_path)
+    async with started(cluster.address, "2", **options) as one, started(cluster.address, "2", **options) as other:
+        await asyncio.gather(all_joined(one, 2), all_joined(other, 2))
+        first, second = await asyncio.gather(
+            outcomes_of(one, 150, poisonous=frozenset({5, 60})),
+            outcomes_of(other, 200, poisonous=frozenset({1150, 1151}), since=1000),
+        )
+    for came in (first, second):
+        assert came.errors == came.poisonous and came.answered == came.others
+    asked = asked_of(tmp_path)
+    in_company = sum(asked[number] - 3 for number in first.poisonous | second.poisonous)
+    others = first.others | second.others
+    assert sum(asked[number] for number in others) <= len(others) + 15 * in_company

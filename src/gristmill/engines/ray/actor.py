@@ -21,7 +21,9 @@ from gristmill.engines.answer_frames import Decoded
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted
 from gristmill.engines.protocol import EmbeddingRequest, Engine, LabelRequest
 from gristmill.engines.ray import messages
+from gristmill.engines.ray.admission import Admission
 from gristmill.engines.ray.messages import (
+    Alone,
     AskFingerprint,
     Event,
     Fingerprint,
@@ -62,6 +64,7 @@ class Replica:
         self._engine: Engine | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Session] = {}
+        self._admission = Admission()
         self._used = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
 
@@ -98,7 +101,7 @@ class Replica:
             before.close()
         if keep:
             self._abandoned = None
-        self._sessions[client] = _Session(session, self._engine, self._stale)
+        self._sessions[client] = _Session(client, session, self._engine, self._admission, self._stale)
 
     async def submit(self, client: str, session: str, group: bytes) -> None:
         self._session(client, session).submit(group)
@@ -167,8 +170,10 @@ class _Session:
     ``stale`` seconds, it or this process has hung, or the network between them, and what it asked may have been
     answered elsewhere since: what arrives then is not begun, and the session is over."""
 
-    def __init__(self, name: str, engine: Engine, stale: float) -> None:
+    def __init__(self, client: str, name: str, engine: Engine, admission: Admission, stale: float) -> None:
         self.name = name
+        self._client = client
+        self._admission = admission
         self._stale = stale
         self._over = False
         #: When the client last took answers.
@@ -188,6 +193,9 @@ class _Session:
         for number, data in messages.decode_group(group):
             try:
                 message = messages.decode_to_replica(data)
+                alone = isinstance(message, Alone)
+                if isinstance(message, Alone):
+                    message = messages.decode_to_replica(message.asked)
             except (msgspec.DecodeError, RecursionError, ValueError) as error:
                 reason = f"The request cannot be read: {error}."
                 self._put(NotAnswered(number, ErrorKind.INVALID_REQUEST, reason, 400, code="invalid_value"))
@@ -199,7 +207,7 @@ class _Session:
                 case AskFingerprint():
                     self._run(number, self._tell_fingerprint(number))
                 case _:
-                    self._run(number, self._answer(number, message))
+                    self._run(number, self._answer(number, message, alone))
 
     async def take(self) -> bytes:
         self._check()
@@ -247,7 +255,10 @@ class _Session:
     async def _tell_fingerprint(self, number: int) -> FromReplica:
         return Fingerprint(number, await self._engine.fingerprint())
 
-    async def _answer(self, number: int, message: Any) -> FromReplica:
+    async def _answer(self, number: int, message: Any, alone: bool) -> FromReplica:
+        return await self._admission.answer(self._client, alone, lambda: self._ask_engine(number, message))
+
+    async def _ask_engine(self, number: int, message: Any) -> FromReplica:
         request, interactive = messages.request_of(message), message.interactive
         engine: Any = self._engine
         if isinstance(message, SubmitForward):

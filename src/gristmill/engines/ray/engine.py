@@ -13,6 +13,8 @@ from gristmill.engines.errors import unknown_model
 from gristmill.engines.parameters import check_parameters
 from gristmill.engines.prompt_parts import prompt_parts, shared_prefix
 from gristmill.engines.protocol import (
+    AnyAnswer,
+    AnyRequest,
     Capabilities,
     Completion,
     EmbeddingRequest,
@@ -41,9 +43,10 @@ from gristmill.engines.ray.frames import (
     Trouble,
     Waiting,
 )
-from gristmill.engines.ray.messages import AskFingerprint, ReplicaFacts
+from gristmill.engines.ray.messages import AskFingerprint
 from gristmill.engines.ray.options import Bounds, RayOptions, ReplicaSettings
 from gristmill.engines.ray.pool import Pool
+from gristmill.engines.ray.trials import most_trials
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import ENGINE_RESTARTS
 from gristmill.user_error import NotNow
@@ -85,7 +88,8 @@ class RayEngine:
         self._said = ""
         self._hopeless: set[str] = set()
         self.models = like.models
-        self.capabilities = _of_all(like.capabilities, self._bounds.most)
+        self._of_one = like.capabilities
+        self.capabilities = self._of_all()
 
     @property
     def replicas(self) -> frozenset[str]:
@@ -141,15 +145,27 @@ class RayEngine:
         answer: Embeddings = await self._ask(request, None, interactive)
         return answer
 
+    async def ask_alone(self, request: AnyRequest) -> AnyAnswer:
+        """By a replica of its own, while the others go on."""
+        if not isinstance(request, ForwardRequest):
+            self._check_model(request.model)
+        if isinstance(request, Request):
+            check_parameters(request, self.capabilities, self._connect.replica.engine)
+        answer: AnyAnswer = await self._ask(request, None, False, alone=True)
+        return answer
+
     def _check_model(self, model: str) -> None:
         if model not in self.models:
             raise unknown_model(model, self.models)
 
-    async def _ask(self, request: messages.AnyRequest, listen: OnDelta | OnEvent | None, interactive: bool) -> Any:
+    async def _ask(
+        self, request: AnyRequest, listen: OnDelta | OnEvent | None, interactive: bool, alone: bool = False
+    ) -> Any:
         prefix, stream = shared_prefix(request.model, prompt_parts(request)), listen is not None
         return await self._pool.ask(
-            lambda number: messages.question(number, request, stream, interactive), prefix, interactive, listen
-        )
+            lambda number: messages.question(number, request, stream, interactive),
+            prefix, interactive, listen, alone=alone,
+        )  # fmt: skip
 
     def _send(self, frame: Send) -> None:
         if self._driver is not None:
@@ -196,9 +212,10 @@ class RayEngine:
             case Answers():
                 self._pool.answered(frame)
             case Joined():
-                self._note_ready(frame.facts)
                 self._hopeless.discard(frame.replica)
                 self._pool.joined(frame)
+                self.models, self._of_one = frame.facts.models, frame.facts.capabilities
+                self.capabilities = self._of_all()
                 log.info("a replica is ready", replica=frame.replica, node=frame.facts.node)
                 enough = len(self._pool.members) >= self._bounds.least
                 if self._started is not None and not self._started.done() and enough:
@@ -206,14 +223,21 @@ class RayEngine:
             case Left():
                 log.warning("a replica was lost", replica=frame.replica, reason=frame.why)
                 self._pool.left(frame)
+                self.capabilities = self._of_all()
             case Waiting():
                 self._waiting_for = frame.what
             case Trouble():
                 self._note_trouble(frame)
 
-    def _note_ready(self, facts: ReplicaFacts) -> None:
-        self.models = facts.models
-        self.capabilities = _of_all(facts.capabilities, self._bounds.most)
+    def _of_all(self) -> Capabilities:
+        """What they can do together; how many rows can be asked alone goes with those that are there."""
+        one, most = self._of_one, self._bounds.most
+        return msgspec.structs.replace(
+            one,
+            slots=most * one.slots,
+            interactive_slots=most * one.interactive_slots,
+            alone_slots=most_trials(len(self._pool.members)) if self._options.isolates else 0,
+        )
 
     def _note_trouble(self, trouble: Trouble) -> None:
         if self._started is not None and self._started.done():
@@ -236,7 +260,3 @@ class PassingRayEngine(RayEngine):
     ) -> ForwardedAnswer:
         answer: ForwardedAnswer = await self._ask(request, on_event, interactive)
         return answer
-
-
-def _of_all(one: Capabilities, replicas: int) -> Capabilities:
-    return msgspec.structs.replace(one, slots=replicas * one.slots, interactive_slots=replicas * one.interactive_slots)

@@ -12,20 +12,16 @@ import msgspec
 from gristmill.engines.answer_frames import Decoded, Done, Embedded, Scored
 from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.protocol import (
+    AnyAnswer,
+    AnyRequest,
     Capabilities,
     Completion,
-    EmbeddingRequest,
     Embeddings,
     ForwardedAnswer,
     ForwardRequest,
-    LabelRequest,
     LabelScores,
-    Request,
 )
 from gristmill.engines.request_frames import Cancel, Submit, SubmitEmbedding, SubmitScore, submission, submitted
-
-AnyRequest = Request | ForwardRequest | LabelRequest | EmbeddingRequest
-AnyAnswer = Completion | ForwardedAnswer | LabelScores | Embeddings
 
 
 class SubmitForward(msgspec.Struct, tag=True, frozen=True):
@@ -38,6 +34,13 @@ class SubmitForward(msgspec.Struct, tag=True, frozen=True):
     prompt: list[bytes]
     stream: bool
     interactive: bool
+
+
+class Alone(msgspec.Struct, tag=True, frozen=True):
+    """``asked`` is a request's message, encoded: to be answered while the replica answers nothing else."""
+
+    id: int
+    asked: bytes
 
 
 class AskFingerprint(msgspec.Struct, tag=True, frozen=True):
@@ -97,7 +100,7 @@ class ReplicaFacts(msgspec.Struct, frozen=True):
     capabilities: Capabilities
 
 
-ToReplica = Submit | SubmitScore | SubmitEmbedding | SubmitForward | AskFingerprint | Cancel
+ToReplica = Submit | SubmitScore | SubmitEmbedding | SubmitForward | Alone | AskFingerprint | Cancel
 FromReplica = Decoded | Event | Done | Scored | Embedded | Forwarded | Fingerprint | NotAnswered
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,6 +14,8 @@ from gristmill.user_error import UserError
 
 #: Engines that compute elsewhere, or not at all: their actors need no CPU of the cluster for themselves.
 _COMPUTE_ELSEWHERE = frozenset({"ollama", "openai_compatible", "simulated"})
+#: Engines in front of servers that several replicas may use: what breaks off at one may be the fault of another's rows.
+_SHARED_SERVERS = frozenset({"ollama", "openai_compatible"})
 
 
 class Bounds(NamedTuple):
@@ -73,6 +75,11 @@ class RayOptions(msgspec.Struct, frozen=True):
         if parsed.replica_engine == "vllm" and parsed.replica_gpus is None:
             parsed = msgspec.structs.replace(parsed, replica_gpus=VllmOptions.parse(rest).gpus)
         return parsed, rest
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a row can be alone at a replica while others go on."""
+        return self.replica_engine not in _SHARED_SERVERS and Bounds.parse(self.replicas).most > 1
 
     @property
     def gpus(self) -> float:

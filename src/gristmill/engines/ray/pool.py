@@ -15,10 +15,12 @@ from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupte
 from gristmill.engines.health import ServerHealth, after_failure
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
-from gristmill.engines.ray.messages import Event, FromReplica, ReplicaFacts, ToReplica
+from gristmill.engines.ray.member import Member
+from gristmill.engines.ray.messages import Alone, Event, FromReplica, ToReplica
 from gristmill.engines.ray.place_queue import PlaceQueue
 from gristmill.engines.ray.placement import Homes, Load, Loads, choose
 from gristmill.engines.ray.pool_request import PoolRequest
+from gristmill.engines.ray.trials import choose_for_trial, most_trials
 from gristmill.engines.request_frames import Cancel
 from gristmill.telemetry.log import get_logger
 
@@ -28,30 +30,6 @@ log = get_logger(__name__)
 _GATHER_SECONDS = 0.002
 _MOST_IN_GROUP = 64
 _HUNG = "The machine has hung for a while."
-
-
-class Member:
-    """A replica that is there, in one session."""
-
-    def __init__(self, name: str, session: str, facts: ReplicaFacts) -> None:
-        self.name = name
-        self.session = session
-        self.facts = facts
-        self.in_flight: dict[int, PoolRequest] = {}
-        #: Not sent yet; ``since`` is when the first of them came.
-        self.group: list[tuple[int, bytes]] = []
-        self.since = 0.0
-        #: Of the engine in it, which may be away while the replica is there.
-        self.health = ServerHealth()
-
-    @property
-    def slots(self) -> int:
-        """After a rest it gets one request, until that is answered."""
-        return self.facts.capabilities.slots if self.health.trips == 0 else 1
-
-    @property
-    def rests(self) -> bool:
-        return time.monotonic() < self.health.rest_until
 
 
 class Pool:
@@ -68,8 +46,10 @@ class Pool:
         self._ids = itertools.count(1)
         self._homes = Homes()
         self._loads = Loads()
-        #: Those that found all replicas full.
+        #: Those that found no replica free.
         self._queue = PlaceQueue()
+        #: By replica: what it is asked alone. It gets nothing else until that is answered.
+        self._trials: dict[str, PoolRequest] = {}
         self.members: dict[str, Member] = {}
         #: Why no replica can be asked, while none can.
         self.down = "The ray engine has not started."
@@ -84,16 +64,20 @@ class Pool:
         prefix: int | None = None,
         interactive: bool = False,
         listen: Callable[[Any], None] | None = None,
+        *,
+        alone: bool = False,
     ) -> Any:
-        """What a replica answers to the message. Raises EngineError: interrupted where the replica is lost meanwhile,
-        unavailable where there is none."""
+        """What a replica answers to the message; ``alone``: while it answers nothing else. Raises EngineError:
+        interrupted where the replica is lost meanwhile, unavailable where there is none."""
         number = next(self._ids)
         try:
             _, message = messages.encode(make(number))
+            if alone:
+                _, message = messages.encode(Alone(number, message))
         except (ValueError, OverflowError, RecursionError) as error:
             sentence = f"The request cannot be handed to a replica: {error}."
             raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
-        request = PoolRequest(number, message, prefix, interactive, listen)
+        request = PoolRequest(number, message, prefix, interactive, alone, listen)
         self._place_or_queue(request)
         try:
             return await request.future
@@ -151,6 +135,7 @@ class Pool:
                 return
             if error.crashed is not None:
                 error.crashed = f"{error.crashed} of {member.name}"
+                member.broke_off = time.monotonic()
             outcome: Exception = error
         except msgspec.DecodeError as error:
             outcome = interrupted(f"A replica's answer cannot be read: {error}.")
@@ -170,7 +155,8 @@ class Pool:
 
     def _take_away(self, member: Member, request: PoolRequest, error: EngineError) -> None:
         """Its engine is away: it rests, and the others answer what it had. But not what its engine may be away for."""
-        before, member.health = member.health, after_failure(member.health, True, time.monotonic())
+        member.broke_off = time.monotonic()
+        before, member.health = member.health, after_failure(member.health, True, member.broke_off)
         if member.health.rest_until != before.rest_until:
             self._loads.drop(member.name)
             self._wake(member)
@@ -203,12 +189,18 @@ class Pool:
 
     def _end(self, member: Member, request: PoolRequest, answered: bool = True) -> None:
         del member.in_flight[request.number]
-        if answered and member.health.failures:
-            member.health = ServerHealth()
+        if request.alone:
+            self._trials.pop(member.name, None)
+        if answered:
+            member.broke_off = 0.0
+            if member.health.failures:
+                member.health = ServerHealth()
         self._note_load(member)
 
     def _note_load(self, member: Member) -> None:
-        if not member.rests:
+        if member.name in self._trials:
+            self._loads.drop(member.name)
+        elif not member.rests:
             self._loads.set(member.name, Load(len(member.in_flight), member.slots))
 
     def _tell(self, request: PoolRequest, message: FromReplica) -> None:
@@ -232,10 +224,12 @@ class Pool:
             self._place_or_queue(request)
 
     def _place(self, request: PoolRequest) -> bool:
-        """Send it to a replica; False where all are full."""
-        chosen = choose(self._loads, self._homes.of(request.prefix))
+        """Send it to a replica; False where none is free."""
+        chosen = self._choose_for_trial() if request.alone else choose(self._loads, self._homes.of(request.prefix))
         if chosen is None:
             return False
+        if request.alone:
+            self._trials[chosen] = request
         self._homes.add(request.prefix, chosen)
         member = self.members[chosen]
         request.replica, request.since = member, time.monotonic()
@@ -243,6 +237,12 @@ class Pool:
         self._note_load(member)
         self._write(member, request.number, request.message, request.interactive)
         return True
+
+    def _choose_for_trial(self) -> str | None:
+        if len(self._trials) >= most_trials(len(self.members)):
+            return None
+        free = (each for each in self.members.values() if each.name not in self._trials and not each.rests)
+        return choose_for_trial({each.name: each.candidate for each in free})
 
     def _place_queued(self) -> None:
         self._note_hang()
@@ -274,6 +274,7 @@ class Pool:
 
     def _lose(self, member: Member, why: str) -> None:
         self.members.pop(member.name, None)
+        self._trials.pop(member.name, None)
         self._loads.drop(member.name)
         self._homes.forget(member.name)
         # It has not begun with these.
@@ -290,3 +291,6 @@ class Pool:
                 request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
         if self.down_reason is not None:
             self._queue.fail(why)
+        else:
+            # Another may be on trial now.
+            self._place_queued()

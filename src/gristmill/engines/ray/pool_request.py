@@ -7,19 +7,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gristmill.engines.ray.pool import Member
+    from gristmill.engines.ray.member import Member
 
 
 class PoolRequest:
-    """On its way; ``listen`` is told what the engine says as it says it."""
+    """On its way; ``listen`` is told what the engine says as it says it. ``alone``: by a replica that answers nothing
+    else."""
 
     def __init__(
-        self, number: int, message: bytes, prefix: int | None, interactive: bool, listen: Callable[[Any], None] | None
+        self,
+        number: int,
+        message: bytes,
+        prefix: int | None,
+        interactive: bool,
+        alone: bool,
+        listen: Callable[[Any], None] | None,
     ) -> None:
         self.number = number
         self.message = message
         self.prefix = prefix
         self.interactive = interactive
+        self.alone = alone
         self.listen = listen
         #: Whether that has been told anything.
         self.heard = False

@@ -134,6 +134,16 @@ def test_whatever_asks_for_no_key_is_reached_by_the_job_alone() -> None:
     assert for_one == {"from": [{"podSelector": {"matchLabels": job["spec"]["template"]["metadata"]["labels"]}}]}
 
 
+def test_with_compose_whatever_asks_for_no_key_is_reached_from_its_own_container_alone() -> None:
+    compose = yaml.safe_load((COMPOSE / "servers.yaml").read_text())["services"]
+    there, here = container("StatefulSet-object-storage")["command"], compose["object-storage"]["entrypoint"]
+    bound = {"-ip=object-storage": "-ip=127.0.0.1", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
+    assert here == [bound.get(word, word) for word in there] + ["-s3.ip.bind=0.0.0.0"]
+    assert "ports" not in compose["object-storage"]
+    # Where the loopback is the same.
+    assert compose["bucket"]["network_mode"] == "service:object-storage"
+
+
 def test_every_file_is_of_a_kustomization() -> None:
     for folder in KUBERNETES.iterdir():
         written = (folder / "kustomization.yaml").read_text()
@@ -168,7 +178,6 @@ def test_the_object_store_is_the_one_that_the_tests_start_and_its_job_makes_the_
     server, job = container("StatefulSet-object-storage"), container("Job-bucket")
     images = {server["image"], job["image"], compose["object-storage"]["image"], compose["bucket"]["image"]}
     assert version and images == {f"docker.io/chrislusf/seaweedfs:{version[1]}"}
-    assert compose["object-storage"]["entrypoint"] == server["command"]
 
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if shutil.which("weed", path=programs) is None:
@@ -184,7 +193,7 @@ def test_the_object_store_is_the_one_that_the_tests_start_and_its_job_makes_the_
     }
     command = [here.pop(word, word) for word in server["command"]]
     assert not here
-    command += [f"-{name}={port}" for name, port in ports.items()] + ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += [f"-{name}={port}" for name, port in ports.items()]
     with (tmp_path / "log").open("wb") as log:
         running = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
     try:
@@ -196,9 +205,9 @@ def test_the_object_store_is_the_one_that_the_tests_start_and_its_job_makes_the_
                     break
             time.sleep(0.2)
         for part, port in (("master", 9333), ("filer", 8888)):
-            there, at = f"object-storage:{port}", f"127.0.0.1:{ports[f'{part}.port']}.{ports[f'{part}.port.grpc']}"
-            job["command"][-1] = job["command"][-1].replace(there, at)
-            shell = shell.replace(there, at)
+            at = f"127.0.0.1:{ports[f'{part}.port']}.{ports[f'{part}.port.grpc']}"
+            job["command"][-1] = job["command"][-1].replace(f"object-storage:{port}", at)
+            shell = shell.replace(f"127.0.0.1:{port}", at)
         environment |= {"SHELL_OF_STORE": shell}
         of_compose = [word.replace("$$", "$") for word in compose["bucket"]["entrypoint"]]
         # The second time it is there.

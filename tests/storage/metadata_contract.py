@@ -387,14 +387,16 @@ class MetadataContract:
 
     def test_a_server_is_there_until_its_announcement_runs_out_or_it_leaves(self, tmp_path: Path) -> None:
         async def story(store: MetadataStore) -> None:
-            assert await store.servers.alive() == []
+            assert await store.servers.alive() == [] and await store.servers.announced_until() is None
             first, second = server("first", 1), server("second", 2, models=["a", "b"])
             await store.servers.announce(second, LEASE)
             await store.servers.announce(first, LEASE)
             assert await store.servers.alive() == [first, second]
             # With what it tells the second time.
             first = server("first", 1, models=["c"])
+            before = await store.servers.announced_until()
             await store.servers.announce(first, LEASE)
+            assert before is not None and (await store.servers.announced_until() or 0) > before
             assert await store.servers.alive() == [first, second]
             await store.servers.announce(second, OVER)
             assert await store.servers.alive() == [first]

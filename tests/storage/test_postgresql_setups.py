@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,19 +10,26 @@ import time
 from pathlib import Path
 
 import pytest
+from metadata_contract import file, server
 
-from gristmill.storage.errors import StorageError
+from gristmill.storage.blobs.open import open_blobs
+from gristmill.storage.errors import StorageError, Unreachable
+from gristmill.storage.shared_blobs import require_shared
+from gristmill.storage.sql.store import SqlMetadataStore
+from gristmill.user_error import UserError
 from postgres_server import PASSWORD, PostgresServer
 from requests_jsonl import CHAT, chat_line, jsonl
 from server_process import ServerProcess
 
 
-def told(*arguments: str, exit_code: int = 2) -> str:
-    """What a command that is refused says: one line. By default it is one that no other try mends."""
+def told(*arguments: str, exit_code: int = 2, waits: str | None = None) -> str:
+    """What a command that is refused says: one line, or one more that says that it ``waits`` first. By default it is
+    one that no other try mends."""
     command = [sys.executable, "-m", "gristmill", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == exit_code and not done.stdout, done
-    (line,) = done.stderr.splitlines()
+    *before, line = done.stderr.splitlines()
+    assert len(before) == (waits is not None) and all(str(waits) in each for each in before), done
     assert PASSWORD not in line and "secret" not in line
     return line
 
@@ -60,7 +68,7 @@ def test_a_server_that_joins_others_but_keeps_files_elsewhere_is_told(postgres: 
     with ServerProcess(tmp_path / "data", "--database", url, "--blobs", blobs) as server:
         body = jsonl([chat_line("row-0")])
         server.client().files.create(file=("in.jsonl", body), purpose="batch")
-        said = told(*elsewhere)
+        said = told(*elsewhere, waits="whether another server still runs")
         assert "None of the files" in said and "--blobs" in said
         with ServerProcess(tmp_path / "other", "--database", url, "--blobs", blobs) as other:
             assert len(other.client().files.list().data) == 1
@@ -69,6 +77,40 @@ def test_a_server_that_joins_others_but_keeps_files_elsewhere_is_told(postgres: 
     # Who is alone may have lost what it had.
     with ServerProcess(tmp_path / "other", "--database", url, "--blobs", str(tmp_path / "elsewhere")) as alone:
         assert len(alone.client().files.list().data) == 1
+
+
+async def test_a_server_that_was_killed_is_waited_for_and_one_that_runs_is_told_of(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    store = SqlMetadataStore.at(postgres.new_database())
+    await store.start()
+    try:
+        elsewhere = open_blobs(str(tmp_path / "elsewhere"))
+        await store.files.add(file("file-1"))
+        await store.servers.announce(server("killed"), 1)
+        await require_shared(store, elsewhere)
+        assert await store.servers.alive() == []
+
+        await store.servers.announce(server("killed"), 3600)
+        await store.servers.announce(server("alive"), 60)
+        joining = asyncio.create_task(require_shared(store, elsewhere))
+        await asyncio.sleep(0.1)
+        await store.servers.announce(server("alive"), 60)
+        with pytest.raises(UserError, match="None of the files") as told_of:
+            await joining
+        assert told_of.value.exit_code == 2
+    finally:
+        await store.stop()
+
+
+async def test_a_server_without_the_tls_that_is_asked_for_is_not_worth_another_start(postgres: PostgresServer) -> None:
+    store = SqlMetadataStore.at(postgres.new_database() + "?sslmode=require")
+    try:
+        with pytest.raises(StorageError, match="does not support SSL") as refused:
+            await store.start()
+        assert not isinstance(refused.value, Unreachable)
+    finally:
+        await store.stop()
 
 
 def test_a_database_that_cannot_be_used_is_one_sentence(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ class Servers(Protocol):
         """Those whose announcement has not run out, in the order in which they started."""
         ...
 
+    async def announced_until(self) -> float | None:
+        """When the last announcement runs out, in Unix time by the store's clock; None where no server is there. It
+        grows only when one announces itself."""
+        ...
+
     async def leave(self, server_id: str) -> None:
         """It is not there any more. Works on a full disk."""
         ...

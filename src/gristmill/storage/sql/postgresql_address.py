@@ -48,10 +48,12 @@ class PostgresqlAddress:
         return "too many" not in str(error) and self.is_refused(error)
 
     def is_refused(self, error: BaseException | None, **changed: Any) -> bool:
-        """Whether no connection came about because the server said no, for whatever reason: so it is there."""
+        """Whether no connection came about because the server said no, for whatever reason, or what it shows is not
+        what was asked for, such as no TLS: so it is there."""
         if isinstance(error, psycopg.errors.ConnectionTimeout) or not isinstance(error, psycopg.OperationalError):
             return False
-        return PGconn.ping(make_conninfo(self._url, **(self._options | changed)).encode()) == Ping.OK
+        anyhow = self._options | changed | {"sslmode": "prefer"}
+        return PGconn.ping(make_conninfo(self._url, **anyhow).encode()) == Ping.OK
 
     def connect(self, **changed: Any) -> psycopg.Connection:
         """A transaction is begun by whoever wants one, and no statement gets a name. Raises what psycopg raises."""

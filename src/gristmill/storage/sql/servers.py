@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from gristmill.storage.records import ServerRecord
 from gristmill.storage.sql.clock import clock
@@ -39,6 +39,10 @@ class SqlServers:
         query = select(*_FIELDS).where(IS_ALIVE).order_by(servers.c.started_at, servers.c.id)
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [ServerRecord(*row) for row in found]
+
+    async def announced_until(self) -> float | None:
+        query = select(func.max(servers.c.seen_until)).where(IS_ALIVE)
+        return await self._database.read(lambda connection: connection.scalar(query))
 
     async def leave(self, server_id: str) -> None:
         statement = delete(servers).where(servers.c.id == server_id)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gristmill.scoring.frames import verify as verify
     from gristmill.scoring.questionnaire import ScoreOptions as ScoreOptions
     from gristmill.scoring.rank.frames import Best as Best
+    from gristmill.scoring.rank.frames import EmbeddingModel as EmbeddingModel
     from gristmill.scoring.rank.frames import rank as rank
     from gristmill.scoring.truth import agreement as agreement
 
@@ -35,6 +36,7 @@ _MODULES = {
     "Best": "scoring.rank.frames",
     "Better": "scoring.frames",
     "Client": "client",
+    "EmbeddingModel": "scoring.rank.frames",
     "EngineSettings": "engines.registry",
     "ScoreOptions": "scoring.questionnaire",
     "TruthUse": "scoring.calibrated_table",

@@ -128,6 +128,23 @@ def test_a_small_model_is_asked_about_every_row_once(folder):
     assert len((folder / "journal").read_text().splitlines()) == 2_000 + told["judged"]
 
 
+def test_every_row_is_embedded_once_and_guessed_from_its_vector(folder):
+    # One row in ten has no text.
+    row = "{% if id | int % 10 %}{{ words }} worth: {{ worth }}{% endif %}"
+    wish = ("--top", "200", "--recall", "0.7", "--row", row, "-O", "journal=journal", "-o", "best.csv")
+    done = rank(folder, *wish, "--proxy", "embeddings:embedder")
+    assert done.returncode == 0, done.stderr
+    told = certificate(folder)
+    assert told["proxy"].startswith("ridge regression over embeddings by embedder (simulated engine)")
+    assert told["proxy_rank_correlation"] > 0.6 and told["judged"] < 1_700
+    assert told["cost"]["proxy"]["rows"] == 1_800 and told["failed"] == 200
+    # Rows without a text cost nothing, nor do those that are like others.
+    shared = sum(told["cost"][each]["deduplicated"] for each in ("judge", "proxy"))
+    assert len((folder / "journal").read_text().splitlines()) == 1_800 + told["judged"] - told["failed"] - shared
+    (proxy,) = told["receipt"]["proxy"]
+    assert (proxy["engine"], proxy["model"]) == ("simulated", "embedder")
+
+
 def test_all_rows_above_a_cut(folder):
     wish = ("--cut", "score >= 6.5", "--recall", "0.9", "--precision", "0.8", "--proxy", "near")
     done = rank(folder, *wish, "-o", "best.csv")
@@ -152,6 +169,30 @@ def test_a_budget_that_does_not_do_is_gone_on_from_with_a_larger_one(folder):
     assert certificate(folder)["certified"]
     # No row is judged twice.
     assert len((folder / "journal").read_text().splitlines()) == certificate(folder)["judged"]
+
+
+def test_past_a_budget_that_does_not_do_it_goes_on_as_if_there_were_none_where_that_is_wanted(folder):
+    wish = ("--top", "200", "--recall", "0.8", "--proxy", "near")
+    assert rank(folder, *wish, "-o", "free.csv").returncode == 0
+    done = rank(folder, *wish, "--budget", "500", "--or-all", "-o", "best.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("It goes on past that, as is wanted") == 1
+    assert (folder / "best.csv").read_bytes() == (folder / "free.csv").read_bytes()
+    assert 500 < certificate(folder)["judged"] == certificate(folder, "free.csv")["judged"] < 2_000
+    enough = rank(folder, *wish, "--budget", "1900", "--or-all", "-o", "enough.csv")
+    assert enough.returncode == 0 and "It goes on" not in enough.stderr
+
+
+def test_after_a_plan_another_goal_or_proxy_goes_on_with_the_same_pilot(folder):
+    wish = ("--top", "200", "--recall", "0.8", "-O", "journal=journal", "-o", "best.csv")
+    for plan in (("--proxy", "far"), ("--proxy", "small"), ("--proxy", "embeddings:e"), ("--assume", "thinning")):
+        done = rank(folder, *wish, *plan, "--plan")
+        assert done.returncode == 0, done.stderr
+    # The judge's pilot, the small model's, and the embeddings'.
+    assert len((folder / "journal").read_text().splitlines()) == 3 * 256
+    done = rank(folder, *wish, "--proxy", "near", "--assume", "thinning")
+    assert done.returncode == 0, done.stderr
+    assert len((folder / "journal").read_text().splitlines()) == 2 * 256 + certificate(folder)["judged"]
 
 
 def test_a_plan_judges_the_pilot_only_and_is_gone_on_from(folder):
@@ -182,6 +223,7 @@ def test_without_an_output_the_best_are_shown_and_nothing_is_kept(folder):
         ((), "top 100"),
         (("--top", "2000"), "are all of them"),
         (("--top", "50", "--proxy", "simulated"), "the judge itself"),
+        (("--top", "50", "--proxy", "embeddings"), "which model embeds the rows: --proxy embeddings:MODEL"),
         (("--top", "50", "--proxy", "near", "--proxy-url", "http://127.0.0.1:9"), "the proxy is the column 'near'"),
     ],
 )

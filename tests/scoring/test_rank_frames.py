@@ -96,6 +96,34 @@ def test_a_judge_or_proxy_that_scored_nothing_is_asked_again_once_it_is_mended(t
     assert gristmill.rank(frame, **ASKED, **wish, proxy=small).certified
 
 
+@pytest.mark.parametrize("share", [3, 1.5])
+def test_rows_that_nobody_answered_are_asked_again_by_the_next_run(tmp_path: Path, share: float):
+    """A third of all rows, then two thirds: nobody goes on with a judge that leaves most of the pilot unanswered."""
+    rotten = pl.int_range(800) % 3 < 3 / share
+    frame = FRAME.with_columns(words=pl.when(rotten).then(pl.lit("rotten")).otherwise(pl.lit("flour")))
+    wish = {"top": 40, "recall": 0.8, "assume": "thinning", "options": OPTIONS}
+    undisturbed = gristmill.rank(frame, **ASKED, **wish)
+    noted = JUDGE.options | {"journal": str(tmp_path / "journal")}
+    broken = JUDGE._replace(options=noted | {"fail_on": "rotten", "failure_kind": "invalid_request"})
+    mended = JUDGE._replace(options=noted)
+    state = tmp_path / "state"
+    if share == 3:
+        half = gristmill.rank(frame, **ASKED | {"on": broken}, **wish, budget=300, resume=state)
+        assert not half.certified and half.certificate["failed"] > 50
+    else:
+        with pytest.raises(UserError, match="left 1.. of the first 256 rows unanswered.*asks about them again"):
+            gristmill.rank(frame, **ASKED | {"on": broken}, **wish, resume=state)
+    best = gristmill.rank(frame, **ASKED | {"on": mended}, **wish, resume=state)
+    assert best.certified and best.certificate["failed"] == 0
+    # The proxy learns from the whole pilot, not from what was left of it.
+    assert best.frame.equals(undisturbed.frame)
+    assert best.certificate["judged"] == undisturbed.certificate["judged"]
+    answered = (tmp_path / "journal").read_text().splitlines()
+    again = gristmill.rank(frame, **ASKED | {"on": mended}, **wish, resume=state)
+    assert again.frame.equals(best.frame)
+    assert (tmp_path / "journal").read_text().splitlines() == answered and len(set(answered)) == len(answered)
+
+
 @pytest.mark.parametrize("damaged", ["ranking.json", "guesses.json", "judge/000-*/judged.json"])
 def test_what_was_damaged_is_named(tmp_path: Path, damaged):
     wish = {"top": 40, "recall": 0.6, "proxy": "near", "assume": "thinning", "options": OPTIONS, "resume": tmp_path}

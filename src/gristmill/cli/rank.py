@@ -43,15 +43,15 @@ def rank(
     proxy: Annotated[
         str,
         typer.Option(
-            metavar="auto|features|COLUMN|MODEL",
-            help="What guesses the scores: the words of the rows, a column of the table, a small model.",
+            metavar="auto|features|embeddings:MODEL|COLUMN|MODEL",
+            help="What guesses the scores: the words of the rows, their embeddings, a column, a small model.",
         ),
     ] = "auto",
-    proxy_engine: Annotated[str | None, typer.Option(help="The small model's engine, where that is another.")] = None,
+    proxy_engine: Annotated[str | None, typer.Option(help="The proxy model's engine, where that is another.")] = None,
     proxy_url: Annotated[str | None, typer.Option(help="Its engine's address, where that is another.")] = None,
     budget: Annotated[int | None, typer.Option(metavar="ROWS", help="Judge no more rows than this.")] = None,
     or_all: Annotated[
-        bool, typer.Option("--or-all", help="Where the budget does not do, judge every row instead of ending.")
+        bool, typer.Option("--or-all", help="Where the budget does not do, go on past it, up to every row.")
     ] = False,
     assume: Annotated[
         str | None, typer.Option(help="thinning: take something for granted of the proxy, which saves most.")
@@ -96,6 +96,7 @@ def rank(
     from gristmill.planning.token_bill import Prices
     from gristmill.scoring.questionnaire import Questionnaire, ScoreOptions
     from gristmill.scoring.rank.choice import choose_proxy
+    from gristmill.scoring.rank.embeddings_proxy import EmbeddingsProxy
     from gristmill.scoring.rank.plan import rank_plan
     from gristmill.scoring.rank.proxies import ModelProxy
     from gristmill.scoring.rank.ranking import Ranking
@@ -132,10 +133,10 @@ def rank(
     wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
     questionnaire = Questionnaire(frame, scoring.read_text(rubric, "rubric"), parse_scale(scale), options, judge)
     guessing = choose_proxy(proxy, frame, questionnaire, judge, proxy_backend)
-    if (proxy_engine or proxy_url) and not isinstance(guessing, ModelProxy):
+    if (proxy_engine or proxy_url) and not isinstance(guessing, ModelProxy | EmbeddingsProxy):
         raise UserError(
-            f"--proxy-engine and --proxy-url are about a small model, but the proxy is {guessing.told}: name the model "
-            "with --proxy, or leave them out."
+            f"--proxy-engine and --proxy-url are about a proxy's model, but the proxy is {guessing.told}: name the "
+            "model with --proxy, or leave them out."
         )
     ranking = Ranking(frame, questionnaire, judge, guessing, wish, truth, show.console.print)
     about = ranking.about(Path(table).name)
@@ -191,6 +192,6 @@ def _tell_plan(plan: RankPlan, wish: RankWish, kept: bool, as_json: bool) -> Non
     if as_json:
         show.print_json(show_rank.plan_facts(plan))
         return
-    show_rank.print_plan(plan, wish.budget, wish.assume is not None)
+    show_rank.print_plan(plan, wish)
     if kept:
         show.console.print("The pilot is kept: the same command without --plan goes on from it.")

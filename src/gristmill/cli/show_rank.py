@@ -14,6 +14,7 @@ from gristmill.telemetry.progress import duration
 if TYPE_CHECKING:
     from gristmill.scoring.rank.plan import PlannedStep, RankPlan
     from gristmill.scoring.rank.ranking import Ranked
+    from gristmill.scoring.rank.wish import RankWish
 
 
 def print_best(ranked: Ranked, ids: list[object]) -> None:
@@ -26,7 +27,7 @@ def print_best(ranked: Ranked, ids: list[object]) -> None:
     show.print_table(table)
 
 
-def print_plan(plan: RankPlan, budget: int | None, assumed: bool) -> None:
+def print_plan(plan: RankPlan, wish: RankWish) -> None:
     table = Table(box=None, header_style="bold")
     for title in ("step", "rows", "time", "tokens"):
         table.add_column(title, justify="left" if title == "step" else "right")
@@ -35,7 +36,7 @@ def print_plan(plan: RankPlan, budget: int | None, assumed: bool) -> None:
     table.add_row("")
     table.add_row(plan.everything.name, *_figures(plan.everything))
     show.print_table(table)
-    for line in plan_sentences(plan, budget, assumed):
+    for line in plan_sentences(plan, wish):
         show.console.print(line)
 
 

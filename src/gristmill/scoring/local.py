@@ -16,8 +16,10 @@ from gristmill.batches.lifecycle import is_terminal
 from gristmill.batches.local_run import Job, LocalRun
 from gristmill.batches.longest_row import longest_row_tokens
 from gristmill.engines.choice import AUTOMATIC
+from gristmill.engines.errors import EngineError
 from gristmill.engines.protocol import LabelScorer
 from gristmill.engines.registry import EMBEDDED, EngineSettings, create_engine
+from gristmill.inference.endpoints import check_offered
 from gristmill.scoring.backend import BatchView, Interrupted, MakeView, NoView, PassFiles
 from gristmill.scoring.computation import computation_here, note_computation
 from gristmill.scoring.held_engine import HeldEngine
@@ -105,6 +107,10 @@ class LocalBackend:
         self, held: HeldEngine, folder: Path, local: LocalRun, settings: HostSettings, view: BatchView
     ) -> Batch:
         engine = await held.started(settings.engine, view.waiting, settings.start_wait)
+        try:
+            check_offered(local.job.endpoint, engine.name, engine.capabilities.endpoints)
+        except EngineError as error:
+            raise UserError(f"{self.model} cannot be asked: {error.message}") from None
         computed = await computation_here(engine, self._host.engine, self.model, self.place, self._reuse_answers)
         note_computation(folder, computed)
         batch = await local.run(settings, view.update, view.waiting, self._stop_on, engine)

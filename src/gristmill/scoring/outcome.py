@@ -29,6 +29,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     #: There was an answer, but not on the scale; another might be.
     invalid: bool = False
+    #: There was none: the request was refused, or it failed. Asked another day, there may be.
+    unanswered: bool = False
 
 
 def of_probabilities(probabilities: Sequence[float], scale: Scale) -> Outcome:

@@ -141,13 +141,18 @@ class Questionnaire:
         """Those about ``rows`` that can be asked; ``unasked`` gets the outcome of each row that cannot, as they are
         met."""
         for row in rows:
-            length = len(self.text_of(row))
-            if not 0 < length <= LONGEST_TEXT:
-                error = f"its text is {length:,} characters long, {LONGEST_TEXT:,} at most" if length else "it is empty"
+            if (error := self.why_not(row)) is not None:
                 unasked[row] = Outcome(self.settings.method.name, error=error)
                 continue
             for criterion in range(len(self.names)):
                 yield Question(row, criterion)
+
+    def why_not(self, row: int) -> str | None:
+        """Why no model can be asked about the row; None where one can."""
+        length = len(self.text_of(row))
+        if 0 < length <= LONGEST_TEXT:
+            return None
+        return f"its text is {length:,} characters long, {LONGEST_TEXT:,} at most" if length else "it is empty"
 
     def _row_template(self) -> RowTemplate:
         options, columns = self._options, self._table.columns

@@ -94,7 +94,7 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
     if response is None or response.status_code != 200:
         error = answer.error if response is None else response.body.error
         message = error.get("message") if isinstance(error, dict) else None
-        return Outcome(method.name, error=str(message or error or "there is no answer"))
+        return Outcome(method.name, error=str(message or error or "there is no answer"), unanswered=True)
     if method is LABELS:
         scores = response.body.scores or [[]]
         return of_probabilities(scores[0], instrument.scale)

@@ -61,8 +61,8 @@ class RankWork:
         from gristmill.scoring.rank.plan import rank_plan
         from gristmill.scoring.rank.plan_words import plan_sentences
 
-        plan, wish = rank_plan(self._ranking.pilot(self._folder / WORK)), self._form.wish
-        sentences = plan_sentences(plan, wish.budget, wish.assume is not None)
+        plan = rank_plan(self._ranking.pilot(self._folder / WORK))
+        sentences = plan_sentences(plan, self._form.wish)
         lines = [PlanLine(*step) for step in plan.steps]
         return Planned(PlanSummary(lines, PlanLine(*plan.everything), sentences))
 

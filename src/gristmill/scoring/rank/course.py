@@ -174,9 +174,9 @@ class _Course:
         return step if self._goal.budget is None or total <= self._goal.budget else self._all(total)
 
     def _all(self, total: int) -> Judge | NotCertified:
-        """All that is left, where the budget allows for that or it is wanted anyway."""
+        """All that is left, where the budget allows for that."""
         goal = self._goal
-        if goal.or_all or goal.budget is None or goal.rows <= goal.budget:
+        if goal.budget is None or goal.rows <= goal.budget:
             return Judge(How.ALL, self.standing.unjudged())
         cost = total if not self._step else max(total, self.reckoning.cost())
         why = f"At most {goal.budget:,} rows may be judged, and at least {total:,} would have to be."

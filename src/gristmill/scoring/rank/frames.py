@@ -14,6 +14,12 @@ from gristmill.scratch import scratch_folder
 Frame = TypeVar("Frame")
 
 
+class EmbeddingModel(NamedTuple):
+    """As a proxy: a model that embeds, ``on`` an engine here or a server. Scores are guessed from its vectors."""
+
+    on: EngineSettings | ScoreServer
+
+
 class Best(NamedTuple, Generic[Frame]):
     """``frame``: the rows found, the best first, with their scores, as the kind of frame that was given.
     ``certified``: whether the promise was kept; ``sentences`` say in words what is promised, assumed and not promised;
@@ -35,7 +41,7 @@ def rank(
     recall: float = 0.95,
     precision: float | None = None,
     confidence: float = 0.95,
-    proxy: str | EngineSettings | ScoreServer = "auto",
+    proxy: str | EngineSettings | ScoreServer | EmbeddingModel = "auto",
     budget: int | None = None,
     or_all: bool = False,
     assume: str | None = None,
@@ -48,11 +54,12 @@ def rank(
     ("score >= 8"), without judging every row, as ``gristmill rank`` finds them.
 
     ``on`` is the judge: an engine here, or a server. ``proxy``: "auto" and "features" (the words of the rows), the name
-    of a column, or where a small model is. ``recall``, ``precision`` and ``confidence`` are shares; ``assume`` is
-    "thinning" or None. ``resume`` names a folder that keeps what is done. Raises ``UserError``.
+    of a column, where a small model is, or an ``EmbeddingModel``. ``recall``, ``precision`` and ``confidence`` are
+    shares; ``assume`` is "thinning" or None. ``resume`` names a folder that keeps what is done. Raises ``UserError``.
     """
     require("sklearn", "score")
     from gristmill.scoring.rank.choice import choose_proxy
+    from gristmill.scoring.rank.embeddings_proxy import EmbeddingsProxy
     from gristmill.scoring.rank.proxies import ModelProxy
     from gristmill.scoring.rank.ranking import Ranking
     from gristmill.scoring.rank.report import certificate_facts, sentences
@@ -65,6 +72,8 @@ def rank(
     questionnaire = Questionnaire(table, rubric, scale_of(scale), options, judge)
     if isinstance(proxy, str):
         guessing = choose_proxy(proxy, table, questionnaire, judge)
+    elif isinstance(proxy, EmbeddingModel):
+        guessing = EmbeddingsProxy(questionnaire, backend_on(proxy.on))
     else:
         guessing = ModelProxy.beside(judge, questionnaire, backend_on(proxy))
     wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)

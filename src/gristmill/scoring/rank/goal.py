@@ -23,8 +23,7 @@ class Goal(NamedTuple):
     ``recall`` is the share of those that is returned at least, with probability ``confidence``. Returned rows have
     all been judged, but where ``precision`` is given, which goes with a cut only: then rows may be accepted unjudged,
     so that at least this share of what is returned is above the cut; recall and precision hold together, with
-    probability ``confidence``. ``budget`` is the most rows to be judged; where it does not do, everything is judged
-    instead if ``or_all``, else nothing is promised.
+    probability ``confidence``. ``budget`` is the most rows to be judged; where it does not do, nothing is promised.
     """
 
     rows: int
@@ -35,7 +34,6 @@ class Goal(NamedTuple):
     confidence: float = 0.95
     budget: int | None = None
     assume: Assumption | None = None
-    or_all: bool = False
     seed: int = 0
 
     @property

@@ -28,7 +28,8 @@ class _Group(msgspec.Struct):
 
 
 class Judging:
-    """Asks one backend about rows, and nothing twice: what earlier runs have found in the folder is known."""
+    """Asks one backend about rows, and nothing twice: what earlier runs have found in the folder is known. Rows that
+    those got no answer about are asked again, once: what was wrong may have been mended."""
 
     def __init__(self, folder: Path, backend: ScoreBackend, questionnaire: Questionnaire) -> None:
         self._folder = folder
@@ -40,12 +41,18 @@ class Judging:
         for ended in sorted(folder.glob(f"*/{_ENDED}")):
             if (group := read_stored(ended, _Group)) is not None:
                 self._add(group)
+        self._unanswered = {row for row, outcome in self.outcomes.items() if outcome.unanswered}
+
+    def most_scored(self, rows: Sequence[int]) -> int:
+        """How many of these have a score, or may get one when ``outcomes_of`` them is wanted."""
+        known = self.outcomes
+        return sum(row not in known or known[row].score is not None or row in self._unanswered for row in rows)
 
     def outcomes_of(self, rows: Sequence[int], check_scale: bool = False) -> list[Outcome]:
         """In the order of ``rows``. ``check_scale``: end in one sentence where most answers are off the scale. Raises
         UserError, and Interrupted where a signal ended it before."""
         # In the table's order: rows that are alike stand together there, and the same rows are the same batch.
-        new = sorted(row for row in rows if row not in self.outcomes)
+        new = sorted(row for row in rows if row not in self.outcomes or row in self._unanswered)
         if new:
             digest = hashlib.sha256(msgspec.json.encode(new)).hexdigest()
             folder = self._folder / f"{self._groups:03}-{digest[:12]}"
@@ -56,12 +63,13 @@ class Judging:
             answered = {
                 question.row: outcome for question, outcome in passes.outcomes(questions, settings.method)
             } | unasked
-            missing = Outcome(settings.method.name, error="there is no answer")
+            missing = Outcome(settings.method.name, error="there is no answer", unanswered=True)
             found = [(row, answered.get(row, missing)) for row in new]
             group = _Group(passes.batches, found)
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / _ENDED, msgspec.json.encode(group))
             self._add(group)
+            self._unanswered.difference_update(new)
         return [self.outcomes[row] for row in rows]
 
     def forget(self) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gristmill.scoring.rank.plan import RankPlan
+    from gristmill.scoring.rank.wish import RankWish
 
 
-def plan_sentences(plan: RankPlan, budget: int | None, assumed: bool) -> list[str]:
-    """``assumed``: whether thinning is."""
+def plan_sentences(plan: RankPlan, wish: RankWish) -> list[str]:
     every = plan.everything.rows
     lines = [f"About {plan.judged:,} of {every:,} rows would be judged ({plan.judged / every:.0%})."]
     if plan.correlation is not None:
@@ -17,11 +17,12 @@ def plan_sentences(plan: RankPlan, budget: int | None, assumed: bool) -> list[st
             f"On the pilot, the proxy's order and the judge's correlate by {plan.correlation:.2f} (1 is the same "
             "order, 0 chance): a better proxy saves more."
         )
-    if not assumed and plan.thinning < 0.8 * plan.judged:
+    if wish.assume is None and plan.thinning < 0.8 * plan.judged:
         lines.append(
             f"With the assumption thinning it would be about {plan.thinning:,}; the guide says what is taken for "
             "granted then."
         )
-    if budget is not None and plan.judged > budget:
-        lines.append(f"That is more than the budget of {budget:,}: probably nothing could be certified.")
+    if wish.budget is not None and plan.judged > wish.budget:
+        then = "it would go on past it, as is wanted" if wish.or_all else "probably nothing could be certified"
+        lines.append(f"That is more than the budget of {wish.budget:,}: {then}.")
     return lines

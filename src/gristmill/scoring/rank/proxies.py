@@ -6,7 +6,7 @@ What is promised does not depend on it, only how many rows the judge is asked ab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from gristmill.scoring.table import number_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
-#: Rows with a score, without which the words of rows teach nothing.
+#: Rows with a score, without which nothing is learnt from rows.
 _LEAST_ROWS = 20
 
 
@@ -30,6 +30,22 @@ class Pilot(NamedTuple):
 
     rows: Sequence[int]
     scores: Sequence[float]
+
+    def lesson(self, learnt_from: str, usable: Container[int] | None = None) -> list[tuple[int, float]]:
+        """The rows with a score, and of them the ``usable`` ones. Raises UserError where they are too few to be learnt
+        from, naming by what they would have been."""
+        known = [
+            (row, score)
+            for row, score in zip(self.rows, self.scores, strict=True)
+            if not math.isnan(score) and (usable is None or row in usable)
+        ]
+        if len(known) < _LEAST_ROWS:
+            has = "a score" if usable is None else "a score and a vector"
+            raise UserError(
+                f"Only {len(known)} rows of the pilot have {has}: with fewer than {_LEAST_ROWS}, {learnt_from} teach "
+                "nothing. Name another proxy with --proxy: a model, or a column of the table."
+            )
+        return known
 
 
 class Proxy(Protocol):
@@ -147,13 +163,8 @@ class WordsProxy:
 
     def guesses(self, pilot: Pilot) -> Any:
         numpy = require("numpy", "score")
-        known = [(row, score) for row, score in zip(pilot.rows, pilot.scores, strict=True) if not math.isnan(score)]
+        known = pilot.lesson("the words of the rows")
         rows, text_of = self._questionnaire.rows, self._questionnaire.text_of
-        if len(known) < _LEAST_ROWS:
-            raise UserError(
-                f"Only {len(known)} rows of the pilot have a score: with fewer than {_LEAST_ROWS} the words of the "
-                "rows teach nothing. Name another proxy with --proxy: a model, or a column of the table."
-            )
         proxy = train_text_proxy([text_of(row) for row, _ in known], [score for _, score in known])
         found = proxy.guesses(map(text_of, range(rows)), rows)
         found[numpy.array([row for row, _ in known])] = proxy.held_out

@@ -7,7 +7,6 @@ is stored there, and comes to the same end.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +21,12 @@ from gristmill.extras import require
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.columns import with_scores
 from gristmill.scoring.outcome import Outcome
-from gristmill.scoring.prompt import shared_body
 from gristmill.scoring.questionnaire import Questionnaire
 from gristmill.scoring.rank.course import decide
 from gristmill.scoring.rank.ended import Certificate, NotCertified
 from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged
 from gristmill.scoring.rank.goal import Goal
+from gristmill.scoring.rank.identity import PROXY_FOLDER, check_identity, identity_of
 from gristmill.scoring.rank.judging import Judging
 from gristmill.scoring.rank.promise import About, Parties
 from gristmill.scoring.rank.proxies import Pilot, Proxy
@@ -40,7 +39,7 @@ from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
-_IDENTITY, _GUESSES = "ranking.json", "guesses.json"
+_GUESSES = "guesses.json"
 #: How a row was found, in the column of the output.
 _FOUND = {
     How.PILOT: "pilot",
@@ -88,6 +87,9 @@ class PilotDone(NamedTuple):
 
 
 class _Guesses(msgspec.Struct):
+    """``scored``: so many rows of the pilot had a score when they were made."""
+
+    scored: int
     values: list[float | None]
     batches: list[Batch]
 
@@ -113,6 +115,7 @@ class Ranking:
         self._judge = judge
         self._proxy = proxy
         self._tell = tell
+        self._wish = wish
         if len(questionnaire.names) > 1:
             raise UserError("A ranking is by one score: leave out the criteria, or rank by one of them.")
         (self._name,) = questionnaire.names
@@ -129,15 +132,21 @@ class Ranking:
 
     def run(self, folder: Path) -> Ranked:
         """``folder`` keeps what has been done. Raises UserError, and Interrupted where a signal ended it before."""
-        self._check_identity(folder)
+        self._begin(folder)
         judging = Judging(folder / "judge", self._judge, self._questionnaire)
         groups: list[Judged] = []
         guesses: Any = None
         step = decide(self.goal, Evidence(None, groups))
-        if isinstance(step, Judge) and step.how is How.PILOT and not (folder / _GUESSES).exists():
-            self._proxy.prepare(folder / "proxy", step.rows.tolist(), every=True)
+        if isinstance(step, Judge) and step.how is How.PILOT:
+            pilot = step.rows.tolist()
+            stored = self._stored(folder)
+            # Rows of the pilot that get their score only now teach the proxy anew.
+            if stored is None or stored.scored < judging.most_scored(pilot):
+                self._proxy.prepare(folder / PROXY_FOLDER, pilot, every=True)
+        over_budget = False
         with self._judge.session():
             while isinstance(step, Judge):
+                over_budget = over_budget or self._tells_over_budget(Evidence(guesses, groups))
                 groups.append(self._judged(judging, step, len(groups)))
                 if step.how is How.PILOT:
                     guesses = self._guesses(folder, groups[0])
@@ -153,7 +162,7 @@ class Ranking:
     def pilot(self, folder: Path) -> PilotDone:
         """Only the pilot, by the judge and by the proxy. Raises UserError where there is nothing to plan, and as
         ``run``."""
-        self._check_identity(folder)
+        self._begin(folder)
         step = decide(self.goal, Evidence(None, []))
         if isinstance(step, NotCertified):
             raise UserError(f"Nothing can be certified: {step.why}")
@@ -163,12 +172,26 @@ class Ranking:
                 "the table instead (gristmill score)."
             )
         rows = step.rows.tolist()
-        self._proxy.prepare(folder / "proxy", rows, every=False)
+        self._proxy.prepare(folder / PROXY_FOLDER, rows, every=False)
         judging = Judging(folder / "judge", self._judge, self._questionnaire)
         with self._judge.session():
             judged = self._judged(judging, step, 0)
         guesses = self._proxy.guesses(self._pilot_of(judged))[step.rows] * self._sign
         return PilotDone(self.goal, self._sign, guesses, judged.scores, judging.batches, self._proxy.batches)
+
+    def _tells_over_budget(self, evidence: Evidence) -> bool:
+        """Whether the budget would have ended it, and it goes on as that is wanted."""
+        wish = self._wish
+        if not wish.or_all or wish.budget is None:
+            return False
+        end = decide(self.goal._replace(budget=wish.budget), evidence)
+        if not isinstance(end, NotCertified):
+            return False
+        self._tell(
+            f"{end.why} It goes on past that, as is wanted: about {end.would_cost:,} judged rows would do, as far as "
+            "can be told."
+        )
+        return True
 
     def _judged(self, judging: Judging, step: Judge, number: int) -> Judged:
         numpy = require("numpy", "score")
@@ -182,6 +205,13 @@ class Ranking:
                 f"{self._judge.model} gave none of the first {len(outcomes):,} rows a score, so that nothing more was "
                 f"asked: {outcomes[0].error}"
             )
+        unanswered = [each for each in outcomes if each.unanswered]
+        if number == 0 and len(unanswered) > len(outcomes) / 2:
+            raise UserError(
+                f"{self._judge.model} left {len(unanswered):,} of the first {len(outcomes):,} rows unanswered, so that "
+                "nothing more was asked; once this is mended, the same command asks about them again: "
+                f"{unanswered[0].error}"
+            )
         return Judged(step.how, step.rows, scores * self._sign, step.pool)
 
     def _pilot_of(self, judged: Judged) -> Pilot:
@@ -190,12 +220,13 @@ class Ranking:
     def _guesses(self, folder: Path, pilot: Judged) -> Any:
         """Of all rows, as they were when they were first needed: what follows depends on every bit."""
         numpy = require("numpy", "score")
-        if (stored := self._stored(folder)) is None:
+        scored = int((~numpy.isnan(pilot.scores)).sum())
+        if (stored := self._stored(folder)) is None or stored.scored < scored:
             self.progress = Progress(sum(self.progress))
             self._tell(f"Guessing the scores of all {self.goal.rows:,} rows: {self._proxy.told}.")
             found = self._proxy.guesses(self._pilot_of(pilot))
             values = [None if math.isnan(value) else value for value in found.tolist()]
-            stored = _Guesses(values, list(self._proxy.batches))
+            stored = _Guesses(scored, values, list(self._proxy.batches))
             write_whole(folder / _GUESSES, msgspec.json.encode(stored))
         return numpy.array([math.nan if value is None else value for value in stored.values]) * self._sign
 
@@ -233,40 +264,13 @@ class Ranking:
             truth = check_against_truth(self._truths, rows, self.goal.top, self.goal.cut, self._sign)
         return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches, truth)
 
-    def _check_identity(self, folder: Path) -> None:
-        """What is stored there was asked by the same questions of the same rows. A larger budget may go on."""
-        path = folder / _IDENTITY
-        identity = self._identity
-        begun: dict[str, Any] | None = read_stored(path, dict)
-        if begun is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, msgspec.json.encode(identity))
-            return
-        if changed := [name for name, value in identity.items() if begun.get(name) != value]:
-            raise UserError(
-                f"The {' and '.join(changed)} changed since this was started: undo that to go on, or delete {folder} "
-                "to start afresh."
-            )
+    def _begin(self, folder: Path) -> None:
+        """Or go on."""
+        check_identity(folder, self._identity, has_guesses=(folder / _GUESSES).exists())
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        settings, goal = self._questionnaire.settings, self.goal
-        texts = hashlib.sha256()
-        for row in range(goal.rows):
-            text = self._questionnaire.text_of(row).encode()
-            texts.update(b"%d:%b" % (len(text), text))
-        shared = msgspec.json.encode([shared_body(settings.instrument, settings.method), settings.most_off_scale])
-        identity = {
-            "table or row template": texts.hexdigest(),
-            "rubric, scale, examples or method": hashlib.sha256(shared).hexdigest(),
-            "judge": [self._judge.model, self._judge.place],
-            "proxy": self._proxy.identity,
-            "goal (top, cut, recall, precision, confidence, assumption)": [
-                goal.top, goal.cut, self._sign, goal.recall, goal.precision, goal.confidence, _assumed(goal)
-            ],
-            "seed": goal.seed,
-        }  # fmt: skip
-        return msgspec.json.decode(msgspec.json.encode(identity))  # type: ignore[no-any-return]
+        return identity_of(self._questionnaire, self._judge, self._proxy, self.goal, self._sign)
 
 
 def check_columns(table: pl.DataFrame, name: str) -> None:
@@ -276,10 +280,6 @@ def check_columns(table: pl.DataFrame, name: str) -> None:
             raise UserError(
                 f"The table has a column '{column}' already: choose another name for the scores, with --name."
             )
-
-
-def _assumed(goal: Goal) -> str | None:
-    return goal.assume.name if goal.assume is not None else None
 
 
 _TOLD: Mapping[How, str] = {

@@ -11,7 +11,7 @@ from gristmill.user_error import UserError
 
 class RankWish(msgspec.Struct, frozen=True):
     """What is wanted: the ``top`` rows, or those for which ``cut`` holds ("score >= 8"). See ``Goal`` for the rest.
-    ``assume``: thinning, or None."""
+    ``assume``: thinning, or None. ``or_all``: past the ``budget``, if it does not do, up to every row."""
 
     top: int | None = None
     cut: str | None = None
@@ -62,8 +62,7 @@ def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
         recall=wish.recall,
         precision=wish.precision,
         confidence=wish.confidence,
-        budget=wish.budget,
+        budget=wish.budget if not wish.or_all else None,
         assume=Assumption.THINNING if wish.assume is not None else None,
-        or_all=wish.or_all,
         seed=wish.seed,
     )

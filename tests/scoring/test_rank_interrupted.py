@@ -20,8 +20,8 @@ from server_process import ServerProcess
 pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' to run this")
 
 #: The small model is asked about all rows, too.
-WISH = ("--top", "150", "--recall", "0.7", "--seed", "3", "--proxy", "small", "-o", "best.csv")
-ROWS = 1_500
+WISH = ("--top", "150", "--recall", "0.7", "--seed", "3", "--proxy", "small", "--rounds", "2", "-o", "best.csv")
+ROWS, TOP, ROUNDS = 1_500, 150, 2
 
 
 @pytest.fixture
@@ -35,7 +35,18 @@ def folder(tmp_path: Path) -> Path:
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     words = ["rank", "table.csv", "--rubric", "rubric.md", "--id", "id", "--scale", "0..10", *WISH]
-    engine = ["--engine", "simulated", "-O", "scored_by=worth:", "-O", "journal=journal", "-O", "latency=0.02"]
+    engine = [
+        "--engine",
+        "simulated",
+        "-O",
+        "scored_by=worth:",
+        "-O",
+        "compared_by=worth:",
+        "-O",
+        "journal=journal",
+        "-O",
+        "latency=0.02",
+    ]
     command = [sys.executable, "-m", "gristmill", *words, *engine, *more]
     environment = os.environ | {"HOME": str(folder)}
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -48,9 +59,9 @@ def asked(folder: Path) -> int:
         return 0
 
 
-def groups(folder: Path) -> int:
+def groups(folder: Path, of: str = "judge/*") -> int:
     """That the judge has been asked, or is."""
-    return len(list((folder / ".best.csv.gristmill" / "judge").glob("*")))
+    return len(list((folder / ".best.csv.gristmill").glob(of)))
 
 
 def came_of_it(folder: Path) -> tuple[bytes, dict]:
@@ -68,31 +79,33 @@ def undisturbed(folder: Path) -> tuple[bytes, dict, int]:
     rows = asked(folder)
     for name in ("best.csv", "best.csv.certificate.json", "journal"):
         (folder / name).unlink()
-    assert found[1]["basis"] == "audit" and rows == ROWS + found[1]["judged"]
+    assert found[1]["basis"] == "audit" and rows == ROWS + found[1]["judged"] + ROUNDS * TOP
+    assert found[1]["rounds"]["answered"] == ROUNDS * TOP / 2
     return *found, rows
 
 
 def test_killed_at_any_moment_it_comes_to_the_same_certificate_and_output(folder):
     output, certificate, rows = undisturbed(folder)
     draw = random.Random(8)
-    # In the small model's rows, and in three groups of the judge's: the pilot, what the proxy puts first, the audit.
-    for group in range(4):
+    # In the small model's rows; in three groups of the judge's: the pilot, what the proxy puts first, the audit; and in
+    # both rounds of comparisons.
+    for of, group in [("judge/*", group) for group in range(4)] + [("rounds/*/*", group) for group in (1, 2)]:
         run = start(folder)
-        while groups(folder) < group and run.poll() is None:
+        while groups(folder, of) < group and run.poll() is None:
             time.sleep(0.002)
         before, more = asked(folder), draw.randrange(1, 60)
-        while asked(folder) < before + more and groups(folder) <= group and run.poll() is None:
+        while asked(folder) < before + more and groups(folder, of) <= group and run.poll() is None:
             time.sleep(0.002)
         run.send_signal(signal.SIGKILL)
         run.communicate()
-        assert groups(folder) >= group
+        assert groups(folder, of) >= group
         assert run.returncode == -signal.SIGKILL and not (folder / "best.csv").exists()
     run = start(folder)
     _, errors = run.communicate()
     assert run.returncode == 0, errors
     assert came_of_it(folder) == (output, certificate)
     # What was in flight at a kill, or not yet stored.
-    assert rows <= asked(folder) < rows + 4 * 400
+    assert rows <= asked(folder) < rows + 6 * 400
 
 
 def test_stopped_by_a_signal_it_says_how_to_go_on_and_goes_on(folder):

@@ -56,6 +56,10 @@ def rank(
     assume: Annotated[
         str | None, typer.Option(help="thinning: take something for granted of the proxy, which saves most.")
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(metavar="R", help="Compare the rows found in pairs, R times each: tiers that can be told apart."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Judge the pilot only, and say what each step costs.")] = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     row: scoring.Row = None,
@@ -130,7 +134,7 @@ def rank(
     piped = context.with_resource(stdio.readable_table(table))
     frame = read_table(piped.source)
     judge = scoring.backend_of(server, host, reuse_answers)
-    wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
+    wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed, rounds)
     questionnaire = Questionnaire(frame, scoring.read_text(rubric, "rubric"), parse_scale(scale), options, judge)
     guessing = choose_proxy(proxy, frame, questionnaire, judge, proxy_backend)
     if (proxy_engine or proxy_url) and not isinstance(guessing, ModelProxy | EmbeddingsProxy):

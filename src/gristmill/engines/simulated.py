@@ -47,7 +47,7 @@ from gristmill.engines.simulated_answers import (
     deltas,
     digest,
     json_choice,
-    number_behind,
+    numbers_behind,
     prompt_text,
     text_choice,
     words_of,
@@ -85,6 +85,9 @@ class SimulatedOptions(msgspec.Struct, frozen=True):
     crash_on: str = ""
     #: Label scores go with the number, from 0 to 1, that stands behind the last occurrence of this text in the prompt.
     scored_by: str = ""
+    #: Of two labels, the one that sorts first goes with the number behind the last occurrence but one of this text, the
+    #: other with that behind the last: the larger number is the more probable.
+    compared_by: str = ""
     #: A file that gets one line (the end of the prompt) for each answered request, to count them from outside.
     journal: str = ""
     #: One that gets such a line for each request as it comes, answered or not.
@@ -165,9 +168,15 @@ class SimulatedEngine:
         _note(self._journal, prompt)
         drawn = digest(prompt).hex()
         weights: list[float] = [1 + digest(f"{label}\0{drawn}")[0] for label in request.labels]
-        if self._options.scored_by and (number := number_behind(self._options.scored_by, prompt)) is not None:
+        compared = numbers_behind(self._options.compared_by, prompt) if len(request.labels) == 2 else []
+        if len(compared) > 1:
+            first, second = compared[-2:]
+            numbers = [first, second] if str(request.labels[0]) < str(request.labels[1]) else [second, first]
+            weights = [weight * math.exp(20 * number) for weight, number in zip(weights, numbers, strict=True)]
+        elif numbers := numbers_behind(self._options.scored_by, prompt):
             places = len(weights) - 1 or 1
-            weights = [weight * math.exp(-30 * (place / places - number) ** 2) for place, weight in enumerate(weights)]
+            near = (math.exp(-30 * (place / places - numbers[-1]) ** 2) for place in range(len(weights)))
+            weights = [weight * each for weight, each in zip(weights, near, strict=True)]
         logprobs = tuple(math.log(weight / (sum(weights) + 1)) for weight in weights)
         return LabelScores(self._model, logprobs, _count(prompt), cached_tokens)
 

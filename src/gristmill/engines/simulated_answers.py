@@ -94,8 +94,6 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
-def number_behind(text: str, prompt: str) -> float | None:
-    """Of its last occurrence; None where no number stands there."""
-    _, found, rest = prompt.rpartition(text)
-    number = re.match(r"\s*([0-9]*\.?[0-9]+)", rest) if found else None
-    return float(number[1]) if number is not None else None
+def numbers_behind(text: str, prompt: str) -> list[float]:
+    """Wherever the text stands with a number behind it; of no text, none."""
+    return [float(each) for each in re.findall(rf"{re.escape(text)}\s*([0-9]*\.?[0-9]+)", prompt)] if text else []

@@ -93,16 +93,16 @@ def _told_apart(begun: str, labels: Sequence[str], following: Position) -> dict[
     return shares
 
 
-def of_text(text: str, scale: Scale) -> Outcome:
-    """An answer that should be JSON with a ``score`` on the scale."""
+def of_text(text: str, scale: Scale, asked_for: str = "score") -> Outcome:
+    """An answer that should be JSON with what was ``asked_for``, on the scale."""
     try:
         answer: Any = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return Outcome("generate", error=f"the answer is no JSON: {clip(text)}", invalid=True)
-    given = answer.get("score") if isinstance(answer, dict) else None
+    given = answer.get(asked_for) if isinstance(answer, dict) else None
     label = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else None
     if label not in scale.labels:
-        return Outcome("generate", error=f"the answer has no score on the scale: {clip(text)}", invalid=True)
+        return Outcome("generate", error=f"the answer has no {asked_for} on the scale: {clip(text)}", invalid=True)
     reason = answer.get("reason")
     score = scale.values[scale.labels.index(label)]
     return Outcome("generate", score=score, label=label, reason=reason if isinstance(reason, str) else None)

@@ -18,9 +18,8 @@ _SCORE_TOKENS, _REASON_TOKENS = 32, 200
 _REASON_CHARS = 400
 #: As many as OpenAI, Ollama and vLLM give.
 _TOP = 20
-#: How an answer begins whose next tokens are the label. Without it a small model puts its probability elsewhere: with a
-#: 135M model 5 % was left for the labels, with it 85 %.
-_OPENING = "Score:"
+#: What an answer is called where nothing else is asked for.
+SCORE = "score"
 
 
 class Example(NamedTuple):
@@ -39,7 +38,8 @@ class Wording(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What every row is measured with. ``criteria`` is empty where there is one score for the whole rubric."""
+    """What every row is measured with. ``criteria`` is empty where there is one score for the whole rubric.
+    ``asked_for``: what the answer is called, in JSON and where it is begun for the model."""
 
     rubric: str
     scale: Scale
@@ -47,6 +47,7 @@ class Instrument(NamedTuple):
     examples: Sequence[Example] = ()
     reason: bool = False
     wording: Wording = Wording()
+    asked_for: str = SCORE
 
 
 class Method(NamedTuple):
@@ -90,10 +91,16 @@ def question(text: str, criterion: str | None) -> str:
     return text if criterion is None else f"{text}\n\nScore this criterion: {criterion}"
 
 
-def row_messages(text: str, criterion: str | None, method: Method) -> list[dict[str, str]]:
+def row_messages(text: str, criterion: str | None, method: Method, asked_for: str = SCORE) -> list[dict[str, str]]:
     """What a row adds to the shared messages."""
     asked = {"role": "user", "content": question(text, criterion)}
-    return [asked, {"role": "assistant", "content": _OPENING}] if method.begun else [asked]
+    return [asked, {"role": "assistant", "content": _opening(asked_for)}] if method.begun else [asked]
+
+
+def _opening(asked_for: str) -> str:
+    """How an answer begins whose next tokens are the label. Without it a small model puts its probability elsewhere:
+    with a 135M model 5 % was left for the labels, with it 85 %."""
+    return f"{asked_for.capitalize()}:"
 
 
 def _system(instrument: Instrument, method: Method) -> str:
@@ -106,14 +113,15 @@ def _system(instrument: Instrument, method: Method) -> str:
 
 def _instruction(instrument: Instrument, method: Method) -> str:
     scale = instrument.scale.told(instrument.wording.reversed_scale)
-    paraphrased = instrument.wording.paraphrased
+    paraphrased, asked_for = instrument.wording.paraphrased, instrument.asked_for
     if method.begun:
+        opening = _opening(asked_for)
         if paraphrased:
-            return f'Write "{_OPENING}", then {scale}. Nothing may come before or after it.'
-        return f'Answer with "{_OPENING}" and {scale}, and with nothing else.'
+            return f'Write "{opening}", then {scale}. Nothing may come before or after it.'
+        return f'Answer with "{opening}" and {scale}, and with nothing else.'
     if method.name == TOP_LOGPROBS.name:
         return f"Write only {scale}." if paraphrased else f"Answer with {scale}, and with nothing else."
-    fields = 'first "reason", one short sentence, then "score"' if instrument.reason else '"score"'
+    fields = f'first "reason", one short sentence, then "{asked_for}"' if instrument.reason else f'"{asked_for}"'
     if paraphrased:
         return f"Your whole answer is one JSON object. It holds {fields}, which is {scale}."
     return f"Answer with a JSON object that has {fields}: {scale}."
@@ -121,16 +129,16 @@ def _instruction(instrument: Instrument, method: Method) -> str:
 
 def _answer(example: Example, instrument: Instrument, method: Method) -> str:
     if method.begun:
-        return f"{_OPENING} {example.label}"
+        return f"{_opening(instrument.asked_for)} {example.label}"
     if method.name == TOP_LOGPROBS.name:
         return example.label
-    return msgspec.json.encode({"score": _json_label(example.label, instrument.scale)}).decode()
+    return msgspec.json.encode({instrument.asked_for: _json_label(example.label, instrument.scale)}).decode()
 
 
 def _schema(instrument: Instrument) -> dict[str, Any]:
     labels = [_json_label(label, instrument.scale) for label in instrument.scale.labels]
     properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": _REASON_CHARS}} if instrument.reason else {}
-    properties["score"] = {"enum": labels}
+    properties[instrument.asked_for] = {"enum": labels}
     return {
         "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
     }  # fmt: skip

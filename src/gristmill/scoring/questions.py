@@ -71,7 +71,7 @@ def write_questions(
     with partial.open("wb", 1024 * 1024) as file:
         for each in asked:
             criterion = instrument.criteria[each.criterion] if instrument.criteria else None
-            messages = row_messages(text_of(each.row), criterion, method)
+            messages = row_messages(text_of(each.row), criterion, method, instrument.asked_for)
             line = _encoder.encode(_QuestionLine(each.id, method.endpoint, _Body(model, messages))) + b"\n"
             digest.update(line)
             file.write(line)
@@ -104,7 +104,7 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
     content = choice.get("message", {}).get("content") or ""
     if choice.get("finish_reason") == "length":
         return Outcome(method.name, error=f"the answer was cut off: {content[:100]}", invalid=True)
-    return of_text(content, instrument.scale)
+    return of_text(content, instrument.scale, instrument.asked_for)
 
 
 def _positions(choice: dict[str, Any]) -> list[Position]:

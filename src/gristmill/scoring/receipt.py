@@ -134,7 +134,9 @@ class RankReceipt(msgspec.Struct, frozen=True):
 
 def rank_receipt(questionnaire: Questionnaire, folder: Path, rows: int, file: str | None) -> RankReceipt:
     """Of a ranking kept in ``folder``, before that goes. ``file``: the table, as seen from the certificate's folder."""
-    judge, proxy = (computations_in(folder / name) for name in ("judge", "proxy"))
+    proxy = computations_in(folder / "proxy")
+    # Its scores, and its choices where rows were compared.
+    judge = computations_in(folder, without=folder / "proxy")
     table = Rows(file, rows, texts_digest(questionnaire, rows))
     return RankReceipt(judge, proxy, asked_of(questionnaire), table)
 

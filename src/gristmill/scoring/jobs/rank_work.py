@@ -68,7 +68,7 @@ class RankWork:
 
     def _rank(self) -> Ranked:
         from gristmill.scoring.rank.promise import judged_sentence, promise, saved_sentence
-        from gristmill.scoring.rank.report import certificate_facts, rank_page, truth_sentences
+        from gristmill.scoring.rank.report import certificate_facts, rank_page, round_sentences, truth_sentences
         from gristmill.scoring.receipt import rank_receipt
         from gristmill.scoring.spent import spent_on
 
@@ -81,7 +81,7 @@ class RankWork:
         write_whole(folder / CERTIFICATE, encode(facts))
         page = rank_page(about, ranked, questions.ids, questions.text_of, Prices(0, 0, "USD"))
         write_whole(folder / REPORT, page.encode())
-        made = promise(about.goal, ranked.end, about.parties)
+        made = promise(about.goal, ranked.end, about.parties, ranked.compared is not None)
         judge, proxy = spent_on(ranked.judge_batches), spent_on(ranked.proxy_batches)
         cost = [
             judged_sentence(about.goal, ranked.end.facts),
@@ -95,7 +95,7 @@ class RankWork:
             list(made.promised),
             list(made.assumed),
             list(made.not_promised),
-            truth_sentences(about, ranked),
+            [*truth_sentences(about, ranked), *round_sentences(about, ranked)],
             [each for each in cost if each],
             len(ranked.rows),
             [BestRow(str(ids[row])[:_ID_CHARS], outcome.score, found) for row, outcome, found in listed],

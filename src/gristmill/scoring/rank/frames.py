@@ -46,6 +46,7 @@ def rank(
     or_all: bool = False,
     assume: str | None = None,
     seed: int = 0,
+    rounds: int | None = None,
     options: ScoreOptions = ScoreOptions(),  # noqa: B008 - immutable
     on: EngineSettings | ScoreServer = EngineSettings("auto"),  # noqa: B008 - immutable
     resume: str | Path | None = None,
@@ -55,7 +56,8 @@ def rank(
 
     ``on`` is the judge: an engine here, or a server. ``proxy``: "auto" and "features" (the words of the rows), the name
     of a column, where a small model is, or an ``EmbeddingModel``. ``recall``, ``precision`` and ``confidence`` are
-    shares; ``assume`` is "thinning" or None. ``resume`` names a folder that keeps what is done. Raises ``UserError``.
+    shares; ``assume`` is "thinning" or None. ``rounds``: how often each row found is compared with another one.
+    ``resume`` names a folder that keeps what is done. Raises ``UserError``.
     """
     require("sklearn", "score")
     from gristmill.scoring.rank.choice import choose_proxy
@@ -76,7 +78,7 @@ def rank(
         guessing = EmbeddingsProxy(questionnaire, backend_on(proxy.on))
     else:
         guessing = ModelProxy.beside(judge, questionnaire, backend_on(proxy))
-    wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed)
+    wish = RankWish(top, cut, recall, precision, confidence, budget, assume, or_all, seed, rounds)
     ranking = Ranking(table, questionnaire, judge, guessing, wish, options.truth)
     if resume is not None:
         ranked = ranking.run(Path(resume))

@@ -1,23 +1,34 @@
-"""The groups of rows that the judge is asked about, one after another, each an ordinary pass in a folder of its own."""
+"""The groups of questions that the judge is asked, one after another, each an ordinary pass in a folder of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from gristmill.batches.job_folder import write_whole
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
-from gristmill.scoring.passes import Passes
-from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.passes import Passes, PassSettings
+from gristmill.scoring.questions import Question
 from gristmill.scoring.rank.stored import read_stored
 from gristmill.wire.batch import Batch
 
 _ENDED = "judged.json"
+
+
+class Questions(Protocol):
+    """One question for each of the numbers it is asked about, such as the rows of a table."""
+
+    settings: PassSettings
+
+    def text_of(self, row: int) -> str: ...
+
+    def questions(self, rows: Iterable[int], unasked: dict[int, Outcome]) -> Iterator[Question]: ...
 
 
 class _Group(msgspec.Struct):
@@ -31,7 +42,7 @@ class Judging:
     """Asks one backend about rows, and nothing twice: what earlier runs have found in the folder is known. Rows that
     those got no answer about are asked again, once: what was wrong may have been mended."""
 
-    def __init__(self, folder: Path, backend: ScoreBackend, questionnaire: Questionnaire) -> None:
+    def __init__(self, folder: Path, backend: ScoreBackend, questionnaire: Questions) -> None:
         self._folder = folder
         self._backend = backend
         self._questionnaire = questionnaire

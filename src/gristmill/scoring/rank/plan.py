@@ -9,6 +9,7 @@ from gristmill.scoring.rank.evidence import How
 from gristmill.scoring.rank.goal import Assumption, Goal
 from gristmill.scoring.rank.ranking import PilotDone
 from gristmill.scoring.rank.rehearsal import rehearse
+from gristmill.scoring.rank.wish import MOST_COMPARED
 from gristmill.scoring.spearman import spearman
 from gristmill.scoring.spent import Spent, spent_on
 
@@ -54,6 +55,8 @@ def rank_plan(pilot: PilotDone) -> RankPlan:
         steps.append(_step("proxy, of all rows", goal.rows - proxy.rows, proxy))
     later = (How.PROXY, How.AUDIT, How.ACCEPTED, How.ALL)
     steps += [_step(_NAMES[how], expected[how], judge) for how in later if expected[how]]
+    if (rounds := _rounds(pilot, share, judge)) is not None:
+        steps.append(rounds)
     return RankPlan(
         steps,
         sum(expected.values()),
@@ -61,6 +64,16 @@ def rank_plan(pilot: PilotDone) -> RankPlan:
         _step("every row instead", goal.rows, judge),
         correlation,
     )
+
+
+def _rounds(pilot: PilotDone, share: float, spent: Spent) -> PlannedStep | None:
+    """Where the rubric is computed once, a question about two rows takes as long as two about one."""
+    rows = pilot.goal.top or round(share * pilot.goal.rows)
+    if pilot.rounds is None or not 2 <= rows <= MOST_COMPARED:
+        return None
+    questions = pilot.rounds * (rows - rows % 2)
+    step = _step(f"rounds of comparisons, questions about two of {rows:,} rows", questions, spent)
+    return step._replace(seconds=2 * step.seconds, tokens=pilot.length * step.tokens)
 
 
 def _thinning(goal: Goal, correlation: float | None, share: float) -> int:

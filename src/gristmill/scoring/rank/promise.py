@@ -33,7 +33,8 @@ class Parties(NamedTuple):
 
 
 class About(NamedTuple):
-    """What was ranked how. ``made_at``: Unix time; ``identity``: what the ranking's folder was begun with."""
+    """What was ranked how. ``made_at``: Unix time; ``identity``: what the ranking's folder was begun with;
+    ``rounds`` of comparisons that were wanted."""
 
     table: str
     instrument: Instrument
@@ -41,9 +42,11 @@ class About(NamedTuple):
     parties: Parties
     identity: dict[str, Any]
     made_at: float
+    rounds: int | None = None
 
 
-def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties) -> Promise:
+def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties, compared: bool = False) -> Promise:
+    """``compared``: whether the order of the list is that of rounds of comparisons."""
     not_promised = [
         f"All this is about agreement with the judge, {parties.judge}. Whether the judge is right is another question, "
         "which only right scores of some rows can answer."
@@ -59,7 +62,10 @@ def promise(goal: Goal, end: Certificate | NotCertified, parties: Parties) -> Pr
         return Promise("Every row was judged", [said], [], not_promised)
     assumed = _assumed(goal, end, parties)
     return Promise(
-        f"Certified with {_share(end.confidence)} confidence", _certified(goal, end, parties), assumed, not_promised
+        f"Certified with {_share(end.confidence)} confidence",
+        _certified(goal, end, parties, compared),
+        assumed,
+        not_promised,
     )
 
 
@@ -107,7 +113,7 @@ def _all_found(goal: Goal, facts: Facts, parties: Parties) -> str:
     return f"this list holds {_looked_for(goal, parties)}"
 
 
-def _certified(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
+def _certified(goal: Goal, end: Certificate, parties: Parties, compared: bool) -> list[str]:
     sure = f"This is wrong in at most {_share(1 - end.confidence)} of such rankings."
     if goal.top is not None:
         least, asked = goal.top - end.facts.may_miss, f"if it were asked about all {goal.rows:,}"
@@ -116,7 +122,9 @@ def _certified(goal: Goal, end: Certificate, parties: Parties) -> list[str]:
             f"{sure}"
             if goal.top > 1
             else f"It is the row that the judge would rank highest {asked}. {sure}",
-            "All rows of the list have been judged, so that their order is the judge's own.",
+            "All rows of the list have been judged."
+            if compared
+            else "All rows of the list have been judged, so that their order is the judge's own.",
         ]
     said = [
         f"Of all rows of which the judge would say {parties.cut}, at least {_share(end.recall)} are in this list. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,42 +19,36 @@ import polars as pl
 from gristmill.batches.job_folder import write_whole
 from gristmill.extras import require
 from gristmill.scoring.backend import ScoreBackend
-from gristmill.scoring.columns import with_scores
 from gristmill.scoring.outcome import Outcome
 from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.rank.compared import Compared, compared
 from gristmill.scoring.rank.course import decide
 from gristmill.scoring.rank.ended import Certificate, NotCertified
 from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged
 from gristmill.scoring.rank.goal import Goal
 from gristmill.scoring.rank.identity import PROXY_FOLDER, check_identity, identity_of
 from gristmill.scoring.rank.judging import Judging
+from gristmill.scoring.rank.listing import ACCEPTED, FOUND, check_columns, listing
 from gristmill.scoring.rank.promise import About, Parties
 from gristmill.scoring.rank.proxies import Pilot, Proxy
+from gristmill.scoring.rank.rounds import compare_in_rounds, question_length
 from gristmill.scoring.rank.side import check_cut, parse_cut
+from gristmill.scoring.rank.step_words import step_sentence
 from gristmill.scoring.rank.stored import read_stored
 from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
-from gristmill.scoring.rank.wish import RankWish, goal_of
+from gristmill.scoring.rank.wish import MOST_COMPARED, RankWish, goal_of
 from gristmill.scoring.spearman import spearman
 from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
 
 _GUESSES = "guesses.json"
-#: How a row was found, in the column of the output.
-_FOUND = {
-    How.PILOT: "pilot",
-    How.PROXY: "proxy",
-    How.AUDIT: "audit",
-    How.ACCEPTED: "audit",
-    How.ALL: "everything judged",
-}
-_ACCEPTED = "accepted by the proxy, not judged"
 
 
 class Ranked(NamedTuple):
     """``table``: the rows found, the best first, with their scores; ``rows``: which they are, from 0. ``outcomes`` and
     ``found`` (how each was come by) in the same order. ``correlation``: of the proxy's ranks with the judge's, on the
-    pilot, None where it cannot be told."""
+    pilot, None where it cannot be told. ``compared``: what came of the rounds, which the order is by then."""
 
     table: pl.DataFrame
     rows: Sequence[int]
@@ -65,6 +59,7 @@ class Ranked(NamedTuple):
     judge_batches: Sequence[Batch]
     proxy_batches: Sequence[Batch]
     truth: TruthCheck | None
+    compared: Compared | None
 
 
 class Progress(NamedTuple):
@@ -76,7 +71,8 @@ class Progress(NamedTuple):
 
 class PilotDone(NamedTuple):
     """What a plan is made of: the pilot's guesses and scores (NaN where there is none), in its order, and what the two
-    took. ``goal``: scores and guesses are turned by ``sign`` for it."""
+    took. ``goal``: scores and guesses are turned by ``sign`` for it. ``length``: of a question about two rows in one of
+    the ``rounds``, by that of the one about a row."""
 
     goal: Goal
     sign: int
@@ -84,6 +80,8 @@ class PilotDone(NamedTuple):
     scores: Any
     judge_batches: Sequence[Batch]
     proxy_batches: Sequence[Batch]
+    rounds: int | None
+    length: float
 
 
 class _Guesses(msgspec.Struct):
@@ -124,7 +122,8 @@ class Ranking:
         self.goal = goal_of(wish, table.height, self._side)
         if self._side is not None:
             check_cut(self._side, questionnaire.settings.instrument.scale.values)
-        check_columns(table, self._name)
+        self.rounds = wish.rounds
+        check_columns(table, self._name, compared=wish.rounds is not None)
         self._truth = truth
         self._truths = truth_values(table, truth) if truth is not None else None
         if self._truths is not None and all(each is None for each in self._truths):
@@ -151,13 +150,15 @@ class Ranking:
                 if step.how is How.PILOT:
                     guesses = self._guesses(folder, groups[0])
                 step = decide(self.goal, Evidence(guesses, groups))
-        return self._ranked(step, groups, guesses, judging, self._stored(folder))
+            compared_rows = self._compared(step, judging, folder)
+        return self._ranked(step, groups, guesses, judging, self._stored(folder), compared_rows)
 
     def about(self, table: str) -> About:
         """For what is told of it; ``table`` by its name."""
         wanted = self._side.text if self._side is not None else None
         parties = Parties(f"{self._judge.model} ({self._judge.place})", self._proxy.told, wanted, self._truth)
-        return About(table, self._questionnaire.settings.instrument, self.goal, parties, self._identity, time.time())
+        instrument = self._questionnaire.settings.instrument
+        return About(table, instrument, self.goal, parties, self._identity, time.time(), self.rounds)
 
     def pilot(self, folder: Path) -> PilotDone:
         """Only the pilot, by the judge and by the proxy. Raises UserError where there is nothing to plan, and as
@@ -177,7 +178,10 @@ class Ranking:
         with self._judge.session():
             judged = self._judged(judging, step, 0)
         guesses = self._proxy.guesses(self._pilot_of(judged))[step.rows] * self._sign
-        return PilotDone(self.goal, self._sign, guesses, judged.scores, judging.batches, self._proxy.batches)
+        length = question_length(self._questionnaire, rows)
+        return PilotDone(
+            self.goal, self._sign, guesses, judged.scores, judging.batches, self._proxy.batches, self.rounds, length
+        )
 
     def _tells_over_budget(self, evidence: Evidence) -> bool:
         """Whether the budget would have ended it, and it goes on as that is wanted."""
@@ -196,7 +200,7 @@ class Ranking:
     def _judged(self, judging: Judging, step: Judge, number: int) -> Judged:
         numpy = require("numpy", "score")
         self.progress = Progress(sum(self.progress), len(step.rows))
-        self._tell(_told(step, number))
+        self._tell(step_sentence(step, number))
         outcomes = judging.outcomes_of(step.rows.tolist(), check_scale=step.how is How.PILOT)
         scores = numpy.array([math.nan if each.score is None else each.score for each in outcomes])
         if number == 0 and numpy.isnan(scores).all():
@@ -240,20 +244,16 @@ class Ranking:
         guesses: Any,
         judging: Judging,
         stored: _Guesses | None,
+        compared: Compared | None,
     ) -> Ranked:
         numpy = require("numpy", "score")
-        how = {row: _FOUND[group.how] for group in groups for row in group.rows.tolist()}
-        accepted = end.accepted.tolist() if isinstance(end, Certificate) else []
-        rows = [*end.facts.best.tolist(), *accepted]
+        how = {row: FOUND[group.how] for group in groups for row in group.rows.tolist()}
+        rows = compared.order if compared is not None else _listed(end)
         method = self._questionnaire.settings.method.name
         outcomes = [judging.outcomes.get(row) or Outcome(method) for row in rows]
-        found = [how.get(row, _ACCEPTED) for row in rows]
-        name = self._name
-        table = with_scores(self._table[rows], [[each] for each in outcomes], [name])
-        added = {f"{name}_rank": range(1, len(rows) + 1), f"{name}_found": found}
-        if guesses is not None:
-            added[f"{name}_proxy"] = (guesses[numpy.array(rows, dtype=int)] * self._sign).tolist()
-        table = table.with_columns(pl.Series(column, values) for column, values in added.items())
+        found = [how.get(row, ACCEPTED) for row in rows]
+        guessed = (guesses[numpy.array(rows, dtype=int)] * self._sign).tolist() if guesses is not None else None
+        table = listing(self._table, self._name, rows, outcomes, found, guessed, compared)
         pilot = next((group for group in groups if group.how is How.PILOT), None)
         correlation = None
         if pilot is not None and guesses is not None:
@@ -262,7 +262,20 @@ class Ranking:
         truth = None
         if self._truths is not None:
             truth = check_against_truth(self._truths, rows, self.goal.top, self.goal.cut, self._sign)
-        return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches, truth)
+        return Ranked(table, rows, outcomes, found, end, correlation, judging.batches, proxy_batches, truth, compared)
+
+    def _compared(self, end: Certificate | NotCertified, judging: Judging, folder: Path) -> Compared | None:
+        """In rounds, where they are wanted and there is something to compare."""
+        rows = _listed(end)
+        if self.rounds is None or not isinstance(end, Certificate) or not 2 <= len(rows) <= MOST_COMPARED:
+            return None
+        self.progress = Progress(sum(self.progress))
+        answered = compare_in_rounds(
+            folder / "rounds", self._judge, self._questionnaire, rows, self.rounds, self.goal.seed, self._tell
+        )
+        outcomes = [judging.outcomes.get(row) for row in rows]
+        scores = [each.score if each is not None else None for each in outcomes]
+        return compared(answered, self.rounds, rows, scores, self._truths, self.goal.confidence, self._sign)
 
     def _begin(self, folder: Path) -> None:
         """Or go on."""
@@ -273,28 +286,7 @@ class Ranking:
         return identity_of(self._questionnaire, self._judge, self._proxy, self.goal, self._sign)
 
 
-def check_columns(table: pl.DataFrame, name: str) -> None:
-    """Raises UserError where a column of the output is there already."""
-    for column in (f"{name}_rank", f"{name}_found", f"{name}_proxy"):
-        if column in table.columns:
-            raise UserError(
-                f"The table has a column '{column}' already: choose another name for the scores, with --name."
-            )
-
-
-_TOLD: Mapping[How, str] = {
-    How.PILOT: "drawn at random, before anything is known (the pilot)",
-    How.PROXY: "the next in the proxy's order",
-    How.AUDIT: "drawn at random from those not judged, to see what the proxy overlooks (the audit)",
-    How.ACCEPTED: "drawn at random from those the proxy accepts, to see whether it is right (the audit)",
-    How.ALL: "all that are left",
-}
-
-
-def _told(step: Judge, number: int) -> str:
-    if number == 0 and step.how is How.ALL:
-        return (
-            f"Every one of the {len(step.rows):,} rows is judged: with so few rows, or so few that may be missed, "
-            "nothing less can promise this. A lower recall, or more of the best, may need fewer."
-        )
-    return f"Step {number + 1}: {len(step.rows):,} rows are judged, {_TOLD[step.how]}."
+def _listed(end: Certificate | NotCertified) -> list[int]:
+    """The rows found, by their scores; then those that were accepted unjudged."""
+    accepted = end.accepted.tolist() if isinstance(end, Certificate) else []
+    return [*end.facts.best.tolist(), *accepted]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gristmill
 from gristmill.html_page import render, told_date
 from gristmill.planning.token_bill import Prices
+from gristmill.scoring.rank.compared_words import compared_sentences, not_compared
 from gristmill.scoring.rank.ended import Certificate
 from gristmill.scoring.rank.promise import About, judged_sentence, promise, saved_sentence
 from gristmill.scoring.rank.ranking import Ranked
+from gristmill.scoring.rank.wish import MOST_COMPARED
 from gristmill.scoring.spent import Spent, spent_on
 
 #: Rows of the list that the page shows.
@@ -20,12 +23,21 @@ _LISTED = 500
 
 def sentences(about: About, ranked: Ranked) -> list[str]:
     """For a terminal, the headline first."""
-    made = promise(about.goal, ranked.end, about.parties)
+    made = promise(about.goal, ranked.end, about.parties, ranked.compared is not None)
     told = [f"{made.headline}.", *made.promised, *made.assumed, *made.not_promised]
-    told += truth_sentences(about, ranked)
+    told += [*truth_sentences(about, ranked), *round_sentences(about, ranked)]
     told.append(judged_sentence(about.goal, ranked.end.facts))
     saved = saved_sentence(about.goal, ranked.end.facts, spent_on(ranked.judge_batches), spent_on(ranked.proxy_batches))
     return [*told, saved] if saved else told
+
+
+def round_sentences(about: About, ranked: Ranked) -> list[str]:
+    """None where there were to be no rounds."""
+    if about.rounds is None:
+        return []
+    if ranked.compared is None:
+        return [not_compared(len(ranked.rows), MOST_COMPARED, isinstance(ranked.end, Certificate))]
+    return compared_sentences(ranked.compared, about.parties.judge)
 
 
 def truth_sentences(about: About, ranked: Ranked) -> list[str]:
@@ -41,7 +53,7 @@ def certificate_facts(about: About, ranked: Ranked) -> dict[str, Any]:
     """The same whenever the same ranking is run on the same scores, but for ``cost``."""
     goal, end, parties = about.goal, ranked.end, about.parties
     facts = end.facts
-    made = promise(goal, end, parties)
+    made = promise(goal, end, parties, ranked.compared is not None)
     certified = isinstance(end, Certificate)
     judge, proxy = spent_on(ranked.judge_batches), spent_on(ranked.proxy_batches)
     return {
@@ -82,13 +94,34 @@ def certificate_facts(about: About, ranked: Ranked) -> dict[str, Any]:
         "proxy": parties.proxy,
         "proxy_rank_correlation": ranked.correlation,
         "truth": None if ranked.truth is None else ranked.truth._asdict() | {"column": parties.truth},
+        "rounds": _rounds(about, ranked),
         "asked": about.identity,
         "gristmill": gristmill.__version__,
         "cost": {
             "judge": judge._asdict(),
             "proxy": proxy._asdict() if proxy.rows else None,
+            "rounds": spent_on(ranked.compared.batches)._asdict() if ranked.compared is not None else None,
             "not_judged": goal.rows - sum(facts.judged.values()),
         },
+    }
+
+
+def _rounds(about: About, ranked: Ranked) -> dict[str, Any] | None:
+    if about.rounds is None:
+        return None
+    found = ranked.compared
+    told = {"wanted": about.rounds, "sentences": round_sentences(about, ranked), "compared": found is not None}
+    if found is None:
+        return told
+    return told | {
+        "pairs": found.pairs,
+        "answered": found.answered,
+        "tiers": found.tiers,
+        "confidence": found.confidence,
+        "dispersion": found.dispersion,
+        "position": found.position._asdict() if found.position is not None else None,
+        "correlation_with_scores": found.likeness,
+        "truth": found.truth._asdict() if found.truth is not None else None,
     }
 
 
@@ -106,6 +139,8 @@ def rank_page(
             "score": ranked.outcomes[place].score,
             "found": ranked.found[place],
             "text": text_of(row),
+            "tier": ranked.compared.tier[place] if ranked.compared is not None else None,
+            "strength": ranked.compared.strength[place] if ranked.compared is not None else None,
         }
         for place, row in enumerate(ranked.rows[:_LISTED])
     ]
@@ -123,7 +158,10 @@ def rank_page(
             "seed": goal.seed,
         },
         made_at=told_date(about.made_at),
-        promise=promise(goal, ranked.end, about.parties),
+        promise=promise(goal, ranked.end, about.parties, ranked.compared is not None),
+        rounds=round_sentences(about, ranked),
+        compared=ranked.compared is not None,
+        in_tier=Counter(ranked.compared.tier) if ranked.compared is not None else {},
         certified=isinstance(ranked.end, Certificate),
         truth=truth_sentences(about, ranked),
         rows=goal.rows,
@@ -135,6 +173,7 @@ def rank_page(
         listed=listed,
         judge=_cost(judge, prices),
         proxy=_cost(proxy, prices),
+        comparing=_cost(spent_on(ranked.compared.batches), prices) if ranked.compared is not None else None,
         price=prices.text,
     )
 

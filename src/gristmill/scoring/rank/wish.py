@@ -8,10 +8,14 @@ from gristmill.scoring.rank.goal import Assumption, Goal, pilot_rows
 from gristmill.scoring.rank.side import Side
 from gristmill.user_error import UserError
 
+#: Rows that are compared in rounds at most; with more, telling them apart one by one is not what is wanted.
+MOST_COMPARED = 1_000
+
 
 class RankWish(msgspec.Struct, frozen=True):
     """What is wanted: the ``top`` rows, or those for which ``cut`` holds ("score >= 8"). See ``Goal`` for the rest.
-    ``assume``: thinning, or None. ``or_all``: past the ``budget``, if it does not do, up to every row."""
+    ``assume``: thinning, or None. ``or_all``: past the ``budget``, if it does not do, up to every row. ``rounds`` of
+    comparisons among the rows found, None for none."""
 
     top: int | None = None
     cut: str | None = None
@@ -22,6 +26,7 @@ class RankWish(msgspec.Struct, frozen=True):
     assume: str | None = None
     or_all: bool = False
     seed: int = 0
+    rounds: int | None = None
 
 
 def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
@@ -49,6 +54,8 @@ def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
         raise UserError(f"There is no assumption '{wish.assume}': it is thinning, or none.")
     if wish.seed < 0:
         raise UserError(f"The seed {wish.seed} is negative: take a number from 0 on.")
+    if wish.rounds is not None:
+        _check_rounds(wish.rounds, wish.top)
     pilot = pilot_rows(rows)
     if wish.budget is not None and wish.budget < pilot:
         raise UserError(
@@ -66,3 +73,21 @@ def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
         assume=Assumption.THINNING if wish.assume is not None else None,
         seed=wish.seed,
     )
+
+
+def _check_rounds(rounds: int, top: int | None) -> None:
+    """Where there is a cut, how many rows there are to compare is only known in the end."""
+    if rounds < 1:
+        raise UserError(f"{rounds} rounds compare nothing: ask for at least one, or leave them out.")
+    if top == 1:
+        raise UserError("Rounds compare the rows of the list with each other, but it is to hold one row only.")
+    if top is not None and top > MOST_COMPARED:
+        raise UserError(
+            f"At most {MOST_COMPARED:,} rows are compared in rounds: {rounds:,} rounds of the best {top:,} would be "
+            f"{rounds * top:,} questions about two rows each. Ask for fewer of the best, or leave the rounds out."
+        )
+    most = (top or MOST_COMPARED) - 1
+    if rounds > most:
+        raise UserError(
+            f"{rounds:,} rounds are too many: each row of {most + 1:,} has {most:,} others to be compared with."
+        )

@@ -307,18 +307,24 @@ def test_a_batch_goes_on_after_the_database_server_was_killed_and_restarted(
         server.remove()
 
 
+@pytest.mark.parametrize("way", ["direct", "pgbouncer"])
 async def test_a_database_that_stays_away_is_told_as_such_and_used_again_when_it_is_back(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(postgresql_liveness, "PATIENCE", 1.0)
     url = postgres.new_database()
     name = url.rpartition("/")[2]
-    async with opened(url) as store:
+    async with contextlib.AsyncExitStack() as stack:
+        if way == "pgbouncer":
+            # It answers for as long as the server is away, and says so.
+            url = stack.enter_context(PgBouncer(postgres, server_login_retry=1)).url(url)
+        store = await stack.enter_async_context(opened(url))
         await live(store, "batch_1")
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
         with pytest.raises(Unreachable, match="no connection to the database server"):
             await store.batches.add(batch("batch_2"))
+        assert not await asyncio.to_thread(store._database._liveness._answers)
         with pytest.raises(Unreachable):
             await store.batches.get("batch_1")
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")

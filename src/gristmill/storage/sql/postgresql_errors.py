@@ -56,10 +56,14 @@ def clear_error(error: DBAPIError | psycopg.Error) -> StorageError | None:
     if lost or (isinstance(found, psycopg.OperationalError) and found.sqlstate is None):
         # Of a connection that could not be made, there is no code: libpq tells it in a sentence of its own.
         text = text.removeprefix("connection failed: ")
-        return ConnectionLost(f"There is no connection to the database server ({text}): see to it, or to the URL.")
+        return no_connection(text)
     if isinstance(found, psycopg.OperationalError):
         return StorageError(f"The database server refuses ({text}).")
     return None
+
+
+def no_connection(why: str) -> ConnectionLost:
+    return ConnectionLost(f"There is no connection to the database server ({why}): see to it, or to the URL.")
 
 
 def _first_line(error: BaseException | None) -> str:

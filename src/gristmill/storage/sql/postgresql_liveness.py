@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import psycopg
+from psycopg.pq import DiagnosticField
 
 from gristmill.storage.errors import StorageError
 from gristmill.storage.sql.postgresql_address import PostgresqlAddress
-from gristmill.storage.sql.postgresql_errors import ConnectionLost, Passing
+from gristmill.storage.sql.postgresql_errors import ConnectionLost, Passing, no_connection
 from gristmill.telemetry.log import get_logger
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ _SILENCE = 5.0
 #: It has so long to take a connection and answer on it: a new process of the server's, on a machine that is busy.
 _ANSWER = 10
 _LOOK = 1.0
+
+#: The class of codes by which a pooler says that it reaches no server.
+_OF_CONNECTIONS = b"08"
 
 _HUNG = (
     f"The database server has answered nobody for {_SILENCE + _ANSWER:g} seconds, though no connection broke: see "
@@ -53,6 +57,14 @@ class _Server(NamedTuple):
     port: int
 
 
+class _Away(NamedTuple):
+    """``since`` is on the monotonic clock; ``found``: it was found out here, by asking, and no connection broke."""
+
+    since: float
+    reason: str
+    found: bool
+
+
 class Liveness:
     """Of the server at ``address``. A thread looks after those who wait for it, and after a server that is away."""
 
@@ -60,8 +72,7 @@ class Liveness:
         self._address = address
         self._lock = threading.Lock()
         self._waiting: dict[int, _Wait] = {}
-        #: While it is away: since when, on the monotonic clock, and why.
-        self._away: tuple[float, str] | None = None
+        self._away: _Away | None = None
         self._away_is_logged = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -87,20 +98,20 @@ class Liveness:
             return error
         with self._lock:
             if self._away is None:
-                self._away = since, str(error)
-            return ConnectionLost(_HUNG) if self._away[1] == _HUNG else error
+                self._away = _Away(since, str(error), found=False)
+            return ConnectionLost(self._away.reason) if self._away.found else error
 
     def patience_ends(self) -> float:
         """For who begins to wait now, on the monotonic clock."""
         with self._lock:
-            return (time.monotonic() if self._away is None else self._away[0]) + PATIENCE
+            return (time.monotonic() if self._away is None else self._away.since) + PATIENCE
 
     def require(self) -> None:
         """Raises ConnectionLost, with nothing tried, where the server has been away for long."""
         with self._lock:
             away = self._away
-        if away is not None and time.monotonic() >= away[0] + PATIENCE:
-            raise ConnectionLost(away[1])
+        if away is not None and time.monotonic() >= away.since + PATIENCE:
+            raise ConnectionLost(away.reason)
 
     def patiently(self, work: Callable[[], T]) -> T:
         """``work()``, repeated while it raises Passing, until patience ends; in the thread that it is asked of, so that
@@ -131,25 +142,26 @@ class Liveness:
         if silent:
             # The very servers that somebody waits for, where there are several.
             servers = {_server_of(each.driver) for each in silent}
-            if hung := {each for each in servers if each is not None and not self._answers_beside(each)}:
-                self._give_up(hung)
+            for server in servers:
+                if server is not None and (reason := self._silence_of(server)) is not None:
+                    self._give_up(server, reason)
         elif self._away is not None and self._answers():
             self._answered()
-        if self._away is not None and not self._away_is_logged and time.monotonic() > self._away[0] + _SILENCE:
+        if self._away is not None and not self._away_is_logged and time.monotonic() > self._away.since + _SILENCE:
             self._away_is_logged = True
-            log.warning("the database server is away", reason=self._away[1])
+            log.warning("the database server is away", reason=self._away.reason)
 
     def _silent(self) -> list[_Wait]:
         before = time.monotonic() - _SILENCE
         with self._lock:
             return [each for each in self._waiting.values() if each.since <= before]
 
-    def _give_up(self, hung: set[_Server]) -> None:
-        silent = [each for each in self._silent() if _server_of(each.driver) in hung]
+    def _give_up(self, server: _Server, reason: str) -> None:
+        silent = [each for each in self._silent() if _server_of(each.driver) == server]
         if not silent:
             return
         with self._lock:
-            self._away = min(each.since for each in silent), _HUNG
+            self._away = _Away(min(each.since for each in silent), reason, found=True)
             for each in silent:
                 # One that has been answered meanwhile may be anybody's by now.
                 if self._waiting.get(id(each.driver)) == each:
@@ -164,29 +176,43 @@ class Liveness:
         if told:
             log.info("the database server answers again")
 
-    def _answers_beside(self, server: _Server) -> bool:
+    def _silence_of(self, server: _Server) -> str | None:
+        """Why those who wait for it are to wait no more; None where it is there."""
         where = {name: value for name, value in server._asdict().items() if value} | {"connect_timeout": _ANSWER}
         try:
-            return self._asked(**where)
+            self._ask(**where)
+        except ConnectionLost as lost:
+            return str(lost)
         except psycopg.Error as error:
             # A server that has no connection left, or takes this user no more, does not hang.
-            return self._address.is_refused(error, **where)
+            return None if self._address.is_refused(error, **where) else _HUNG
+        return None
 
     def _answers(self) -> bool:
         try:
-            return self._asked(connect_timeout=_ANSWER)
-        except psycopg.Error:
+            self._ask(connect_timeout=_ANSWER)
+        except (psycopg.Error, ConnectionLost):
             return False
+        return True
 
-    def _asked(self, **changed: object) -> bool:
-        """Whether it says anything in time. Raises what psycopg raises where there is no connection."""
+    def _ask(self, **changed: object) -> None:
+        """Returns once it says anything. Raises ConnectionLost where it does not in time, or what answers is a pooler
+        that reaches no server, and what psycopg raises where there is no connection."""
         with contextlib.closing(self._address.connect(**changed)) as connection:
             # Also of a pooler that is there, while the server behind it is not.
             connection.pgconn.send_query(b"SELECT 1")
             connection.pgconn.flush()
             poll = select.poll()
             poll.register(connection.fileno(), select.POLLIN)
-            return bool(poll.poll(_ANSWER * 1000))
+            deadline = time.monotonic() + _ANSWER
+            while connection.pgconn.is_busy():
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise ConnectionLost(_HUNG)
+                connection.pgconn.consume_input()
+            answer = connection.pgconn.get_result()
+            if answer is None or (answer.error_field(DiagnosticField.SQLSTATE) or b"").startswith(_OF_CONNECTIONS):
+                said = connection.pgconn.error_message.decode(errors="replace")
+                raise no_connection(said.strip().partition("\n")[0])
 
 
 def _server_of(driver: psycopg.Connection) -> _Server | None:

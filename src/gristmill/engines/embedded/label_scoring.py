@@ -119,6 +119,11 @@ class LabelScoring:
         return probe
 
     @property
+    def sees(self) -> bool:
+        """Whether there are pictures in the prompt."""
+        return bool(self._pictures)
+
+    @property
     def done(self) -> bool:
         return not self._waiting and not self.probes
 

@@ -95,7 +95,8 @@ class StepCosts(NamedTuple):
 class LoadedModel(NamedTuple):
     """``ends`` are the token ids that end an answer. ``context_length``: tokens of the longest sequence that the model
     was made for. ``notices`` are sentences for the log. ``defaults``: what ``LocalModel`` says of them.
-    ``step_costs``: where it is worth measuring how many rows to compute at a time."""
+    ``step_costs``: where it is worth measuring how many rows to compute at a time. ``scorer``: computes label scores
+    instead of ``runner``, a row at a time, each the same to the bit whatever else is computed."""
 
     runner: ModelRunner[Any, Any]
     vocabulary: Vocabulary
@@ -106,6 +107,7 @@ class LoadedModel(NamedTuple):
     computing: Computing | None = None
     eyes: Eyes | None = None
     step_costs: StepCosts | None = None
+    scorer: ModelRunner[Any, Any] | None = None
 
 
 #: Loads a model in the worker process, by what the user calls it and the options as plain values (those of the engine's

@@ -53,6 +53,8 @@ class LlamaCppOptions(EmbeddingOptions, frozen=True):
     #: auto: where llama.cpp has it for the model and what computes, but not with kv_type=f32: it would make f16 of that
     #: (``llm_graph_context::build_attn_mha``).
     flash_attention: Literal["auto", "on", "off"] = "auto"
+    #: A row's label scores are the same to the bit, whatever is computed beside it; slower.
+    same_bits: bool = False
     #: The GGUF file that makes images into what the model reads (mmproj); empty: the one that lies beside the model or
     #: belongs to it; none: images are refused.
     projector: str = ""
@@ -78,7 +80,8 @@ class LlamaCppEngine(EmbeddedEngine):
     def __init__(self, options: LlamaCppOptions, model: str | None = None, heartbeat: Heartbeat | None = None) -> None:
         super().__init__(options, model or DEFAULT_MODEL, heartbeat)
         self._projector = options.projector
-        self._computing = f"{options.kv_type} {options.asked_attention} {options.pooling}"
+        alone = " same bits" if options.same_bits else ""
+        self._computing = f"{options.kv_type} {options.asked_attention} {options.pooling}{alone}"
 
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         before = self._options

@@ -26,6 +26,8 @@ from gristmill.engines.embedded.llama_cpp.needs import (
     check_memory,
     embedding_needs,
     needs_of,
+    slot_cells,
+    slot_step,
 )
 from gristmill.engines.embedded.llama_cpp.offload import fewer_layers, layers_that_fit
 from gristmill.engines.embedded.llama_cpp.opening import (
@@ -34,12 +36,14 @@ from gristmill.engines.embedded.llama_cpp.opening import (
     check_kind,
     open_embedder,
     open_model,
+    open_scorer,
     open_writer,
     threads_of,
 )
 from gristmill.engines.embedded.llama_cpp.projector import Projector
 from gristmill.engines.embedded.llama_cpp.projector_file import projector_of
 from gristmill.engines.embedded.llama_cpp.runner import LlamaRunner
+from gristmill.engines.embedded.llama_cpp.slot_runner import SlotRunner
 from gristmill.engines.embedded.llama_cpp.vocabulary import LlamaVocabulary
 from gristmill.engines.embedded.model_runner import LoadedModel, StepCosts
 from gristmill.engines.embedded.processor import processor_digest
@@ -79,15 +83,18 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     library = load_library(chosen.library, echo=True)
     facts = read_facts(path)
     cells = cells_of(facts, chosen)
+    slot = slot_cells(facts, cells) if chosen.same_bits else 0
     found = gguf_pooling(read_header(path).metadata)
     pooling = pooling_of(path, found, chosen)
     if pooling is not None:
         return _load_embedder(library, path, chosen, facts, pooling, found.causal)
     needs = needs_of(facts, chosen, cells)
+    if slot:
+        needs = needs._replace(step=needs.step + slot_step(facts, slot))
     projector = projector_of(local, chosen.projector)
     if projector is not None:
         needs = needs._replace(step=needs.step + projector.stat().st_size)
-    loaded, told = _load(library, path, chosen, needs, partial(open_writer, options=chosen, cells=cells))
+    loaded, told = _load(library, path, chosen, needs, partial(open_writer, options=chosen, cells=cells - slot))
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     notices: list[str] = []
@@ -105,6 +112,7 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         computing=f"{', '.join(each.description for each in list_devices(library))} {processor_digest()}",
         pictures_non_causal=eyes is not None and eyes.non_causal,
     )
+    scorer = _open_scorer(library, loaded, path, chosen, slot, vocabulary.size) if chosen.same_bits else None
     told = msgspec.structs.replace(told, build=runner.build, threads=chosen.threads or len(os.sched_getaffinity(0)))
     return LoadedModel(
         runner,
@@ -115,8 +123,25 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
         local.defaults,
         told,
         eyes,
-        StepCosts(_step_times_key(library, path, facts, chosen, loaded, cells), _cells_a_token(facts)),
+        StepCosts(_step_times_key(library, path, facts, chosen, loaded, cells - slot), _cells_a_token(facts)),
+        scorer,
     )
+
+
+def _open_scorer(
+    library: LlamaLibrary, loaded: Loaded, path: Path, options: LlamaCppOptions, cells: int, vocabulary_size: int
+) -> SlotRunner:
+    if library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model):
+        raise UserError(
+            f"The model '{path}' is recurrent, and of such models label scores are not kept the same to the bit: leave "
+            "out -O same_bits=."
+        )
+    if cells <= 0:
+        raise UserError("The KV cache is too small for two, as same_bits needs: choose more with kv_cache_gb.")
+    try:
+        return SlotRunner(library, open_scorer(library, loaded.model, options, cells), vocabulary_size)
+    except NotLoaded as error:
+        raise UserError(f"{library} has no room for same_bits' own KV cache of '{path}': {error}.") from None
 
 
 def _cells_a_token(facts: GgufFacts) -> int:

@@ -9,6 +9,7 @@ from gristmill.engines.embedded.llama_cpp.embedder import EmbeddingSizes
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.gguf_facts import GgufFacts
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES
+from gristmill.engines.embedded.llama_cpp.slot_runner import SLOT_CALL
 from gristmill.user_error import UserError
 
 #: ``ggml_type`` of a choice of ``kv_type``, and the bytes that a value takes.
@@ -50,6 +51,18 @@ def cells_of(facts: GgufFacts, options: LlamaCppOptions) -> int:
         needed = _bytes_a_token(facts, options) * _CELLS_ROUNDED / _GIB
         raise UserError(f"The KV cache is too small for this model: choose at least {needed:.2g} with kv_cache_gb.")
     return cells
+
+
+def slot_cells(facts: GgufFacts, cells: int) -> int:
+    """How many of the ``cells`` a slot gets: room for the longest sequence, and half of them at most."""
+    wanted = -(-facts.context_length // _CELLS_ROUNDED) * _CELLS_ROUNDED + _CELLS_ROUNDED
+    return min(wanted, cells // 2 // _CELLS_ROUNDED * _CELLS_ROUNDED)
+
+
+def slot_step(facts: GgufFacts, cells: int) -> int:
+    """Bytes that a step on a slot needs: logits, and each head's products of a call's tokens with all cells, where a
+    head is 64 values or more."""
+    return SLOT_CALL * 4 * (facts.vocabulary_size + cells * (facts.width // 64 + 1) + facts.width * 16)
 
 
 def needs_of(facts: GgufFacts, options: LlamaCppOptions, cells: int) -> Needs:

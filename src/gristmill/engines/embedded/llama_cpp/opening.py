@@ -13,6 +13,7 @@ from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.library import LlamaLibrary
 from gristmill.engines.embedded.llama_cpp.needs import KV_TYPES, MICROBATCH, MOST_OUTPUTS
 from gristmill.engines.embedded.llama_cpp.runner import MOST_SEQUENCES
+from gristmill.engines.embedded.llama_cpp.slot_runner import SLOT_CALL, SLOT_SEQUENCES
 from gristmill.engines.process_exit import OUT_OF_MEMORY
 from gristmill.user_error import UserError
 
@@ -69,6 +70,18 @@ def open_writer(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cel
         library.llama_free(context)
         raise UserError(f"The model {EMBEDS}: say how it pools with -O pooling=mean, cls or last.")
     return context
+
+
+def open_scorer(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cells: int) -> Any:
+    """For a ``SlotRunner``."""
+    params = _context_params(library, options)
+    params.n_seq_max = SLOT_SEQUENCES
+    params.n_ctx = cells
+    params.n_batch = params.n_ubatch = SLOT_CALL
+    params.n_outputs_max = params.n_outputs_max_per_seq = SLOT_CALL
+    # Of an f16 cache, flash attention has two kinds of code, and which depends on the number of tokens.
+    params.flash_attn_type = _FLASH_ATTENTION["on" if options.kv_type == "q8_0" else "off"]
+    return _open_context(library, model, params)
 
 
 def open_embedder(

@@ -40,12 +40,13 @@ class EngineLoop:
         step_tokens: int,
         max_rows: int,
         emit: Callable[[FromWorker], None],
+        pace: StepPace | None = None,
     ) -> None:
         """``ends``: token ids that end an answer. ``emit`` is called from ``enter`` and ``step``, and by a thread that
-        writes prefixes to the disk."""
+        writes prefixes to the disk. ``pace``: that of another loop on the same processor."""
         self._model = model
         self._emit = emit
-        self._pace = StepPace(step_tokens)
+        self.pace = pace or StepPace(step_tokens)
         #: Read by other threads.
         self._running: RunningStep | None = None
         self.scheduler = Scheduler(StepLimits(step_tokens, max_rows), model.new_memory())
@@ -63,6 +64,11 @@ class EngineLoop:
         if store.usable:
             self._keeper = PrefixKeeper(store, self._model, self.scheduler.memory, self._model.make_moves)
             self.scheduler.find_on_disk = self._keeper.find
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is waiting for what it computes."""
+        return self.scheduler.interactive
 
     @property
     def busy(self) -> bool:
@@ -83,24 +89,27 @@ class EngineLoop:
         running = self._running
         if running is None or not running.abortable:
             return
-        if self._pace.worth_aborting(running.tokens, time.monotonic() - running.begun):
+        if self.pace.worth_aborting(running.tokens, time.monotonic() - running.begun):
             running.abort.ask()
 
-    def step(self) -> None:
-        """Compute one step and emit what it completes. Where it is aborted nothing has happened, except that there is
-        room already for what it was to compute. Raises OutOfRoom where there is none for a single token."""
+    def step(self, most_tokens: int | None = None) -> None:
+        """Compute one step, of at most ``most_tokens`` tokens, and emit what it completes. Where it is aborted nothing
+        has happened, except that there is room already for what it was to compute. Raises OutOfRoom where there is none
+        for a single token."""
         if self.scheduler.sequences:
-            self._compute_step()
+            self._compute_step(most_tokens)
         if self._keeper is not None:
             self._keeper.work(idle=not self.scheduler.sequences)
 
-    def _compute_step(self) -> None:
+    def _compute_step(self, most_tokens: int | None) -> None:
         begin = time.monotonic()
         interactive = self.scheduler.interactive
         if interactive:
-            self._pace.asked(begin)
+            self.pace.asked(begin)
         # Alone it need not be spared.
-        step = self.scheduler.plan(self._pace.tokens(begin) if self.scheduler.sequences > 1 else None)
+        if most_tokens is None and self.scheduler.sequences > 1:
+            most_tokens = self.pace.tokens(begin)
+        step = self.scheduler.plan(most_tokens)
         self._model.make_moves(step.moves)
         if not step.chunks and self._keeper is not None and self._keeper.give_up():
             # There was no memory for anything else. Now there is.
@@ -116,7 +125,7 @@ class EngineLoop:
         try:
             logits = self._model.forward(self._spans(step, wanted), running.abort)
         except StepAborted:
-            self._pace.aborted()
+            self.pace.aborted()
             self.scheduler.abort(step)
             return
         except OutOfRoom as error:
@@ -128,7 +137,7 @@ class EngineLoop:
             self._running = None
         self.scheduler.advance(step)
         self._requests.take(step.chunks, wanted, logits)
-        self._pace.computed(tokens, time.monotonic() - begin, interactive)
+        self.pace.computed(tokens, time.monotonic() - begin, interactive)
 
     def _read_prefixes(self, step: StepPlan, keeper: PrefixKeeper) -> bool:
         """Of the sequences that begin, from the disk; False where one was not read as it was found, so that there is

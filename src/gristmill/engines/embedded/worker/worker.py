@@ -155,6 +155,7 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
     from gristmill.engines.embedded.preparation import Preparation, RequestReader, special_stops
     from gristmill.engines.embedded.prompt import template_digest
     from gristmill.engines.embedded.scheduling.engine_loop import EngineLoop
+    from gristmill.engines.embedded.scheduling.split_loop import SplitLoop
     from gristmill.engines.embedded.scheduling.step_plan import DEFAULT_LIMITS
     from gristmill.engines.embedded.scheduling.step_times import settle_limits
 
@@ -180,8 +181,13 @@ def _load(load: Load, pipe: Pipe) -> tuple[Loop, Preparation]:
         ends = model.ends | special_stops(vocabulary, defaults.parameters.stop)
         (tokens, rows), source = settle_limits(options, model)
         engine = writer = EngineLoop(runner, vocabulary, ends, tokens, rows, pipe.write)
+        room = writer.scheduler.memory.tokens
+        if model.scorer is not None:
+            scoring = EngineLoop(model.scorer, vocabulary, ends, tokens, 1, pipe.write, writer.pace)
+            room = min(room, scoring.scheduler.memory.tokens)
+            engine = SplitLoop(writer, scoring)
         longest = defaults.parameters.context_length or model.context_length
-        context_length = min(longest, model.context_length, writer.scheduler.memory.tokens)
+        context_length = min(longest, model.context_length, room)
         read = RequestReader(vocabulary, Grammars(vocabulary, ends), context_length, defaults, model.eyes).read
         sees = model.eyes is not None
         computing = model.computing and msgspec.structs.replace(

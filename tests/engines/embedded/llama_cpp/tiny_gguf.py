@@ -1,4 +1,4 @@
-"""Models of a few kilobytes with random weights in float32, to be loaded for real: every byte is a token."""
+"""Models of a few kilobytes with random weights, to be loaded for real: every byte is a token."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def token_ids(text: str) -> list[int]:
 class TinyModel:
     """Writes a GGUF file piece by piece, so that a test can leave out or change any."""
 
-    def __init__(self, path: Path, architecture: str = "llama", window: int = 0) -> None:
+    def __init__(self, path: Path, architecture: str = "llama", window: int = 0, weights: str = "F32") -> None:
         self.path = path
         self.writer = gguf.GGUFWriter(str(path), architecture)
         self.architecture = architecture
         self.window = window
+        self._type = gguf.GGMLQuantizationType[weights]
         self._random = np.random.default_rng(7)
 
     def sizes(self, context_length: int = 4096) -> TinyModel:
@@ -86,14 +87,15 @@ class TinyModel:
 
     def _matrix(self, name: str, rows: int, columns: int) -> None:
         values = self._random.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
-        self.writer.add_tensor(f"{name}.weight", values)
+        self.writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, self._type), raw_dtype=self._type)
 
     def _ones(self, name: str, size: int = WIDTH) -> None:
         self.writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
 
 
-def tiny_model(path: Path, architecture: str = "llama", window: int = 0) -> Path:
-    return TinyModel(path, architecture, window).sizes().vocabulary().weights().write()
+def tiny_model(path: Path, architecture: str = "llama", window: int = 0, weights: str = "F32") -> Path:
+    """``weights``: the type of the matrices, of those whose blocks have 32 values."""
+    return TinyModel(path, architecture, window, weights).sizes().vocabulary().weights().write()
 
 
 def tiny_mamba(path: Path) -> Path:

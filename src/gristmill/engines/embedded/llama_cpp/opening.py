@@ -78,7 +78,7 @@ def open_scorer(library: LlamaLibrary, model: Any, options: LlamaCppOptions, cel
     params.n_seq_max = SLOT_SEQUENCES
     params.n_ctx = cells
     params.n_batch = params.n_ubatch = SLOT_CALL
-    params.n_outputs_max = params.n_outputs_max_per_seq = SLOT_CALL
+    params.n_outputs_max = params.n_outputs_max_per_seq = SLOT_SEQUENCES
     # Of an f16 cache, flash attention has two kinds of code, and which depends on the number of tokens.
     params.flash_attn_type = _FLASH_ATTENTION["on" if options.kv_type == "q8_0" else "off"]
     return _open_context(library, model, params)

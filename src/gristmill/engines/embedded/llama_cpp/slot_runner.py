@@ -30,7 +30,8 @@ class SlotRunner(LlamaRunner):
     number of threads, which never changes."""
 
     def __init__(self, library: LlamaLibrary, context: Any, vocabulary_size: int) -> None:
-        super().__init__(library, context, vocabulary_size, SLOT_CALL)
+        # One: the last layer and the logits are computed for the wanted positions only, so for as many of them always.
+        super().__init__(library, context, vocabulary_size, most_outputs=1)
         # What is on disk was computed with others, and has other bits.
         self.kv_format = None
 

@@ -2,6 +2,7 @@
 
     python benchmarks/same_bits [--rows 1000] [--orders 20] [--engine openvino] [--model smollm2-135m-instruct]
     python benchmarks/same_bits --cost REVISION [--rows 256] [--runs 7]
+    python benchmarks/same_bits --engine llama_cpp --cost same_bits=true [--rows 64] [--runs 7]
 
 The same rows, of 5 to ``--words`` words behind one rubric, are scored again and again: in other orders, with few and
 many rows at a time, in small and large steps, beside answers that are being written and requests that somebody waits
@@ -10,7 +11,8 @@ that is killed (SIGKILL) halfway. Each is compared with the first, number by num
 which any differs, and tells by how much.
 
 ``--cost`` scores new rows by this tree and by REVISION in turns, in processes that stay, and writes the ratios of rows
-a second; it wants a machine on which nothing else runs.
+a second, and of rows a second of processor time; it wants a machine on which nothing else runs. With an option of the
+engine instead of a revision, this tree is compared with itself without the option.
 """
 
 from __future__ import annotations
@@ -214,9 +216,16 @@ async def serve(options: argparse.Namespace) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             first, end = map(int, line.split())
             bench.prompts = [bench.prompt(row) for row in range(first, end)]
-            began = time.perf_counter()
+            began, used = time.perf_counter(), processor_seconds()
             await bench.score(engine, list(range(end - first)))
-            print((end - first) / (time.perf_counter() - began), flush=True)
+            rows = end - first
+            print(rows / (time.perf_counter() - began), rows / (processor_seconds() - used), flush=True)
+
+
+def processor_seconds() -> float:
+    """Of the worker."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(each.user + each.system for each in times)
 
 
 def main() -> None:
@@ -231,8 +240,11 @@ def main() -> None:
     parser.add_argument("--option", "-O", action="append", default=[], help="of the engine, for all cases")
     parser.add_argument("--small-kv", default="0.12", help="GiB of KV cache in which rows are preempted")
     parser.add_argument("--only", default="", help="cases whose name has one of these texts")
-    parser.add_argument("--cost", metavar="REVISION", help="rows a second beside this revision, in turns")
+    parser.add_argument(
+        "--cost", metavar="REVISION", help="rows a second beside this revision, or without this option, in turns"
+    )
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--busy", action="store_true", help="note in the receipt that other work was running")
     parser.add_argument("--receipt", default="", help="write benchmarks/receipts/NAME.json")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -34,15 +34,9 @@ ROWS = {
     number: RUBRIC * (1 + number % 3) + f"Cart {number} brought " + "flour, " * (number * 5 % 23) + "Grade:"
     for number in range(14)
 }
-#: Repacked (Q4_0), multiplied by other code (Q8_0), not repacked (Q4_1); and behind a window shorter than the rubric.
-MODELS = [
-    ("llama", "F32"),
-    ("llama", "F16"),
-    ("llama", "Q4_0"),
-    ("llama", "Q8_0"),
-    ("llama", "Q4_1"),
-    ("gemma3", "Q8_0"),
-]
+#: Multiplied by other code where there are few tokens (F32), repacked (Q4_0), and behind a window shorter than the
+#: rubric.
+MODELS = [("llama", "F32"), ("llama", "Q4_0"), ("gemma3", "Q8_0")]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
@@ -118,7 +112,7 @@ def test_a_row_gets_the_same_bits_alone_and_beside_others(file: Path) -> None:
     model = load(file, same_bits=True)
     expected = {number: alone(model, number) for number in ROWS}
     assert len(set(expected.values())) == len(ROWS)
-    for step_tokens, aborted in ((7, 0), (64, 3), (200, 2), (500, 0)):
+    for step_tokens, aborted in ((7, 0), (64, 2), (500, 0)):
         driver = Driver(model, step_tokens, aborted)
         order = list(ROWS)
         random.Random(step_tokens).shuffle(order)

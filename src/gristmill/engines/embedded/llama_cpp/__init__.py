@@ -4,5 +4,6 @@
 says. ``gguf_facts`` is what a file says of itself before it is loaded, ``needs`` what that takes; ``devices`` and
 ``offload`` decide what computes which layers, ``computing`` tells of it; ``opening`` has llama.cpp open the file, and
 ``loading`` puts it all together. ``vocabulary`` is the tokenizer, ``projector`` makes vectors of images, ``runner``
-computes a step of a model that writes, and ``embedder`` one of a model that embeds.
+computes a step of a model that writes, ``slot_runner`` one of label scores that are the same to the bit, and
+``embedder`` one of a model that embeds.
 """

@@ -60,6 +60,11 @@ _BLIND = (
     "-O projector=, or use --engine ollama."
 )
 
+_ON_GPU = (
+    "same_bits has been shown on CPUs only: where layers are on a GPU, last digits of label scores may still depend on "
+    "where a row parts from the one before. -O gpu_layers=0 leaves all of them on the CPU."
+)
+
 
 class Loaded(NamedTuple):
     """llama.cpp's model and context, and how many layers are on GPUs."""
@@ -98,6 +103,8 @@ def load_model(source: str, options: dict[str, Any]) -> LoadedModel | LoadedEmbe
     vocabulary = LlamaVocabulary(library, loaded.model)
     recurrent = library.llama_model_is_recurrent(loaded.model) or library.llama_model_is_hybrid(loaded.model)
     notices: list[str] = []
+    if chosen.same_bits and loaded.gpu_layers:
+        notices.append(_ON_GPU)
     if projector is None and rewriting is not None and rewriting.pictures:
         notices.append(_BLIND)
     eyes = None if projector is None else _open_projector(library, loaded, projector, facts, chosen, notices)

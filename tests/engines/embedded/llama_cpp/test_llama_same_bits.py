@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from gristmill.engines.embedded.model_runner import LoadedModel
@@ -26,6 +27,8 @@ from tiny_gguf import tiny_mamba, tiny_model
 from gristmill.engines.embedded.grammar import Grammars
 from gristmill.engines.embedded.llama_cpp.engine import LlamaCppOptions
 from gristmill.engines.embedded.llama_cpp.loading import load_model
+from gristmill.engines.embedded.llama_cpp.runner import DecodeCall
+from gristmill.engines.embedded.llama_cpp.slot_runner import SLOT_CALL, filled
 from gristmill.user_error import UserError
 
 RUBRIC = "Grade the text that follows by how clear it is, from 0 to 10. Careful reasoning counts. "
@@ -137,6 +140,17 @@ def test_without_the_option_neighbours_move_the_last_bits(file: Path) -> None:
     driver = Driver(model)
     driver.score(list(ROWS))
     assert driver.end() != {number: alone(model, number) for number in ROWS}
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 7, 8, 9, 50, 126, 127, 128])
+def test_every_call_is_filled_up_to_what_is_multiplied_together(tokens: int) -> None:
+    numbers = np.arange(tokens)
+    call = filled(DecodeCall(numbers, numbers.astype(np.int32), np.zeros(tokens, np.int32), np.ones(tokens, np.int8)))
+    assert len(call.tokens) % 4 == 0
+    assert max(tokens, 8) <= len(call.tokens) <= max(tokens + 3, 8)
+    assert len(call.tokens) <= SLOT_CALL
+    assert set(call.sequences[tokens:]) <= {1}
+    assert not call.wanted[tokens:].any()
 
 
 def test_a_recurrent_model_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +52,24 @@ def opened(url: str, folder: Path) -> tuple[str, list[str]]:
     )  # fmt: skip
     assert seen.returncode == 0, seen.stderr
     return seen.stdout, [line for line in seen.stderr.splitlines() if ":CONSOLE" in line]
+
+
+def api() -> Any:
+    """Playwright's, of calls that wait."""
+    return pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Skips where Playwright's package or Chromium is not installed. Nothing is downloaded."""
+    playwright_api = api()
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        pytest.skip("Chromium is not installed: scripts/install-test-tools.sh runs this")
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+        )
+        yield browser
+        browser.close()

@@ -4,13 +4,12 @@ another host, something that the security policy had to stop, an error in the co
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from browser import api, chromium
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+__all__ = ["HOSTILE", "Visit", "chromium"]
+
 #: A text that would run, load or escape wherever it is not taken as text.
 HOSTILE = (
     "</title></script><script>window.stolen=1</script><img src=//evil.example/x onerror=window.stolen=1>\"'{{7*7}}"
@@ -18,27 +17,6 @@ HOSTILE = (
 _WATCH = """
 addEventListener("securitypolicyviolation", (event) => console.error("policy: " + event.violatedDirective));
 """
-
-
-def api() -> Any:
-    """Playwright's, of calls that wait."""
-    return pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator[Any]:
-    """Skips where Playwright's package or Chromium is not installed. Nothing is downloaded."""
-    playwright_api = api()
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        pytest.skip("Chromium is not installed: scripts/install-test-tools.sh runs this")
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        yield browser
-        browser.close()
 
 
 class Visit:

@@ -22,7 +22,10 @@ from gristmill.wire.batch import Batch
 _BARS = 21
 _LISTED = 10
 _LISTED_ERRORS = 50
-_LONGEST_TICK = 12
+#: In characters; of all ticks together, on a phone, with a space behind each.
+_LONGEST_TICK, _ROOM_FOR_TICKS = 12, 36
+#: In the drawing of two axes there is room for so many beside one.
+_LONGEST_BESIDE = 4
 #: Of the calibration's drawing, in its own units.
 _SIDE, _MARGIN = 320.0, 34.0
 #: How a score was come by, in words.
@@ -186,17 +189,21 @@ def _calibration_drawing(agreement: Agreement, scale: Scale) -> dict[str, object
         }
         for each in bins
     ]
-    ticks = [{"at": round(place(value), 1), "text": name} for value, name in _ticks(scale)]
+    ticks = [
+        {"at": round(place(value), 1), "text": name if len(name) <= _LONGEST_BESIDE else short(value)}
+        for value, name in _ticks(scale)
+    ]
     return {"side": side, "margin": _MARGIN, "points": points, "ticks": ticks}
 
 
 def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    """At most eleven of the scale's values, evenly chosen, each with a label that is worth it."""
-    step = max(math.ceil((len(scale.values) - 1) / 10), 1)
-    named = dict(zip(scale.values[::step], scale.labels[::step], strict=True))
-    return [
-        (value, label if len(label) <= _LONGEST_TICK else label[:_LONGEST_TICK] + "…") for value, label in named.items()
-    ]
+    """At most eleven of the scale's values, evenly chosen, each with a label that is worth it; as many as a phone has
+    room for side by side."""
+    labels = [each if len(each) <= _LONGEST_TICK else each[:_LONGEST_TICK] + "…" for each in scale.labels]
+    step = max(math.ceil((len(labels) - 1) / 10), 1)
+    while step < len(labels) and sum(len(each) + 1 for each in labels[::step]) > _ROOM_FOR_TICKS:
+        step += 1
+    return list(dict(zip(scale.values[::step], labels[::step], strict=True)).items())
 
 
 def _spent(batches: Sequence[Batch], prices: Prices) -> dict[str, object]:

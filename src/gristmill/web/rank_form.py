@@ -101,9 +101,9 @@ def _wish(written: Written) -> RankWish:
     return RankWish(
         top=_whole(written.top, "How many of the best are wanted has"),
         cut=written.cut or None,
-        recall=_share(written.recall, "recall", 0.95),
-        precision=_share(written.precision, "precision", None),
-        confidence=_share(written.confidence, "confidence", 0.95),
+        recall=_share(written.recall, "recall"),
+        precision=_share(written.precision, "precision") if written.precision else None,
+        confidence=_share(written.confidence, "confidence"),
         budget=_whole(written.budget, "The rows to be judged at most have"),
         assume=written.assume or None,
         or_all=written.or_all,
@@ -140,10 +140,8 @@ def _whole(text: str, of_what: str) -> int | None:
     raise UserError(f"{of_what} to be a whole number, not '{text[:50]}'.")
 
 
-def _share(text: str, name: str, proposed: float | None) -> float | None:
+def _share(text: str, name: str) -> float:
     """Raises UserError."""
-    if not text:
-        return proposed
     try:
         return float(text)
     except ValueError:

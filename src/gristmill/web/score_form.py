@@ -39,6 +39,11 @@ async def read_fields(request: Request) -> dict[str, list[str]]:
         raise ApiError(400, f"The form has more than {_MAX_FIELDS:,} fields.") from None
 
 
+def text_in(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    """Of one field; empty where it was not sent."""
+    return fields.get(name, [""])[0].strip()
+
+
 def first_form(facts: TableFacts, models: Sequence[str]) -> ScoreForm:
     """What the form proposes: a column that is called like one that names rows is most likely that."""
     named = next((name for name in facts.columns if name.strip().lower() in _ID_NAMES), None)
@@ -50,7 +55,7 @@ def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequ
     """What is asked, and what is wrong with it: an empty text where nothing is."""
 
     def text(name: str) -> str:
-        return fields.get(name, [""])[0].strip()
+        return text_in(fields, name)
 
     no_numbers: list[str] = []
 

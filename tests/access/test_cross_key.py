@@ -92,9 +92,8 @@ LISTING_PAGES = {"GET /", "GET /events", "GET /throughput", "GET /scoring"}
 #: Pages that have nothing of anybody, or make something new that is their caller's.
 FORMS = {"GET /new", "POST /new", "GET /scoring/new", "POST /scoring/new"}
 #: What their owner has not yet, either; that is told in other words.
-NOT_YET = {
-    f"GET /scoring/{{job_id}}/{name}" for name in ("scores.csv", "report.html", "receipt.json", "truth-wanted.csv")
-}  # fmt: skip
+_SCORING_FILES = ("scores.csv", "report.html", "receipt.json", "truth-wanted.csv", "best.csv", "certificate.json")
+NOT_YET = {f"GET /scoring/{{job_id}}/{name}" for name in _SCORING_FILES}
 
 
 def parameters(name: str) -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import os
 import random
 import re
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +17,9 @@ import pytest
 import gristmill
 from gristmill.scoring.jobs.job import JobStatus, RankForm, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
-from gristmill.scoring.jobs.keeper import ScoringJobs
 from gristmill.scoring.jobs.rank_summary import RankSummary, Step
 from gristmill.scoring.rank.wish import RankWish
-from gristmill.storage.scope import Scope
-from gristmill.web.ranking import progress_of
-from gristmill.wire.batch import Batch, RequestCounts
+from gristmill.storage.scope import EVERYTHING, Scope
 from server_process import ServerProcess
 
 pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' to run this")
@@ -36,7 +31,8 @@ FORM = {
     "precision": "", "assume": "", "proxy": "column:near", "truth": "", "budget": "", "seed": "3",
 }  # fmt: skip
 #: As fast as it can, and so slow that a step can be met.
-FAST, SLOW = ("-O", "scored_by=worth:"), ("-O", "scored_by=worth:", "-O", "latency=0.05", "-O", "slots=8")
+FAST = ("-O", "scored_by=worth:")
+SLOW, SLOWER = ((*FAST, "-O", f"latency={latency}", "-O", "slots=8") for latency in (0.05, 0.3))
 
 
 def frame() -> pl.DataFrame:
@@ -59,6 +55,11 @@ def expected() -> gristmill.Best:
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with ServerProcess(tmp_path_factory.mktemp("data"), *FAST) as server, visiting(server) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def draft(fast: httpx.Client) -> str:
+    return uploaded(fast)
 
 
 def visiting(server: ServerProcess) -> httpx.Client:
@@ -98,12 +99,13 @@ def batches_of(server: ServerProcess) -> list:
     return server.client().batches.list(limit=100).data
 
 
-def until_asked(server: ServerProcess, rows: int, batch: int) -> None:
-    """That many rows of the batch with that number have been answered."""
+def until_asked(server: ServerProcess, site: httpx.Client, address: str, rows: int, batch: int) -> None:
+    """That many rows of the job's batch with that number have been answered."""
     while True:
         found = sorted(batches_of(server), key=lambda each: each.created_at)
         if len(found) > batch or (len(found) == batch and found[-1].request_counts.completed >= rows):
             return
+        assert status(page := site.get(address).text) == "Running.", said(page)
         time.sleep(0.02)
 
 
@@ -135,91 +137,6 @@ def test_the_best_rows_are_those_of_the_command_and_a_look_at_the_cost_comes_fir
     assert told["headline"] in html.unescape(fast.get(f"{address}/report.html").text)
     # The first of the list, by its own name.
     assert f">{expected.frame['id'][0]}<" in page
-
-
-def test_killed_and_stopped_at_any_step_a_ranking_goes_on_to_the_same_certificate(
-    tmp_path: Path, expected: gristmill.Best
-):
-    with ServerProcess(tmp_path / "data", *SLOW) as server:
-        with visiting(server) as site:
-            address = uploaded(site)
-            begin(site, address, look="1")
-            until_asked(server, 20, 1)
-        server.kill()
-        server.start()
-        with visiting(server) as site:
-            until(site, address, "Waiting for you.")
-        server.kill()
-        server.start()
-        with visiting(server) as site:
-            assert status(site.get(address).text) == "Waiting for you."
-            assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
-            until_asked(server, 5, 3)
-        server.kill()
-        server.start()
-        with visiting(server) as site:
-            until_asked(server, 5, 4)
-        server.stop()
-        server.start()
-        with visiting(server) as site:
-            until(site, address, "Done.")
-            told = check_same(site, address, expected)
-            # And no batch twice.
-            assert sum(each.request_counts.total for each in batches_of(server)) == told["judged"]
-
-
-def workers(server: ServerProcess) -> list[int]:
-    """Processes of the server that work on a table."""
-    found = []
-    for each in Path("/proc").iterdir():
-        try:
-            if each.name.isdigit() and b"gristmill.scoring.jobs.worker" in (each / "cmdline").read_bytes():
-                parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-                found += [int(each.name)] * (parent == server.pid)
-        except OSError:
-            continue
-    return found
-
-
-def test_a_killed_worker_is_started_again_where_it_got_further(tmp_path: Path, expected: gristmill.Best):
-    with ServerProcess(tmp_path / "data", *SLOW) as server, visiting(server) as site:
-        address = uploaded(site)
-        begin(site, address)
-        for batch in (1, 3):
-            until_asked(server, 5, batch)
-            (worker,) = workers(server)
-            os.kill(worker, signal.SIGKILL)
-        until(site, address, "Done.")
-        check_same(site, address, expected)
-
-
-def test_a_step_whose_batch_fails_is_told_and_gone_on_from(tmp_path: Path, expected: gristmill.Best):
-    with ServerProcess(tmp_path / "data", *SLOW) as server, visiting(server) as site:
-        address = uploaded(site)
-        begin(site, address)
-        until_asked(server, 5, 3)
-        (running,) = [each for each in batches_of(server) if each.status == "in_progress"]
-        server.client().batches.cancel(running.id)
-        while "is cancelled" not in (page := site.get(address).text):
-            time.sleep(0.1)
-        assert "Go on from there" in page and running.id in said(page)
-        assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
-        until(site, address, "Done.")
-        check_same(site, address, expected)
-
-
-def test_cancelled_it_ends_with_its_batches_and_what_it_kept(tmp_path: Path):
-    with ServerProcess(tmp_path / "data", *SLOW) as server, visiting(server) as site:
-        address = uploaded(site)
-        begin(site, address)
-        until_asked(server, 5, 1)
-        assert site.post(f"{address}/cancel").status_code == 303
-        assert status(site.get(address).text) == "Cancelled."
-        while {each.status for each in batches_of(server)} != {"cancelled"}:
-            time.sleep(0.1)
-        assert not list((tmp_path / "data" / "scoring").glob("*/work")) and workers(server) == []
-        assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
-        assert status(site.get(address).text) == "Cancelled."
 
 
 def test_what_a_budget_does_not_do_is_told_and_gone_on_from_with_a_larger_one(
@@ -279,14 +196,14 @@ def test_a_rankings_job_is_kept_as_it_is_and_a_scorings_of_an_earlier_version_is
     job.status, job.form = JobStatus.PLANNED, RankForm(ScoreForm("r", "0..1", "m"), RankWish(top=5))
     job.step = Step("One.", 5, 5)
     store.save(job)
-    again = store.get(job.id, Scope())
+    again = store.get(job.id, EVERYTHING)
     assert again == job and again is not None and again.can_go_on
     old = store.new(Scope(), 5)
     note = msgspec.to_builtins(old) | {"form": {"rubric": "r", "scale": "0..1", "model": "m"}, "status": "running"}
     for name in ("step", "plan", "best"):
         note.pop(name)
     (store.folder(old) / "job.json").write_bytes(msgspec.json.encode(note))
-    read = store.get(old.id, Scope())
+    read = store.get(old.id, EVERYTHING)
     assert read is not None and read.form == ScoreForm("r", "0..1", "m")
 
 
@@ -305,5 +222,3 @@ def test_only_what_a_ranking_can_use_is_kept():
         JobStatus.DRAFT: [False] * 3, JobStatus.RUNNING: [False] * 3, JobStatus.CANCELLED: [False] * 3,
         JobStatus.PLANNED: [True] * 3, JobStatus.FAILED: [True] * 3, JobStatus.COMPLETED: [False, True, False],
     }  # fmt: skip
-
-

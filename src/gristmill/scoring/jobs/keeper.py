@@ -304,7 +304,8 @@ class _Worker:
         self._reading.cancel()
 
     async def say(self, message: Task | ToWorker) -> None:
-        with contextlib.suppress(ConnectionError):
+        # Where it was killed, which ``hear`` tells: with uvloop, writing then is a RuntimeError.
+        with contextlib.suppress(ConnectionError, RuntimeError):
             self._in.write(msgspec.json.encode(message) + b"\n")
             await self._in.drain()
 

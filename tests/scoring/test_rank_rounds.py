@@ -69,15 +69,12 @@ def test_rows_are_in_tiers_then_by_strength_and_nearer_the_truth_than_by_scores(
 
 
 def test_a_judge_that_goes_by_places_or_chance_is_told():
-    deaf = JUDGE._replace(options={"scored_by": "near:"})
-    for changes in ({}, {"method": "generate"}):
-        options = SENT._replace(**changes, columns=["near"])
-        best = gristmill.rank(FRAME, **ASKED | {"on": deaf}, **WISH, options=options, rounds=4)
-        assert best.certificate["rounds"]["position"]["turned"] > 0.3
-        said = [each for each in best.sentences if "named the other way round" in each]
-        assert len(said) == 1 and ("hardly a judgement" in said[0]) == (
-            best.certificate["rounds"]["position"]["turned"] >= 0.5
-        )
+    # The simulated engine writes a choice that hangs on nothing but a hash.
+    options = SENT._replace(method="generate", columns=["near"])
+    best = gristmill.rank(FRAME, **ASKED, **WISH, options=options, rounds=4)
+    turned = best.certificate["rounds"]["position"]["turned"]
+    (said,) = (each for each in best.sentences if "named the other way round" in each)
+    assert 0.35 < turned < 0.65 and f"{turned:.0%}" in said and ("hardly a judgement" in said) == (turned >= 0.5)
 
 
 def test_more_rounds_go_on_from_fewer(tmp_path: Path):

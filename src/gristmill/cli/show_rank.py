@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def print_best(ranked: Ranked, ids: list[object]) -> None:
     table = Table(box=None, header_style="bold")
-    for title in ("rank", "id", "score", "found by"):
+    compared = ranked.compared
+    for title in ("rank", *(("tier",) if compared is not None else ()), "id", "score", "found by"):
         table.add_column(title, justify="left" if title in ("id", "found by") else "right")
     for place, (row, outcome, found) in enumerate(zip(ranked.rows, ranked.outcomes, ranked.found, strict=True), 1):
         score = "" if outcome.score is None else f"{outcome.score:.3f}"
-        table.add_row(f"{place:,}", printable(ids[row]), score, found)
+        tier = () if compared is None else (str(compared.tier[place - 1] or ""),)
+        table.add_row(f"{place:,}", *tier, printable(ids[row]), score, found)
     show.print_table(table)
 
 

@@ -14,7 +14,7 @@ from gristmill.dispatch.fair_share import Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
-from gristmill.engines.errors import EngineError, crashed, interrupted
+from gristmill.engines.errors import EngineError, ErrorKind, crashed
 from gristmill.engines.protocol import AnyRequest, Capabilities, Choice, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -23,10 +23,11 @@ ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
 
 
 class Server:
-    """Dies under rows with KILL, and cuts off whatever else it is answering."""
+    """Dies under rows with KILL, and cuts off whatever else it is answering. ``silent``: nobody says that it died."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, silent: bool) -> None:
         self.name = name
+        self.silent = silent
         self.in_flight: set[asyncio.Future[None]] = set()
         self.kept = False
 
@@ -42,6 +43,8 @@ class Server:
                 if not other.done():
                     other.set_result(None)
         if done or "KILL" in text:
+            if self.silent:
+                raise EngineError(ErrorKind.INTERRUPTED, "it is gone", lost=self.name)
             raise crashed(self.name, "it died")
         return ANSWER
 
@@ -51,9 +54,11 @@ class ManyServers:
     models = ("m",)
     fingerprint = None
 
-    def __init__(self, servers: int = 8, alone_slots: int = 2, leader_first: bool = False) -> None:
+    def __init__(
+        self, servers: int = 8, alone_slots: int = 2, leader_first: bool = False, silent: bool = False
+    ) -> None:
         self.capabilities = Capabilities(4 * servers, frozenset(), leader_first=leader_first, alone_slots=alone_slots)
-        self.servers = [Server(f"server {number}") for number in range(servers)]
+        self.servers = [Server(f"server {number}", silent) for number in range(servers)]
         self.asked: Counter[str] = Counter()
         self.alone = 0
         #: For each row that was asked alone: how many were answered in company from its beginning to its end.
@@ -84,7 +89,7 @@ class ManyServers:
                 await asyncio.sleep(0.001)
             if self.lost:
                 self.lost -= 1
-                raise interrupted("its node is gone")
+                raise EngineError(ErrorKind.INTERRUPTED, "its node is gone", lost=server.name)
             return await server.answer(self._text(request))
         finally:
             server.kept = False
@@ -187,3 +192,39 @@ async def test_whoever_is_cancelled_or_stopped_the_others_have_their_turn(seed: 
     assert dispatcher.in_flight == 0
     async with asyncio.timeout(10):
         assert isinstance(await ask(dispatcher, "KILL again"), EngineError)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_rows_that_are_lost_with_a_server_time_and_again_are_found_innocent_alone(seed: int) -> None:
+    """As where a row takes all memory, and the system ends the actor that has the engine."""
+    texts = [f"KILL {number}" for number in range(20)] + [f"row {number}" for number in range(200)]
+    random.Random(seed).shuffle(texts)
+    engine, results, waiting = ManyServers(silent=True), dict[str, object](), iter(texts)
+    dispatcher = dispatcher_of(engine)
+
+    async def work() -> None:
+        for text in waiting:
+            results[text] = await ask(dispatcher, text)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work() for _ in range(dispatcher.window)))
+    for text, result in results.items():
+        assert isinstance(result, EngineError) == text.startswith("KILL"), text
+        if isinstance(result, EngineError):
+            assert "no other request in flight there" in result.message
+            assert engine.asked[text] >= POLICY.max_attempts
+
+
+async def test_a_row_that_is_lost_with_one_server_is_asked_again_among_the_others() -> None:
+    engine = ManyServers(silent=True)
+    dispatcher = dispatcher_of(engine)
+    async with asyncio.timeout(60):
+        texts = ["row 1", "row 2", "row 3", "row 4"]
+        asking = [asyncio.create_task(ask(dispatcher, text)) for text in texts]
+        await asyncio.sleep(0)
+        while not engine.servers[0].in_flight:
+            await asyncio.sleep(0)
+        for cut in engine.servers[0].in_flight:
+            cut.set_result(None)
+        assert await asyncio.gather(*asking) == [ANSWER] * 4
+    assert not engine.meanwhile and sum(engine.asked.values()) == 5

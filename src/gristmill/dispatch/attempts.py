@@ -22,6 +22,8 @@ class Attempts:
         self._sent = 0
         #: How many answers the engine had given when the row last found it away.
         self._away_at: int | None = None
+        #: How often a server was lost with it.
+        self._losses = 0
         self._suspect: Suspect | None = None
 
     @property
@@ -51,6 +53,11 @@ class Attempts:
             else:
                 kind = ErrorKind.INTERRUPTED
             self._away_at = answers
+        if error.lost is not None:
+            # Once is an accident. The second time it may be for the row, or for one beside it. Alone, it pays for each.
+            self._losses += 1
+            if self._losses > 1 and self._suspect is None:
+                crashed = error.lost
         in_company = crashed is not None and self._suspect is None
         if crashed is not None:
             self._suspected(crashed)
@@ -60,6 +67,9 @@ class Attempts:
             self.failures = failures
         else:
             self.pauses = pauses
+        if retry is None and error.lost is not None and self._suspect is not None:
+            # So that those that were lost with it need not be asked alone.
+            self._suspect.convict()
         return retry
 
     def _suspected(self, crashed: str) -> None:

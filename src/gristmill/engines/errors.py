@@ -33,6 +33,8 @@ class EngineError(Exception):
     ``crashed`` with INTERRUPTED: the server or worker that ended, or closed the connection, while it was answering this
     request. Whatever else it was answering may be the cause as well. With UNAVAILABLE: the server that had the request
     and answered that what stands behind it is away, be it because of this request.
+    ``lost`` with INTERRUPTED: the server that is gone, with its machine or for another reason. As a rule that is the
+    fault of no request.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class EngineError(Exception):
         type: str | None = None,
         retry_after: float | None = None,
         crashed: str | None = None,
+        lost: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -56,6 +59,7 @@ class EngineError(Exception):
         self.type = type
         self.retry_after = retry_after
         self.crashed = crashed
+        self.lost = lost
 
 
 def interrupted(message: str) -> EngineError:

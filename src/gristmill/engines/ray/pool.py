@@ -104,12 +104,14 @@ class Pool:
     def left(self, frame: Left) -> None:
         member = self.members.get(frame.replica)
         if member is not None and member.session == frame.session:
-            self._lose(member, frame.why)
+            self._lose(member, frame.why, member.name)
+            # Another may be on trial now.
+            self._place_queued()
 
     def lost(self, why: str) -> None:
         """The driver has ended, and with it every session."""
         for member in list(self.members.values()):
-            self._lose(member, why)
+            self._lose(member, why, None)
         self._queue.fail(why)
 
     def answered(self, frame: Answers) -> None:
@@ -272,7 +274,8 @@ class Pool:
             self._write(member, number, message, at_once=False)
             self._place_queued()
 
-    def _lose(self, member: Member, why: str) -> None:
+    def _lose(self, member: Member, why: str, lost: str | None) -> None:
+        """``lost``: as of the error that its requests get."""
         self.members.pop(member.name, None)
         self._trials.pop(member.name, None)
         self._loads.drop(member.name)
@@ -280,17 +283,15 @@ class Pool:
         # It has not begun with these.
         unsent = {number for number, _ in member.group}
         member.group.clear()
-        lost, member.in_flight = member.in_flight, {}
+        requests, member.in_flight = member.in_flight, {}
         self.down = why
-        for request in lost.values():
+        for request in requests.values():
             if request.future.done():
                 continue
             if request.number in unsent:
                 self._place_again(request)
             else:
-                request.future.set_exception(interrupted(f"The replica was lost while it was answering. {why}"))
+                sentence = f"The replica was lost while it was answering. {why}"
+                request.future.set_exception(EngineError(ErrorKind.INTERRUPTED, sentence, status=500, lost=lost))
         if self.down_reason is not None:
             self._queue.fail(why)
-        else:
-            # Another may be on trial now.
-            self._place_queued()

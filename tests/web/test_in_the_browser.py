@@ -273,6 +273,8 @@ def test_a_table_and_a_rubric_become_scores(visit: Visit, tmp_path: Path):
     page.get_by_label("Scale").fill("0..3")
     page.get_by_role("button", name="Score 40 rows").click()
     page.get_by_text("Download the scores").wait_for(timeout=60_000)
+    # The page has followed it.
+    assert page.get_by_role("button", name="Cancel").count() == 0
     visit.audit()
     with page.expect_download() as download:
         page.get_by_text("Download the scores").click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -63,6 +64,8 @@ def test_rows_are_in_tiers_then_by_strength_and_nearer_the_truth_than_by_scores(
     assert rounds["truth"]["strengths"] > rounds["truth"]["scores"] + 0.05
     assert any("comparing did better than scoring" in each for each in best.sentences)
     assert any("tiers" in each and "All of that holds together in about 95 %" in each for each in best.sentences)
+    first, last = best.frame["score_strength"].max(), best.frame["score_strength"].min()
+    assert any(f"weakest in {1 / (1 + math.exp(last - first)):.0%} of comparisons" in each for each in best.sentences)
     assert not any("their order is the judge's own" in each for each in best.sentences)
     assert best.certificate["cost"]["rounds"]["rows"] == 480
     assert plain.certificate["rounds"] is None and plain.certificate["promised"] != best.certificate["promised"]

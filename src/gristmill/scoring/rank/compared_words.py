@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gristmill.scoring.rank.compared import Compared
 
 #: Of pairs of which the two orders name different rows better: from here on the places decide more than the rows.
@@ -57,8 +59,14 @@ def _tiers(found: Compared) -> str:
     return (
         f"It falls into {found.tiers:,} tiers, {in_first:,} {_plural(in_first, 'row')} in the first. No two rows of a "
         "tier can be told apart; each row of a later tier is worse than some row of the tier before. All of that holds "
-        f"together in about {found.confidence * 100:.3g} % of such rankings."
+        f"together in about {found.confidence * 100:.3g} % of such rankings. The strongest row would be preferred to "
+        f"the weakest in {_apart(found):.0%} of comparisons (50% is a coin's flip)."
     )
+
+
+def _apart(found: Compared) -> float:
+    strengths = [each for each in found.strength if each is not None]
+    return 1 / (1 + math.exp(min(strengths) - max(strengths)))
 
 
 def _position(found: Compared) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import os
 import random
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +139,75 @@ def test_the_best_rows_are_those_of_the_command_and_a_look_at_the_cost_comes_fir
     assert told["headline"] in html.unescape(fast.get(f"{address}/report.html").text)
     # The first of the list, by its own name.
     assert f">{expected.frame['id'][0]}<" in page
+
+
+def workers(server: ServerProcess) -> list[int]:
+    """Processes of the server that work on a table."""
+    found = []
+    for each in Path("/proc").iterdir():
+        try:
+            if each.name.isdigit() and b"gristmill.scoring.jobs.worker" in (each / "cmdline").read_bytes():
+                parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(each.name)] * (parent == server.pid)
+        except OSError:
+            continue
+    return found
+
+
+def test_whatever_ends_at_any_step_a_ranking_goes_on_to_the_same_certificate(tmp_path: Path, expected: gristmill.Best):
+    with ServerProcess(tmp_path / "data", *SLOW) as server:
+        with visiting(server) as site:
+            address = uploaded(site)
+            begin(site, address, look="1")
+            until_asked(server, site, address, 20, 1)
+        server.kill()
+        server.start()
+        with visiting(server) as site:
+            until(site, address, "Waiting for you.")
+        server.kill()
+        # So slow that what is met is still there to be ended.
+        server._options = SLOWER
+        server.start()
+        with visiting(server) as site:
+            assert status(site.get(address).text) == "Waiting for you."
+            assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
+            pilot = len(batches_of(server))
+            until_asked(server, site, address, 5, pilot + 1)
+            # What works on the table is started again, as it got further.
+            (worker,) = workers(server)
+            os.kill(worker, signal.SIGKILL)
+            # A batch that ends as it should not is told, and asked for again.
+            until_asked(server, site, address, 5, pilot + 2)
+            (running,) = [each for each in batches_of(server) if each.status == "in_progress"]
+            server.client().batches.cancel(running.id)
+            while "is cancelled" not in (page := site.get(address).text):
+                assert status(page) == "Running.", page
+                time.sleep(0.1)
+            assert "Go on from there" in page and running.id in said(page)
+            assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
+            until_asked(server, site, address, 5, pilot + 3)
+        server.stop()
+        server.start()
+        with visiting(server) as site:
+            until(site, address, "Done.")
+            told = check_same(site, address, expected)
+            # And no batch twice, but for that one.
+            asked = sum(each.request_counts.total for each in batches_of(server) if each.id != running.id)
+            assert asked == told["judged"]
+
+
+def test_cancelled_it_ends_with_its_batches_and_what_it_kept(tmp_path: Path):
+    with ServerProcess(tmp_path / "data", *SLOW) as server, visiting(server) as site:
+        address = uploaded(site)
+        begin(site, address)
+        until_asked(server, site, address, 5, 1)
+        assert site.post(f"{address}/cancel").status_code == 303
+        assert status(site.get(address).text) == "Cancelled."
+        while {each.status for each in batches_of(server)} != {"cancelled"}:
+            time.sleep(0.1)
+        assert not list((tmp_path / "data" / "scoring").glob("*/work")) and workers(server) == []
+        assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
+        assert status(site.get(address).text) == "Cancelled."
 
 
 def test_what_a_budget_does_not_do_is_told_and_gone_on_from_with_a_larger_one(

@@ -22,7 +22,7 @@ from gristmill.scoring.table import read_table, write_table
 from gristmill.wire.json import encode
 
 #: Rows of the list that the job's page shows; the report and the table have more.
-_LISTED, _ID_CHARS = 100, 200
+_LISTED, _ID_CHARS = 25, 200
 
 
 class RankWork:

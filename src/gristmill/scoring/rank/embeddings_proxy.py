@@ -63,8 +63,7 @@ class EmbeddingsProxy:
         known = numpy.array([of_pilot[row] for row, _ in lesson], float)
         scores = numpy.array([score for _, score in lesson])
         ridge = Ridge.through(known @ known.T, scores)
-        weights = known.T @ ridge.dual
-        intercept = scores.mean() - (known @ weights).mean()
+        weights, intercept = ridge.line(known, scores)
         found = numpy.full(rows, numpy.nan)
         for row, vector, _ in vectors.read(_PILOT, _OTHERS):
             if vector.size == size:

@@ -47,6 +47,12 @@ class Ridge(NamedTuple):
             held_out[own] = _predicted(numpy, products, scores, rest, own, penalty)
         return cls(dual, held_out)
 
+    def line(self, features: Any, scores: Any) -> tuple[Any, float]:
+        """Weights and intercept: what is said of any row with features ``x`` is ``x @ weights + intercept``. Of the
+        ``features`` that it is through, n by p, and their scores."""
+        weights = features.T @ self.dual
+        return weights, float(scores.mean() - (features @ weights).mean())
+
 
 def _predicted(numpy: Any, products: Any, scores: Any, rest: Any, own: Any, penalty: float) -> Any:
     """Of the rows ``own``, from the rows ``rest``."""

@@ -41,9 +41,7 @@ def train_text_proxy(texts: Sequence[str], scores: Sequence[float]) -> TextProxy
     features = _features()
     rows = features.fit_transform(list(texts))
     ridge = Ridge.through((rows @ rows.T).toarray(), known)
-    weights = rows.T @ ridge.dual
-    intercept = float(known.mean() - (rows @ weights).mean())
-    return TextProxy(ridge.held_out, features, weights, intercept)
+    return TextProxy(ridge.held_out, features, *ridge.line(rows, known))
 
 
 def _features() -> Any:

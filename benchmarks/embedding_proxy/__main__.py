@@ -1,6 +1,6 @@
 """How well embeddings guess the scores of rows that are not in the pilot, and how well the words of the rows do.
 
-python benchmarks/embedding_proxy [--pilots 20]
+python benchmarks/embedding_proxy sentences|words|candidates [--pilots 5]
 
 Three tables: 3,000 sentences of reviews that people labelled good or bad, 3,000 words that people rated from abstract
 to concrete, and 2,000 invented candidates with the points that their text was made from. Each is embedded once by
@@ -108,32 +108,26 @@ def compared(texts: list[str], scores: Any, vectors: Any, size: int, pilots: int
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pilots", type=int, default=20)
-    parser.add_argument("--keep", type=Path, help="Keep the vectors in this folder, and take those that are there.")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--pilots", type=int, default=5)
+    parser.add_argument("--vectors", type=Path, help="Keep the vectors in this file, or take them from there.")
     options = parser.parse_args()
-    tables = {}
+    rows = TABLES[options.table]()
+    texts, scores = [text for text, _ in rows], np.array([score for _, score in rows])
     with tempfile.TemporaryDirectory() as folder:
-        model = write_minilm(Path(folder) / "all-minilm-l6-v2.gguf")
-        for name, made in TABLES.items():
-            rows = made()
-            texts, scores = [text for text, _ in rows], np.array([score for _, score in rows])
-            kept = (options.keep or Path(folder)) / f"{name}.npy"
-            if not kept.exists():
-                np.save(kept, embedded(texts, model))
-            vectors = np.load(kept)
-            print(f"{name}: {len(texts):,} rows embedded", flush=True)
-            tables[name] = {
-                "rows": len(texts),
-                "spearman": [compared(texts, scores, vectors, size, options.pilots) for size in PILOTS],
-            }
-            print(tables[name], flush=True)
+        kept = options.vectors or Path(folder) / "vectors.npy"
+        if not kept.exists():
+            np.save(kept, embedded(texts, write_minilm(Path(folder) / "all-minilm-l6-v2.gguf")))
+        vectors = np.load(kept)
     content = {
         "model": f"all-MiniLM-L6-v2 (Apache 2.0), from PyPI: {PACKAGE}",
         "texts": LICENCES,
+        "rows": len(texts),
         "pilots": options.pilots,
-        "tables": tables,
+        "spearman": [compared(texts, scores, vectors, size, options.pilots) for size in PILOTS],
     }
-    print(receipt.write("embedding-proxy", content, ("numpy", "scikit-learn", "xllamacpp")).name)
+    packages = ("numpy", "scikit-learn", "xllamacpp")
+    print(receipt.write(f"embedding-proxy-{options.table}", content, packages).read_text())
 
 
 if __name__ == "__main__":

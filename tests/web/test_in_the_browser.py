@@ -296,6 +296,41 @@ def test_a_table_and_a_rubric_become_scores(visit: Visit, tmp_path: Path):
     assert page.get_by_role("link", name="candidates <b>.csv").count() == 0
 
 
+def test_the_best_rows_of_a_table_are_found_after_a_look_at_the_cost(visit: Visit, tmp_path: Path):
+    pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' to run this")
+    page = visit.page
+    table = tmp_path / "many <b>.csv"
+    rows = [f"r{n},Candidate {n},{n % 17}" for n in range(400)]
+    table.write_text("\n".join(["id,text,points", *rows]) + "\n")
+    visit.look("/scoring/new")
+    page.get_by_label("Table (CSV").set_input_files(table)
+    page.get_by_role("button", name="Look at the table").click()
+    page.wait_for_url("**/scoring/scoring_*")
+    visit.follow(page.get_by_role("link", name="Find the best rows"))
+    visit.audit()
+    page.get_by_label("Rubric").fill("How well would they work in a mill?")
+    page.get_by_label("The best, so many").fill("40")
+    page.get_by_label("Recall").fill("2")
+    page.get_by_label("What guesses").select_option("column:points")
+    page.get_by_role("button", name="Find the best of 400 rows").click()
+    page.get_by_role("alert").get_by_text("A recall of 2 cannot be promised").wait_for()
+    assert page.get_by_label("What guesses").input_value() == "column:points"
+    page.get_by_label("Recall").fill("0.5")
+    page.get_by_role("button", name="Find the best of 400 rows").click()
+    # The page tells by itself that somebody is waited for, and lets one go on.
+    page.get_by_role("button", name="Judge the rest").wait_for(timeout=120_000)
+    assert "of 400 rows would be judged" in page.locator(".sentences").inner_text()
+    visit.audit()
+    page.get_by_role("button", name="Judge the rest").click()
+    page.get_by_role("link", name="Download the list").wait_for(timeout=120_000)
+    assert "Whether the judge is right is another question" in page.locator("main").inner_text()
+    assert page.get_by_text("Whether the judge is right").bounding_box()["x"] >= 0
+    visit.audit()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the list").click()
+    assert len(Path(download.value.path()).read_text().splitlines()) == 41
+
+
 def test_what_is_no_table_is_refused_in_a_sentence(visit: Visit, tmp_path: Path):
     (tmp_path / "latin.csv").write_bytes("a,b\ncafé,1\n".encode("latin-1"))
     visit.look("/scoring/new")

@@ -36,6 +36,7 @@ class Written(NamedTuple):
     or_all: bool = False
     look: bool = True
     seed: str = "0"
+    rounds: str = ""
 
 
 def missing_packages() -> str:
@@ -52,7 +53,7 @@ def written_of(form: RankForm) -> Written:
     return Written(
         _text(wish.top), _text(wish.cut), _text(wish.recall), _text(wish.confidence), _text(wish.precision),
         _text(wish.assume), f"{proxy.kind}:{proxy.name}" if proxy.name else str(proxy.kind), _text(wish.budget),
-        wish.or_all, form.look, _text(wish.seed),
+        wish.or_all, form.look, _text(wish.seed), _text(wish.rounds),
     )  # fmt: skip
 
 
@@ -108,6 +109,7 @@ def _wish(written: Written) -> RankWish:
         assume=written.assume or None,
         or_all=written.or_all,
         seed=_whole(written.seed, "The seed has") or 0,
+        rounds=_whole(written.rounds, "The rounds have"),
     )
 
 
@@ -123,6 +125,8 @@ def _proxy(text: str, questions: ScoreForm, facts: TableFacts, models: Sequence[
                 "column, or the words of the rows."
             )
         return ProxyChoice(ProxyKind.MODEL, name)
+    if kind == ProxyKind.EMBEDDINGS and name in models:
+        return ProxyChoice(ProxyKind.EMBEDDINGS, name)
     if kind in ("", ProxyKind.FEATURES):
         return ProxyChoice()
     raise UserError(f"Neither the table nor the server has '{text[:100]}' to guess by: choose one of the list.")

@@ -56,10 +56,11 @@ class ProxyKind(StrEnum):
     FEATURES = "features"
     COLUMN = "column"
     MODEL = "model"
+    EMBEDDINGS = "embeddings"
 
 
 class ProxyChoice(msgspec.Struct, frozen=True):
-    """``name``: of the column, or of the model that the server serves."""
+    """``name``: of the column, or of the model that the server serves, which scores or embeds."""
 
     kind: ProxyKind = ProxyKind.FEATURES
     name: str = ""

@@ -230,7 +230,10 @@ class ScoringJobs:
 
     async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:
         try:
-            title = f"{job.table[:200]}: {_pass_name(Path(asked.folder).relative_to(self.store.folder(job) / WORK))}"
+            place = Path(asked.folder).relative_to(self.store.folder(job) / WORK)
+            if place.parts[0] == "proxy":
+                self._note_step(job, Step("The proxy is asked.", job.step.judged if job.step is not None else 0, 0))
+            title = f"{job.table[:200]}: {_pass_name(place)}"
             batch_id = await begin_pass(mine, asked, title, await self._computation(mine, asked.model))
             if batch_id not in job.batches:
                 job.batches = [*job.batches, batch_id]
@@ -270,10 +273,11 @@ class ScoringJobs:
 
 def _pass_name(place: Path) -> str:
     """Of one in that folder: "1" of a scoring, "judge 4, 1" of a ranking's fourth group of rows."""
-    if len(place.parts) < 3:
-        return place.name
-    who, group, name = place.parts[-3:]
-    return f"{who} {int(group.partition('-')[0]) + 1}, {name}"
+    *within, name = place.parts
+    if not within:
+        return name
+    numbers = [f" {int(each[:3]) + 1}" for each in within if each[:3].isdecimal() and each[3:4] == "-"]
+    return f"{within[0]}{''.join(numbers)}, {name}"
 
 
 class _Killed(UserError):

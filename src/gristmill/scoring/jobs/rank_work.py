@@ -32,6 +32,7 @@ class RankWork:
         """Raises UserError for what cannot work, also where something is not installed."""
         require("sklearn", "score")
         from gristmill.scoring.rank.choice import FEATURES, choose_proxy
+        from gristmill.scoring.rank.embeddings_proxy import EmbeddingsProxy
         from gristmill.scoring.rank.proxies import ColumnProxy, ModelProxy, Proxy
         from gristmill.scoring.rank.ranking import Ranking
 
@@ -49,6 +50,8 @@ class RankWork:
             case ProxyKind.MODEL:
                 small = ServerBackend(pipes, form.proxy.name, task.labels)
                 proxy = ModelProxy.beside(judge, self._questionnaire, small)
+            case ProxyKind.EMBEDDINGS:
+                proxy = EmbeddingsProxy(self._questionnaire, ServerBackend(pipes, form.proxy.name, task.labels))
             case ProxyKind.FEATURES:
                 proxy = choose_proxy(FEATURES, table, self._questionnaire, judge)
         self._ranking = Ranking(table, self._questionnaire, judge, proxy, form.wish, options.truth, self._tell)

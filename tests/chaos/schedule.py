@@ -104,6 +104,18 @@ class Timetable:
             return end
         return self._hits.pop()
 
+    def end_before(self, step: Step) -> Step | None:
+        """What ends one of the steps that last, at once; ``step``, which ``next`` has given, is given again if it is
+        another. None where nothing lasts."""
+        if step.what in _ENDS.values():
+            return step
+        if not self._ends:
+            return None
+        end = min(self._ends)
+        self._ends.remove(end)
+        self._hits.append(step)
+        return end
+
     def done(self, step: Step, counted: int) -> None:
         if step.what in _ENDS:
             self._ends.append(Step(counted + step.lasts, _ENDS[step.what], step.target))

@@ -46,3 +46,24 @@ def test_a_seed_decides_what_is_hit_at_how_many_rows(seed: int) -> None:
         [What.KILL_NODE, What.REPLACE_NODE, What.HANG_NODE, What.WAKE_NODE, What.HANG_HEAD, What.WAKE_HEAD],
     ):
         assert [kinds.index(step.what) % 2 for step in done if step.what in kinds] == [0, 1] * (len(kinds) // 2)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_where_nothing_gets_on_what_is_stopped_is_continued_and_nothing_of_the_schedule_is_left_out(seed: int) -> None:
+    table, done, early = Timetable(schedule(seed, ROWS)), [], 0
+    while (step := table.next()) is not None:
+        if (end := table.end_before(step)) is not None:
+            early += end != step
+            step = end
+        done.append(step)
+        table.done(step, step.at)
+    assert early > 0
+    assert sorted(step.what for step in done) == sorted(_all_steps(seed))
+
+
+def _all_steps(seed: int) -> list[What]:
+    table, found = Timetable(schedule(seed, ROWS)), []
+    while (step := table.next()) is not None:
+        found.append(step.what)
+        table.done(step, step.at)
+    return found

@@ -176,6 +176,10 @@ def test_two_runs_of_the_same_output_at_once_are_refused(folder: Path) -> None:
             ("run", "in.jsonl", "-o", "out.jsonl", "--engine", "openvino", "-O", "attention=quick"),
             "The openvino engine's option 'attention' must be one of shared, openvino, not 'quick'.",
         ),
+        (
+            ("run", "in.jsonl", "-o", "out.jsonl", "--engine", "llama_cpp", "-O", "same_bits=on"),
+            "The llama_cpp engine's option 'same_bits' must be true or false, not 'on'.",
+        ),
         ((*RUN, "-O", "slots=many"), "An option of the simulated engine is not valid: "),
         ((*RUN, "-O", "slots"), "The engine option 'slots' is not KEY=VALUE."),
         ((*RUN, "--alias", "gpt"), "The alias 'gpt' is not NAME=MODEL, such as "),

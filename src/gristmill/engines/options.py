@@ -26,6 +26,8 @@ def parse_options(kind: type[T], options: dict[str, str], engine: str, others: t
             raise UserError(
                 f"The {engine} engine's option '{name}' must be one of {', '.join(choices)}, not '{options[name]}'."
             )
+        if hint is bool and name in options and options[name].lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"The {engine} engine's option '{name}' must be true or false, not '{options[name]}'.")
     try:
         return msgspec.convert(options, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -113,10 +113,42 @@ def test_a_change_in_a_row_that_is_not_drawn_is_no_identity(folder):
         ({"engine": "llama_cpp", "source": "/tmp/evil.gguf"}, "add --model /tmp/evil.gguf if that is a file"),
         ({"engine": "vllm", "source": "evil/model"}, "which vllm fetches where it is not there"),
         ({"engine": "ollama", "source": "gpt-oss:120b-cloud"}, "asks of other machines"),
+        ({"engine": "ollama", "source": "GPT-OSS:120b-Cloud@sha256:0"}, "asks of other machines"),
+        # Neither the engine nor the server is known: nothing is chosen by what the file is.
+        ({"engine": None, "url": None, "model": "/tmp/evil.gguf"}, "does not say which server"),
+        ({"engine": None, "url": " ", "model": "/tmp/evil.gguf"}, "does not say which server"),
+        ({"engine": None, "url": ",", "model": "/tmp/evil.gguf"}, "add --server , if"),
+        ({"engine": None, "url": "http://127.0.0.1,http://127.0.0.1"}, "add --server http://127.0.0.1,http"),
+        ({"engine": "auto", "source": "/tmp/evil.gguf"}, "the engine auto, which is none of llama_cpp, ollama,"),
+        ({"engine": "", "source": "/tmp/evil.gguf"}, "which is none of llama_cpp, ollama,"),
+        ({"engine": "OpenVINO", "source": "/tmp/evil"}, "the engine OpenVINO, which is none of"),
+        ({"engine": "llama_cpp ", "source": "/tmp/evil.gguf"}, "which is none of"),
+        # However a file is written.
+        *(
+            ({"engine": engine, "source": source}, "none of those pulled here")
+            for engine in ("llama_cpp", "openvino")
+            for source in (
+                "evil.gguf", "./evil", "evil/", "../evil", "~/evil.gguf", "evil/evil.gguf", "evil/evil:evil.gguf",
+                "file:///tmp/evil.gguf", "file:evil", "hf:evil/model", "hf.co/evil/model", "https://evil/model.gguf",
+                " evil", "evil\n", "Ollama:gemma3", " ollama:gemma3", "",
+            )
+        ),
+        ({"engine": "llama_cpp", "source": None}, "smollm2-135m-instruct, which is none of those pulled here"),
+        ({"engine": "ray", "source": "evil"}, "which ray fetches"),
+        ({"engine": "ray", "options": {"replica_engine": "llama_cpp"}}, "add -O replica_engine=llama_cpp if"),
+        ({"engine": "ollama", "url": "http://127.0.0.1\\@198.51.100.7"}, "another machine"),
+        ({"engine": "ollama", "url": "http://198.51.100.7\\@127.0.0.1"}, "another machine"),
+        ({"engine": "ollama", "url": "http://127.0.0.1#@198.51.100.7"}, "another machine"),
+        ({"engine": "ollama", "url": "http://127.0.0.1.nip.io"}, "another machine"),
+        ({"engine": "ollama", "url": "198.51.100.7:11434"}, "another machine"),
     ],
-)
-def test_a_receipt_alone_sends_no_row_elsewhere_and_loads_no_model_and_no_code(folder, computed, said):
-    (folder / "evil").mkdir()
+)  # fmt: skip
+def test_a_receipt_alone_sends_no_row_elsewhere_and_loads_no_model_and_no_code(folder, computed, said, monkeypatch):
+    """Nor what lies there under the name that a model of this machine would have."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GRISTMILL_CACHE", str(folder / "cache"))
+    for name in ("evil", "smollm2-135m-instruct"):
+        (folder / name).mkdir()
     path = folder / "out.csv.receipt.json"
     receipt = changed(path, lambda it: it["computed"][0].update(computed))
     with pytest.raises(UserError) as refused:
@@ -124,11 +156,28 @@ def test_a_receipt_alone_sends_no_row_elsewhere_and_loads_no_model_and_no_code(f
     assert said in str(refused.value).replace("\n", " ")
 
 
+def test_replicas_load_no_default_model_that_is_not_pulled(folder, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(folder / "cache"))
+    receipt = changed(folder / "out.csv.receipt.json", lambda it: it["computed"][0].update(engine="ray"))
+    given = EngineSettings("auto", options={"replica_engine": "llama_cpp"})
+    with pytest.raises(UserError, match="none of those pulled here"):
+        computer_named(receipt, given, None)
+    given = EngineSettings("auto", options={"replica_engine": "simulated"})
+    assert computer_named(receipt, given, None).engine == given._replace(engine="ray")
+
+
 def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> ScoreReceipt:
     receipt = json.loads(path.read_text())
     change(receipt)
     path.write_text(json.dumps(receipt))
     return read_receipt(path)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1/v1/", "[::1]:1", "127.0.0.1:1,localhost"])
+def test_a_server_of_this_machine_is_asked_however_it_is_written(folder, url):
+    here = {"engine": "openai_compatible", "url": url, "source": "m"}
+    receipt = changed(folder / "out.csv.receipt.json", lambda it: it["computed"][0].update(here))
+    assert computer_named(receipt, EngineSettings("auto"), None).engine == EngineSettings("openai_compatible", "m", url)
 
 
 def test_what_a_receipt_does_not_do_alone_a_person_may_say(folder):
@@ -155,6 +204,13 @@ def test_files_that_are_not_beside_the_receipt_are_read_only_where_somebody_name
         receipt = changed(path, lambda it, named=named: it["table"].update(file=named))
         with pytest.raises(UserError, match="not in the receipt's own folder: name it, behind the receipt"):
             table_named(path, receipt, None)
+    # An address by what reads tables: it reads the file without a folder before it.
+    there = Path(f"file:{other}")
+    (folder / there).mkdir(parents=True)
+    (folder / there / "table.csv").write_text((folder / "table.csv").read_text().replace("Miller", "Other"))
+    changed(path, lambda it: it["table"].update(file=str(there / "table.csv")))
+    done = gristmill(folder, "--verify", path.name)
+    assert done.returncode == 1 and "The table is another one" in done.stderr
     changed(path, lambda it: it["scores"].update(file=str(other / "out.csv")))
     done = gristmill(folder, "--verify", path.name, str(other / "table.csv"))
     assert done.returncode == 2 and "name it, with -o, if that" in done.stderr.replace("\n", " ")

@@ -114,3 +114,11 @@ def test_other_formats_are_not_changed(tmp_path: Path):
     table = pl.DataFrame({"=id": CELLS})
     write_table(table, tmp_path / "out.parquet")
     assert pl.read_parquet(tmp_path / "out.parquet").equals(table)
+
+
+@pytest.mark.parametrize("name", ["a[b]", "r*"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, name, suffix):
+    for file, cell in ((tmp_path / f"row{suffix}", "other"), (tmp_path / f"{name}{suffix}", "mine")):
+        write_table(pl.DataFrame({"a": [cell]}), file)
+    assert read_table(str(tmp_path / f"{name}{suffix}"))["a"].to_list() == ["mine"]

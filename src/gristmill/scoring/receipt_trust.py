@@ -4,16 +4,17 @@ is loaded, with which options. Whatever it may not, a person names."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
 from gristmill.engines.choice import AUTOMATIC
-from gristmill.engines.registry import EngineSettings
+from gristmill.engines.registry import ENGINES, EngineSettings
+from gristmill.models.catalog import DEFAULT_MODEL
 from gristmill.models.locate import find_pulled
 from gristmill.models.ollama.name import PREFIX as OLLAMA
 from gristmill.printable import printable
@@ -21,10 +22,14 @@ from gristmill.scoring.receipt import ScoreReceipt
 from gristmill.scoring.table import table_files
 from gristmill.user_error import UserError
 
-#: Engines that load models from files of this machine.
-_EMBEDDED = ("openvino", "llama_cpp")
+#: Engines that open no file by a model's name. All others are taken to load one.
+_LOADING_NONE = ("ollama", "openai_compatible", "simulated")
 #: Engines that fetch a model by its name where it is not there.
 _FETCHING = ("ray", "vllm")
+#: No more than what is needed, so that nothing reads another host in it than this does.
+_ADDRESS = re.compile(r"(https?://)?(?P<host>[\w.-]+|\[[0-9a-f:]+\])(:\d+)?(/[\w./~-]*)?", re.ASCII | re.IGNORECASE)
+#: As Ollama marks models that it asks of its own servers.
+_OLLAMA_CLOUD = re.compile(r"[:-]cloud\b", re.IGNORECASE)
 
 
 class Computer(NamedTuple):
@@ -52,17 +57,17 @@ def computer_named(receipt: ScoreReceipt, given: EngineSettings, server: str | N
     if server is not None:
         return Computer(EngineSettings(AUTOMATIC, given.model or before.model), server)
     if before.engine is None and given.engine == AUTOMATIC:
-        _check_address(before.url, "--server")
+        _check_server(before.url)
         return Computer(EngineSettings(AUTOMATIC, given.model or before.model), before.url)
-    engine = before.engine if given.engine == AUTOMATIC and before.engine is not None else given.engine
+    engine = _engine_named(before.engine) if given.engine == AUTOMATIC and before.engine is not None else given.engine
     same = engine == before.engine
     options = (before.options if same else {}) | given.options
     url = given.url or (before.url if same else None)
     if given.url is None:
-        _check_address(url, "--url")
-    if given.model is None:
-        _check_model(engine, before.source)
+        _check_address(_several(url), "--url")
     _check_options(engine, options, given.options)
+    if given.model is None:
+        _check_model(engine, before.source, options)
     return Computer(EngineSettings(engine, given.model or before.source, url, options), None)
 
 
@@ -80,31 +85,57 @@ def _in_its_folder(receipt: Path, file: str | None, what: str, how: str) -> str:
     )
 
 
-def _check_address(urls: str | None, option: str) -> None:
-    hosts = [urlsplit(url.strip()).hostname or "" for url in (urls or "").split(",") if url.strip()]
-    if all(_is_here(host) for host in hosts):
-        return
+def _engine_named(name: str) -> str:
+    """One that is chosen by what the model's files are would be chosen by whoever wrote the receipt."""
+    known = [each for each in ENGINES if each != AUTOMATIC]
+    if name in known:
+        return name
     raise UserError(
-        f"The scores came from {printable(urls)}, which is another machine: add {option} {printable(urls)} if rows of "
-        "the table may be sent there."
+        f"The scores came from the engine {printable(name)}, which is none of {', '.join(known)}: name one with "
+        "--engine, and the model with --model."
     )
 
 
-def _check_model(engine: str, source: str | None) -> None:
-    if source is None:
-        return
-    said = f"The scores came from the model {printable(source)}"
-    if engine in _EMBEDDED and not source.startswith(OLLAMA) and find_pulled(source) is None:
+def _check_server(url: str | None) -> None:
+    if url is None or not url.strip():
         raise UserError(
-            f"{said}, which is none of those pulled here: pull it with 'gristmill models pull', or add --model "
-            f"{printable(source)} if that is a file or folder of yours to be loaded."
+            "The receipt says that the scores came from a server, but does not say which server: name it with "
+            "--server, or an engine here with --engine and --model."
         )
-    if engine in _FETCHING:
+    _check_address([url], "--server")
+
+
+def _several(urls: str | None) -> list[str]:
+    return [url for url in (urls or "").split(",") if url.strip()]
+
+
+def _check_address(urls: Sequence[str], option: str) -> None:
+    if all(_is_here(url.strip()) for url in urls):
+        return
+    said = printable(",".join(urls))
+    raise UserError(
+        f"The scores came from {said}, which is another machine: add {option} {said} if rows of the table may be sent "
+        "there."
+    )
+
+
+def _check_model(engine: str, source: str | None, options: Mapping[str, str]) -> None:
+    said = f"The scores came from the model {printable(source or DEFAULT_MODEL)}"
+    if source and engine in _FETCHING:
         raise UserError(
             f"{said}, which {engine} fetches where it is not there: add --model {printable(source)} if it may be "
             "loaded."
         )
-    if engine == "ollama" and source.endswith("cloud"):
+    loading = options.get("replica_engine", engine) if engine == "ray" else engine
+    if loading not in _LOADING_NONE:
+        # Without a name engines load the default one, or what lies in the working folder under its name.
+        name = source or DEFAULT_MODEL
+        if not name.startswith(OLLAMA) and find_pulled(name) is None:
+            raise UserError(
+                f"{said}, which is none of those pulled here: pull it with 'gristmill models pull', or add --model "
+                f"{printable(name)} if that is a file or folder of yours to be loaded."
+            )
+    if loading == "ollama" and source and _OLLAMA_CLOUD.search(source):
         raise UserError(
             f"{said}, which Ollama asks of other machines: add --model {printable(source)} if rows of the table may be "
             "sent there."
@@ -135,8 +166,12 @@ def _chosen_or_counted(engine: str) -> set[str]:
     return {field.name for field in msgspec.structs.fields(options) if field.type is not str}
 
 
-def _is_here(host: str) -> bool:
+def _is_here(url: str) -> bool:
+    address = _ADDRESS.fullmatch(url)
+    if address is None:
+        return False
+    host = address["host"].strip("[]")
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"

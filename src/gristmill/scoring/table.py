@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import glob
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,16 +137,18 @@ def table_files(source: str) -> list[Path]:
 
 def _read(file: Path) -> pl.DataFrame:
     suffix = file.suffix.lower()
+    # Polars would take "file:/..." for an address and "[" for a pattern, and read other files.
+    path = file.absolute()
     try:
         if file.stat().st_size == 0:
             raise UserError(f"{file} is empty.")
         if suffix == ".parquet":
-            return pl.read_parquet(file)
+            return pl.read_parquet(path, glob=False)
         _check_encoding(file)
         if suffix in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(file, infer_schema_length=None)
+            return pl.read_ndjson(glob.escape(str(path)), infer_schema_length=None)
         separator = "\t" if suffix == ".tsv" else ","
-        return pl.read_csv(file, separator=separator, infer_schema=False)
+        return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
     except pl.exceptions.PolarsError as error:

@@ -23,8 +23,8 @@ ANSWER = Completion("m", (Choice("yes", "stop"),), 1, 1)
 class Replicas:
     """What is sent to them, and what they answer: ``away`` maps a replica to why its engine cannot."""
 
-    def __init__(self, *names: str) -> None:
-        self.pool = Pool(self._take, stale=10.0)
+    def __init__(self, *names: str, stale: float = 10.0) -> None:
+        self.pool = Pool(self._take, stale)
         self.asked: list[tuple[str, int]] = []
         #: The numbers of those that are to be alone.
         self.alone: set[int] = set()

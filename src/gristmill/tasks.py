@@ -29,10 +29,8 @@ async def _keep_running(name: str, work: Callable[[], Coroutine[Any, Any, None]]
         try:
             return await work()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_being_cancelled():
                 raise
-            # Something that ``work`` waited for was cancelled; nobody has cancelled this task.
             failure: BaseException = error
         except Exception as error:
             failure = error
@@ -41,3 +39,9 @@ async def _keep_running(name: str, work: Callable[[], Coroutine[Any, Any, None]]
         log.error("a task failed and starts again", task=name, pause_seconds=pause, exc_info=failure)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def is_being_cancelled() -> bool:
+    """This task. Else a CancelledError says that something which it waited for was cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

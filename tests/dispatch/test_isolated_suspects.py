@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 
 import msgspec
 import pytest
 
+from gristmill.dispatch.asking import ask_engine
+from gristmill.dispatch.attempts import Attempts
 from gristmill.dispatch.dispatcher import Dispatcher
 from gristmill.dispatch.fair_share import Flow
 from gristmill.dispatch.outage import Outage
 from gristmill.dispatch.retry import RetryPolicy
 from gristmill.dispatch.stop import Stop, Stopped, Why
 from gristmill.engines.errors import EngineError, ErrorKind, crashed
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.protocol import AnyRequest, Capabilities, Choice, Completion, OnDelta, Request
 from gristmill.wire.chat import ChatCompletionRequest, Message
 
@@ -228,3 +232,50 @@ async def test_a_row_that_is_lost_with_one_server_is_asked_again_among_the_other
             cut.set_result(None)
         assert await asyncio.gather(*asking) == [ANSWER] * 4
     assert not engine.meanwhile and sum(engine.asked.values()) == 5
+
+
+class Busy(ManyServers):
+    """Its servers have others to answer first: whoever is to be alone waits for ``laps`` of 0.04 s."""
+
+    laps = 0
+
+    async def ask_alone(self, request: AnyRequest) -> Completion:
+        self.laps -= 1
+        if self.laps >= 0:
+            await asyncio.sleep(0.04)
+            raise NotYet
+        return await super().ask_alone(request)
+
+
+async def test_waiting_to_be_alone_counts_for_nothing() -> None:
+    engine = Busy(servers=2, alone_slots=1, silent=True)
+    dispatcher = Dispatcher(engine, policy=POLICY, timeout=0.1)
+    attempts = Attempts(dispatcher._suspects, POLICY)
+    for _ in range(2):
+        attempts.failed(EngineError(ErrorKind.INTERRUPTED, "it is gone", lost="server 0"), 0)
+    assert attempts.alone
+    failures = attempts.failures
+    engine.laps = 6
+    request = ChatCompletionRequest(messages=[Message(role="user", content="row")], model="m")
+    answer = await dispatcher._take_turn(
+        lambda alone: ask_engine(engine, request, alone=alone), Stop(), Flow(""), None, attempts
+    )
+    assert answer == (ANSWER,) and engine.laps < 0
+    assert attempts.failures == failures and dispatcher.in_flight == 0
+
+
+async def test_a_row_that_may_be_somebody_elses_by_then_is_not_asked_again() -> None:
+    engine = Busy(servers=2, alone_slots=1)
+    dispatcher = Dispatcher(engine, policy=POLICY)
+    attempts, stop = Attempts(dispatcher._suspects, POLICY), Stop()
+    attempts.failed(crashed("server 0", "it died"), 0)
+    engine.laps = 2
+    stop.trust_until(time.monotonic() + 0.02)
+    request = ChatCompletionRequest(messages=[Message(role="user", content="row")], model="m")
+    assert (
+        await dispatcher._take_turn(
+            lambda alone: ask_engine(engine, request, alone=alone), stop, Flow(""), None, attempts
+        )
+        is None
+    )
+    assert engine.laps == 1 and not engine.asked

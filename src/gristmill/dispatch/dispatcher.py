@@ -20,6 +20,7 @@ from gristmill.dispatch.stop import Stop
 from gristmill.dispatch.suspects import Suspects
 from gristmill.dispatch.tuner import Tuner
 from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.prompt_parts import prompt_parts, shared_prefix
 from gristmill.engines.protocol import (
     AnyAnswer,
@@ -39,6 +40,7 @@ from gristmill.engines.protocol import (
     TellsWhatItWaitsFor,
     passes_through,
 )
+from gristmill.tasks import is_being_cancelled
 from gristmill.telemetry.log import get_logger
 from gristmill.telemetry.metrics import REQUEST_SECONDS
 
@@ -193,12 +195,14 @@ class Dispatcher:
         return None if self._leaders is None else shared_prefix(request.model, prompt_parts(request))
 
     async def _attempt(self, ask: Callable[[], Awaitable[AnyAnswer]]) -> AnyAnswer:
-        """Ask the engine from a place in the window."""
+        """Ask the engine from a place in the window. Raises EngineError, and NotYet."""
         answers_before = self._answers
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask()
+        except NotYet:
+            raise
         except EngineError as error:
             REQUEST_SECONDS[error.kind].observe(time.perf_counter() - began)
             if error.kind is ErrorKind.UNAVAILABLE:
@@ -221,7 +225,7 @@ class Dispatcher:
             message = "The underlying call to the model timed out."
             raise EngineError(ErrorKind.TIMEOUT, message, status=504, crashed=hangs) from None
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
             REQUEST_SECONDS[ErrorKind.INTERRUPTED].observe(time.perf_counter() - began)
             # A defect of an engine must cost one row, not the batch; nor may a log that cannot be written.
@@ -283,18 +287,13 @@ class Dispatcher:
         try:
             alone = attempts.alone
             async with self._places.of_batch(flow, alone, stop) as place:
-                # Looked at only here: a lot may have happened while the row waited for its place.
-                if not self.outage.open and not stop.requested and stop.trusted:
+                # Looked at only here: a lot may have happened while the row waited for its place, or its server.
+                while answer is None and not self.outage.open and not stop.requested and stop.trusted:
                     attempts.begin()
-                    answer = (await self._attempt(lambda: ask(alone and self._places.isolates)),)
-                    place.cost = cost(answer[0])
+                    with contextlib.suppress(NotYet):
+                        answer = (await self._attempt(lambda: ask(alone and self._places.isolates)),)
+                        place.cost = cost(answer[0])
         finally:
             if leads and self._leaders is not None and prefix is not None:
                 self._leaders.release(prefix, computed=answer is not None)
         return answer
-
-
-def _is_being_cancelled() -> bool:
-    """Else something that this task waited for was cancelled."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -7,6 +7,11 @@ from typing import Protocol, runtime_checkable
 from gristmill.engines.protocol import AnyAnswer, AnyRequest, Engine
 
 
+class NotYet(Exception):
+    """The server that is to answer a request alone has others to answer first, and is kept for it for some seconds: it
+    was not begun, and is to be asked again at once, if it is still to be asked."""
+
+
 @runtime_checkable
 class Isolates(Protocol):
     """What an engine is besides, if a crash of one of its servers leaves the others as they are."""
@@ -14,7 +19,7 @@ class Isolates(Protocol):
     async def ask_alone(self, request: AnyRequest) -> AnyAnswer:
         """As ``Engine.complete``, by a server that has no other request from when it begins with this one until it has
         ended, whoever else uses that server. So a crash of it is this request's. ``Capabilities.alone_slots`` says how
-        many can be asked so at a time; one more waits."""
+        many can be asked so at a time; one more waits. Raises NotYet as well, after a second or so of waiting."""
         ...
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.ray import driver_process
 from gristmill.engines.ray.engine import RayEngine
 from ray_cluster import RayCluster, ray_cluster
@@ -114,3 +115,23 @@ async def test_a_client_process_that_hangs_is_replaced_and_costs_no_row(cluster:
 
         came = await answered_once(engine, 1000, disturb)
     assert len(came) == 1000 and set(came.values()) == {1}
+
+
+async def test_what_waits_to_be_alone_at_a_replica_when_its_process_hangs_is_not_begun(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    journal = tmp_path / "asked"
+    options = {"latency": HANGS - 0.3, "slots": 1, "asked_journal": journal}
+    async with started(cluster.address, "2", **options) as one, started(cluster.address, "2", **options) as other:
+        await asyncio.gather(all_joined(one, 2), all_joined(other, 2))
+        before = [asyncio.create_task(other.complete(row(number))) for number in (1, 2)]
+        while sorted(asked(journal)) != ["1.", "2."]:
+            await asyncio.sleep(0.02)
+        alone = asyncio.create_task(one.ask_alone(row(3)))
+        await asyncio.sleep(PATIENCE.stale / 20)
+        # The replicas become free meanwhile.
+        time.sleep(HANGS)
+        with pytest.raises(NotYet):
+            await alone
+        await asyncio.gather(*before, return_exceptions=True)
+        assert sorted(asked(journal)) == ["1.", "2."]

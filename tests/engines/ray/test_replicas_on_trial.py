@@ -7,12 +7,14 @@ import random
 from collections import Counter
 
 import pytest
+from structlog.testing import capture_logs
 
 from gristmill.engines.answer_frames import Done
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, unavailable
-from gristmill.engines.ray.admission import Admission
+from gristmill.engines.isolation import NotYet
+from gristmill.engines.ray.admission import Admission, Taken
 from gristmill.engines.ray.frames import Joined, Left
-from gristmill.engines.ray.messages import NotAnswered
+from gristmill.engines.ray.messages import NotAnswered, NotBegun
 from gristmill.engines.ray.options import RayOptions
 from gristmill.engines.ray.trials import Candidate, choose_for_trial, most_trials
 from pool_replicas import ANSWER, FACTS, Replicas
@@ -42,6 +44,7 @@ def test_a_pool_isolates_where_its_replicas_are_several_and_share_no_server(
 async def until_asked(replicas: Replicas, number: int) -> None:
     async with asyncio.timeout(10):
         while len(replicas.asked) < number:
+            replicas.pool.beat()
             await asyncio.sleep(0.001)
 
 
@@ -165,7 +168,7 @@ async def test_whoever_is_cancelled_or_lost_no_replica_stays_on_trial_and_everyb
 
 
 async def test_whoever_asks_alone_has_the_replica_once_the_rows_of_others_are_answered() -> None:
-    admission, order = Admission(), list[str]()
+    admission, order = Admission(10.0), list[str]()
     release = asyncio.Event()
 
     async def ask(name: str) -> str:
@@ -180,9 +183,8 @@ async def test_whoever_asks_alone_has_the_replica_once_the_rows_of_others_are_an
     own = asyncio.create_task(admission.answer("one", False, lambda: ask("own")))
     await asyncio.sleep(0)
     for whether in (False, True):
-        with pytest.raises(EngineError) as refused:
+        with pytest.raises(Taken):
             await admission.answer("other", whether, lambda: ask("refused"))
-        assert refused.value.kind is ErrorKind.UNAVAILABLE and refused.value.crashed is None
     assert order == ["before"]
     release.set()
     assert await asyncio.gather(before, alone, own) == ["before", "alone", "own"] == order
@@ -191,7 +193,8 @@ async def test_whoever_asks_alone_has_the_replica_once_the_rows_of_others_are_an
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_whoever_is_cancelled_at_a_replica_who_is_alone_stays_alone(seed: int) -> None:
-    chance, admission, running = random.Random(seed), Admission(), list[bool]()
+    chance, running = random.Random(seed), list[bool]()
+    admission = Admission(chance.choice([10.0, 0.01]))
 
     async def ask(alone: bool) -> None:
         running.append(alone)
@@ -206,7 +209,7 @@ async def test_whoever_is_cancelled_at_a_replica_who_is_alone_stays_alone(seed: 
         while True:
             try:
                 return await admission.answer(client, alone, lambda: ask(alone))
-            except EngineError:
+            except (Taken, NotYet):
                 await asyncio.sleep(0)
 
     tasks = [asyncio.create_task(come(chance.choice("xy"), chance.random() < 0.3)) for _ in range(80)]
@@ -220,3 +223,103 @@ async def test_whoever_is_cancelled_at_a_replica_who_is_alone_stays_alone(seed: 
     assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results)
     assert admission.in_flight == 0
     await admission.answer("z", True, lambda: ask(True))
+
+
+async def test_who_waits_at_a_replica_is_sent_back_and_nobody_else_gets_it_meanwhile() -> None:
+    admission, begun = Admission(0.2), list[str]()
+    release = asyncio.Event()
+
+    async def ask(name: str, wait: bool = False) -> str:
+        begun.append(name)
+        if wait:
+            await release.wait()
+        return name
+
+    before = asyncio.create_task(admission.answer("other", False, lambda: ask("before", True)))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        # Its server may have hung since it asked, so it is to ask again.
+        with pytest.raises(NotYet):
+            await admission.answer("one", True, lambda: ask("alone"))
+        with pytest.raises(Taken):
+            await admission.answer("other", False, lambda: ask("refused"))
+    release.set()
+    assert await before == "before"
+    with pytest.raises(Taken):
+        await admission.answer("other", False, lambda: ask("refused"))
+    assert await admission.answer("one", True, lambda: ask("alone")) == "alone"
+    assert await admission.answer("other", False, lambda: ask("after")) == "after"
+    assert begun == ["before", "alone", "after"]
+
+
+async def test_a_replica_is_kept_no_longer_than_its_client_may_take_to_ask_again() -> None:
+    admission, release = Admission(0.1), asyncio.Event()
+    before = asyncio.create_task(admission.answer("other", False, release.wait))
+    await asyncio.sleep(0)
+    with pytest.raises(NotYet):
+        await admission.answer("one", True, release.wait)
+    release.set()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await admission.answer("other", False, release.wait)
+                break
+            except Taken:
+                await asyncio.sleep(0.01)
+    assert await before
+
+
+async def test_a_replica_that_a_row_waits_for_is_kept_for_it_until_it_asks_again() -> None:
+    replicas = Replicas("a", "b", stale=0.3)
+    replicas.holds = True
+    alone = asyncio.create_task(replicas.ask(alone=True))
+    await until_asked(replicas, 1)
+    ((kept, number),) = replicas.asked
+    others = [asyncio.create_task(replicas.ask()) for _ in range(5)]
+    replicas.answer(kept, NotBegun(number, taken=False))
+    with pytest.raises(NotYet):
+        await alone
+    await until_asked(replicas, 5)
+    assert kept not in {name for name, _ in replicas.asked[1:]}
+    again = asyncio.create_task(replicas.ask(alone=True))
+    await until_asked(replicas, 6)
+    assert replicas.asked[5][0] == kept
+    replicas.answer(kept, NotBegun(replicas.asked[5][1], taken=False))
+    with pytest.raises(NotYet):
+        await again
+    # It did not come back.
+    await until_asked(replicas, 7)
+    assert replicas.asked[6][0] == kept
+    answer_all(replicas, 1)
+    assert await asyncio.gather(*others) == [ANSWER] * 5
+
+
+async def test_a_row_that_no_replica_is_free_for_is_sent_back_unasked() -> None:
+    replicas = Replicas("a", "b", stale=0.3)
+    replicas.holds = True
+    first = asyncio.create_task(replicas.ask(alone=True))
+    await until_asked(replicas, 1)
+    with pytest.raises(NotYet):
+        await replicas.ask(alone=True)
+    answer_all(replicas)
+    assert await first == ANSWER
+    assert len(replicas.asked) == 1 and not len(replicas.pool._queue)
+
+
+async def test_a_replica_that_another_server_has_is_left_alone_for_a_moment_and_is_not_away() -> None:
+    replicas = Replicas("a", "b")
+    replicas.holds = True
+    asking = [asyncio.create_task(replicas.ask()) for _ in range(4)]
+    await until_asked(replicas, 4)
+    refused = [number for name, number in replicas.asked if name == "a"]
+    with capture_logs() as logs:
+        for number in refused:
+            replicas.answer("a", NotBegun(number, taken=True))
+        await until_asked(replicas, 4 + len(refused))
+    assert {name for name, _ in replicas.asked[4:]} == {"b"}
+    member = replicas.pool.members["a"]
+    assert member.rests and member.health.trips == 0 and member.broke_off == 0.0
+    assert not logs and replicas.pool.down_reason is None
+    replicas.holds = False
+    answer_all(replicas)
+    assert await asyncio.gather(*asking) == [ANSWER] * 4

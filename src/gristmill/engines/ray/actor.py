@@ -18,10 +18,11 @@ import msgspec
 
 import gristmill
 from gristmill.engines.answer_frames import Decoded
-from gristmill.engines.errors import EngineError, ErrorKind, interrupted
+from gristmill.engines.errors import EngineError, ErrorKind, interrupted, unavailable
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.protocol import EmbeddingRequest, Engine, LabelRequest
 from gristmill.engines.ray import messages
-from gristmill.engines.ray.admission import Admission
+from gristmill.engines.ray.admission import Admission, Taken
 from gristmill.engines.ray.messages import (
     Alone,
     AskFingerprint,
@@ -29,6 +30,7 @@ from gristmill.engines.ray.messages import (
     Fingerprint,
     FromReplica,
     NotAnswered,
+    NotBegun,
     ReplicaFacts,
     SubmitForward,
 )
@@ -64,7 +66,7 @@ class Replica:
         self._engine: Engine | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Session] = {}
-        self._admission = Admission()
+        self._admission = Admission(stale)
         self._used = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
 
@@ -168,7 +170,7 @@ def _engine_of(settings: ReplicaSettings) -> Engine:
 class _Session:
     """One client's requests, from ``open`` to the next. A client takes answers all the time. Where that stops for
     ``stale`` seconds, it or this process has hung, or the network between them, and what it asked may have been
-    answered elsewhere since: what arrives then is not begun, and the session is over."""
+    answered elsewhere since: what arrives then, or waited meanwhile, is not begun, and the session is over."""
 
     def __init__(self, client: str, name: str, engine: Engine, admission: Admission, stale: float) -> None:
         self.name = name
@@ -223,10 +225,14 @@ class _Session:
         taken, self._outbox = self._outbox, []
         return messages.encode_group(taken) if taken else b""
 
-    def _check(self) -> None:
+    @property
+    def over(self) -> bool:
         if not self._over and time.monotonic() - self.taken > self._stale:
             self.close()
-        if self._over:
+        return self._over
+
+    def _check(self) -> None:
+        if self.over:
             raise LookupError(f"session {self.name} is over")
 
     def _put(self, message: FromReplica) -> None:
@@ -246,6 +252,8 @@ class _Session:
     async def _put_outcome(self, number: int, work: Coroutine[Any, Any, FromReplica]) -> None:
         try:
             self._put(await work)
+        except (Taken, NotYet) as error:
+            self._put(NotBegun(number, isinstance(error, Taken)))
         except EngineError as error:
             self._put(NotAnswered.of(number, error))
         except Exception as error:
@@ -256,7 +264,12 @@ class _Session:
         return Fingerprint(number, await self._engine.fingerprint())
 
     async def _answer(self, number: int, message: Any, alone: bool) -> FromReplica:
-        return await self._admission.answer(self._client, alone, lambda: self._ask_engine(number, message))
+        async def begin() -> FromReplica:
+            if self.over:
+                raise unavailable(f"Session {self.name} is over.")
+            return await self._ask_engine(number, message)
+
+        return await self._admission.answer(self._client, alone, begin)
 
     async def _ask_engine(self, number: int, message: Any) -> FromReplica:
         request, interactive = messages.request_of(message), message.interactive

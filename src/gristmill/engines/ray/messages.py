@@ -91,6 +91,14 @@ class NotAnswered(msgspec.Struct, tag=True, frozen=True):
         )  # fmt: skip
 
 
+class NotBegun(msgspec.Struct, tag=True, frozen=True):
+    """``taken``: the replica is kept for another client's row. Else it waits for what the replica is answering, and
+    nothing that waited there is begun before whoever asked has asked again."""
+
+    id: int
+    taken: bool
+
+
 class ReplicaFacts(msgspec.Struct, frozen=True):
     """What a replica is, once its engine has started."""
 
@@ -101,7 +109,7 @@ class ReplicaFacts(msgspec.Struct, frozen=True):
 
 
 ToReplica = Submit | SubmitScore | SubmitEmbedding | SubmitForward | Alone | AskFingerprint | Cancel
-FromReplica = Decoded | Event | Done | Scored | Embedded | Forwarded | Fingerprint | NotAnswered
+FromReplica = Decoded | Event | Done | Scored | Embedded | Forwarded | Fingerprint | NotAnswered | NotBegun
 
 _encoder = msgspec.msgpack.Encoder()
 _to_replica: msgspec.msgpack.Decoder[ToReplica] = msgspec.msgpack.Decoder(ToReplica)

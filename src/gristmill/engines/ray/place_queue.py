@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
 from gristmill.engines.errors import unavailable
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.ray.pool_request import PoolRequest
 
 
 class PlaceQueue:
     """Interactive ones first, and of either kind the one that has waited longest. Those that are to be alone wait for
-    places of another kind."""
+    places of another kind, and for no more than ``longest`` seconds at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
         self._interactive: deque[PoolRequest] = deque()
         self._others: deque[PoolRequest] = deque()
         self._alone: deque[PoolRequest] = deque()
@@ -24,12 +27,18 @@ class PlaceQueue:
     def add(self, request: PoolRequest) -> None:
         if request.alone:
             self._alone.append(request)
+            asyncio.get_running_loop().call_later(self._longest, self._send_back, request)
         else:
             (self._interactive if request.interactive else self._others).append(request)
 
     def forget(self, request: PoolRequest) -> None:
         """Its answer is wanted no more. It is passed over when it comes to the front, which may be long."""
         request.message = b""
+
+    def _send_back(self, request: PoolRequest) -> None:
+        if request.replica is None and not request.future.done():
+            self.forget(request)
+            request.future.set_exception(NotYet())
 
     def place(self, place: Callable[[PoolRequest], bool]) -> None:
         """One after another by ``place``, until that says that there is no room."""

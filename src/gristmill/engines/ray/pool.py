@@ -13,22 +13,22 @@ import msgspec
 from gristmill.engines.answer_frames import Decoded
 from gristmill.engines.errors import EngineError, ErrorKind, crashed, interrupted, unavailable
 from gristmill.engines.health import ServerHealth, after_failure
+from gristmill.engines.isolation import NotYet
 from gristmill.engines.ray import messages
 from gristmill.engines.ray.frames import Answers, Joined, Left, Send
 from gristmill.engines.ray.member import Member
-from gristmill.engines.ray.messages import Alone, Event, FromReplica, ToReplica
+from gristmill.engines.ray.messages import Event, FromReplica, NotBegun, ToReplica
 from gristmill.engines.ray.place_queue import PlaceQueue
 from gristmill.engines.ray.placement import Homes, Load, Loads, choose
-from gristmill.engines.ray.pool_request import PoolRequest
-from gristmill.engines.ray.trials import choose_for_trial, most_trials
+from gristmill.engines.ray.pool_request import PoolRequest, encoded
+from gristmill.engines.ray.trial_places import TrialPlaces
+from gristmill.engines.ray.trials import longest_wait
 from gristmill.engines.request_frames import Cancel
 from gristmill.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
-#: Requests that go to one replica within so many seconds go together, or so many of them.
-_GATHER_SECONDS = 0.002
-_MOST_IN_GROUP = 64
+_TAKEN = "Every replica is away, or kept free for a row that another server asks alone."
 _HUNG = "The machine has hung for a while."
 
 
@@ -47,9 +47,9 @@ class Pool:
         self._homes = Homes()
         self._loads = Loads()
         #: Those that found no replica free.
-        self._queue = PlaceQueue()
-        #: By replica: what it is asked alone. It gets nothing else until that is answered.
-        self._trials: dict[str, PoolRequest] = {}
+        self._queue = PlaceQueue(longest_wait(stale))
+        #: Where something is asked alone; nothing else is until that is answered.
+        self._trials = TrialPlaces()
         self.members: dict[str, Member] = {}
         #: Why no replica can be asked, while none can.
         self.down = "The ray engine has not started."
@@ -68,16 +68,10 @@ class Pool:
         alone: bool = False,
     ) -> Any:
         """What a replica answers to the message; ``alone``: while it answers nothing else. Raises EngineError:
-        interrupted where the replica is lost meanwhile, unavailable where there is none."""
+        interrupted where the replica is lost meanwhile, unavailable where there is none; and NotYet of what is to be
+        alone, where a second or so has passed."""
         number = next(self._ids)
-        try:
-            _, message = messages.encode(make(number))
-            if alone:
-                _, message = messages.encode(Alone(number, message))
-        except (ValueError, OverflowError, RecursionError) as error:
-            sentence = f"The request cannot be handed to a replica: {error}."
-            raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
-        request = PoolRequest(number, message, prefix, interactive, alone, listen)
+        request = PoolRequest(number, encoded(make(number), alone), prefix, interactive, alone, listen)
         self._place_or_queue(request)
         try:
             return await request.future
@@ -97,7 +91,7 @@ class Pool:
             self._queue.fail(_HUNG)
 
     def joined(self, frame: Joined) -> None:
-        self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts)
+        self.members[frame.replica] = member = Member(frame.replica, frame.session, frame.facts, self._send)
         self._note_load(member)
         self._place_queued()
 
@@ -130,6 +124,9 @@ class Pool:
             if isinstance(message, Decoded | Event):
                 self._tell(request, message)
                 return
+            if isinstance(message, NotBegun):
+                self._not_begun(member, request, message.taken)
+                return
             answer = messages.answer_of(message)
         except EngineError as error:
             if error.kind is ErrorKind.UNAVAILABLE:
@@ -160,8 +157,7 @@ class Pool:
         member.broke_off = time.monotonic()
         before, member.health = member.health, after_failure(member.health, True, member.broke_off)
         if member.health.rest_until != before.rest_until:
-            self._loads.drop(member.name)
-            self._wake(member)
+            self._rest(member)
             if before.trips == 0:
                 log.warning("a replica's engine is away", replica=member.name, content=error.message)
         self._end(member, request, answered=False)
@@ -180,6 +176,31 @@ class Pool:
         if self.down_reason is not None:
             self._queue.fail(self.down)
 
+    def _not_begun(self, member: Member, request: PoolRequest, taken: bool) -> None:
+        """Its engine is not away. ``taken``: others answer what it was given meanwhile."""
+        self._end(member, request, answered=False)
+        if request.alone and not taken:
+            self._trials.keep(member.name, self._stale, self._free)
+            self._note_load(member)
+            request.future.set_exception(NotYet())
+            return
+        if taken:
+            self.down = _TAKEN
+            if not member.rests:
+                member.rest_while_taken()
+                self._rest(member)
+        self._place_again(request)
+        if self.down_reason is not None:
+            self._queue.fail(self.down)
+
+    def _free(self, name: str) -> None:
+        self._note_load(self.members[name])
+        self._place_queued()
+
+    def _rest(self, member: Member) -> None:
+        self._loads.drop(member.name)
+        self._wake(member)
+
     def _wake(self, member: Member) -> None:
         """When it has rested; a timer may be early."""
         if member.rests:
@@ -192,7 +213,7 @@ class Pool:
     def _end(self, member: Member, request: PoolRequest, answered: bool = True) -> None:
         del member.in_flight[request.number]
         if request.alone:
-            self._trials.pop(member.name, None)
+            self._trials.end(member.name)
         if answered:
             member.broke_off = 0.0
             if member.health.failures:
@@ -227,42 +248,23 @@ class Pool:
 
     def _place(self, request: PoolRequest) -> bool:
         """Send it to a replica; False where none is free."""
-        chosen = self._choose_for_trial() if request.alone else choose(self._loads, self._homes.of(request.prefix))
+        homes = self._homes.of(request.prefix)
+        chosen = self._trials.choose(self.members) if request.alone else choose(self._loads, homes)
         if chosen is None:
             return False
         if request.alone:
-            self._trials[chosen] = request
+            self._trials.begin(chosen)
         self._homes.add(request.prefix, chosen)
         member = self.members[chosen]
         request.replica, request.since = member, time.monotonic()
         member.in_flight[request.number] = request
         self._note_load(member)
-        self._write(member, request.number, request.message, request.interactive)
+        member.write(request.number, request.message, request.interactive)
         return True
-
-    def _choose_for_trial(self) -> str | None:
-        if len(self._trials) >= most_trials(len(self.members)):
-            return None
-        free = (each for each in self.members.values() if each.name not in self._trials and not each.rests)
-        return choose_for_trial({each.name: each.candidate for each in free})
 
     def _place_queued(self) -> None:
         self._note_hang()
         self._queue.place(self._place)
-
-    def _write(self, member: Member, number: int, message: bytes, at_once: bool) -> None:
-        if not member.group:
-            member.since = time.monotonic()
-        member.group.append((number, message))
-        if at_once or len(member.group) >= _MOST_IN_GROUP:
-            self._flush(member)
-        elif len(member.group) == 1:
-            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush, member)
-
-    def _flush(self, member: Member) -> None:
-        group, member.group = member.group, []
-        if group:
-            self._send(Send(member.name, member.session, messages.encode_group(group), member.since))
 
     def _cancel(self, request: PoolRequest) -> None:
         member = request.replica
@@ -271,18 +273,17 @@ class Pool:
         elif request.number in member.in_flight:
             self._end(member, request, answered=False)
             number, message = messages.encode(Cancel(request.number))
-            self._write(member, number, message, at_once=False)
+            member.write(number, message, at_once=False)
             self._place_queued()
 
     def _lose(self, member: Member, why: str, lost: str | None) -> None:
         """``lost``: as of the error that its requests get."""
         self.members.pop(member.name, None)
-        self._trials.pop(member.name, None)
+        self._trials.end(member.name)
         self._loads.drop(member.name)
         self._homes.forget(member.name)
         # It has not begun with these.
-        unsent = {number for number, _ in member.group}
-        member.group.clear()
+        unsent = member.take_unsent()
         requests, member.in_flight = member.in_flight, {}
         self.down = why
         for request in requests.values():

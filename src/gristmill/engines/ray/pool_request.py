@@ -6,8 +6,22 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gristmill.engines.errors import EngineError, ErrorKind
+from gristmill.engines.ray import messages
+from gristmill.engines.ray.messages import Alone, ToReplica
+
 if TYPE_CHECKING:
     from gristmill.engines.ray.member import Member
+
+
+def encoded(message: ToReplica, alone: bool) -> bytes:
+    """Raises EngineError for what msgpack cannot hold."""
+    try:
+        number, data = messages.encode(message)
+        return messages.encode(Alone(number, data))[1] if alone else data
+    except (ValueError, OverflowError, RecursionError) as error:
+        sentence = f"The request cannot be handed to a replica: {error}."
+        raise EngineError(ErrorKind.INVALID_REQUEST, sentence, code="invalid_value") from None
 
 
 class PoolRequest:

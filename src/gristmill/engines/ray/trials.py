@@ -13,6 +13,9 @@ from typing import NamedTuple
 #: One of so many replicas may be on trial.
 _ONE_OF = 4
 
+#: A row waits for its replica, or for one to be free, for this part of the time after which it would be stale.
+_PART_OF_STALE = 0.1
+
 
 class Candidate(NamedTuple):
     """A replica that could be asked. ``broke_off``: when it last broke a request off, or was away, in seconds; 0 where
@@ -25,6 +28,12 @@ class Candidate(NamedTuple):
 def most_trials(replicas: int) -> int:
     """So many of the replicas that are there may be on trial at a time."""
     return max(1, replicas // _ONE_OF)
+
+
+def longest_wait(stale: float) -> float:
+    """Seconds after which a row that waits to be alone goes back to who asked, to see whether it is still his to ask: a
+    server that hangs meanwhile does not."""
+    return _PART_OF_STALE * stale
 
 
 def choose_for_trial(candidates: Mapping[str, Candidate]) -> str | None:

@@ -43,6 +43,8 @@ from gristmill.user_error import UserError
 _TAKE_SECONDS = 1.0
 #: How long it waits for more of them, seconds: a call costs as much as many answers.
 _GATHER_SECONDS = 0.002
+#: Seconds that an engine has to end in, before its actor is ended.
+END_SECONDS = 10.0
 #: Seconds after which a client that has taken nothing is gone.
 _CLIENT_GONE = 60.0
 
@@ -153,11 +155,9 @@ class Replica:
             if abandoned and not self._starting.locked() and not self._sessions:
                 import ray
 
-                try:
-                    await self.end()
-                finally:
-                    # An engine that does not stop must not keep its GPU.
-                    ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+                # An engine that does not stop must not keep its GPU.
+                await asyncio.wait({asyncio.create_task(self.end())}, timeout=END_SECONDS)
+                ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
 def _engine_of(settings: ReplicaSettings) -> Engine:

@@ -21,8 +21,6 @@ from gristmill.extras import require
 from gristmill.user_error import UserError
 
 NAMESPACE = "gristmill"
-#: Seconds that an engine has to end in, before its actor is ended.
-END_SECONDS = 10.0
 _REACH_SECONDS = 5.0
 #: Groups of requests are small, and gone when they are answered.
 _OBJECT_STORE_BYTES = 256 * 2**20

@@ -13,7 +13,7 @@ import msgspec
 
 from gristmill import __version__
 from gristmill.engines.ray import cluster
-from gristmill.engines.ray.actor import Hello
+from gristmill.engines.ray.actor import END_SECONDS, Hello
 from gristmill.engines.ray.frames import Answers, Connect, FromDriver, Joined, Left, Send, Trouble, Waiting
 from gristmill.engines.ray.messages import ReplicaFacts
 
@@ -90,7 +90,7 @@ class Keeper:
         if actor is None:
             return
         try:
-            async with asyncio.timeout(cluster.END_SECONDS if self._placed else 0):
+            async with asyncio.timeout(END_SECONDS if self._placed else 0):
                 if not await actor.leave.remote(self._connect.client) or self._connect.keep:
                     return
                 await actor.end.remote()

@@ -205,6 +205,8 @@ class PostgresqlDatabase:
             self._listener.close()
         for pool in (self._writer, self._readers):
             await asyncio.to_thread(pool.shutdown)
+        if self._listener is not None:
+            await asyncio.to_thread(self._listener.join)
         await asyncio.to_thread(self._liveness.close)
         await asyncio.to_thread(self._engine.dispose)
 

@@ -46,6 +46,7 @@ _LONGEST_PAUSE = 60.0
 #: After so long in which nothing was heard, it is to prove anew that something would be.
 _PROOF_LASTS = 60.0
 _PROOF_TAKES = 10.0
+_ENDS_IN = 1.0
 
 
 def tell(connection: Connection, batch_id: str) -> None:
@@ -77,14 +78,19 @@ class Listener:
         self._closed = threading.Event()
         self._connection: psycopg.Connection | None = None
         self._deaf_is_logged = False
-        threading.Thread(target=self._run, name="sql-listen", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="sql-listen", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """Nobody waits for its thread, which may be waiting for a server that is away."""
+        """Its thread may still be in a transaction: see ``join``."""
         with self._lock:
             self._closed.set()
             if self._connection is not None:
                 break_off(self._connection)
+
+    def join(self) -> None:
+        """Until its thread has ended, but not for long, as that may be waiting for a server that is away."""
+        self._thread.join(_ENDS_IN)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -114,7 +120,7 @@ class Listener:
                 return
             with self._liveness.watched(connection):
                 own = self._subscribe(connection)
-            while True:
+            while not self._closed.is_set():
                 self._require_proof(connection, own)
                 if self._deaf_is_logged:
                     self._deaf_is_logged = False

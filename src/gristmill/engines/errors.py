@@ -33,8 +33,8 @@ class EngineError(Exception):
     ``crashed`` with INTERRUPTED: the server or worker that ended, or closed the connection, while it was answering this
     request. Whatever else it was answering may be the cause as well. With UNAVAILABLE: the server that had the request
     and answered that what stands behind it is away, be it because of this request.
-    ``lost`` with INTERRUPTED: the server that is gone, with its machine or for another reason. As a rule that is the
-    fault of no request.
+    ``lost`` with INTERRUPTED: the server whose process is gone, with its machine or for another reason. As a rule that
+    is the fault of no request.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from gristmill.engines.errors import EngineError, ErrorKind
 from gristmill.engines.isolation import NotYet
 from gristmill.engines.ray import driver_process
 from gristmill.engines.ray.engine import RayEngine
-from ray_cluster import RayCluster, ray_cluster
+from ray_cluster import RayCluster, ray_cluster, stop_or_kill
 from ray_pool import PATIENCE, all_joined, answered_once, engine_of, row, started
 
 #: Longer than what is on its way is still begun, shorter than anybody is ended for.
@@ -35,6 +35,8 @@ def asked(journal: Path) -> list[str]:
 async def kind_of_failure(asking: asyncio.Task[object]) -> ErrorKind:
     with pytest.raises(EngineError) as failed:
         await asking
+    # No replica died of it.
+    assert failed.value.lost is None
     return failed.value.kind
 
 
@@ -135,3 +137,13 @@ async def test_what_waits_to_be_alone_at_a_replica_when_its_process_hangs_is_not
             await alone
         await asyncio.gather(*before, return_exceptions=True)
         assert sorted(asked(journal)) == ["1.", "2."]
+
+
+async def test_a_replica_whose_process_is_killed_is_lost_with_its_row(cluster: RayCluster) -> None:
+    async with started(cluster.address, "1", latency=30) as engine:
+        asking = asyncio.create_task(engine.complete(row(1)))
+        await asyncio.sleep(0.3)
+        stop_or_kill(cluster.replica_pids()[0], signal.SIGKILL)
+        with pytest.raises(EngineError) as failed:
+            await asking
+        assert failed.value.kind is ErrorKind.INTERRUPTED and failed.value.lost

@@ -135,7 +135,7 @@ async def test_a_row_that_was_not_sent_yet_is_not_lost_with_its_replica() -> Non
     await asyncio.sleep(0)
     assert not replicas.asked
     replicas.pool.joined(Joined("b", "session of b", FACTS))
-    replicas.pool.left(Left("a", "session of a", "It was killed."))
+    replicas.pool.left(Left("a", "session of a", "It was killed.", died=True))
     assert await asyncio.gather(*asking) == [ANSWER] * 3
     assert {name for name, _ in replicas.asked} == {"b"}
 

@@ -92,13 +92,25 @@ async def test_a_row_whose_replica_is_lost_while_it_is_alone_is_not_to_blame_and
     first, second = (asyncio.create_task(replicas.ask(alone=True)) for _ in range(2))
     await until_asked(replicas, 1)
     lost = replicas.asked[0][0]
-    replicas.pool.left(Left(lost, f"session of {lost}", "Its node is gone."))
+    replicas.pool.left(Left(lost, f"session of {lost}", "Its node is gone.", died=True))
     with pytest.raises(EngineError) as raised:
         await first
     assert (raised.value.kind, raised.value.crashed) == (ErrorKind.INTERRUPTED, None)
     await until_asked(replicas, 2)
     answer_all(replicas, 1)
     assert await second == ANSWER
+
+
+@pytest.mark.parametrize("died", [True, False])
+async def test_only_a_replica_that_died_is_told_to_be_lost_with_its_row(died: bool) -> None:
+    replicas = Replicas("a")
+    replicas.holds = True
+    asking = asyncio.create_task(replicas.ask())
+    await until_asked(replicas, 1)
+    replicas.pool.left(Left("a", "session of a", "It is over.", died=died))
+    with pytest.raises(EngineError) as raised:
+        await asking
+    assert raised.value.kind is ErrorKind.INTERRUPTED and raised.value.lost == ("a" if died else None)
 
 
 async def test_a_row_that_is_to_be_alone_goes_to_another_replica_where_its_own_is_away() -> None:
@@ -120,7 +132,7 @@ async def test_fewer_replicas_than_rows_on_trial_end_those_and_begin_no_more_tha
     kept = [name for name, _ in replicas.asked]
     for name in names:
         if name not in kept:
-            replicas.pool.left(Left(name, f"session of {name}", "Its node is gone."))
+            replicas.pool.left(Left(name, f"session of {name}", "Its node is gone.", died=True))
     other = asyncio.create_task(replicas.ask())
     await asyncio.sleep(0.01)
     assert len(replicas.asked) == 2
@@ -147,7 +159,7 @@ async def test_whoever_is_cancelled_or_lost_no_replica_stays_on_trial_and_everyb
             chance.choice(tasks).cancel()
         if chance.random() < 0.02:
             name = chance.choice(names)
-            replicas.pool.left(Left(name, f"session of {name}", "It was killed."))
+            replicas.pool.left(Left(name, f"session of {name}", "It was killed.", died=True))
             replicas.pool.joined(Joined(name, f"session of {name}", FACTS))
         on_trial = replicas.pool._trials
         assert len(on_trial) <= most_trials(len(names))
@@ -194,7 +206,7 @@ async def test_whoever_asks_alone_has_the_replica_once_the_rows_of_others_are_an
 @pytest.mark.parametrize("seed", range(12))
 async def test_whoever_is_cancelled_at_a_replica_who_is_alone_stays_alone(seed: int) -> None:
     chance, running = random.Random(seed), list[bool]()
-    admission = Admission(chance.choice([10.0, 0.01]))
+    admission = Admission(chance.choice([10.0, 1.0]))
 
     async def ask(alone: bool) -> None:
         running.append(alone)
@@ -226,7 +238,7 @@ async def test_whoever_is_cancelled_at_a_replica_who_is_alone_stays_alone(seed: 
 
 
 async def test_who_waits_at_a_replica_is_sent_back_and_nobody_else_gets_it_meanwhile() -> None:
-    admission, begun = Admission(0.2), list[str]()
+    admission, begun = Admission(1.0), list[str]()
     release = asyncio.Event()
 
     async def ask(name: str, wait: bool = False) -> str:
@@ -253,7 +265,7 @@ async def test_who_waits_at_a_replica_is_sent_back_and_nobody_else_gets_it_meanw
 
 
 async def test_a_replica_is_kept_no_longer_than_its_client_may_take_to_ask_again() -> None:
-    admission, release = Admission(0.1), asyncio.Event()
+    admission, release = Admission(0.5), asyncio.Event()
     before = asyncio.create_task(admission.answer("other", False, release.wait))
     await asyncio.sleep(0)
     with pytest.raises(NotYet):
@@ -270,7 +282,7 @@ async def test_a_replica_is_kept_no_longer_than_its_client_may_take_to_ask_again
 
 
 async def test_a_replica_that_a_row_waits_for_is_kept_for_it_until_it_asks_again() -> None:
-    replicas = Replicas("a", "b", stale=0.3)
+    replicas = Replicas("a", "b", stale=1.0)
     replicas.holds = True
     alone = asyncio.create_task(replicas.ask(alone=True))
     await until_asked(replicas, 1)
@@ -295,7 +307,7 @@ async def test_a_replica_that_a_row_waits_for_is_kept_for_it_until_it_asks_again
 
 
 async def test_a_row_that_no_replica_is_free_for_is_sent_back_unasked() -> None:
-    replicas = Replicas("a", "b", stale=0.3)
+    replicas = Replicas("a", "b", stale=1.0)
     replicas.holds = True
     first = asyncio.create_task(replicas.ask(alone=True))
     await until_asked(replicas, 1)

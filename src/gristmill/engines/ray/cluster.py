@@ -161,6 +161,11 @@ def no_place(wanted: Connect) -> str:
     )
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether it says that an actor's process is: of one that Ray starts again, it says that it is unavailable."""
+    return isinstance(error, require("ray", "ray").exceptions.RayActorError)
+
+
 def sentence_of(error: BaseException) -> str:
     ray = require("ray", "ray")
     if isinstance(error, ray.exceptions.RaySystemError | ray.exceptions.RayTaskError) and "ModuleNotFoundError" in str(

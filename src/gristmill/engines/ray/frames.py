@@ -64,11 +64,13 @@ class Joined(msgspec.Struct, tag=True, frozen=True):
 
 
 class Left(msgspec.Struct, tag=True, frozen=True):
-    """A replica answers no more, and what it had is lost; another session may come."""
+    """A replica answers no more, and what it had is lost; another session may come. ``died``: its process is gone with
+    the engine in it, or had to be ended, so that what it was answering may be why."""
 
     replica: str
     session: str
     why: str
+    died: bool
 
 
 class Alive(msgspec.Struct, tag=True, frozen=True):

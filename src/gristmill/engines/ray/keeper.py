@@ -68,9 +68,9 @@ class Keeper:
             else:
                 pause = _FIRST_PAUSE
                 self._emit(Joined(self._name, session, facts))
-                why = await self._take_answers(actor, session)
+                why, died = await self._take_answers(actor, session)
                 self._session = ""
-                self._emit(Left(self._name, session, why))
+                self._emit(Left(self._name, session, why, died and self._connect.replica.computes))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -125,20 +125,20 @@ class Keeper:
             raise Unusable(f"A replica's {self._connect.replica.engine} engine cannot start: {reason}", True)
         return msgspec.msgpack.decode(facts, type=ReplicaFacts)
 
-    async def _take_answers(self, actor: Any, session: str) -> str:
-        """Until the replica answers no more; why."""
+    async def _take_answers(self, actor: Any, session: str) -> tuple[str, bool]:
+        """Until the replica answers no more; why, and whether it died."""
         while True:
             try:
                 group = await self._call(actor.take.remote(self._connect.client, session))
             except Unusable as error:
-                return str(error)
+                return str(error), True
             except Exception as error:
                 traceback.print_exception(error, limit=-3)
-                return cluster.sentence_of(error)
+                return cluster.sentence_of(error), cluster.is_gone(error)
             if group:
                 self._emit(Answers(self._name, session, group))
             if self._late:
-                return "What was to be sent to it came too late: this machine has hung."
+                return "What was to be sent to it came too late: this machine has hung.", False
 
     async def _call(self, reference: Any, patience: float | None = None) -> Any:
         """What the actor answers. One that does not answer for too long is ended, and started again by Ray."""

@@ -104,6 +104,11 @@ class ReplicaSettings(msgspec.Struct, frozen=True):
     row_tokens: int = 0
 
     @property
+    def computes(self) -> bool:
+        """Whether what it is asked can bring its own process down."""
+        return self.engine not in _SHARED_SERVERS
+
+    @property
     def pool(self) -> str:
         """The name that all replicas of these settings, and of this version, have in common."""
         written = msgspec.json.encode((__version__, msgspec.to_builtins(self)), order="deterministic")

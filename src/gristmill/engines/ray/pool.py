@@ -98,7 +98,7 @@ class Pool:
     def left(self, frame: Left) -> None:
         member = self.members.get(frame.replica)
         if member is not None and member.session == frame.session:
-            self._lose(member, frame.why, member.name)
+            self._lose(member, frame.why, member.name if frame.died else None)
             # Another may be on trial now.
             self._place_queued()
 

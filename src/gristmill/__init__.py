@@ -2,7 +2,7 @@
 
 From Python: ``gristmill.score``, ``gristmill.rank``, ``gristmill.audit``, ``gristmill.compare`` and
 ``gristmill.verify`` for the rows of a frame, ``gristmill.agreement`` and ``gristmill.calibrate`` of scores with right
-ones, ``gristmill.Client`` for batches on a server.
+ones, ``gristmill.Client`` for batches on a server. What a person has to mend is a ``gristmill.UserError``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gristmill.scoring.rank.frames import EmbeddingModel as EmbeddingModel
     from gristmill.scoring.rank.frames import rank as rank
     from gristmill.scoring.truth import agreement as agreement
+    from gristmill.user_error import UserError as UserError
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _MODULES = {
     "ScoreOptions": "scoring.questionnaire",
     "TruthUse": "scoring.calibrated_table",
     "ScoreServer": "scoring.frames",
+    "UserError": "user_error",
     "Scored": "scoring.frames",
     "agreement": "scoring.truth",
     "audit": "scoring.frames",

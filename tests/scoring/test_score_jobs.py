@@ -24,7 +24,7 @@ from gristmill.batches.scoped_host import ScopedHost
 from gristmill.cli.main import app
 from gristmill.engines.registry import EngineSettings, create_engine
 from gristmill.scoring.computation import computation_of_server
-from gristmill.scoring.jobs import keeper
+from gristmill.scoring.jobs import keeper, worker_process
 from gristmill.scoring.jobs.job import JobStatus, ScoreForm, ScoreJob
 from gristmill.scoring.jobs.job_store import JobStore
 from gristmill.scoring.jobs.keeper import ScoringJobs
@@ -119,8 +119,8 @@ def test_what_was_never_begun_goes_after_a_day_and_what_was_cut_off_at_once(tmp_
 
 
 async def test_a_table_that_kills_its_process_is_told_to_be_too_large(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(keeper, "_WORKER", ("-c", "import os; os.kill(os.getpid(), 6)"))
-    async with keeper._worker() as worker:
+    monkeypatch.setattr(worker_process, "_WORKER", ("-c", "import os; os.kill(os.getpid(), 6)"))
+    async with worker_process.started_worker() as worker:
         await worker.say(Inspect("t.csv"))
         with pytest.raises(UserError, match="too little memory"):
             await worker.hear()
@@ -130,10 +130,10 @@ async def test_a_table_that_kills_its_process_is_told_to_be_too_large(monkeypatc
 async def test_what_a_worker_prints_as_it_dies_is_logged_only_where_content_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], content: bool
 ):
-    monkeypatch.setattr(keeper, "_WORKER", ("-c", "raise ValueError('CANARY')"))
+    monkeypatch.setattr(worker_process, "_WORKER", ("-c", "raise ValueError('CANARY')"))
     log.configure(content=content)
     try:
-        async with keeper._worker() as worker:
+        async with worker_process.started_worker() as worker:
             await worker.say(Inspect("t.csv"))
             with pytest.raises(UserError, match="exit code 1"):
                 await worker.hear()
@@ -148,9 +148,9 @@ async def test_what_a_worker_prints_as_it_dies_is_logged_only_where_content_is(
 async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rubric: str):
     """Or two of them would hold up the scorings of everybody."""
     hasty = "from gristmill.scoring.jobs import rubric_time, worker; rubric_time._SECONDS = 0.5; worker._main()"
-    monkeypatch.setattr(keeper, "_WORKER", ("-c", hasty))
+    monkeypatch.setattr(worker_process, "_WORKER", ("-c", hasty))
     (tmp_path / "a.csv").write_text("text\nfine\n")
-    async with keeper._worker() as worker:
+    async with worker_process.started_worker() as worker:
         form = ScoreForm(f"How good? {rubric}", "0..3", "simulated", columns=["text"])
         await worker.say(Score(str(tmp_path), "a.csv", "a.csv", form, labels=True))
         async with asyncio.timeout(60):

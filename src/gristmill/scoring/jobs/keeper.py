@@ -6,11 +6,8 @@ import asyncio
 import contextlib
 import functools
 import shutil
-import signal
-import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +24,6 @@ from gristmill.scoring.jobs.messages import (
     Checked,
     End,
     Finished,
-    FromWorker,
     Inspect,
     Inspected,
     Planned,
@@ -35,11 +31,11 @@ from gristmill.scoring.jobs.messages import (
     Refused,
     RunPass,
     Score,
-    Task,
     ToWorker,
 )
 from gristmill.scoring.jobs.passes_here import begin_pass, end_pass, ended
 from gristmill.scoring.jobs.rank_summary import Step
+from gristmill.scoring.jobs.worker_process import WorkerKilled, started_worker
 from gristmill.storage.errors import StorageError
 from gristmill.storage.open import places
 from gristmill.storage.scope import EVERYTHING
@@ -57,15 +53,7 @@ _OF_A_KEY, _AT_ONCE = 2, 2
 _PATIENCE = 30.0
 #: Tables looked at at the same time, and for how long, in seconds.
 _INSPECTED_AT_ONCE, _INSPECT_SECONDS = 2, 60.0
-#: Of what the process says; a request's shared part may be a long rubric with examples.
-_LONGEST_LINE = 64 * 1024 * 1024
 _RETRY_SECONDS = 5.0
-#: Of what a process prints, the end is kept, in bytes; after its death it has so long (seconds) to be read.
-_KEPT_OUTPUT, _LAST_WORDS_SECONDS = 4096, 1.0
-_WORKER = ("-m", "gristmill.scoring.jobs.worker")
-
-
-_decoder: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 
 
 class ScoringJobs:
@@ -95,7 +83,7 @@ class ScoringJobs:
 
     async def inspect(self, job: ScoreJob) -> TableFacts:
         """What the job's table is. Raises UserError."""
-        async with self._inspecting, _worker() as worker:
+        async with self._inspecting, started_worker() as worker:
             await worker.say(Inspect(str(self.store.folder(job) / job.file)))
             try:
                 async with asyncio.timeout(_INSPECT_SECONDS):
@@ -108,7 +96,7 @@ class ScoringJobs:
 
     async def check(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
         """Raises UserError for what cannot work, where that can be told before anything is asked."""
-        async with self._inspecting, _worker() as worker:
+        async with self._inspecting, started_worker() as worker:
             await worker.say(Check(self._task(ScopedHost(self._host, job.scope), job, form)))
             try:
                 async with asyncio.timeout(_INSPECT_SECONDS):
@@ -199,7 +187,7 @@ class ScoringJobs:
             try:
                 async with self._places:
                     found = await self._work_while_it_moves(mine, job)
-            except _Killed:
+            except WorkerKilled:
                 # What it has asked for since it began is not asked again, so that it may get further next time.
                 if len(job.batches) == before:
                     raise
@@ -210,7 +198,7 @@ class ScoringJobs:
 
     async def _work_while_it_moves(self, mine: ScopedHost, job: ScoreJob) -> End | _WaitsFor:
         assert job.form is not None
-        async with _worker() as worker:
+        async with started_worker() as worker:
             await worker.say(self._task(mine, job, job.form))
             while True:
                 match await worker.hear():
@@ -280,69 +268,5 @@ def _pass_name(place: Path) -> str:
     return f"{within[0]}{''.join(numbers)}, {name}"
 
 
-class _Killed(UserError):
-    """The process was ended by a signal that somebody else has sent."""
-
-
 class _WaitsFor(NamedTuple):
     batch_id: str
-
-
-class _Worker:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._process, self._in, self._out = process, process.stdin, process.stdout
-        self._printed = b""
-        # Not into the log as it is: libraries print parts of tables.
-        self._reading = asyncio.create_task(self._read_printed())
-
-    async def _read_printed(self) -> None:
-        assert self._process.stderr is not None
-        while data := await self._process.stderr.read(65536):
-            self._printed = (self._printed + data)[-_KEPT_OUTPUT:]
-
-    async def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        self._reading.cancel()
-
-    async def say(self, message: Task | ToWorker) -> None:
-        # Where it was killed, which ``hear`` tells: with uvloop, writing then is a RuntimeError.
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            self._in.write(msgspec.json.encode(message) + b"\n")
-            await self._in.drain()
-
-    async def hear(self) -> FromWorker:
-        """Raises UserError where the process has ended."""
-        line = await self._out.readline()
-        if not line:
-            code = await self._process.wait()
-            await asyncio.wait([self._reading], timeout=_LAST_WORDS_SECONDS)
-            printed = self._printed.decode("utf-8", "replace")
-            log.error("the process of a scoring ended", because=f"exit code {code}", content=printed)
-            if code == -signal.SIGVTALRM:
-                raise UserError("The rubric takes too long to fill in: it is a template, write it with fewer loops.")
-            if code < 0:
-                raise _Killed(
-                    "The process that reads the table was ended by the system: most often there is too little memory "
-                    "for the table. Score it in parts."
-                )
-            raise UserError(f"The process that reads the table ended with exit code {code}.")
-        return _decoder.decode(line)
-
-
-@contextlib.asynccontextmanager
-async def _worker() -> AsyncIterator[_Worker]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *_WORKER,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        limit=_LONGEST_LINE,
-        # Its own session: the terminal's interrupt goes to the server alone.
-        start_new_session=True,
-    )  # fmt: skip
-    worker = _Worker(process)
-    try:
-        yield worker
-    finally:
-        await worker.stop()

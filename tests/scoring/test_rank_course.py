@@ -203,6 +203,18 @@ def test_rows_that_failed_at_the_judge_are_told_and_never_among_the_best() -> No
     assert not np.isnan(score[found.ended.facts.best]).any()
 
 
+@pytest.mark.parametrize(("assume", "known"), [(None, How.PILOT), (None, How.PROXY), (Assumption.THINNING, How.PILOT)])
+def test_rows_that_got_no_answer_prove_nothing(assume: Assumption | None, known: How) -> None:
+    """The judge is away after the pilot, or once draws begin: what was not answered may be any of the best."""
+    goal, made = TOP._replace(assume=assume), table(0.95)
+    groups: list[Judged] = []
+    while isinstance(step := decide(goal, Evidence(made.proxy(None, None) if groups else None, groups)), Judge):
+        away = step.how is not How.PILOT and (step.how is not known)
+        scores = np.full(len(step.rows), np.nan) if away else made.score[step.rows]
+        groups.append(Judged(step.how, step.rows, scores, step.pool, step.rows if away else step.rows[:0]))
+    assert isinstance(step, NotCertified) and "got no answer" in step.why
+
+
 def test_more_wanted_than_there_are_rows_is_everything() -> None:
     found = replay(Goal(500, top=600), table(0.9, rows=500))
     assert len(found.ended.facts.best) == 500 and found.ended.basis is Basis.EVERYTHING and found.steps == 1

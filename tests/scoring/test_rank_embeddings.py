@@ -75,7 +75,7 @@ def test_a_row_without_a_vector_has_no_guess_and_the_pilots_own_are_held_out(tmp
     failing = {"fail_on": "rotten", "failure_kind": "invalid_request"}
     proxy = EmbeddingsProxy(asked_about(texts), backend_on(gristmill.EngineSettings("simulated", "e", None, failing)))
     pilot = list(range(100))
-    proxy.prepare(tmp_path, pilot, every=True)
+    proxy.prepare(tmp_path, pilot, True, "one")
     scores = [count + draw.gauss(0, 1) for count in counts[:100]]
     found = proxy.guesses(Pilot(pilot, scores))
     assert numpy.flatnonzero(numpy.isnan(found)).tolist() == [7, 300, 301]

@@ -9,6 +9,12 @@ import polars as pl
 import pytest
 
 import gristmill
+from gristmill.scoring.frames import backend_on, scale_of
+from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.rank.ended import Certificate
+from gristmill.scoring.rank.proxies import ColumnProxy
+from gristmill.scoring.rank.ranking import Ranking
+from gristmill.scoring.rank.wish import RankWish
 from gristmill.user_error import UserError
 
 pytest.importorskip("sklearn", reason="pip install 'gristmill[score]' to run this")
@@ -122,6 +128,44 @@ def test_rows_that_nobody_answered_are_asked_again_by_the_next_run(tmp_path: Pat
     again = gristmill.rank(frame, **ASKED | {"on": mended}, **wish, resume=state)
     assert again.frame.equals(best.frame)
     assert (tmp_path / "journal").read_text().splitlines() == answered and len(set(answered)) == len(answered)
+
+
+def test_a_judge_that_is_away_after_the_pilot_certifies_nothing_and_is_asked_again(tmp_path: Path):
+    wish = {"top": 40, "recall": 0.8, "proxy": "near", "options": OPTIONS}
+    undisturbed = gristmill.rank(FRAME, **ASKED, **wish)
+    assert not gristmill.rank(FRAME, **ASKED, **wish, budget=300, resume=tmp_path).certified
+    away = JUDGE._replace(options=JUDGE.options | {"fail_on": "worth", "failure_kind": "timeout"})
+    with pytest.raises(UserError, match="unanswered, so that nothing more was asked.*the same command asks"):
+        gristmill.rank(FRAME, **ASKED | {"on": away}, **wish, resume=tmp_path)
+    best = gristmill.rank(FRAME, **ASKED, **wish, resume=tmp_path)
+    assert best.certified and best.frame.equals(undisturbed.frame)
+
+
+def test_what_is_asked_again_moves_nothing_else_and_another_process_of_an_attempt_asks_nothing_again(tmp_path: Path):
+    frame = FRAME.with_columns(words=pl.when(pl.int_range(800) % 50 == 0).then(pl.lit("rotten")).otherwise(pl.lit("")))
+    options = JUDGE.options | {"fail_on": "rotten", "failure_kind": "invalid_request"}
+    options |= {"asked_journal": str(tmp_path / "asked")}
+    refused = backend_on(JUDGE._replace(options=options))
+    questionnaire = Questionnaire(frame, ASKED["rubric"], scale_of(range(11)), OPTIONS, refused)
+
+    def asked_by(attempt: str) -> int:
+        before = len((tmp_path / "asked").read_text().splitlines()) if (tmp_path / "asked").exists() else 0
+        wish = RankWish(40, None, 0.8, assume="thinning")
+        ranking = Ranking(frame, questionnaire, refused, ColumnProxy(frame, "near"), wish, attempt=attempt)
+        assert isinstance(ranking.run(tmp_path / "state").end, Certificate)
+        return len((tmp_path / "asked").read_text().splitlines()) - before
+
+    assert asked_by("one") > 300
+    judge = tmp_path / "state" / "judge"
+    groups = sorted(each.name for each in judge.iterdir())
+    assert len(groups) > 1
+    # The last step, as if a kill had cut it off: it goes on in its own folder, also where rows are asked again before.
+    (judge / groups[-1] / "judged.json").unlink()
+    assert asked_by("one") == 0
+    (judge / groups[-1] / "judged.json").unlink()
+    assert 0 < asked_by("two") < 20
+    assert sorted(each.name for each in judge.glob("0*")) == groups
+    assert asked_by("two") == 0
 
 
 @pytest.mark.parametrize("damaged", ["ranking.json", "guesses.json", "judge/000-*/judged.json"])

@@ -31,6 +31,8 @@ class Outcome(msgspec.Struct, frozen=True):
     invalid: bool = False
     #: There was none: the request was refused, or it failed. Asked another day, there may be.
     unanswered: bool = False
+    #: It was refused for what it is, such as one that is too long.
+    refused: bool = False
 
 
 def of_probabilities(probabilities: Sequence[float], scale: Scale) -> Outcome:

@@ -53,6 +53,8 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
+#: What a request is refused with for what it is: it is not valid, it is too long.
+_REFUSED = frozenset({400, 413, 422})
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Answer)
 
@@ -94,7 +96,9 @@ def _outcome(answer: _Answer, instrument: Instrument, method: Method) -> Outcome
     if response is None or response.status_code != 200:
         error = answer.error if response is None else response.body.error
         message = error.get("message") if isinstance(error, dict) else None
-        return Outcome(method.name, error=str(message or error or "there is no answer"), unanswered=True)
+        told = str(message or error or "there is no answer")
+        refused = response is not None and response.status_code in _REFUSED
+        return Outcome(method.name, error=told, unanswered=True, refused=refused)
     if method is LABELS:
         scores = response.body.scores or [[]]
         return of_probabilities(scores[0], instrument.scale)

@@ -20,6 +20,7 @@ from gristmill.scoring.computation import Computation, computations_in
 from gristmill.scoring.passes import RETRY
 from gristmill.scoring.prompt import Example, shared_body
 from gristmill.scoring.questionnaire import Questionnaire
+from gristmill.scoring.rank.judging import ENDED
 from gristmill.user_error import UserError
 
 #: Of the form of a receipt.
@@ -135,8 +136,11 @@ class RankReceipt(msgspec.Struct, frozen=True):
 def rank_receipt(questionnaire: Questionnaire, folder: Path, rows: int, file: str | None) -> RankReceipt:
     """Of a ranking kept in ``folder``, before that goes. ``file``: the table, as seen from the certificate's folder."""
     proxy = computations_in(folder / "proxy")
-    # Its scores, and its choices where rows were compared.
-    judge = computations_in(folder, without=folder / "proxy")
+    # Its scores, and its choices where rows were compared; not what was begun and given up.
+    judge: list[Computation] = []
+    for ended in sorted(folder.rglob(ENDED)):
+        if not ended.is_relative_to(folder / "proxy"):
+            judge += [each for each in computations_in(ended.parent) if each not in judge]
     table = Rows(file, rows, texts_digest(questionnaire, rows))
     return RankReceipt(judge, proxy, asked_of(questionnaire), table)
 

@@ -94,7 +94,8 @@ class ScoreSummary(msgspec.Struct):
 class ScoreJob(msgspec.Struct):
     """``table`` is the file's name as its owner calls it, ``file`` what it is called in the job's folder; ``scope`` is
     its owner's. Times are Unix seconds. ``batches``: ids, in the order in which they ran. ``wanted``: rows to find the
-    right score of, which are in a file of their own; None where none were asked for."""
+    right score of, which are in a file of their own; None where none were asked for. ``attempt``: anew each time that
+    its owner has it begin or go on; a process that takes over from another does not change it."""
 
     id: str
     created_at: int
@@ -105,6 +106,7 @@ class ScoreJob(msgspec.Struct):
     facts: TableFacts | None = None
     form: ScoreForm | RankForm | None = None
     batches: list[str] = []
+    attempt: str = ""
     error: str | None = None
     ended_at: int | None = None
     summaries: list[ScoreSummary] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 import shutil
 import time
 from collections import defaultdict
@@ -109,7 +110,7 @@ class ScoringJobs:
 
     def _task(self, mine: ScopedHost, job: ScoreJob, form: ScoreForm | RankForm) -> Score:
         labels = SCORE in mine.dispatcher.endpoints
-        return Score(str(self.store.folder(job)), job.file, job.table, form, labels)
+        return Score(str(self.store.folder(job)), job.file, job.table, form, labels, job.attempt)
 
     def begin(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
         """From the beginning."""
@@ -120,6 +121,7 @@ class ScoringJobs:
     def go_on(self, job: ScoreJob, form: ScoreForm | RankForm) -> None:
         """From where it is. A ranking's ``form`` may have another budget, and that is all."""
         job.form, job.status, job.error, job.ended_at = form, JobStatus.RUNNING, None, None
+        job.attempt = secrets.token_hex(8)
         job.summaries, job.wanted, job.best = [], None, None
         self.store.save(job)
         self._run(job)
@@ -219,11 +221,11 @@ class ScoringJobs:
     async def _pass(self, mine: ScopedHost, job: ScoreJob, asked: RunPass) -> ToWorker | _WaitsFor:
         try:
             place = Path(asked.folder).relative_to(self.store.folder(job) / WORK)
-            if place.parts[0] == "proxy":
-                self._note_step(job, Step("The proxy is asked.", job.step.judged if job.step is not None else 0, 0))
             title = f"{job.table[:200]}: {_pass_name(place)}"
             batch_id = await begin_pass(mine, asked, title, await self._computation(mine, asked.model))
             if batch_id not in job.batches:
+                if place.parts[0] == "proxy":
+                    self._note_step(job, Step("The proxy is asked.", job.step.judged if job.step is not None else 0, 0))
                 job.batches = [*job.batches, batch_id]
                 self.store.save(job)
             try:

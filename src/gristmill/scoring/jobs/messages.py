@@ -20,13 +20,14 @@ class Inspect(msgspec.Struct, tag="inspect"):
 class Score(msgspec.Struct, tag="score"):
     """Asks for the scores of the table ``file`` in ``folder``, which its owner calls ``table``, or for its best rows;
     answered with ``Finished``, or with ``Planned`` or ``Ranked``. ``labels``: whether the engine gives the
-    probabilities of labels."""
+    probabilities of labels. ``attempt``: of the job, see there."""
 
     folder: str
     file: str
     table: str
     form: ScoreForm | RankForm
     labels: bool
+    attempt: str
 
 
 class Check(msgspec.Struct, tag="check"):

@@ -54,7 +54,9 @@ class RankWork:
                 proxy = EmbeddingsProxy(self._questionnaire, ServerBackend(pipes, form.proxy.name, task.labels))
             case ProxyKind.FEATURES:
                 proxy = choose_proxy(FEATURES, table, self._questionnaire, judge)
-        self._ranking = Ranking(table, self._questionnaire, judge, proxy, form.wish, options.truth, self._tell)
+        self._ranking = Ranking(
+            table, self._questionnaire, judge, proxy, form.wish, options.truth, self._tell, task.attempt
+        )
 
     def run(self) -> Planned | Ranked:
         """Raises UserError."""

@@ -31,7 +31,7 @@ def decide(goal: Goal, evidence: Evidence) -> Judge | Certificate | NotCertified
     _check(goal, evidence)
     course = _Course(goal, evidence)
     if course.standing.spent == goal.rows:
-        return course.certificate(Basis.EVERYTHING)
+        return course.everything()
     if not evidence.groups:
         return course.first()
     if evidence.proxy is None:
@@ -84,6 +84,13 @@ class _Course:
         if self._goal.assume is Assumption.THINNING and self.reckoning.cost_by_thinning() <= self.reckoning.split.rows:
             return self._by_thinning()
         return self._by_audit()
+
+    def everything(self) -> Certificate | NotCertified:
+        """Every row was judged."""
+        if unknown := self.standing.unknown:
+            why = f"{unknown:,} rows got no answer, and may be any of those looked for; the same again asks about them."
+            return NotCertified(why, self._goal.rows, least_rows(self._goal), self.reckoning.facts())
+        return self.certificate(Basis.EVERYTHING)
 
     def certificate(self, basis: Basis) -> Certificate:
         goal, reckoning = self._goal, self.reckoning

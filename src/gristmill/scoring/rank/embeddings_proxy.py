@@ -33,7 +33,7 @@ class EmbeddingsProxy:
         self._questionnaire = questionnaire
         self._vectors: RowVectors | None = None
 
-    def prepare(self, folder: Path, rows: Sequence[int], every: bool) -> None:
+    def prepare(self, folder: Path, rows: Sequence[int], every: bool, attempt: str) -> None:
         vectors = self._vectors = RowVectors(folder, self._backend, self._questionnaire)
         with self._backend.session():
             # Apart, so that a plan has asked for them, and that they are found without reading all others.

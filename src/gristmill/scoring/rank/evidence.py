@@ -30,12 +30,14 @@ class Judge(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What came of a ``Judge``: the same, and for each of its rows the judge's score, NaN where the judge failed."""
+    """What came of a ``Judge``: the same, and for each of its rows the judge's score, NaN where there is none. Of
+    those, ``unknown`` rows got no answer, and another day they might."""
 
     how: How
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
     pool: int = 0
+    unknown: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 class Evidence(NamedTuple):

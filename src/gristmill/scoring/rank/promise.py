@@ -183,8 +183,9 @@ def _not_certified(goal: Goal, end: NotCertified, parties: Parties) -> list[str]
         if shown
         else f"Nothing shows yet how many of {_looked_for(goal, parties)} it has."
     )
+    more = end.would_cost > sum(end.facts.judged.values())
     return [
-        f"{end.why} About {end.would_cost:,} judged rows would do, as far as can be told.{least}",
+        f"{end.why} About {end.would_cost:,} judged rows would do, as far as can be told.{least}" if more else end.why,
         f"The list holds the best of the rows that were judged. {has}",
     ]
 

@@ -59,9 +59,9 @@ class Proxy(Protocol):
         """What its guesses depend on, beside the table, the rubric and the pilot."""
         ...
 
-    def prepare(self, folder: Path, rows: Sequence[int], every: bool) -> None:
+    def prepare(self, folder: Path, rows: Sequence[int], every: bool, attempt: str) -> None:
         """What can be done before the judge starts: for the pilot's ``rows``, or for ``every`` row. ``folder`` keeps
-        it. Raises UserError and Interrupted."""
+        it; ``attempt`` is whose it is, see ``Judging``. Raises UserError and Interrupted."""
         ...
 
     def guesses(self, pilot: Pilot) -> Any:
@@ -88,7 +88,7 @@ class ColumnProxy:
         if all(value is None for value in self._values):
             raise UserError(f"The column '{column}' has no number in any row, so that it cannot be the proxy.")
 
-    def prepare(self, folder: Path, rows: Sequence[int], every: bool) -> None:
+    def prepare(self, folder: Path, rows: Sequence[int], every: bool, attempt: str) -> None:
         pass
 
     def guesses(self, pilot: Pilot) -> Any:
@@ -120,8 +120,8 @@ class ModelProxy:
         self._rows = questionnaire.rows
         self._judging: Judging | None = None
 
-    def prepare(self, folder: Path, rows: Sequence[int], every: bool) -> None:
-        judging = self._judging = Judging(folder, self._backend, self._questionnaire)
+    def prepare(self, folder: Path, rows: Sequence[int], every: bool, attempt: str) -> None:
+        judging = self._judging = Judging(folder, self._backend, self._questionnaire, attempt)
         with self._backend.session():
             # What a plan has asked before is not asked again.
             judging.outcomes_of(rows)
@@ -158,7 +158,7 @@ class WordsProxy:
         self.identity = {"features": "words and characters"}
         self._questionnaire = questionnaire
 
-    def prepare(self, folder: Path, rows: Sequence[int], every: bool) -> None:
+    def prepare(self, folder: Path, rows: Sequence[int], every: bool, attempt: str) -> None:
         pass
 
     def guesses(self, pilot: Pilot) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,9 +105,11 @@ class Ranking:
         wish: RankWish,
         truth: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        attempt: str | None = None,
     ) -> None:
-        """``truth``: the column of right scores. ``tell`` is told in a sentence what comes next. Raises UserError for
-        what cannot work."""
+        """``truth``: the column of right scores. ``tell`` is told in a sentence what comes next. ``attempt``: what an
+        earlier one got no answer about is asked again; the same one in another process only goes on, and without a name
+        it is a new one. Raises UserError for what cannot work."""
         self.progress = Progress()
         self._table = table
         self._questionnaire = questionnaire
@@ -114,6 +117,7 @@ class Ranking:
         self._proxy = proxy
         self._tell = tell
         self._wish = wish
+        self._attempt = attempt or secrets.token_hex(8)
         if len(questionnaire.names) > 1:
             raise UserError("A ranking is by one score: leave out the criteria, or rank by one of them.")
         (self._name,) = questionnaire.names
@@ -132,7 +136,7 @@ class Ranking:
     def run(self, folder: Path) -> Ranked:
         """``folder`` keeps what has been done. Raises UserError, and Interrupted where a signal ended it before."""
         self._begin(folder)
-        judging = Judging(folder / "judge", self._judge, self._questionnaire)
+        judging = Judging(folder / "judge", self._judge, self._questionnaire, self._attempt)
         groups: list[Judged] = []
         guesses: Any = None
         step = decide(self.goal, Evidence(None, groups))
@@ -141,7 +145,7 @@ class Ranking:
             stored = self._stored(folder)
             # Rows of the pilot that get their score only now teach the proxy anew.
             if stored is None or stored.scored < judging.most_scored(pilot):
-                self._proxy.prepare(folder / PROXY_FOLDER, pilot, every=True)
+                self._proxy.prepare(folder / PROXY_FOLDER, pilot, True, self._attempt)
         over_budget = False
         with self._judge.session():
             while isinstance(step, Judge):
@@ -173,8 +177,8 @@ class Ranking:
                 "the table instead (gristmill score)."
             )
         rows = step.rows.tolist()
-        self._proxy.prepare(folder / PROXY_FOLDER, rows, every=False)
-        judging = Judging(folder / "judge", self._judge, self._questionnaire)
+        self._proxy.prepare(folder / PROXY_FOLDER, rows, False, self._attempt)
+        judging = Judging(folder / "judge", self._judge, self._questionnaire, self._attempt)
         with self._judge.session():
             judged = self._judged(judging, step, 0)
         guesses = self._proxy.guesses(self._pilot_of(judged))[step.rows] * self._sign
@@ -209,14 +213,17 @@ class Ranking:
                 f"{self._judge.model} gave none of the first {len(outcomes):,} rows a score, so that nothing more was "
                 f"asked: {outcomes[0].error}"
             )
-        unanswered = [each for each in outcomes if each.unanswered]
-        if number == 0 and len(unanswered) > len(outcomes) / 2:
+        # Later, a row that is refused for what it is says nothing about the others.
+        unanswered = [each for each in outcomes if each.unanswered and (number == 0 or not each.refused)]
+        if len(unanswered) > len(outcomes) / 2:
+            which = f"the first {len(outcomes):,} rows" if number == 0 else f"{len(outcomes):,} rows"
             raise UserError(
-                f"{self._judge.model} left {len(unanswered):,} of the first {len(outcomes):,} rows unanswered, so that "
+                f"{self._judge.model} left {len(unanswered):,} of {which} unanswered, so that "
                 "nothing more was asked; once this is mended, the same command asks about them again: "
                 f"{unanswered[0].error}"
             )
-        return Judged(step.how, step.rows, scores * self._sign, step.pool)
+        unknown = step.rows[numpy.array([each.unanswered and not each.refused for each in outcomes])]
+        return Judged(step.how, step.rows, scores * self._sign, step.pool, unknown)
 
     def _pilot_of(self, judged: Judged) -> Pilot:
         return Pilot(judged.rows.tolist(), (judged.scores * self._sign).tolist())
@@ -271,7 +278,14 @@ class Ranking:
             return None
         self.progress = Progress(sum(self.progress))
         answered = compare_in_rounds(
-            folder / "rounds", self._judge, self._questionnaire, rows, self.rounds, self.goal.seed, self._tell
+            folder / "rounds",
+            self._judge,
+            self._questionnaire,
+            rows,
+            self.rounds,
+            self.goal.seed,
+            self._attempt,
+            self._tell,
         )
         outcomes = [judging.outcomes.get(row) for row in rows]
         scores = [each.score if each is not None else None for each in outcomes]

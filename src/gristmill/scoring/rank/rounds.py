@@ -39,6 +39,7 @@ def compare_in_rounds(
     rows: Sequence[int],
     rounds: int,
     seed: int,
+    attempt: str,
     tell: Callable[[str], None],
 ) -> Answered:
     """``folder`` keeps what has been asked about these rows. Raises UserError, also where the first round has no
@@ -46,7 +47,7 @@ def compare_in_rounds(
     digest = hashlib.sha256(msgspec.json.encode(list(rows))).hexdigest()
     by_round = [[(rows[one], rows[other]) for one, other in each] for each in pairs_of_rounds(len(rows), rounds, seed)]
     pairs = [pair for of_round in by_round for pair in of_round]
-    judging = Judging(folder / digest[:12], backend, PairQuestions(questionnaire, pairs))
+    judging = Judging(folder / digest[:12], backend, PairQuestions(questionnaire, pairs), attempt)
     shares: list[float] = []
     error = None
     for number, of_round in enumerate(by_round, 1):

@@ -21,7 +21,8 @@ class Standing(NamedTuple):
     place is a position in it. ``judged`` and ``found``: by place, which rows are judged and which of those are among
     the rows looked for. ``best``: the latter as rows, scores falling, then in that order. ``drawn``: by place, which
     rows were drawn at random. ``audit`` and ``accepted``: the draws that are bet on, from the rows that are not
-    accepted unjudged and from those that are; a hit is a row looked for there, and one that is not here."""
+    accepted unjudged and from those that are; a hit is a row looked for there, and one that is not here. ``unknown``
+    rows may be looked for: they are not in ``best``, but ``found``, and hits of both draws."""
 
     goal: Goal
     order: Rows
@@ -30,6 +31,7 @@ class Standing(NamedTuple):
     drawn: Flags
     best: Rows
     failed: int
+    unknown: int
     by_kind: Mapping[How, int]
     audit: Draws
     accepted: Draws
@@ -44,10 +46,12 @@ class Standing(NamedTuple):
         score = np.full(goal.rows, np.nan)
         judged = np.zeros(goal.rows, bool)
         drawn = np.zeros(goal.rows, bool)
+        unknown = np.zeros(goal.rows, bool)
         by_kind = dict.fromkeys(How, 0)
         for group in evidence.groups:
             score[group.rows], judged[group.rows] = group.scores, True
             drawn[group.rows] = group.how in (How.PILOT, How.AUDIT)
+            unknown[group.unknown] = True
             by_kind[group.how] += len(group.rows)
         if int(judged.sum()) < sum(by_kind.values()):
             raise ValueError("a row was judged twice")
@@ -58,12 +62,13 @@ class Standing(NamedTuple):
             goal=goal,
             order=order,
             judged=judged[order],
-            found=found[order],
+            found=(found | unknown)[order],
             drawn=drawn[order],
             best=best,
             failed=int((judged & np.isnan(score)).sum()),
+            unknown=int(unknown.sum()),
             by_kind=by_kind,
-            audit=_draws(evidence.groups, How.AUDIT, found),
+            audit=_draws(evidence.groups, How.AUDIT, found | unknown),
             accepted=_draws(evidence.groups, How.ACCEPTED, ~found),
         )
 

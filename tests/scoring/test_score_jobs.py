@@ -152,7 +152,7 @@ async def test_a_rubric_that_has_no_end_is_ended(tmp_path: Path, monkeypatch: py
     (tmp_path / "a.csv").write_text("text\nfine\n")
     async with worker_process.started_worker() as worker:
         form = ScoreForm(f"How good? {rubric}", "0..3", "simulated", columns=["text"])
-        await worker.say(Score(str(tmp_path), "a.csv", "a.csv", form, labels=True))
+        await worker.say(Score(str(tmp_path), "a.csv", "a.csv", form, labels=True, attempt=""))
         async with asyncio.timeout(60):
             with pytest.raises(UserError, match="rubric takes too long"):
                 await worker.hear()

@@ -179,6 +179,10 @@ def test_past_a_budget_that_does_not_do_it_goes_on_as_if_there_were_none_where_t
     assert done.stderr.count("It goes on past that, as is wanted") == 1
     assert (folder / "best.csv").read_bytes() == (folder / "free.csv").read_bytes()
     assert 500 < certificate(folder)["judged"] == certificate(folder, "free.csv")["judged"] < 2_000
+    # A budget that does not do for the pilot is one that does not do.
+    little = rank(folder, *wish, "--budget", "10", "--or-all", "-o", "little.csv")
+    assert little.returncode == 0 and little.stderr.count("It goes on past that, as is wanted") == 1, little.stderr
+    assert (folder / "little.csv").read_bytes() == (folder / "free.csv").read_bytes()
     enough = rank(folder, *wish, "--budget", "1900", "--or-all", "-o", "enough.csv")
     assert enough.returncode == 0 and "It goes on" not in enough.stderr
 

@@ -57,7 +57,9 @@ def goal_of(wish: RankWish, rows: int, side: Side | None) -> Goal:
     if wish.rounds is not None:
         _check_rounds(wish.rounds, wish.top)
     pilot = pilot_rows(rows)
-    if wish.budget is not None and wish.budget < pilot:
+    if wish.budget is not None and wish.budget < 1:
+        raise UserError(f"A budget of {wish.budget:,} rows judges none: allow for more, or leave it out.")
+    if wish.budget is not None and wish.budget < pilot and not wish.or_all:
         raise UserError(
             f"A budget of {wish.budget:,} rows is less than the pilot, which judges {pilot:,} of {rows:,} rows at "
             "random: nothing could be promised. Allow for more."

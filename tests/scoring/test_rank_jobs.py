@@ -183,7 +183,10 @@ def test_whatever_ends_at_any_step_a_ranking_goes_on_to_the_same_certificate(tmp
             while "is cancelled" not in (page := site.get(address).text):
                 assert status(page) == "Running.", page
                 time.sleep(0.1)
-            assert "Go on from there" in page and running.id in said(page)
+            # In the place of what the page of the running one follows.
+            (state,) = re.findall('<section id="state">(.*?)</section>', page, re.DOTALL)
+            assert f"{address}/go-on" in state and "Go on from there" in state and running.id in said(state)
+            assert f'href="{address}?want=best#anew"' in state
             assert site.post(f"{address}/go-on", data={"budget": ""}).status_code == 303
             until_asked(server, site, address, 5, pilot + 3)
         server.stop()
@@ -226,6 +229,28 @@ def test_what_a_budget_does_not_do_is_told_and_gone_on_from_with_a_larger_one(
     assert told["certified"] and told["judged"] == expected.certificate["judged"]
 
 
+def test_past_a_budget_below_the_pilot_it_goes_on_where_that_is_wanted(fast: httpx.Client, expected: gristmill.Best):
+    address = uploaded(fast)
+    begin(fast, address, budget="10", or_all="1", look="1")
+    page = html.unescape(until(fast, address, "Waiting for you."))
+    assert "more than the budget of 10: it would go on past it, as is wanted" in page
+    answer = fast.post(f"{address}/go-on", data={"budget": "10"})
+    assert answer.status_code == 400 and "less than the pilot" in said(answer.text)
+    assert fast.post(f"{address}/go-on", data={"budget": "10", "or_all": "1"}).status_code == 303
+    until(fast, address, "Done.")
+    assert check_same(fast, address, expected)["certified"]
+
+
+def test_columns_whose_names_end_with_spaces_are_chosen_as_they_are(fast: httpx.Client, expected: gristmill.Best):
+    named = {"id": " id", "near": " near ", "truth": "right "}
+    table = frame().with_columns(truth="worth").rename(named)
+    address = uploaded(fast, table.write_csv().encode())
+    begin(fast, address, id=" id", proxy="column: near ", truth="right ")
+    until(fast, address, "Done.")
+    found = pl.read_csv(fast.get(f"{address}/best.csv").content, infer_schema=False)
+    assert found[" id"].to_list() == expected.frame["id"].to_list()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -243,6 +268,7 @@ def test_what_a_budget_does_not_do_is_told_and_gone_on_from_with_a_larger_one(
         ({"confidence": "1e999"}, "A confidence of inf cannot be promised"),
         ({"precision": "0.9"}, "goes with a cut"),
         ({"recall": "<script>"}, "has to be a share, such as 0.95, not '<script>'"),
+        ({"budget": "0", "or_all": "1"}, "judges none"),
         ({"budget": "10"}, "less than the pilot, which judges 256"),
         ({"assume": "luck"}, "no assumption 'luck'"),
         ({"seed": "-1"}, "negative"),

@@ -13,7 +13,7 @@ from gristmill.scoring.rank.side import check_cut, parse_cut
 from gristmill.scoring.rank.wish import RankWish, goal_of
 from gristmill.scoring.scale import parse_scale
 from gristmill.user_error import UserError
-from gristmill.web.score_form import form_of, text_in
+from gristmill.web.score_form import chosen_in, form_of, text_in
 
 #: Fields that a form of a scoring has, too.
 _QUESTIONS = ("rubric", "scale", "model", "id", "columns", "method", "truth")
@@ -59,7 +59,7 @@ def written_of(form: RankForm) -> Written:
 
 def written_in(fields: Mapping[str, Sequence[str]]) -> Written:
     line = {name: text_in(fields, name)[:_LINE_CHARS] for name in Written._fields}
-    line["proxy"] = text_in(fields, "proxy")
+    line["proxy"] = chosen_in(fields, "proxy")
     ticks = {name: bool(line.pop(name)) for name in ("or_all", "look")}
     return Written(**line, **ticks)  # type: ignore[arg-type]
 

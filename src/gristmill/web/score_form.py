@@ -40,8 +40,13 @@ async def read_fields(request: Request) -> dict[str, list[str]]:
 
 
 def text_in(fields: Mapping[str, Sequence[str]], name: str) -> str:
-    """Of one field; empty where it was not sent."""
-    return fields.get(name, [""])[0].strip()
+    """What was written into one field; empty where it was not sent."""
+    return chosen_in(fields, name).strip()
+
+
+def chosen_in(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    """What was chosen of a list, as it stands there: the name of a column may end with a space."""
+    return fields.get(name, [""])[0]
 
 
 def first_form(facts: TableFacts, models: Sequence[str]) -> ScoreForm:
@@ -56,6 +61,9 @@ def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequ
 
     def text(name: str) -> str:
         return text_in(fields, name)
+
+    def chosen(name: str) -> str:
+        return chosen_in(fields, name)
 
     no_numbers: list[str] = []
 
@@ -76,14 +84,15 @@ def form_of(fields: Mapping[str, Sequence[str]], facts: TableFacts, models: Sequ
     form = ScoreForm(
         rubric=text("rubric").replace("\r\n", "\n"),
         scale=text("scale"),
-        model=text("model"),
-        id_column=text("id") or None,
+        model=chosen("model"),
+        id_column=chosen("id") or None,
         columns=[name for name in facts.columns if name in fields.get("columns", ())],
         criteria=[each.strip() for each in text("criteria").split(",") if each.strip()],
-        method=text("method") or None,
+        method=chosen("method") or None,
         reason=bool(text("reason")),
-        truth=text("truth") or None,
-        by=text("by") or None,
+        # It may be written as well as chosen.
+        truth=(chosen("truth") if chosen("truth") in facts.columns else text("truth")) or None,
+        by=chosen("by") or None,
         cut=number("cut"),
         truth_cut=number("truth_cut"),
         confidence=0.9 if (confidence := number("confidence")) is None else confidence,

@@ -140,6 +140,8 @@ def test_on_paper_nothing_is_folded_left_out_or_cut_off(tmp_path: Path, name: st
         page.goto((tmp_path / "page.html").as_uri())
         assert "folded" in page.evaluate(ON_PAPER)
         page.emulate_media(media="print")
+        # What the screen hid stays hidden until the next picture is made.
+        page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         assert page.evaluate(ON_PAPER) == []
 
 

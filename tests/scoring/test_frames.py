@@ -92,7 +92,8 @@ def test_an_audit_and_a_comparison_from_python():
 def test_scores_have_a_receipt_that_is_verified_from_python_and_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # The command runs in this process, and must not configure the log for all tests that follow.
+    # The command runs in this process, and must not configure the log for all tests that follow; so that may be printed
+    # before the JSON here, as it is nowhere else.
     monkeypatch.setattr("gristmill.telemetry.log.configure", lambda level: None)
     table = TABLE.with_columns(name=pl.Series(["Ada", "Ben", "Cid"]))
     scored = gristmill.score(table, **ASKED)
@@ -105,7 +106,7 @@ def test_scores_have_a_receipt_that_is_verified_from_python_and_on_the_command_l
     receipt = tmp_path / "receipt.json"
     scored.write_receipt(receipt, tmp_path / "table.csv", tmp_path / "scores.csv")
     done = CliRunner().invoke(app, ["score", "--verify", str(receipt), "--json"])
-    assert done.exit_code == 0 and json.loads(done.stdout)["compared"] == 3, done.output
+    assert done.exit_code == 0 and json.loads(done.stdout[done.stdout.index("{") :])["compared"] == 3, done.output
     other = scored.frame.with_columns(score=pl.lit(10.0))
     assert gristmill.verify(receipt, table, other, engine).verdict.name == "DIFFERENT"
     # Of a resumed one, too.

@@ -30,6 +30,19 @@ def test_rates_are_what_was_done_over_the_time_it_took() -> None:
     assert progress.rates()[:4] == (2.0, 220.0, 0.25, 40.0)
 
 
+def test_the_first_row_which_waits_for_the_shared_prompt_tells_no_time_left() -> None:
+    progress = Progress(100)
+    progress.observe(0, counts(0))
+    progress.observe(10, counts(1))
+    assert (progress.rates().rows_per_second, progress.rates().eta_seconds) == (0.1, None)
+    progress.observe(11, counts(11))
+    assert progress.rates().eta_seconds == pytest.approx(89)
+    alone = Progress(1)
+    alone.observe(0, counts(0))
+    alone.observe(10, counts(1))
+    assert alone.rates().eta_seconds == 0
+
+
 def test_rows_that_were_done_before_this_process_count_for_the_end_but_not_for_the_speed() -> None:
     progress = Progress(100)
     progress.observe(0, counts(50))

@@ -103,10 +103,11 @@ def rank(
     from gristmill.scoring.rank.embeddings_proxy import EmbeddingsProxy
     from gristmill.scoring.rank.plan import rank_plan
     from gristmill.scoring.rank.proxies import ModelProxy
+    from gristmill.scoring.rank.rank_receipt import rank_receipt
     from gristmill.scoring.rank.ranking import Ranking
     from gristmill.scoring.rank.report import certificate_facts, rank_page, sentences
     from gristmill.scoring.rank.wish import RankWish
-    from gristmill.scoring.receipt import files_beside, rank_receipt
+    from gristmill.scoring.receipt import files_beside
     from gristmill.scoring.scale import parse_scale
     from gristmill.scoring.table import check_target, read_table, table_files, write_table
     from gristmill.wire.json import encode

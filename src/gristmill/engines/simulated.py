@@ -7,8 +7,6 @@ would, reuses prefixes the way a slot-based server does, and fails on demand.
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import math
 import os
 import random
@@ -40,6 +38,7 @@ from gristmill.engines.protocol import (
     Request,
 )
 from gristmill.engines.simulated_answers import (
+    EMBEDDING_SIZE,
     TOKEN_CHARS,
     called,
     calling_choice,
@@ -50,14 +49,13 @@ from gristmill.engines.simulated_answers import (
     numbers_behind,
     prompt_text,
     text_choice,
+    vector_of,
     words_of,
 )
 from gristmill.engines.structured_outputs import constraint_of
 from gristmill.wire.paths import CHAT, COMPLETIONS, EMBEDDINGS, SCORE
 
 _DEFAULT_OUTPUT_TOKENS = 16
-#: Numbers in a vector.
-EMBEDDING_SIZE = 64
 
 _PARAMETERS = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "stop", "frequency_penalty",
@@ -196,7 +194,7 @@ class SimulatedEngine:
         await self._pass_time(sum(counts), 0, (), None)
         for text in texts:
             _note(self._journal, text)
-        vectors = [_vector(text, request.dimensions or EMBEDDING_SIZE) for text in texts]
+        vectors = [vector_of(text, request.dimensions or EMBEDDING_SIZE) for text in texts]
         return Embeddings(self._model, vectors, sum(counts))
 
     def _fail_on_demand(self, prompt: str) -> None:
@@ -289,20 +287,6 @@ def _opened(journal: str) -> int:
 def _note(journal: int, prompt: str) -> None:
     if journal >= 0:
         os.write(journal, prompt[-80:].replace("\n", " ").encode() + b"\n")
-
-
-def _vector(text: str, size: int) -> list[float]:
-    words = [_word_vector(word) for word in text.split() or [text]]
-    summed = [sum(column) for column in zip(*words, strict=True)][:size]
-    length = math.sqrt(sum(number * number for number in summed)) or 1.0
-    # Seven decimals are no more than float32 holds.
-    return [round(number / length, 7) for number in summed]
-
-
-@functools.lru_cache(65536)
-def _word_vector(word: str) -> tuple[float, ...]:
-    digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=EMBEDDING_SIZE).digest()
-    return tuple(byte - 127.5 for byte in digest)
 
 
 def _count(text: str) -> int:

@@ -1,10 +1,12 @@
-"""What the simulated engine says and calls: words, JSON and calls drawn by a hash of the prompt. Pure."""
+"""What the simulated engine says and calls: words, JSON, calls and vectors drawn by a hash of the prompt. Pure."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 
@@ -19,6 +21,8 @@ from gristmill.wire.tools import FunctionCall, ToolCall
 
 #: Characters a token, a fair average for English.
 TOKEN_CHARS = 4
+#: Numbers in a vector.
+EMBEDDING_SIZE = 64
 _WORDS = ("alpha", "bravo", "delta", "grist", "mill", "stone", "water", "wheel")
 
 
@@ -97,3 +101,17 @@ def digest(text: str) -> bytes:
 def numbers_behind(text: str, prompt: str) -> list[float]:
     """Wherever the text stands with a number behind it; of no text, none."""
     return [float(each) for each in re.findall(rf"{re.escape(text)}\s*([0-9]*\.?[0-9]+)", prompt)] if text else []
+
+
+def vector_of(text: str, size: int) -> list[float]:
+    words = [_word_vector(word) for word in text.split() or [text]]
+    summed = [sum(column) for column in zip(*words, strict=True)][:size]
+    length = math.sqrt(sum(number * number for number in summed)) or 1.0
+    # Seven decimals are no more than float32 holds.
+    return [round(number / length, 7) for number in summed]
+
+
+@functools.lru_cache(65536)
+def _word_vector(word: str) -> tuple[float, ...]:
+    digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=EMBEDDING_SIZE).digest()
+    return tuple(byte - 127.5 for byte in digest)

@@ -16,11 +16,10 @@ import msgspec
 import polars as pl
 
 from gristmill.batches.job_folder import write_whole
-from gristmill.scoring.computation import Computation, computations_in
+from gristmill.scoring.computation import Computation
 from gristmill.scoring.passes import RETRY
 from gristmill.scoring.prompt import Example, shared_body
 from gristmill.scoring.questionnaire import Questionnaire
-from gristmill.scoring.rank.judging import ENDED
 from gristmill.user_error import UserError
 
 #: Of the form of a receipt.
@@ -121,28 +120,6 @@ def score_receipt(
         Rows(files.table, scored.height, texts_digest(questionnaire, scored.height)),
         Scores(files.scores, without, scores_digest(scored, names)),
     )
-
-
-class RankReceipt(msgspec.Struct, frozen=True):
-    """For a ranking's certificate: what judged, what guessed, what was asked, and of which table. No time: the same
-    ranking has the same certificate."""
-
-    judge: list[Computation]
-    proxy: list[Computation]
-    asked: Asked
-    table: Rows
-
-
-def rank_receipt(questionnaire: Questionnaire, folder: Path, rows: int, file: str | None) -> RankReceipt:
-    """Of a ranking kept in ``folder``, before that goes. ``file``: the table, as seen from the certificate's folder."""
-    proxy = computations_in(folder / "proxy")
-    # Its scores, and its choices where rows were compared; not what was begun and given up.
-    judge: list[Computation] = []
-    for ended in sorted(folder.rglob(ENDED)):
-        if not ended.is_relative_to(folder / "proxy"):
-            judge += [each for each in computations_in(ended.parent) if each not in judge]
-    table = Rows(file, rows, texts_digest(questionnaire, rows))
-    return RankReceipt(judge, proxy, asked_of(questionnaire), table)
 
 
 def asked_of(questionnaire: Questionnaire) -> Asked:

@@ -41,12 +41,12 @@ class Computer(NamedTuple):
 
 def table_named(receipt: Path, known: ScoreReceipt, given: str | None) -> str:
     """The table that was scored. Raises UserError."""
-    return given or _in_its_folder(receipt, known.table.file, "table that was scored", "behind the receipt")
+    return given or _in_its_folder(receipt, known.table.file, "table that was scored", "behind the receipt", "")
 
 
 def scores_named(receipt: Path, known: ScoreReceipt, given: str | None) -> str:
     """The table with the scores. Raises UserError."""
-    return given or _in_its_folder(receipt, known.scores.file, "table with the scores", "with -o")
+    return given or _in_its_folder(receipt, known.scores.file, "table with the scores", "with -o", "-o ")
 
 
 def computer_named(receipt: ScoreReceipt, given: EngineSettings, server: str | None) -> Computer:
@@ -71,7 +71,7 @@ def computer_named(receipt: ScoreReceipt, given: EngineSettings, server: str | N
     return Computer(EngineSettings(engine, given.model or before.source, url, options), None)
 
 
-def _in_its_folder(receipt: Path, file: str | None, what: str, how: str) -> str:
+def _in_its_folder(receipt: Path, file: str | None, what: str, how: str, option: str) -> str:
     if file is None:
         raise UserError(f"The receipt {receipt} does not know the {what}: name it, {how}.")
     path = os.path.normpath(receipt.parent / file)
@@ -81,7 +81,7 @@ def _in_its_folder(receipt: Path, file: str | None, what: str, how: str) -> str:
         return path
     raise UserError(
         f"The {what} is {printable(path)} by the receipt, which is not in the receipt's own folder: name it, {how}, if "
-        "that is the file to be read."
+        f"that is the file to be read: gristmill score --verify {printable(str(receipt))} {option}{printable(path)}"
     )
 
 

@@ -83,7 +83,9 @@ class Progress:
         earliest, then = self._observations[0]
         pace = (last.rows - then.rows) / (end - earliest)
         left = max(self.total - last.rows, 0)
-        return Rates(done / seconds, tokens / seconds, share, left / pace, *self._band(left))
+        # The first row alone waits for the engine to load and for the shared prompt to be computed: it is no pace.
+        eta = left / pace if last.rows - then.rows > 1 or not left else None
+        return Rates(done / seconds, tokens / seconds, share, eta, *self._band(left))
 
     def _band(self, left: int) -> tuple[float | None, float | None]:
         """From the paces of equal stretches of what has been seen: the variance of their mean, and that of the mean of

@@ -73,8 +73,8 @@ class RankWork:
 
     def _rank(self) -> Ranked:
         from gristmill.scoring.rank.promise import judged_sentence, promise, saved_sentence
+        from gristmill.scoring.rank.rank_receipt import rank_receipt
         from gristmill.scoring.rank.report import certificate_facts, rank_page, round_sentences, truth_sentences
-        from gristmill.scoring.receipt import rank_receipt
         from gristmill.scoring.spent import spent_on
 
         folder, ranking, questions = self._folder, self._ranking, self._questionnaire

@@ -89,10 +89,18 @@ def _truth(found: Compared) -> str:
     assert truth is not None and truth.scores is not None and truth.strengths is not None
     gain = truth.strengths - truth.scores
     verdict = "no better and no worse than" if abs(gain) < _NEAR else "better than" if gain > 0 else "worse than"
+    chance = ", which may be chance with so few rows" if _NEAR <= abs(gain) < 2 * _spread(found) else ""
     return (
         f"Of the {truth.rows:,} compared rows that have a right score, the order by comparisons correlates with it by "
-        f"{truth.strengths:.2f}, that of the scores by {truth.scores:.2f}: comparing did {verdict} scoring."
+        f"{truth.strengths:.2f}, that of the scores by {truth.scores:.2f}: comparing did {verdict} scoring{chance}."
     )
+
+
+def _spread(found: Compared) -> float:
+    """The standard error of the difference of two correlations with the same thing, where both are near 0: each varies
+    by 1 / (n - 1), and together by r / (n - 1) where the two correlate by r."""
+    assert found.truth is not None
+    return math.sqrt(2 * (1 - (found.likeness or 0.0)) / max(found.truth.rows - 1, 1))
 
 
 def _plural(number: int, word: str) -> str:

@@ -8,14 +8,19 @@ if TYPE_CHECKING:
     from gristmill.scoring.rank.plan import RankPlan
     from gristmill.scoring.rank.wish import RankWish
 
+#: A proxy whose order correlates with the judge's by more leaves little to be saved.
+_GOOD = 0.9
+
 
 def plan_sentences(plan: RankPlan, wish: RankWish) -> list[str]:
     every = plan.everything.rows
-    lines = [f"About {plan.judged:,} of {every:,} rows would be judged ({plan.judged / every:.0%})."]
+    nothing = ", which saves nothing" if plan.judged >= every else ""
+    lines = [f"About {plan.judged:,} of {every:,} rows would be judged ({plan.judged / every:.0%}){nothing}."]
     if plan.correlation is not None:
+        better = ": a better proxy saves more" if plan.correlation < _GOOD else ""
         lines.append(
             f"On the pilot, the proxy's order and the judge's correlate by {plan.correlation:.2f} (1 is the same "
-            "order, 0 chance): a better proxy saves more."
+            f"order, 0 chance){better}."
         )
     if wish.assume is None and plan.thinning < 0.8 * plan.judged:
         lines.append(

@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import polars as pl
 
-from gristmill.batches.job_folder import write_whole
 from gristmill.extras import require
 from gristmill.scoring.backend import ScoreBackend
 from gristmill.scoring.outcome import Outcome
@@ -27,6 +25,7 @@ from gristmill.scoring.rank.course import decide
 from gristmill.scoring.rank.ended import Certificate, NotCertified
 from gristmill.scoring.rank.evidence import Evidence, How, Judge, Judged
 from gristmill.scoring.rank.goal import Goal
+from gristmill.scoring.rank.guesses import Guesses, stored_guesses
 from gristmill.scoring.rank.identity import PROXY_FOLDER, check_identity, identity_of
 from gristmill.scoring.rank.judging import Judging
 from gristmill.scoring.rank.listing import ACCEPTED, FOUND, check_columns, listing
@@ -35,15 +34,12 @@ from gristmill.scoring.rank.proxies import Pilot, Proxy
 from gristmill.scoring.rank.rounds import compare_in_rounds, question_length
 from gristmill.scoring.rank.side import check_cut, parse_cut
 from gristmill.scoring.rank.step_words import step_sentence
-from gristmill.scoring.rank.stored import read_stored
 from gristmill.scoring.rank.truth_check import TruthCheck, check_against_truth
 from gristmill.scoring.rank.wish import MOST_COMPARED, RankWish, goal_of
 from gristmill.scoring.spearman import spearman
 from gristmill.scoring.table import truth_values
 from gristmill.user_error import UserError
 from gristmill.wire.batch import Batch
-
-_GUESSES = "guesses.json"
 
 
 class Ranked(NamedTuple):
@@ -83,14 +79,6 @@ class PilotDone(NamedTuple):
     proxy_batches: Sequence[Batch]
     rounds: int | None
     length: float
-
-
-class _Guesses(msgspec.Struct):
-    """``scored``: so many rows of the pilot had a score when they were made."""
-
-    scored: int
-    values: list[float | None]
-    batches: list[Batch]
 
 
 class Ranking:
@@ -142,7 +130,7 @@ class Ranking:
         step = decide(self.goal, Evidence(None, groups))
         if isinstance(step, Judge) and step.how is How.PILOT:
             pilot = step.rows.tolist()
-            stored = self._stored(folder)
+            stored = stored_guesses(folder)
             # Rows of the pilot that get their score only now teach the proxy anew.
             if stored is None or stored.scored < judging.most_scored(pilot):
                 self._proxy.prepare(folder / PROXY_FOLDER, pilot, True, self._attempt)
@@ -155,7 +143,7 @@ class Ranking:
                     guesses = self._guesses(folder, groups[0])
                 step = decide(self.goal, Evidence(guesses, groups))
             compared_rows = self._compared(step, judging, folder)
-        return self._ranked(step, groups, guesses, judging, self._stored(folder), compared_rows)
+        return self._ranked(step, groups, guesses, judging, stored_guesses(folder), compared_rows)
 
     def about(self, table: str) -> About:
         """For what is told of it; ``table`` by its name."""
@@ -232,17 +220,13 @@ class Ranking:
         """Of all rows, as they were when they were first needed: what follows depends on every bit."""
         numpy = require("numpy", "score")
         scored = int((~numpy.isnan(pilot.scores)).sum())
-        if (stored := self._stored(folder)) is None or stored.scored < scored:
+        if (stored := stored_guesses(folder)) is None or stored.scored < scored:
             self.progress = Progress(sum(self.progress))
             self._tell(f"Guessing the scores of all {self.goal.rows:,} rows: {self._proxy.told}.")
             found = self._proxy.guesses(self._pilot_of(pilot))
-            values = [None if math.isnan(value) else value for value in found.tolist()]
-            stored = _Guesses(scored, values, list(self._proxy.batches))
-            write_whole(folder / _GUESSES, msgspec.json.encode(stored))
-        return numpy.array([math.nan if value is None else value for value in stored.values]) * self._sign
-
-    def _stored(self, folder: Path) -> _Guesses | None:
-        return read_stored(folder / _GUESSES, _Guesses)
+            stored = Guesses.of(scored, found, self._proxy.batches)
+            stored.keep(folder)
+        return stored.array() * self._sign
 
     def _ranked(
         self,
@@ -250,7 +234,7 @@ class Ranking:
         groups: Sequence[Judged],
         guesses: Any,
         judging: Judging,
-        stored: _Guesses | None,
+        stored: Guesses | None,
         compared: Compared | None,
     ) -> Ranked:
         numpy = require("numpy", "score")
@@ -293,7 +277,7 @@ class Ranking:
 
     def _begin(self, folder: Path) -> None:
         """Or go on."""
-        check_identity(folder, self._identity, has_guesses=(folder / _GUESSES).exists())
+        check_identity(folder, self._identity, has_guesses=stored_guesses(folder) is not None)
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
